@@ -1,0 +1,194 @@
+"""The command line: `python -m pip_core prune | resume | export | evaluate | bench`.
+
+Exit codes: 0 the work is done (and the export verified), 1 a fault of this program or a stopped
+run, 2 something the user can put right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import events as ev
+from .errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    _quiet_libraries()
+    try:
+        return args.do(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pip_core", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    prune = commands.add_parser("prune", help="prune a model and export it")
+    prune.add_argument("--out", type=Path, required=True, help="folder of the run, new or empty")
+    prune.add_argument("--recipe", type=Path, help="recipe.json to start from")
+    _recipe_options(prune)
+    prune.set_defaults(do=_prune)
+
+    resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
+    resume.add_argument("run", type=Path)
+    resume.set_defaults(do=lambda a: _work(a.run, prune_on=True))
+
+    export = commands.add_parser("export", help="export a stopped run as pruned so far")
+    export.add_argument("run", type=Path)
+    export.set_defaults(do=lambda a: _work(a.run, prune_on=False))
+
+    evaluate = commands.add_parser("evaluate", help="measure a model")
+    evaluate.add_argument("--model", required=True, help="model reference, or the folder of a run")
+    evaluate.add_argument("--tasks", help="names or .jsonl paths, comma-separated")
+    evaluate.add_argument("--limit", type=int, default=0, help="items per task (default: all)")
+    evaluate.add_argument("--heldout", help="text file for perplexity")
+    evaluate.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    evaluate.set_defaults(do=_evaluate)
+
+    bench = commands.add_parser("bench", help="time and memory of scoring, against the naive way")
+    bench.add_argument("--model", default="smollm2-135m")
+    bench.add_argument("--windows", type=int, default=16)
+    bench.set_defaults(do=_bench)
+    return parser
+
+
+def _recipe_options(parser: argparse.ArgumentParser) -> None:
+    """One option per recipe field, named and documented as the field is."""
+    from .recipe import Recipe
+
+    for field in dataclasses.fields(Recipe):
+        option = "--" + field.name.replace("_", "-")
+        default = field.default
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        kind = _names if isinstance(default, tuple) else type(default)
+        parser.add_argument(
+            option, type=kind, default=None, help=f"{field.metadata['doc']} (default: {shown})"
+        )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _prune(args: argparse.Namespace) -> int:
+    from .recipe import Recipe
+    from .runs import create
+
+    base = Recipe()
+    if args.recipe:
+        try:
+            text = args.recipe.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"The recipe '{args.recipe}' cannot be read: {error}.") from None
+        base = _recipe_from(text)
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
+    recipe = dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
+    create(args.out, recipe)
+    return _work(args.out, prune_on=True)
+
+
+def _recipe_from(text: str):
+    """A recipe, or the `pip_recipe.json` of an exported model, which holds one."""
+    from .recipe import Recipe
+
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
+        text = json.dumps(values["recipe"])
+    return Recipe.from_json(text)
+
+
+def _work(folder: Path, prune_on: bool) -> int:
+    from .runs import request_stop, work
+
+    # Ctrl-C and a polite kill stop the run as the Stop button does: what was decided is kept.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: request_stop(folder))
+    last = None
+    for last in _shown(work(folder, prune_on)):
+        pass
+    if isinstance(last, ev.Failed):
+        return 2
+    return 0 if isinstance(last, ev.Finished) else 1
+
+
+def _shown(stream: Iterator[ev.Event]) -> Iterator[ev.Event]:
+    """Print events: one line each, or progress in place on a terminal."""
+    from .narrate import sentence
+
+    terminal = sys.stdout.isatty()
+    for event in stream:
+        passing = isinstance(event, ev.Progress | ev.Loading)
+        if terminal:
+            width = os.get_terminal_size().columns - 1
+            text = sentence(event)
+            print("\r\033[K" + (text[:width] if passing else text), end="" if passing else "\n", flush=True)
+        elif isinstance(event, ev.Failed):
+            print(f"error: {event.message}", file=sys.stderr, flush=True)
+        else:
+            print(sentence(event), flush=True)
+        yield event
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from .engine import evaluate
+    from .recipe import Recipe
+
+    if args.limit < 0:
+        raise UserError("The limit of items cannot be negative; leave it out to measure all.")
+    changes = {"model": args.model, "dtype": args.dtype, "items": args.limit, "perplexity_windows": 0}
+    if args.tasks:
+        changes["tasks"] = _names(args.tasks)
+    if args.heldout:
+        changes["heldout"] = args.heldout
+    *_, result = evaluate(dataclasses.replace(Recipe(), **changes))
+    if args.json:
+        print(json.dumps(dataclasses.asdict(result), indent=1))
+        return 0
+    print(f"{args.model}: {result.parameters / 1e6:.1f}M parameters, {result.blocks} blocks")
+    print(
+        f"perplexity {result.perplexity:.2f} ± {result.perplexity_se:.2f} "
+        f"({result.windows} windows of {result.window_tokens} tokens)"
+    )
+    for task in result.tasks:
+        print(
+            f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({task.items} items, chance {task.chance:.0%})"
+        )
+    print(f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}")
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from .bench import report
+
+    print(report(args.model, args.windows))
+    return 0
+
+
+def _quiet_libraries() -> None:
+    """Their progress bars and advice would tear our one line per event."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

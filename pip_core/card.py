@@ -1,0 +1,83 @@
+"""The model card: what was removed, what it cost, and how to make it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .events import Evaluated, Removed, Started
+from .recipe import Recipe
+from .scorers import method
+
+
+def model_card(
+    recipe: Recipe,
+    started: Started,
+    licence: str | None,
+    removals: Sequence[Removed],
+    dense: Evaluated,
+    pruned: Evaluated,
+) -> str:
+    """The card of a pruned model, as markdown with the Hub's header."""
+    scorer = method(recipe.method)
+    share = 1 - pruned.parameters / dense.parameters
+    header = ["---", f"base_model: {started.model}", "library_name: transformers"]
+    header += [f"license: {licence}"] if licence else []
+    header += ["pipeline_tag: text-generation", "tags: [pruned, pip-studio]", "---"]
+    blocks = ", ".join(str(r.block) for r in removals)
+    lines = [
+        *header,
+        f"# {started.model}, {share:.0%} smaller",
+        "",
+        f"{started.model} with {len(removals)} of its {dense.blocks} decoder blocks removed: "
+        f"{dense.parameters / 1e6:.1f}M -> {pruned.parameters / 1e6:.1f}M parameters "
+        f"({share:.1%} fewer). No training followed.",
+        "",
+        f"- Base model: `{started.model}` ({started.origin})",
+        f"- Licence: {licence or 'that of the base model (not stated in its files)'}",
+        f"- Method: {scorer.title} (`{scorer.name}`), {scorer.paper}. {scorer.summary}",
+        f"- Blocks removed, in order (numbers of the base model, from 0): {blocks}",
+        f"- Calibration: {recipe.calibration}, {recipe.windows} windows of {recipe.window_tokens} "
+        f"tokens; edits {', '.join(recipe.kinds)} on {recipe.rate:.0%} of the words",
+        f"- Seed: {recipe.seed}",
+        "",
+        "## Measured",
+        "",
+        "| | base model | this model | kept |",
+        "|---|---|---|---|",
+        f"| perplexity ({dense.windows} windows of {dense.window_tokens} tokens, {recipe.heldout}) "
+        f"| {dense.perplexity:.2f} ± {dense.perplexity_se:.2f} "
+        f"| {pruned.perplexity:.2f} ± {pruned.perplexity_se:.2f} | |",
+    ]
+    for before, after in zip(dense.tasks, pruned.tasks, strict=True):
+        lines.append(
+            f"| {before.name} ({before.items} items, chance {before.chance:.0%}) "
+            f"| {before.accuracy:.1%} ± {before.se:.1%} | {after.accuracy:.1%} ± {after.se:.1%} "
+            f"| {_share(after.accuracy, before.accuracy)} |"
+        )
+    lines += [
+        f"| **mean accuracy** | {dense.accuracy:.1%} ± {dense.accuracy_se:.1%} "
+        f"| {pruned.accuracy:.1%} ± {pruned.accuracy_se:.1%} "
+        f"| {_share(pruned.accuracy, dense.accuracy)} |",
+        "",
+        "± is one standard error. Perplexity is per token of this model's tokenizer.",
+        "",
+        "## Load it",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        "```",
+        "",
+        "## Make it again",
+        "",
+        "```bash",
+        "python -m pip_core prune --recipe pip_recipe.json --out again",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _share(after: float, before: float) -> str:
+    return f"{after / before:.0%}" if before else "-"

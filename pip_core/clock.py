@@ -1,0 +1,62 @@
+"""How long a run still takes: measured speeds, applied to the work that is planned.
+
+Work is counted in forward-pass tokens of one block ("token-blocks"), so that a pass over a smaller
+model counts for less. Scoring and measuring have a speed each; until one has been measured, the
+other's stands in, since a scorer states its cost in forward passes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+SCORING = "scoring"
+MEASURING = "measuring"
+
+
+@dataclass
+class Clock:
+    """Elapsed and remaining seconds of a run.
+
+    Attributes:
+        planned: stage -> token-blocks still to be done.
+        fixed: seconds of work that has no tokens (export and verification), still to be done.
+    """
+
+    planned: dict[str, float]
+    fixed: float = 0.0
+    now: Callable[[], float] = time.monotonic
+    _done: dict[str, float] = field(default_factory=dict)
+    _seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._started = self._last = self.now()
+
+    @property
+    def elapsed(self) -> float:
+        return self.now() - self._started
+
+    def skip(self) -> None:
+        """Time since the last step belongs to no stage (loading, writing events)."""
+        self._last = self.now()
+
+    def step(self, stage: str, work: float) -> None:
+        """`work` token-blocks of `stage` were done since the last step."""
+        now = self.now()
+        self._done[stage] = self._done.get(stage, 0.0) + work
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
+        self.planned[stage] = max(0.0, self.planned.get(stage, 0.0) - work)
+        self._last = now
+
+    def remaining(self) -> float:
+        """Estimated seconds until the end, from the speeds measured so far."""
+        total_work = sum(self._done.values())
+        if not total_work:
+            return self.fixed
+        overall = sum(self._seconds.values()) / total_work
+        rest = self.fixed
+        for stage, work in self.planned.items():
+            done = self._done.get(stage, 0.0)
+            rest += work * (self._seconds[stage] / done if done else overall)
+        return rest

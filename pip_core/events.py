@@ -1,0 +1,179 @@
+"""What a run says while it happens: small frozen values, each one line of `events.jsonl`.
+
+Blocks are always named by their number in the dense model, from 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass
+
+from .errors import UserError
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The model is on its way. `done` and `total` in bytes; `total` 0 where it is not known."""
+
+    what: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Started:
+    """The model is loaded and the plan is made.
+
+    `planned` blocks will go (`planned_share` of all parameters; `target` was asked for).
+    `origin` says where the checkpoint came from; `resumed` how many removals were already decided.
+    """
+
+    model: str
+    origin: str
+    model_type: str
+    blocks: int
+    parameters: int
+    block_parameters: tuple[int, ...]
+    method: str
+    target: float
+    planned: int
+    planned_share: float
+    dtype: str
+    device: str
+    resumed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a stage ("measuring", "scoring", "exporting"). `elapsed` and `remaining` in
+    seconds of the whole run; `remaining` is an estimate."""
+
+    stage: str
+    iteration: int
+    done: int
+    total: int
+    elapsed: float
+    remaining: float
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Accuracy on one task. `se` is its standard error; `chance` the accuracy of guessing;
+    `hits` one character per item, "1" where the answer was right."""
+
+    name: str
+    accuracy: float
+    se: float
+    items: int
+    chance: float
+    hits: str
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The model as it stands, measured. Iteration 0 is the dense model.
+
+    `accuracy` is the mean over tasks and `accuracy_se` its standard error; `perplexity` is per
+    token, over `windows` windows of `window_tokens`, with its standard error over windows.
+    """
+
+    iteration: int
+    blocks: int
+    parameters: int
+    perplexity: float
+    perplexity_se: float
+    windows: int
+    window_tokens: int
+    accuracy: float
+    accuracy_se: float
+    tasks: tuple[TaskResult, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of an iteration, one per block of the dense model; None where it is already gone."""
+
+    iteration: int
+    scores: tuple[float | None, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A block was chosen and cut out. `relative` is its score over the iteration's largest."""
+
+    iteration: int
+    block: int
+    score: float
+    relative: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The checkpoint was written, loaded again by a fresh process, and agreed with the model in
+    memory: `largest_difference` of the logits, `tokens` generated alike with and without cache."""
+
+    path: str
+    bytes: int
+    removed: tuple[int, ...]
+    largest_difference: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run ended as it should. `peak_memory` in bytes, of the whole process."""
+
+    removed: tuple[int, ...]
+    parameters: int
+    seconds: float
+    peak_memory: int
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The user stopped the run; what was decided is kept."""
+
+    removed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run could not go on. `message` is for people."""
+
+    message: str
+
+
+Event = Loading | Started | Progress | Evaluated | Scored | Removed | Exported | Finished | Stopped | Failed
+_TYPES = {t.__name__: t for t in typing.get_args(Event)}
+ENDINGS = (Finished, Stopped, Failed)
+
+
+def to_line(event: Event, at: float) -> str:
+    """`event` as one line of JSON (no line break); `at` is the time in seconds since 1970."""
+    return json.dumps({"event": type(event).__name__, "at": round(at, 3), **dataclasses.asdict(event)})
+
+
+def from_line(line: str) -> tuple[Event, float]:
+    """Read `to_line` back: the event and its time.
+
+    Raises:
+        UserError: the line is not an event this version knows.
+    """
+    try:
+        values = json.loads(line)
+        kind = _TYPES[values.pop("event")]
+        at = values.pop("at")
+        if kind is Evaluated:
+            values["tasks"] = [TaskResult(**t) for t in values["tasks"]]
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return kind(**values), at
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"This run was written by another version of PIP Studio: cannot read {line[:80]!r}."
+        ) from None

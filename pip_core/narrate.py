@@ -1,0 +1,73 @@
+"""Events as sentences, for the terminal, the log of the page, and anyone who reads aloud."""
+
+from __future__ import annotations
+
+from . import events as ev
+
+
+def sentence(event: ev.Event) -> str:
+    """One plain sentence; blocks by their number in the dense model."""
+    match event:
+        case ev.Loading():
+            if event.total:
+                return (
+                    f"{event.what[0].upper()}{event.what[1:]}: {event.done / 1e6:.0f} of "
+                    f"{event.total / 1e6:.0f} MB."
+                )
+            return f"{event.what[0].upper()}{event.what[1:]}."
+        case ev.Started():
+            again = f" {event.resumed} removals were decided before." if event.resumed else ""
+            return (
+                f"{event.model}: {event.blocks} blocks, {event.parameters / 1e6:.1f}M parameters. "
+                f"{plan_sentence(event.target, event.planned, event.blocks, event.planned_share)}{again}"
+            )
+        case ev.Progress():
+            return (
+                f"{event.stage.capitalize()}, iteration {event.iteration}: {event.done} of "
+                f"{event.total}; {clock(event.elapsed)} elapsed, about {clock(event.remaining)} left."
+            )
+        case ev.Evaluated():
+            who = "The dense model" if event.iteration == 0 else f"With {event.blocks} blocks it"
+            return (
+                f"{who} has perplexity {event.perplexity:.2f} ± {event.perplexity_se:.2f} and answers "
+                f"{event.accuracy:.1%} ± {event.accuracy_se:.1%} right."
+            )
+        case ev.Scored():
+            return f"Scored {sum(s is not None for s in event.scores)} blocks in {event.seconds:.0f} s."
+        case ev.Removed():
+            return (
+                f"Block {event.block} went: of all blocks its gradients differed least between the two "
+                f"views ({event.relative:.1%} of the largest). {event.parameters / 1e6:.1f}M parameters are left."
+            )
+        case ev.Exported():
+            return (
+                f"Exported {event.bytes / 1e6:.0f} MB and verified: a fresh process loaded it, its logits "
+                f"agree to {event.largest_difference:.1e}, and it wrote the same {event.tokens} tokens with "
+                "and without the cache."
+            )
+        case ev.Finished():
+            return (
+                f"Finished in {clock(event.seconds)}: {len(event.removed)} blocks removed, "
+                f"{event.parameters / 1e6:.1f}M parameters left, peak memory {event.peak_memory / 1e9:.2f} GB."
+            )
+        case ev.Stopped():
+            return (
+                f"Stopped. {len(event.removed)} removals are decided and kept; resume to go on, or export "
+                "the model as it is now."
+            )
+        case ev.Failed():
+            return event.message
+
+
+def plan_sentence(target: float, count: int, blocks: int, share: float) -> str:
+    """What a target means in blocks, said aloud where it is not met exactly."""
+    near = "" if abs(share - target) < 0.0005 else f", the nearest to {target:.1%}"
+    return f"{count} of {blocks} blocks will go: {share:.1%} of all parameters{near}."
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss, or h:mm:ss."""
+    whole = int(round(seconds))
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -1,0 +1,123 @@
+"""The recipe: everything that decides a run's outcome, in one frozen value.
+
+A recipe knows no model and no file; it checks what can be checked without touching either (types,
+ranges). Names of methods, texts and tasks are resolved by the modules that own them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+from .errors import UserError
+
+PERTURBATION_KINDS = ("swap", "replace", "insert")
+TASKS = ("endings", "causes", "household", "facts", "sense")
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+def _setting(default, doc: str):
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to prune, how, and how to measure it. Same recipe, same removals, always.
+
+    Every field's meaning and unit stands in its metadata (`Recipe.describe()` lists them).
+
+    Raises:
+        UserError: a value is of the wrong type or out of range.
+    """
+
+    model: str = _setting("smollm2-135m", "model reference: bundled name, local folder or Hub id")
+    method: str = _setting("pip-gate", "scoring method, see pip_core.scorers.METHODS")
+    target: float = _setting(0.2, "share of all parameters to remove, between 0 and 1")
+    calibration: str = _setting("mixed", "shipped domain, 'mixed', or path of a UTF-8 text file")
+    windows: int = _setting(16, "calibration windows (pairs of views) per iteration")
+    window_tokens: int = _setting(128, "length of a window's clean view, in tokens")
+    kinds: tuple[str, ...] = _setting(PERTURBATION_KINDS, "character edits of the perturbed view")
+    rate: float = _setting(0.6, "share of the words that are edited, 0 < rate <= 1")
+    seed: int = _setting(0, "seed of every random draw")
+    tasks: tuple[str, ...] = _setting(TASKS, "shipped tasks or paths of .jsonl files")
+    items: int = _setting(60, "items measured per task; 0 means all of them")
+    heldout: str = _setting("heldout", "text for perplexity: 'heldout' or path of a UTF-8 text file")
+    perplexity_windows: int = _setting(8, "windows for perplexity; 0 means the whole text")
+    perplexity_tokens: int = _setting(256, "length of a perplexity window, in tokens")
+    dtype: str = _setting("auto", "number format to compute in: auto, float32 or bfloat16")
+
+    def __post_init__(self) -> None:
+        for name in ("kinds", "tasks"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+                raise UserError(f"Recipe field '{name}' must be a list of names, not {value!r}.")
+            object.__setattr__(self, name, tuple(value))
+        for name in ("model", "method", "calibration", "heldout", "dtype"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
+                raise UserError(f"Recipe field '{name}' must be a non-empty text.")
+        for name, low, high in (
+            ("windows", 1, 100_000),
+            ("window_tokens", 8, 8192),
+            ("items", 0, 1_000_000),
+            ("perplexity_windows", 0, 1_000_000),
+            ("perplexity_tokens", 8, 8192),
+            ("seed", 0, 2**32 - 1),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise UserError(
+                    f"Recipe field '{name}' must be a whole number from {low} to {high}, not {value!r}."
+                )
+        for name in ("target", "rate"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"Recipe field '{name}' must be a number, not {value!r}.")
+        if not 0 < self.target < 1:
+            raise UserError(
+                f"A target of {self.target * 100:g} % cannot be pruned: choose a share of the "
+                "parameters above 0 % and below 100 %, for example 20 % (0.2)."
+            )
+        if not 0 < self.rate <= 1:
+            raise UserError("The perturbation rate is a share of the words: above 0 and at most 1.")
+        unknown = [k for k in self.kinds if k not in PERTURBATION_KINDS]
+        if unknown or not self.kinds:
+            raise UserError(
+                f"Unknown perturbation {', '.join(unknown) or '(none chosen)'}: choose one or more "
+                f"of {', '.join(PERTURBATION_KINDS)}."
+            )
+        if self.dtype not in DTYPES:
+            raise UserError(f"Unknown number format '{self.dtype}': choose {', '.join(DTYPES)}.")
+
+    @staticmethod
+    def describe() -> dict[str, str]:
+        """Field name -> what it means, with its unit."""
+        return {f.name: f.metadata["doc"] for f in dataclasses.fields(Recipe)}
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Recipe:
+        """Read a recipe back.
+
+        Raises:
+            UserError: not JSON, or a field that no recipe has, or a value out of range.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"The recipe is not valid JSON: {error}.") from None
+        if not isinstance(values, dict):
+            raise UserError("The recipe must be a JSON object of settings.")
+        known = Recipe.describe()
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise UserError(
+                f"The recipe has settings this version does not know: {', '.join(unknown)}. "
+                f"Known are: {', '.join(known)}."
+            )
+        return Recipe(**values)

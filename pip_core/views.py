@@ -1,0 +1,202 @@
+"""Two views of a text: as it is, and perturbed.
+
+The perturbation is PIP's (Cao et al., arXiv 2501.15278): character edits - two neighbouring
+characters swapped, one replaced, one inserted - that leave a text readable but twist its meaning,
+best when the edited word is a real word too (later -> alter, happy -> nappy, host -> ghost). Words
+are edited in place, so word k of one view is word k of the other, whatever the tokenizer does.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .errors import UserError
+from .recipe import Recipe
+from .texts import calibration_texts
+
+_CHUNK = re.compile(r"\S+")
+_CORE = re.compile(r"[A-Za-z]{3,}")
+_SPACE_MARKERS = str.maketrans({"Ġ": " ", "▁": " "})
+
+
+@dataclass(frozen=True)
+class View:
+    """One view, ready for the model.
+
+    Attributes:
+        text: what was tokenised.
+        ids: token ids, shape `(T,)`, int64.
+        words: index of the word each token belongs to, shape `(T,)`, int64, ascending from 0.
+    """
+
+    text: str
+    ids: torch.Tensor
+    words: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A text seen twice. Both views have the same number of words; `edits` are (word, clean,
+    perturbed) for the words that differ."""
+
+    clean: View
+    other: View
+    edits: tuple[tuple[int, str, str], ...]
+
+
+class Perturber:
+    """Draws character edits, preferring those that give a real word.
+
+    The word list is the tokenizer's own vocabulary: every token that starts a word and is written
+    in small letters alone.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, kinds: Sequence[str]) -> None:
+        self.kinds = tuple(kinds)
+        starts = (t.translate(_SPACE_MARKERS) for t in tokenizer.get_vocab())
+        self.words = {
+            t[1:] for t in starts if len(t) > 3 and t[0] == " " and t[1:].isascii() and t[1:].islower()
+        }
+        self.words = {w for w in self.words if w.isalpha()}
+
+    def edit(self, word: str, rng: random.Random) -> str:
+        """`word` (letters only, at least 3) after one edit; always different from `word`."""
+        lower = word.lower()
+        for kind in rng.sample(self.kinds, len(self.kinds)):
+            real = [c for c in _candidates(lower, kind) if c in self.words]
+            if real:
+                return _like(word, rng.choice(sorted(set(real))))
+        # No real word within one edit: an edit inside the word keeps it readable.
+        inner = [
+            c
+            for c in _candidates(lower, rng.choice(self.kinds))
+            if c != lower and c[0] == lower[0] and c[-1] == lower[-1]
+        ]
+        return _like(word, rng.choice(inner)) if inner else _like(word, lower[0] + lower)
+
+    def perturb(
+        self, text: str, rate: float, rng: random.Random
+    ) -> tuple[str, tuple[tuple[int, str, str], ...]]:
+        """`text` with the share `rate` of its editable words edited, and the edits made.
+
+        At least one word is edited where one can be.
+        """
+        chunks = list(_CHUNK.finditer(text))
+        editable = [i for i, c in enumerate(chunks) if _CORE.search(c.group())]
+        count = min(len(editable), max(1, round(rate * len(editable))))
+        parts, end, edits = [], 0, []
+        for i in sorted(rng.sample(editable, count)):
+            chunk = chunks[i]
+            core = max(_CORE.finditer(chunk.group()), key=lambda m: len(m.group()))
+            edited = self.edit(core.group(), rng)
+            start = chunk.start() + core.start()
+            parts += [text[end:start], edited]
+            end = start + len(core.group())
+            edits.append((i, core.group(), edited))
+        return "".join(parts) + text[end:], tuple(edits)
+
+
+def draw_pairs(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, iteration: int, limit: int | None = None
+) -> list[Pair]:
+    """The calibration pairs of one iteration: the same clean windows each time, views drawn anew.
+
+    The draw depends on `recipe.seed` and `iteration` alone. "mixed" takes the domains in turn.
+
+    Args:
+        iteration: from 1.
+        limit: draw only the first so many pairs (a preview).
+
+    Raises:
+        UserError: unreadable text, too short a text, or a tokenizer without character offsets.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            "This model's tokenizer cannot say which characters a token covers (it has no "
+            "tokenizer.json), which aligning the two views needs. Choose a model with a fast tokenizer."
+        )
+    perturber = Perturber(tokenizer, recipe.kinds)
+    domains = [
+        _windows(docs, tokenizer, recipe.window_tokens, random.Random(f"{recipe.seed}/window/{i}"))
+        for i, docs in enumerate(calibration_texts(recipe.calibration))
+    ]
+    pairs: list[Pair] = []
+    count = recipe.windows if limit is None else min(limit, recipe.windows)
+    while len(pairs) < count:
+        text = next(domains[len(pairs) % len(domains)], None)
+        if text is None:
+            raise UserError(
+                f"The calibration text '{recipe.calibration}' holds only about {len(pairs)} windows of "
+                f"{recipe.window_tokens} tokens, and {recipe.windows} are asked for. Use a longer "
+                "text, fewer windows or shorter ones."
+            )
+        rng = random.Random(f"{recipe.seed}/view/{iteration}/{len(pairs)}")
+        perturbed, edits = perturber.perturb(text, recipe.rate, rng)
+        pairs.append(Pair(view_of(text, tokenizer), view_of(perturbed, tokenizer), edits))
+    return pairs
+
+
+def view_of(text: str, tokenizer: PreTrainedTokenizerBase) -> View:
+    """Tokenise `text` and say which word each token belongs to.
+
+    A token belongs to the word that holds its last character; white space between two words and a
+    beginning-of-text token belong to the nearest word before, or to the first.
+    """
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    ids = torch.tensor(encoded["input_ids"], dtype=torch.long)
+    starts = torch.tensor([m.start() for m in _CHUNK.finditer(text)])
+    ends = torch.tensor([end for _, end in encoded["offset_mapping"]])
+    words = (torch.searchsorted(starts, ends - 1, right=True) - 1).clamp(min=0)
+    return View(text, ids, words)
+
+
+def _windows(
+    docs: list[str], tokenizer: PreTrainedTokenizerBase, tokens: int, rng: random.Random
+) -> Iterator[str]:
+    """Passages of whole words that are `tokens` tokens long or a word less, in seeded order.
+
+    Long documents are cut into several; short ones are joined until a window is full.
+    """
+    order = list(docs)
+    rng.shuffle(order)
+    rest = "\n\n".join(order)
+    while rest:
+        # Eight characters a token is more than any tokenizer averages on plain text.
+        view = view_of(rest[: tokens * 8], tokenizer)
+        if len(view.ids) < tokens:
+            return
+        full = int(view.words[tokens - 1])
+        # The word that holds the last token may go on beyond it; then it belongs to the next window.
+        if len(view.ids) > tokens and int(view.words[tokens]) == full:
+            full -= 1
+        chunks = list(_CHUNK.finditer(view.text))
+        end = chunks[max(full, 0)].end()
+        passage = rest[:end].strip()
+        if _CORE.search(passage):
+            yield passage
+        rest = rest[end:].lstrip()
+
+
+def _candidates(word: str, kind: str) -> list[str]:
+    """Every spelling one edit of `kind` away from `word`, `word` itself left out."""
+    if kind == "swap":
+        found = [word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1)]
+    elif kind == "replace":
+        found = [word[:i] + c + word[i + 1 :] for i in range(len(word)) for c in ascii_lowercase]
+    else:
+        found = [word[:i] + c + word[i:] for i in range(len(word) + 1) for c in ascii_lowercase]
+    return [c for c in found if c != word]
+
+
+def _like(model: str, word: str) -> str:
+    """`word` in the capitals of `model` (ALL, First, or none)."""
+    if model.isupper():
+        return word.upper()
+    return word[0].upper() + word[1:] if model[0].isupper() else word
