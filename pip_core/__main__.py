@@ -119,9 +119,7 @@ def _work(folder: Path, prune_on: bool) -> int:
     # Ctrl-C and a polite kill stop the run as the Stop button does: what was decided is kept.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: request_stop(folder))
-    last = None
-    for last in _shown(work(folder, prune_on)):
-        pass
+    *_, last = _shown(work(folder, prune_on))
     if isinstance(last, ev.Failed):
         return 2
     return 0 if isinstance(last, ev.Finished) else 1
@@ -167,7 +165,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
     for task in result.tasks:
         print(
-            f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({task.items} items, chance {task.chance:.0%})"
+            f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  "
+            f"({task.items} items, chance {task.chance:.0%})"
         )
     print(f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}")
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .events import Evaluated, Removed, Started
 from .recipe import Recipe
 from .scorers import method
+from .stats import is_noise, paired_difference, retained
 
 
 def model_card(
@@ -19,6 +20,8 @@ def model_card(
 ) -> str:
     """The card of a pruned model, as markdown with the Hub's header."""
     scorer = method(recipe.method)
+    difference, difference_se = paired_difference(dense, pruned)
+    noise = ", which is within noise" if is_noise(dense, pruned) else ""
     share = 1 - pruned.parameters / dense.parameters
     header = ["---", f"base_model: {started.model}", "library_name: transformers"]
     header += [f"license: {licence}"] if licence else []
@@ -49,17 +52,19 @@ def model_card(
         f"| {pruned.perplexity:.2f} ± {pruned.perplexity_se:.2f} | |",
     ]
     for before, after in zip(dense.tasks, pruned.tasks, strict=True):
+        kept = f"{after.accuracy / before.accuracy:.0%}" if before.accuracy else "-"
         lines.append(
             f"| {before.name} ({before.items} items, chance {before.chance:.0%}) "
             f"| {before.accuracy:.1%} ± {before.se:.1%} | {after.accuracy:.1%} ± {after.se:.1%} "
-            f"| {_share(after.accuracy, before.accuracy)} |"
+            f"| {kept} |"
         )
     lines += [
         f"| **mean accuracy** | {dense.accuracy:.1%} ± {dense.accuracy_se:.1%} "
         f"| {pruned.accuracy:.1%} ± {pruned.accuracy_se:.1%} "
-        f"| {_share(pruned.accuracy, dense.accuracy)} |",
+        f"| {retained(dense, pruned):.0%} |",
         "",
-        "± is one standard error. Perplexity is per token of this model's tokenizer.",
+        f"± is one standard error. On the same items the accuracy differs by {difference:+.1%} ± "
+        f"{difference_se:.1%}{noise}. Perplexity is per token of this model's tokenizer.",
         "",
         "## Load it",
         "",
@@ -77,7 +82,3 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
-
-
-def _share(after: float, before: float) -> str:
-    return f"{after / before:.0%}" if before else "-"

@@ -37,7 +37,8 @@ def sentence(event: ev.Event) -> str:
         case ev.Removed():
             return (
                 f"Block {event.block} went: of all blocks its gradients differed least between the two "
-                f"views ({event.relative:.1%} of the largest). {event.parameters / 1e6:.1f}M parameters are left."
+                f"views ({event.relative:.1%} of the largest). "
+                f"{event.parameters / 1e6:.1f}M parameters are left."
             )
         case ev.Exported():
             return (
@@ -48,7 +49,8 @@ def sentence(event: ev.Event) -> str:
         case ev.Finished():
             return (
                 f"Finished in {clock(event.seconds)}: {len(event.removed)} blocks removed, "
-                f"{event.parameters / 1e6:.1f}M parameters left, peak memory {event.peak_memory / 1e9:.2f} GB."
+                f"{event.parameters / 1e6:.1f}M parameters left, "
+                f"peak memory {event.peak_memory / 1e9:.2f} GB."
             )
         case ev.Stopped():
             return (
@@ -67,7 +69,7 @@ def plan_sentence(target: float, count: int, blocks: int, share: float) -> str:
 
 def clock(seconds: float) -> str:
     """Seconds as m:ss, or h:mm:ss."""
-    whole = int(round(seconds))
+    whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -143,6 +143,26 @@ def alive(folder: Path) -> bool:
     return False
 
 
+def state(folder: Path, ending: ev.Event | None, told: bool, working: bool) -> str:
+    """A run's state in one word.
+
+    Args:
+        ending: the run's last event where that is Finished, Stopped or Failed.
+        told: whether it has said anything yet.
+        working: whether a worker is at it.
+
+    Returns:
+        "starting", "running", "stopping", "finished", "stopped", "failed" or "interrupted".
+    """
+    if working:
+        if (folder / STOP).exists():
+            return "stopping"
+        return "running" if told and ending is None else "starting"
+    if ending is None:
+        return "interrupted"
+    return type(ending).__name__.lower()
+
+
 def request_stop(folder: Path) -> None:
     """Ask the worker to stop at its next batch."""
     (folder / STOP).touch()

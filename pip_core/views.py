@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
 
@@ -51,20 +51,20 @@ class Pair:
     edits: tuple[tuple[int, str, str], ...]
 
 
+def vocabulary_words(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """A tokenizer's own vocabulary as a word list: every token of three or more small letters that
+    starts a word."""
+    starts = (t.translate(_SPACE_MARKERS) for t in tokenizer.get_vocab())
+    words = (t[1:] for t in starts if len(t) > 3 and t[0] == " ")
+    return frozenset(w for w in words if w.isascii() and w.isalpha() and w.islower())
+
+
 class Perturber:
-    """Draws character edits, preferring those that give a real word.
+    """Draws character edits of the given kinds, preferring those that give one of `words`."""
 
-    The word list is the tokenizer's own vocabulary: every token that starts a word and is written
-    in small letters alone.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, kinds: Sequence[str]) -> None:
+    def __init__(self, words: Collection[str], kinds: Sequence[str]) -> None:
+        self.words = words
         self.kinds = tuple(kinds)
-        starts = (t.translate(_SPACE_MARKERS) for t in tokenizer.get_vocab())
-        self.words = {
-            t[1:] for t in starts if len(t) > 3 and t[0] == " " and t[1:].isascii() and t[1:].islower()
-        }
-        self.words = {w for w in self.words if w.isalpha()}
 
     def edit(self, word: str, rng: random.Random) -> str:
         """`word` (letters only, at least 3) after one edit; always different from `word`."""
@@ -122,7 +122,7 @@ def draw_pairs(
             "This model's tokenizer cannot say which characters a token covers (it has no "
             "tokenizer.json), which aligning the two views needs. Choose a model with a fast tokenizer."
         )
-    perturber = Perturber(tokenizer, recipe.kinds)
+    perturber = Perturber(vocabulary_words(tokenizer), recipe.kinds)
     domains = [
         _windows(docs, tokenizer, recipe.window_tokens, random.Random(f"{recipe.seed}/window/{i}"))
         for i, docs in enumerate(calibration_texts(recipe.calibration))
@@ -141,6 +141,26 @@ def draw_pairs(
         perturbed, edits = perturber.perturb(text, recipe.rate, rng)
         pairs.append(Pair(view_of(text, tokenizer), view_of(perturbed, tokenizer), edits))
     return pairs
+
+
+def preview(recipe: Recipe, characters: int = 240) -> tuple[str, tuple[tuple[int, str, str], ...]]:
+    """The first words of a calibration text and the edits a perturbed view makes to them.
+
+    Needs no model: the words of the shipped texts stand in for the tokenizer's vocabulary.
+
+    Returns:
+        `(text, edits)`; edits as in `Pair`, words counted by white space.
+
+    Raises:
+        UserError: unreadable calibration text.
+    """
+    rng = random.Random(f"{recipe.seed}/preview")
+    text = " ".join(rng.choice(rng.choice(calibration_texts(recipe.calibration))).split())
+    if len(text) > characters:
+        text = text[: text.rfind(" ", 0, characters)]
+    shipped = (w for docs in calibration_texts("mixed") for d in docs for w in _CORE.findall(d))
+    words = frozenset(w for w in shipped if w.islower())
+    return text, Perturber(words, recipe.kinds).perturb(text, recipe.rate, rng)[1]
 
 
 def view_of(text: str, tokenizer: PreTrainedTokenizerBase) -> View:

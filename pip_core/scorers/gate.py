@@ -34,8 +34,8 @@ class GateGradientDifference:
         "gradient at the gate between the text and its perturbed view, word by word. No weight "
         "gradient is needed, so it costs half of PIP and holds no gradient of the weights' size."
     )
-    # One forward and a backward for activations alone, for each of the two views.
-    passes = 4.0
+    # For each view a forward, and a backward for activations alone that takes as long as two of it.
+    passes = 6.0
 
     def score(
         self,

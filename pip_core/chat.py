@@ -1,0 +1,86 @@
+"""Two models answering one prompt, side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
+
+from .checkpoint import Loaded, load
+from .errors import UserError
+
+
+@lru_cache(maxsize=2)
+def _model(reference: str, stamp: float) -> Loaded:
+    """Load a model, or take it from the last two; `stamp` tells a rewritten folder from the old."""
+    work = load(reference)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def answers(
+    dense: str, pruned: str, stamp: float, prompt: str, tokens: int = 64
+) -> Iterator[tuple[str, str]]:
+    """Both models' greedy answers as they grow: (dense, pruned).
+
+    Args:
+        dense, pruned: model references.
+        stamp: changes when the pruned folder was written anew (its modification time).
+        tokens: how many each may write.
+
+    Raises:
+        UserError: an empty prompt, or a model that does not load.
+    """
+    if not prompt.strip():
+        raise UserError("Write a prompt first.")
+    loaded = [_model(dense, 0.0), _model(pruned, stamp)]
+    streams = [_Stream(found.model, found.tokenizer, prompt, tokens) for found in loaded]
+    while any(not s.done for s in streams):
+        for stream in streams:
+            stream.advance()
+        yield streams[0].text, streams[1].text
+
+
+class _Stream:
+    """One model writing in a thread of its own; `advance` waits for its next piece."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int
+    ) -> None:
+        self.text, self.done = "", False
+        if tokenizer.chat_template:
+            prompt = tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            )
+        encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
+        self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._fault: Exception | None = None
+        settings = {
+            "input_ids": encoded["input_ids"].to(model.device),
+            "attention_mask": encoded["attention_mask"].to(model.device),
+            "max_new_tokens": tokens,
+            "do_sample": False,
+            "streamer": self._pieces,
+        }
+        threading.Thread(target=self._write, args=(model, settings), daemon=True).start()
+
+    def _write(self, model: PreTrainedModel, settings: dict) -> None:
+        try:
+            model.generate(**settings)
+        except Exception as error:  # told by `advance`, in the reader's thread
+            self._fault = error
+            self._pieces.end()
+
+    def advance(self) -> None:
+        piece = next(self._pieces, None)
+        if piece is not None:
+            self.text += piece
+            return
+        self.done = True
+        if self._fault is not None:
+            raise UserError(f"The model could not answer: {self._fault}")
