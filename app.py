@@ -168,8 +168,8 @@ def found_again(stored: str, request: gr.Request):
     run_id = request.query_params.get("run") or stored or ""
     folder = STUDIO.folder(run_id)
     if folder is None:
-        return "", gr.Timer(active=False), *to_form(DEFAULT)
-    return run_id, gr.Timer(active=True), *to_form(runs.recipe_of(folder))
+        return "", "", gr.Timer(active=False), *to_form(DEFAULT)
+    return run_id, run_id, gr.Timer(active=True), *to_form(runs.recipe_of(folder))
 
 
 def answer(run_id: str, prompt: str):
@@ -213,9 +213,9 @@ def build() -> gr.Blocks:
         glance += [prune, stop_button, resume, export, download, seen, timer]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
-        page.load(found_again, [remembered], [run_id, timer, *fields], **quiet).then(
+        page.load(found_again, [remembered], [run_id, remembered, timer, *fields], **quiet).then(
             preview, fields, [note, shown_plan, two_views], **quiet
-        ).then(look, [run_id, seen], glance, **quiet)
+        ).then(look, [run_id, seen], glance, **quiet).then(None, [remembered], None, js=SHOW_ID)
         gr.on(
             [f.change for f in fields],
             preview,
@@ -226,8 +226,9 @@ def build() -> gr.Blocks:
         )
         prune.click(
             start, fields, [run_id, remembered, shown_plan, timer], show_progress="hidden", api_name="prune"
-        ).then(look, [run_id, seen], glance, **quiet).then(None, None, None, js=FOLD)
-        run_id.change(None, [run_id], None, js=SHOW_ID)
+        ).then(look, [run_id, seen], glance, **quiet).then(None, [remembered], None, js=SHOW_ID).then(
+            None, None, None, js=FOLD
+        )
         timer.tick(look, [run_id, seen], glance, **quiet)
         download.change(verdict, [run_id], [badge], **quiet)
         stop_button.click(stop, [run_id], None, **quiet)
@@ -358,6 +359,7 @@ def theme() -> gr.themes.Base:
 
 def main() -> None:
     ROOT.mkdir(parents=True, exist_ok=True)
+    make_plan(DEFAULT)  # measures this machine before a browser on it takes its share
     # A finished model is served from where it lies, not copied into a cache first. The folder's
     # ids cannot be guessed, and knowing one is the right to see that run.
     gr.set_static_paths([ROOT])

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
 
 from .checkpoint import Loaded, load
 from .errors import UserError
+from .streams import drain
 
 
 @lru_cache(maxsize=2)
 def _model(reference: str, stamp: float) -> Loaded:
     """Load a model, or take it from the last two; `stamp` tells a rewritten folder from the old."""
-    work = load(reference)
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
+    return drain(load(reference))
 
 
 def answers(
@@ -42,7 +40,8 @@ def answers(
     streams = [_Stream(found.model, found.tokenizer, prompt, tokens) for found in loaded]
     while any(not s.done for s in streams):
         for stream in streams:
-            stream.advance()
+            if not stream.done:
+                stream.advance()
         yield streams[0].text, streams[1].text
 
 
@@ -70,6 +69,8 @@ class _Stream:
         threading.Thread(target=self._write, args=(model, settings), daemon=True).start()
 
     def _write(self, model: PreTrainedModel, settings: dict) -> None:
+        # Both models write at once: half the cores each, or they would wait for one another.
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
         try:
             model.generate(**settings)
         except Exception as error:  # told by `advance`, in the reader's thread

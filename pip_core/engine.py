@@ -29,10 +29,11 @@ from .machine import peak_memory
 from .recipe import Recipe
 from .scorers import Scorer, method
 from .sites import Site, block_sites
+from .streams import mapped
 from .surgery import remove_blocks
 from .tasks import Task, load_task
 from .texts import documents
-from .views import draw_pairs
+from .views import Pair, draw_pairs
 
 EXPORT_SECONDS = 15.0
 T = TypeVar("T")
@@ -92,7 +93,7 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
         UserError: as `run` would report it.
     """
     tasks = [load_task(name, recipe.items) for name in recipe.tasks]
-    heldout = documents(recipe.heldout)
+    heldout = documents(recipe.heldout, "held-back text")
     loaded = yield from load(recipe.model, recipe.dtype)
     bench = _bench(recipe, loaded, tasks, heldout)
     clock = Clock({MEASURING: bench.tokens * loaded.model.config.num_hidden_layers})
@@ -126,15 +127,15 @@ def _run(
     scorer = method(recipe.method)
     # Whatever is wrong with texts and tasks is said before a model is downloaded.
     tasks = [load_task(name, recipe.items) for name in recipe.tasks]
-    heldout = documents(recipe.heldout)
-    loaded = yield from _stoppable(load(recipe.model, recipe.dtype), stop, [])
-    model, tokenizer = loaded.model, loaded.tokenizer
-    draw_pairs(recipe, tokenizer, 1, limit=1)
+    heldout = documents(recipe.heldout, "held-back text")
+    removals = [e for e in history if isinstance(e, ev.Removed)]
+    loaded = yield from _stoppable(load(recipe.model, recipe.dtype), stop, removals)
+    model = loaded.model
+    _draw(recipe, loaded, 1)
 
     total = sum(p.numel() for p in model.parameters())
     costs = tuple(site.cost for site in _sites(loaded, range(model.config.num_hidden_layers)))
     planned = budget(costs, total, recipe.target)
-    removals = [e for e in history if isinstance(e, ev.Removed)]
     measured = {e.iteration: e for e in history if isinstance(e, ev.Evaluated)}
     started = ev.Started(
         model=loaded.source.name,
@@ -179,7 +180,7 @@ def _run(
         score = scored.scores[block]
         largest = max(s for s in scored.scores if s is not None)
         left = sum(p.numel() for p in model.parameters())
-        removals.append(ev.Removed(iteration, block, score, score / largest, left))
+        removals.append(ev.Removed(iteration, block, score, score / largest if largest else 1.0, left))
         yield removals[-1]
         yield from measure(iteration)
 
@@ -204,13 +205,30 @@ def _run(
 
 
 def _bench(recipe: Recipe, loaded: Loaded, tasks: list[Task], heldout: list[str]) -> _Bench:
-    # Models with rotary positions and no stated limit read as far as they are asked to.
-    context = getattr(loaded.model.config, "max_position_embeddings", None) or 2**30
+    context = _context(loaded)
     tokens = min(recipe.perplexity_tokens, context)
     return _Bench(
         text_windows(heldout, loaded.tokenizer, tokens, recipe.perplexity_windows),
         [TaskBatches(task, loaded.tokenizer, context) for task in tasks],
     )
+
+
+def _context(loaded: Loaded) -> int:
+    """The longest input the model reads, in tokens."""
+    # Models with rotary positions and no stated limit read as far as they are asked to.
+    return getattr(loaded.model.config, "max_position_embeddings", None) or 2**30
+
+
+def _draw(recipe: Recipe, loaded: Loaded, iteration: int) -> list[Pair]:
+    """An iteration's calibration pairs, none longer than the model can read."""
+    pairs = draw_pairs(recipe, loaded.tokenizer, iteration)
+    longest, context = max(len(v.ids) for p in pairs for v in (p.clean, p.other)), _context(loaded)
+    if longest > context:
+        raise UserError(
+            f"This model reads at most {context} tokens, and the views of {recipe.window_tokens}-token "
+            f"windows have up to {longest}. Choose shorter windows."
+        )
+    return pairs
 
 
 def _sites(loaded: Loaded, numbers: Sequence[int]) -> list[Site]:
@@ -269,7 +287,7 @@ def _measure(
         return ev.Progress("measuring", iteration, done, bench.tokens, clock.elapsed, clock.remaining())
 
     def watched(work: Generator[int, None, object], unit: int) -> Generator[ev.Event, None, object]:
-        result = yield from _stoppable(_mapped(work, lambda n: step(n * unit)), stop, removals)
+        result = yield from _stoppable(mapped(work, lambda n: step(n * unit)), stop, removals)
         return result
 
     ppl = yield from watched(perplexity(model, bench.windows), bench.windows.shape[1])
@@ -305,7 +323,7 @@ def _score(
 ) -> Generator[ev.Event, None, ev.Scored]:
     """One iteration's scores, on views drawn anew."""
     began, total = time.monotonic(), len(alive) + len(removals)
-    pairs = draw_pairs(recipe, loaded.tokenizer, iteration)
+    pairs = _draw(recipe, loaded, iteration)
     blocks = blocks_of(loaded.model)
     work = _scoring_work(recipe, scorer, len(alive)) / len(pairs)
     clock.skip()
@@ -315,21 +333,11 @@ def _score(
         return ev.Progress("scoring", iteration, done, len(pairs), clock.elapsed, clock.remaining())
 
     scoring = scorer.score(loaded.model, blocks, _sites(loaded, alive), pairs)
-    found = yield from _stoppable(_mapped(scoring, step), stop, removals)
+    found = yield from _stoppable(mapped(scoring, step), stop, removals)
     scores: list[float | None] = [None] * total
     for block, score in zip(alive, found, strict=True):
         scores[block] = float(score)
     return ev.Scored(iteration, tuple(scores), time.monotonic() - began)
-
-
-def _mapped(work: Generator[int, None, T], step: Callable[[int], ev.Event]) -> Generator[ev.Event, None, T]:
-    """Turn what `work` yields into events."""
-    while True:
-        try:
-            done = next(work)
-        except StopIteration as end:
-            return end.value
-        yield step(done)
 
 
 def _stoppable(

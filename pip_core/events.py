@@ -48,7 +48,7 @@ class Started:
 @dataclass(frozen=True)
 class Progress:
     """One step of a stage ("measuring", "scoring", "exporting"). `elapsed` and `remaining` in
-    seconds of the whole run; `remaining` is an estimate."""
+    seconds since the worker began; `remaining` is an estimate."""
 
     stage: str
     iteration: int

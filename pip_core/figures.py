@@ -35,7 +35,7 @@ _LAYOUT = {
 
 
 def importance_heatmap(story: Story) -> go.Figure:
-    """Iteration by block: score over the row's largest, on a log scale.
+    """Iteration by block: score over the row's largest, on a log scale that spans what occurs.
 
     A removed block's cells are empty and struck out; the block that goes next is outlined.
     """
@@ -44,6 +44,8 @@ def importance_heatmap(story: Story) -> go.Figure:
     gone_blocks = {r.block for r in story.removals}
     figure = go.Figure()
     values, hover = _rows(story, blocks)
+    shown = [v for row in values for v in row if v is not None]
+    lowest = min(shown, default=-1.0)
     # Cells still to come stand there from the start, so that nothing moves when a row fills.
     waiting = list(range(len(values) + 1, rows + 1))
     figure.add_trace(
@@ -66,7 +68,7 @@ def importance_heatmap(story: Story) -> go.Figure:
             customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
             colorscale="Cividis",
-            zmin=math.log10(FLOOR),
+            zmin=lowest,
             zmax=0,
             xgap=1,
             ygap=1,
@@ -75,8 +77,8 @@ def importance_heatmap(story: Story) -> go.Figure:
                 "thickness": 8,
                 "len": 0.9,
                 "outlinewidth": 0,
-                "tickvals": [0, -1, -2],
-                "ticktext": ["largest", "10 %", "1 %"],
+                "tickvals": [0, lowest / 2, lowest],
+                "ticktext": ["largest", f"{10 ** (lowest / 2):.0%}", f"{10**lowest:.0%}"],
                 "tickfont": {"size": 10},
             },
         )
@@ -148,7 +150,17 @@ def cost_curves(story: Story) -> go.Figure:
     chance = 100 * sum(t.chance for t in dense.tasks) / len(dense.tasks)
     names = ["dense model" if p.iteration == 0 else f"iteration {p.iteration}" for p in points]
     figure.add_trace(
-        go.Scatter(x=x + x[::-1], y=band, fill="toself", fillcolor=BAND, line_width=0, hoverinfo="skip"), 1, 1
+        go.Scatter(
+            x=x + x[::-1],
+            y=band,
+            mode="lines",
+            fill="toself",
+            fillcolor=BAND,
+            line_width=0,
+            hoverinfo="skip",
+        ),
+        1,
+        1,
     )
     figure.add_trace(
         go.Scatter(

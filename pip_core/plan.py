@@ -24,7 +24,7 @@ from .tasks import load_task
 
 # Everything that is not a matrix product (attention, norms, loss, Python), as a share of those;
 # measured on SmolLM2-135M in bfloat16 with 128-token windows.
-OVERHEAD = 0.6
+OVERHEAD = 0.9
 CHARACTERS_PER_TOKEN = 4.3
 LOAD_AND_EXPORT_SECONDS = 20.0
 PROBE_TOKENS = 160
@@ -119,10 +119,13 @@ def _seconds_per_token(reference: str, dtype: str) -> float:
             rows = min(shape[0], 8192)
             weight = torch.full((rows, shape[1]), 0.01, dtype=number, device=device())
             x = torch.full((PROBE_TOKENS, shape[1]), 0.01, dtype=number, device=device())
-            x @ weight.T
-            started = time.perf_counter()
-            for _ in range(3):
-                float((x @ weight.T)[0, 0])
-            each = (time.perf_counter() - started) / 3
+            # The best of a few: what another program takes meanwhile is not the model's cost.
+            each = min(_timed(x, weight) for _ in range(6))
             total += count * each * shape[0] / rows
     return total / PROBE_TOKENS * (1 + OVERHEAD)
+
+
+def _timed(x: torch.Tensor, weight: torch.Tensor) -> float:
+    started = time.perf_counter()
+    float((x @ weight.T)[0, 0])
+    return time.perf_counter() - started

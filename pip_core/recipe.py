@@ -50,7 +50,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("kinds", "tasks"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
                 raise UserError(f"Recipe field '{name}' must be a list of names, not {value!r}.")
             object.__setattr__(self, name, tuple(value))
         for name in ("model", "method", "calibration", "heldout", "dtype"):
@@ -86,6 +86,8 @@ class Recipe:
                 f"Unknown perturbation {', '.join(unknown) or '(none chosen)'}: choose one or more "
                 f"of {', '.join(PERTURBATION_KINDS)}."
             )
+        if not self.tasks:
+            raise UserError(f"Choose at least one task, for example {TASKS[0]}.")
         if self.dtype not in DTYPES:
             raise UserError(f"Unknown number format '{self.dtype}': choose {', '.join(DTYPES)}.")
 

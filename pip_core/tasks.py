@@ -62,7 +62,7 @@ def load_task(name: str, limit: int = 0) -> Task:
         raise UserError(f"Unknown task '{name}': choose {', '.join(TASKS)}, or the path of a .jsonl file.")
     items: list[Item] = []
     kinds: set[bool] = set()
-    for number, line in enumerate(read_text(path, "task").splitlines(), 1):
+    for number, line in enumerate(read_text(path, "task").split("\n"), 1):
         if not line.strip():
             continue
         item, greedy = _item(line, f"{path.name}, line {number}")

@@ -51,8 +51,11 @@ def calibration_texts(name: str) -> list[list[str]]:
     return [documents(name)]
 
 
-def documents(name: str) -> list[str]:
+def documents(name: str, what: str = "calibration text") -> list[str]:
     """The documents of a shipped text or of a text file.
+
+    Args:
+        what: what it is for, as it should stand in an error.
 
     Raises:
         UserError: neither a shipped text nor a readable text file.
@@ -65,5 +68,5 @@ def documents(name: str) -> list[str]:
         raise UserError(
             f"Unknown text '{name}': choose mixed, {', '.join(DOMAINS)}, or the path of a text file."
         )
-    text = read_text(path, "calibration text" if name != HELDOUT else "held-back text")
+    text = read_text(path, what)
     return [d.strip("\n") for d in text.split(DOCUMENT_BREAK) if d.strip()]

@@ -74,12 +74,10 @@ class Perturber:
             if real:
                 return _like(word, rng.choice(sorted(set(real))))
         # No real word within one edit: an edit inside the word keeps it readable.
-        inner = [
-            c
-            for c in _candidates(lower, rng.choice(self.kinds))
-            if c != lower and c[0] == lower[0] and c[-1] == lower[-1]
-        ]
-        return _like(word, rng.choice(inner)) if inner else _like(word, lower[0] + lower)
+        found = _candidates(lower, rng.choice(self.kinds))
+        inner = [c for c in found if c[0] == lower[0] and c[-1] == lower[-1]]
+        # A word of three letters has no inner swap; one letter repeated has no swap at all.
+        return _like(word, rng.choice(inner or found or [lower[0] + lower]))
 
     def perturb(
         self, text: str, rate: float, rng: random.Random
@@ -103,16 +101,13 @@ class Perturber:
         return "".join(parts) + text[end:], tuple(edits)
 
 
-def draw_pairs(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, iteration: int, limit: int | None = None
-) -> list[Pair]:
+def draw_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, iteration: int) -> list[Pair]:
     """The calibration pairs of one iteration: the same clean windows each time, views drawn anew.
 
     The draw depends on `recipe.seed` and `iteration` alone. "mixed" takes the domains in turn.
 
     Args:
         iteration: from 1.
-        limit: draw only the first so many pairs (a preview).
 
     Raises:
         UserError: unreadable text, too short a text, or a tokenizer without character offsets.
@@ -128,8 +123,7 @@ def draw_pairs(
         for i, docs in enumerate(calibration_texts(recipe.calibration))
     ]
     pairs: list[Pair] = []
-    count = recipe.windows if limit is None else min(limit, recipe.windows)
-    while len(pairs) < count:
+    while len(pairs) < recipe.windows:
         text = next(domains[len(pairs) % len(domains)], None)
         if text is None:
             raise UserError(
@@ -166,15 +160,16 @@ def preview(recipe: Recipe, characters: int = 240) -> tuple[str, tuple[tuple[int
 def view_of(text: str, tokenizer: PreTrainedTokenizerBase) -> View:
     """Tokenise `text` and say which word each token belongs to.
 
-    A token belongs to the word that holds its last character; white space between two words and a
-    beginning-of-text token belong to the nearest word before, or to the first.
+    A token belongs to the word that holds its last character; white space between two words and
+    the tokens at the text's ends belong to the nearest word before, or to the first.
     """
     encoded = tokenizer(text, return_offsets_mapping=True)
     ids = torch.tensor(encoded["input_ids"], dtype=torch.long)
     starts = torch.tensor([m.start() for m in _CHUNK.finditer(text)])
     ends = torch.tensor([end for _, end in encoded["offset_mapping"]])
     words = (torch.searchsorted(starts, ends - 1, right=True) - 1).clamp(min=0)
-    return View(text, ids, words)
+    # A token that covers nothing, such as an end of text, goes with the word before it.
+    return View(text, ids, words.cummax(0).values)
 
 
 def _windows(
@@ -182,7 +177,8 @@ def _windows(
 ) -> Iterator[str]:
     """Passages of whole words that are `tokens` tokens long or a word less, in seeded order.
 
-    Long documents are cut into several; short ones are joined until a window is full.
+    Long documents are cut into several; short ones are joined until a window is full. A word longer
+    than a window is left out.
     """
     order = list(docs)
     rng.shuffle(order)
@@ -199,7 +195,7 @@ def _windows(
         chunks = list(_CHUNK.finditer(view.text))
         end = chunks[max(full, 0)].end()
         passage = rest[:end].strip()
-        if _CORE.search(passage):
+        if full >= 0 and _CORE.search(passage):
             yield passage
         rest = rest[end:].lstrip()
 
@@ -216,7 +212,12 @@ def _candidates(word: str, kind: str) -> list[str]:
 
 
 def _like(model: str, word: str) -> str:
-    """`word` in the capitals of `model` (ALL, First, or none)."""
+    """`word`, an edit of `model`, in its capitals: ALL, First, or camelCase letter by letter."""
     if model.isupper():
         return word.upper()
-    return word[0].upper() + word[1:] if model[0].isupper() else word
+    if model[1:].islower():
+        return word[0].upper() + word[1:] if model[0].isupper() else word
+    if len(word) > len(model):
+        new = next(i for i in range(len(word)) if word[i] != model[i : i + 1].lower())
+        return model[:new] + word[new] + model[new:]
+    return "".join(c.upper() if m.isupper() else c for c, m in zip(word, model, strict=True))

@@ -1,0 +1,136 @@
+"""Time and memory of one scoring pass, against the naive way, each in a process of its own.
+
+Naive is the formula as written: float32, a backward pass for each view, two whole copies of the
+gradients. "Footprint" is what the framework takes by itself: the same scoring on a toy of two
+blocks. `python -m pip_core bench` prints the table.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from .checkpoint import load, resolve
+from .families import blocks_of
+from .machine import peak_memory
+from .recipe import Recipe
+from .scorers import METHODS, method
+from .sites import block_sites
+from .streams import drain
+from .views import Pair, draw_pairs
+
+NAIVE, FOOTPRINT = "naive", "footprint"
+TOY_WORDS = 256
+
+
+def report(model: str, windows: int) -> str:
+    """The table: seconds and peak memory of each method, and their ratios to the naive way."""
+    found = {
+        name: _in_a_process(name, model, windows) for name in (FOOTPRINT, NAIVE, *(m.name for m in METHODS))
+    }
+    weights = found[METHODS[0].name]["weights"]
+    base = found[FOOTPRINT]["peak"]
+    lines = [
+        f"One scoring pass over {model}: {windows} pairs of {Recipe().window_tokens} tokens, seed 0, "
+        f"{torch.get_num_threads()} threads.",
+        f"The framework's own footprint is {base / 1e6:.0f} MB; the bfloat16 weights {weights / 1e6:.0f} MB.",
+        "",
+        "| method | seconds | times faster | peak above footprint, MB | in bfloat16 weights |",
+        "|---|---|---|---|---|",
+    ]
+    for name in (NAIVE, *(m.name for m in METHODS)):
+        one, above = found[name], found[name]["peak"] - base
+        lines.append(
+            f"| {name} ({one['dtype']}) | {one['seconds']:.1f} "
+            f"| {found[NAIVE]['seconds'] / one['seconds']:.1f} | {above / 1e6:.0f} | {above / weights:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _in_a_process(name: str, model: str, windows: int) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-m", "pip_core.bench", name, model, str(windows)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=Path(__file__).resolve().parent.parent,
+    )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _measure(name: str, reference: str, windows: int) -> dict:
+    """One variant, in this process: seconds of the scoring alone, peak memory of all."""
+    if name == FOOTPRINT:
+        tokenizer = AutoTokenizer.from_pretrained(drain(resolve(reference)).folder)
+        pairs = [_within(p, TOY_WORDS) for p in draw_pairs(Recipe(windows=1), tokenizer, 1)]
+        model, variants = _toy(), [m.name for m in METHODS]
+    else:
+        loaded = drain(load(reference, "float32" if name == NAIVE else "bfloat16"))
+        pairs = draw_pairs(Recipe(windows=windows), loaded.tokenizer, 1)
+        model, variants = loaded.model, [name]
+    started = time.perf_counter()
+    for variant in variants:
+        if variant == NAIVE:
+            naive_scores(model, pairs)
+        else:
+            blocks = blocks_of(model)
+            sites = block_sites(blocks, range(len(blocks)))
+            drain(method(variant).score(model, blocks, sites, pairs))
+    return {
+        "seconds": time.perf_counter() - started,
+        "peak": peak_memory(),
+        "weights": 2 * sum(p.numel() for p in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
+def naive_scores(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float]:
+    """PIP's formula as written: per pair two backward passes and two copies of all gradients.
+
+    Returns:
+        Per block the mean over pairs of `|| grad L(s) - grad L(s~) ||_2`.
+    """
+    totals = [0.0] * len(blocks_of(model))
+    for pair in pairs:
+        copies = []
+        for view in (pair.clean, pair.other):
+            model.zero_grad(set_to_none=True)
+            logits = model(input_ids=view.ids[None], use_cache=False).logits[0, :-1]
+            F.cross_entropy(logits, view.ids[1:]).backward()
+            copies.append([[p.grad.clone() for p in b.parameters()] for b in blocks_of(model)])
+        for index, (clean, other) in enumerate(zip(*copies, strict=True)):
+            squares = sum(float((c - o).square().sum()) for c, o in zip(clean, other, strict=True))
+            totals[index] += squares**0.5
+    model.zero_grad(set_to_none=True)
+    return [t / len(pairs) for t in totals]
+
+
+def _toy() -> PreTrainedModel:
+    config = LlamaConfig(
+        vocab_size=TOY_WORDS,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    return LlamaForCausalLM(config).to(torch.bfloat16).eval()
+
+
+def _within(pair: Pair, words: int) -> Pair:
+    """The pair with token ids folded into a small vocabulary."""
+    clean = replace(pair.clean, ids=pair.clean.ids % words)
+    return replace(pair, clean=clean, other=replace(pair.other, ids=pair.other.ids % words))
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))

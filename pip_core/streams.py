@@ -1,0 +1,31 @@
+"""Generators that report on their way and return a result at the end: what to do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+Step = TypeVar("Step")
+Other = TypeVar("Other")
+Result = TypeVar("Result")
+
+
+def drain(work: Generator[Step, None, Result]) -> Result:
+    """Run `work` to its end and return its result; what it reports is not looked at."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def mapped(
+    work: Generator[Step, None, Result], change: Callable[[Step], Other]
+) -> Generator[Other, None, Result]:
+    """`work` with every report changed; the result is the same."""
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as end:
+            return end.value
+        yield change(step)

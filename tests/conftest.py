@@ -1,0 +1,87 @@
+"""Fixtures: tiny checkpoints on disk and in memory, their tokenizer, small tasks."""
+
+from __future__ import annotations
+
+import os
+
+# Before transformers is imported: no test asks the network, and two small cores are shared.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from pip_core.checkpoint import Loaded, Source, load_folder
+from pip_core.recipe import Recipe
+
+from . import tiny
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny.build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def bos_tokenizer() -> PreTrainedTokenizerFast:
+    return tiny.build_tokenizer(bos=True)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory, tokenizer) -> dict[str, Path]:
+    """Family -> a checkpoint folder on disk. Do not write there."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: tiny.save(root / name, name, tokenizer) for name in tiny.FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def llama_folder(checkpoints) -> Path:
+    return checkpoints["llama"]
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory) -> tuple[str, str]:
+    """A multiple-choice and a last-word task."""
+    root = tmp_path_factory.mktemp("tasks")
+    return (
+        tiny.write_lines(root / "choices.jsonl", tiny.choice_rows()),
+        tiny.write_lines(root / "words.jsonl", tiny.word_rows()),
+    )
+
+
+@pytest.fixture(scope="session")
+def recipe(llama_folder, tasks) -> Recipe:
+    return tiny.recipe_for(llama_folder, tasks)
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def model(request) -> PreTrainedModel:
+    return tiny.build(request.param)
+
+
+@pytest.fixture
+def opened(checkpoints) -> Callable[..., Loaded]:
+    """Load a tiny checkpoint afresh: `opened("llama", "float32")`."""
+
+    def open_(family: str, dtype: str = "auto") -> Loaded:
+        folder = checkpoints[family]
+        return load_folder(Source(folder, f"test/{family}", "made for the tests", "mit"), dtype)
+
+    return open_

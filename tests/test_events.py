@@ -1,0 +1,70 @@
+"""Events: each is one line of JSON, and comes back as it was."""
+
+from __future__ import annotations
+
+import json
+import typing
+
+import pytest
+
+from pip_core import events as ev
+from pip_core.errors import UserError
+
+TASK = ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10")
+EVERY = (
+    ev.Loading("loading x"),
+    ev.Loading("downloading x", 5, 10),
+    ev.Started("a/b", "folder", "llama", 3, 99, (20, 20, 20), "pip", 0.2, 1, 0.2, "float32", "cpu", 2),
+    ev.Progress("scoring", 1, 2, 3, 0.5, 1.5),
+    ev.Evaluated(0, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK, TASK), 3.0),
+    ev.Scored(1, (0.1, None, 0.3), 2.0),
+    ev.Removed(1, 0, 0.1, 0.33, 79),
+    ev.Exported("/x/model", 1234, (0, 2), 1e-6, 20, 4.0),
+    ev.Finished((0, 2), 79, 60.0, 10**9),
+    ev.Stopped((0,)),
+    ev.Stopped(()),
+    ev.Failed('No.\nSecond line with "quotes" and ü.'),
+)
+
+
+@pytest.mark.parametrize("event", EVERY, ids=lambda e: type(e).__name__)
+def test_round_trip(event):
+    line = ev.to_line(event, 1700000000.1234)
+    assert "\n" not in line
+    assert ev.from_line(line) == (event, 1700000000.123)
+    assert hash(ev.from_line(line)[0]) == hash(event)
+
+
+def test_every_type_is_covered():
+    assert {type(e) for e in EVERY} == set(typing.get_args(ev.Event))
+
+
+def test_endings():
+    assert set(ev.ENDINGS) == {ev.Finished, ev.Stopped, ev.Failed}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "nonsense",
+        "[]",
+        "null",
+        "{}",
+        '{"event": "Removed"}',
+        '{"event": "Danced", "at": 1}',
+        '{"event": "Stopped", "at": 1, "removed": [], "mood": "good"}',
+        '{"event": "Evaluated", "at": 1, "tasks": [{"name": "facts"}]}',
+        '{"event": "Stopped", "at": 1, "remo',
+    ],
+)
+def test_refuses_other_lines(line):
+    with pytest.raises(UserError, match="written by another version"):
+        ev.from_line(line)
+
+
+def test_a_line_says_what_it_is():
+    values = json.loads(ev.to_line(EVERY[6], 5.0))
+    assert values["event"] == "Removed"
+    assert values["at"] == 5.0
+    assert values["block"] == 0

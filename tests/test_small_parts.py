@@ -1,0 +1,73 @@
+"""Rows, sites, streams, this machine: the small parts that the others stand on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pip_core import machine
+from pip_core.rows import rows_of
+from pip_core.sites import Site, block_sites
+from pip_core.streams import drain, mapped
+
+from . import tiny
+
+
+def test_rows_are_filled_on_the_right():
+    rows, lengths = rows_of([torch.arange(1, 6), torch.arange(10, 30)])
+    assert rows.shape == (2, 32)
+    assert lengths.tolist() == [5, 20]
+    assert rows[0].tolist() == [1, 2, 3, 4, *[5] * 28]
+    assert rows[1, :20].tolist() == list(range(10, 30))
+    assert rows.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("length", "width"), [(1, 16), (16, 16), (17, 32)])
+def test_rows_are_a_multiple_long(length, width):
+    rows, _ = rows_of([torch.ones(length, dtype=torch.long)])
+    assert rows.shape == (1, width)
+
+
+def test_block_sites():
+    blocks = tiny.build("llama").model.layers
+    cost = sum(p.numel() for p in blocks[0].parameters())
+    sites = block_sites([blocks[0], blocks[3]], [0, 3])
+    assert sites == [Site("block", 0, 0, 1, cost), Site("block", 3, 1, 1, cost)]
+    with pytest.raises(ValueError, match="shorter"):
+        block_sites([blocks[0], blocks[1]], [0])
+
+
+def counting(closed: list):
+    try:
+        yield 1
+        yield 2
+        return "result"
+    finally:
+        closed.append(True)
+
+
+def test_drain():
+    closed: list[bool] = []
+    assert drain(counting(closed)) == "result"
+    assert closed == [True]
+
+
+def test_mapped():
+    work = mapped(counting([]), lambda n: n * 10)
+    assert [next(work), next(work)] == [10, 20]
+    with pytest.raises(StopIteration) as end:
+        next(work)
+    assert end.value.value == "result"
+
+
+def test_peak_memory_grows_and_is_in_bytes():
+    before = machine.peak_memory()
+    block = bytearray(before + 64 * 2**20)
+    block[::4096] = b"x" * len(block[::4096])
+    assert before > 50 * 2**20
+    assert machine.peak_memory() >= len(block)
+
+
+def test_device_and_formats():
+    assert machine.device().type in ("cpu", "cuda")
+    assert isinstance(machine.fast_bfloat16(), bool)

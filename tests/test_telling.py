@@ -1,0 +1,141 @@
+"""What is told of a run: sentences, comparisons, and the story that the page draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from pip_core import events as ev
+from pip_core.narrate import clock, plan_sentence, sentence
+from pip_core.stats import is_noise, paired_difference, retained
+from pip_core.story import Story
+
+from .test_events import EVERY
+
+
+def task(name: str, hits: str) -> ev.TaskResult:
+    share = hits.count("1") / len(hits)
+    return ev.TaskResult(name, share, 0.1, len(hits), 0.5, hits)
+
+
+def measured(*hits: str, iteration: int = 0) -> ev.Evaluated:
+    tasks = tuple(task(f"task{i}", h) for i, h in enumerate(hits))
+    mean = sum(t.accuracy for t in tasks) / len(tasks)
+    return ev.Evaluated(iteration, 5, 99, 20.0, 1.0, 8, 256, mean, 0.1, tasks, 1.0)
+
+
+@pytest.mark.parametrize("event", EVERY, ids=lambda e: type(e).__name__)
+def test_every_event_has_a_sentence(event):
+    text = sentence(event)
+    assert text[0].isupper() or text.startswith("a/b")
+    assert text.rstrip().endswith((".", "ü."))
+    assert "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("event", "parts"),
+    [
+        (ev.Loading("downloading x", 5 * 10**6, 10**7), ["Downloading x: 5 of 10 MB."]),
+        (EVERY[2], ["a/b: 3 blocks", "1 of 3 blocks will go: 20.0% of all parameters.", "2 removals were"]),
+        (EVERY[3], ["Scoring, iteration 1: 2 of 3", "0:00 elapsed, about 0:02 left"]),
+        (EVERY[4], ["The dense model has perplexity 12.50 ± 0.30", "50.0% ± 2.0%"]),
+        (replace(EVERY[4], iteration=2), ["With 3 blocks it has perplexity"]),
+        (EVERY[5], ["Scored 2 blocks in 2 s."]),
+        (EVERY[6], ["Block 0 went", "33.0% of the largest", "two views"]),
+        (EVERY[7], ["verified", "1.0e-06", "same 20 tokens"]),
+        (EVERY[8], ["Finished in 1:00: 2 blocks removed", "peak memory 1.00 GB"]),
+        (EVERY[9], ["Stopped. 1 removals are decided and kept"]),
+        (EVERY[11], ["No."]),
+    ],
+)
+def test_sentences_say_the_numbers(event, parts):
+    assert all(part in sentence(event) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")]
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_a_target_that_is_not_met_exactly_is_said():
+    assert plan_sentence(0.2, 2, 10, 0.2) == "2 of 10 blocks will go: 20.0% of all parameters."
+    assert "the nearest to 20.0%" in plan_sentence(0.2, 2, 10, 0.19)
+
+
+def test_paired_difference():
+    dense, now = measured("1100", "1111"), measured("1010", "0111")
+    difference, se = paired_difference(dense, now)
+    assert difference == pytest.approx((0 - 0.25) / 2)
+    # Gains 0 -1 1 0, and -1 0 0 0: sample variances 2/3 and 1/4, over four items each.
+    assert se == pytest.approx(math.sqrt((2 / 3) / 4 + (1 / 4) / 4) / 2)
+
+
+def test_equal_answers_differ_by_nothing():
+    dense = measured("1100", "1111")
+    assert paired_difference(dense, dense) == (0.0, 0.0)
+    assert is_noise(dense, dense)
+    assert retained(dense, dense) == 1.0
+
+
+def test_noise_and_signal():
+    dense = measured("1" * 100)
+    assert is_noise(dense, measured("1" * 98 + "00"))
+    assert not is_noise(dense, measured("1" * 60 + "0" * 40))
+    assert retained(dense, measured("1" * 60 + "0" * 40)) == pytest.approx(0.6)
+    assert retained(measured("000"), measured("111")) == 0.0
+
+
+def test_a_single_item_has_no_spread():
+    assert paired_difference(measured("1"), measured("0")) == (-1.0, 0.0)
+
+
+def told(*events: ev.Event) -> Story:
+    story = Story()
+    story.tell((event, 10.0 + i) for i, event in enumerate(events))
+    return story
+
+
+def test_story_of_a_run():
+    dense, after = measured("11"), measured("10", iteration=1)
+    story = told(
+        ev.Loading("loading x"), EVERY[2], EVERY[3], dense, EVERY[5], EVERY[6], after, EVERY[7], EVERY[8]
+    )
+    assert story.started == EVERY[2]
+    assert story.dense == dense
+    assert story.latest == after
+    assert story.scored == {1: EVERY[5]}
+    assert story.removals == [EVERY[6]]
+    assert story.exported == EVERY[7]
+    assert story.ending == EVERY[8]
+    assert story.planned == 1
+    assert (story.first_at, story.last_at) == (10.0, 18.0)
+    assert story.steps == 8
+    assert len(story.sentences) == 8
+
+
+def test_an_empty_story():
+    story = Story()
+    assert (story.dense, story.latest, story.ending, story.planned, story.iteration) == (None, None, None, 0, 0)
+
+
+def test_loading_keeps_one_sentence():
+    story = told(*(ev.Loading("downloading x", i, 10) for i in range(5)), ev.Loading("loading x"))
+    assert [text for _, text in story.sentences] == ["Loading x."]
+
+
+def test_a_resumed_run_has_not_ended():
+    story = told(EVERY[2], ev.Stopped(()))
+    assert story.ending == ev.Stopped(())
+    story.tell([(EVERY[2], 20.0)])
+    assert story.ending is None
+
+
+def test_the_iteration_under_way():
+    story = told(ev.Progress("scoring", 3, 1, 2, 0.0, 0.0))
+    assert story.iteration == 3
+    story = told(EVERY[6])
+    assert story.iteration == 1
