@@ -284,9 +284,9 @@ def form_part() -> tuple[dict, gr.HTML, gr.HTML, gr.Button]:
             form["seed"] = gr.Number(
                 DEFAULT.seed, label="Seed", precision=0, info="same recipe, same removals, always"
             )
-        note = gr.HTML(markup.method_note(DEFAULT.method))
         plan = gr.HTML("<div class='plan'></div>")
         prune = gr.Button("Prune", variant="primary", elem_id="go")
+        note = gr.HTML(markup.method_note(DEFAULT.method))
     return form, note, plan, prune
 
 
@@ -309,7 +309,7 @@ def live_part() -> tuple[dict, gr.Button, gr.Button, gr.Button]:
                 out[name] = gr.Plot(
                     figure, label=label, show_label=False, elem_id=name, elem_classes="chart", container=False
                 )
-    out["tiles"] = gr.HTML(markup.tiles(nothing))
+    out["tiles"] = gr.HTML(markup.tiles(nothing), elem_id="tiles")
     return out, stop_button, resume, export
 
 

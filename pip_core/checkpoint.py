@@ -123,8 +123,7 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
 
 def load_folder(source: Source, dtype: str = "auto") -> Loaded:
     """Load the checkpoint that lies in `source.folder`; see `load`."""
-    config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-    check_config(config)
+    config = _config(source.folder, source.name)
     stored = config.dtype or torch.float32
     if dtype == "auto":
         compute = torch.bfloat16 if stored == torch.bfloat16 and fast_bfloat16() else torch.float32
@@ -142,9 +141,7 @@ def load_folder(source: Source, dtype: str = "auto") -> Loaded:
     except MemoryError:
         raise
     except Exception as error:  # the library raises whatever its parsers raise
-        raise UserError(
-            f"'{source.name}' could not be loaded: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise _unloadable(source.name, error) from error
     if missing := sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"]):
         raise UserError(
             f"The checkpoint of '{source.name}' lacks {len(missing)} tensors that its config "
@@ -166,39 +163,51 @@ def config_of(reference: str) -> PreTrainedConfig:
         folder = folder if folder.is_dir() else ASSETS / "models" / bundled.NAME
     if folder is None:
         try:
-            path = huggingface_hub.hf_hub_download(
-                _valid_id(reference), "config.json", etag_timeout=HUB_TIMEOUT
-            )
-        except (RepositoryNotFoundError, GatedRepoError) as error:
-            raise _refused(reference, error) from None
+            try:
+                _ask_hub(reference)
+                away = False
+            except UNREACHABLE:
+                away = True
+            folder = _config_file(reference, local=away).parent
         except UNREACHABLE:
             raise UserError(
                 f"'{reference}' has no config.json on the Hub, or the Hub does not answer."
             ) from None
-        folder = Path(path).parent
     _check_raw_config(_raw_config(folder))
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return _config(folder, reference)
+
+
+def _config(folder: Path, name: str) -> PreTrainedConfig:
+    """The config in `folder`, of a model that can be pruned."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # as in load_folder
+        raise _unloadable(name, error) from error
     check_config(config)
     return config
 
 
+def _unloadable(name: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:240] or type(error).__name__
+    return UserError(f"'{name}' could not be loaded: {reason}")
+
+
 def _from_hub(repo: str) -> Generator[Loading, None, Source]:
     try:
-        info = huggingface_hub.HfApi().model_info(_valid_id(repo), files_metadata=True, timeout=HUB_TIMEOUT)
-    except (RepositoryNotFoundError, GatedRepoError) as error:
-        raise _refused(repo, error) from None
+        info = _ask_hub(repo)
     except UNREACHABLE:
         # What was fetched before is as good as what the Hub would say.
         folder = Path(huggingface_hub.snapshot_download(repo, allow_patterns=WANTED, local_files_only=True))
         if not list(folder.glob("*.safetensors")):
             raise
-        return Source(folder, repo, f"Hugging Face Hub, {repo}@{folder.name[:12]}", _licence(folder))
+        return _hub_source(repo, folder)
     files = [f for f in info.siblings or [] if "/" not in f.rfilename]
     weights = [f for f in files if f.rfilename.endswith(".safetensors")]
     if not any(f.rfilename == "config.json" for f in files):
         raise UserError(f"'{repo}' holds no transformers model (no config.json).")
-    config = Path(huggingface_hub.hf_hub_download(repo, "config.json", revision=info.sha))
-    _check_raw_config(json.loads(config.read_text()))
+    config = _config_file(repo)
+    _check_raw_config(_raw_config(config.parent))
+    _config(config.parent, repo)
     if not weights:
         raise UserError(
             f"'{repo}' holds no safetensors file, and other formats can run code when they are "
@@ -208,22 +217,47 @@ def _from_hub(repo: str) -> Generator[Loading, None, Source]:
     free = shutil.disk_usage(config.parent).free
     if total > free:
         raise UserError(f"'{repo}' needs {total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on this disk.")
-    folder = yield from _download(repo, info.sha, total)
-    return Source(folder, repo, f"Hugging Face Hub, {repo}@{(info.sha or '')[:12]}", _licence(folder))
+    folder = yield from _download(repo, total)
+    return _hub_source(repo, folder)
 
 
-def _download(repo: str, revision: str | None, total: int) -> Generator[Loading, None, Path]:
+def _hub_source(repo: str, folder: Path) -> Source:
+    """`folder` is a snapshot in the Hub's cache, named after its commit."""
+    return Source(folder, repo, f"Hugging Face Hub, {repo}@{folder.name[:12]}", _licence(folder))
+
+
+def _ask_hub(repo: str) -> huggingface_hub.ModelInfo:
+    """What the Hub says of a repository. Asked before any file, since a download that finds no Hub
+    tries again for half a minute, and this does not."""
+    try:
+        return huggingface_hub.HfApi().model_info(_valid_id(repo), files_metadata=True, timeout=HUB_TIMEOUT)
+    except (RepositoryNotFoundError, GatedRepoError) as error:
+        raise _refused(repo, error) from None
+
+
+def _config_file(repo: str, local: bool = False) -> Path:
+    """The repository's config.json; with `local`, only if it was fetched before.
+
+    Asked for by branch, as the weights are: then the cache can find them when the Hub is away.
+    """
+    try:
+        return Path(
+            huggingface_hub.hf_hub_download(
+                repo, "config.json", etag_timeout=HUB_TIMEOUT, local_files_only=local
+            )
+        )
+    except (RepositoryNotFoundError, GatedRepoError) as error:
+        raise _refused(repo, error) from None
+
+
+def _download(repo: str, total: int) -> Generator[Loading, None, Path]:
     """Fetch a snapshot while telling how much has arrived."""
     found: list[Path | BaseException] = []
 
     def work() -> None:
         try:
             found.append(
-                Path(
-                    huggingface_hub.snapshot_download(
-                        repo, revision=revision, allow_patterns=WANTED, ignore_patterns=["*/*"]
-                    )
-                )
+                Path(huggingface_hub.snapshot_download(repo, allow_patterns=WANTED, ignore_patterns=["*/*"]))
             )
         except BaseException as error:
             found.append(error)
@@ -319,5 +353,5 @@ def _licence(folder: Path) -> str | None:
         return None
     try:
         return huggingface_hub.ModelCard.load(card).data.license
-    except (ValueError, TypeError):  # a card without a valid header has no licence to tell
+    except Exception:  # whatever its header's parser raises: such a card has no licence to tell
         return None

@@ -123,8 +123,11 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Verdict:
 
 
 def zip_folder(folder: Path, target: Path) -> Path:
-    """Pack `folder` into `target`, uncompressed (weights do not compress), streamed to disk."""
-    if target.exists():
+    """Pack `folder` into `target`, uncompressed (weights do not compress), streamed to disk.
+
+    A `target` that is there already is taken as it is, unless the folder was written since.
+    """
+    if target.exists() and target.stat().st_mtime >= max(f.stat().st_mtime for f in folder.rglob("*")):
         return target
     partial = target.with_name(target.name + ".partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:

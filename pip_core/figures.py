@@ -120,7 +120,7 @@ def importance_heatmap(story: Story) -> go.Figure:
     if not values:
         _say(
             figure,
-            "Each row will be one iteration, each column a block.<br>Dark blocks matter least; "
+            "Each row will be one iteration,<br>each column a block.<br>Dark blocks matter least;<br>"
             "the one outlined in amber goes.",
         )
     return figure

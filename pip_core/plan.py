@@ -28,6 +28,8 @@ OVERHEAD = 0.9
 CHARACTERS_PER_TOKEN = 4.3
 LOAD_AND_EXPORT_SECONDS = 20.0
 PROBE_TOKENS = 160
+# For each distinct matrix shape; a model has half a dozen.
+PROBE_SECONDS = 0.15
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,10 @@ def _seconds_per_token(reference: str, dtype: str) -> float:
             rows = min(shape[0], 8192)
             weight = torch.full((rows, shape[1]), 0.01, dtype=number, device=device())
             x = torch.full((PROBE_TOKENS, shape[1]), 0.01, dtype=number, device=device())
-            # The best of a few: what another program takes meanwhile is not the model's cost.
-            each = min(_timed(x, weight) for _ in range(6))
+            # The best of many: what another program takes meanwhile is not the model's cost.
+            until, each = time.perf_counter() + PROBE_SECONDS, float("inf")
+            while time.perf_counter() < until or each == float("inf"):
+                each = min(each, _timed(x, weight))
             total += count * each * shape[0] / rows
     return total / PROBE_TOKENS * (1 + OVERHEAD)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from . import events as ev
@@ -83,7 +84,7 @@ def work(folder: Path, prune_on: bool = True) -> Iterator[ev.Event]:
     except Timeout:
         raise UserError(f"Another process is working on '{folder}'. Stop it first.") from None
     try:
-        (folder / STOP).unlink(missing_ok=True)
+        _drop_old_stop(folder / STOP)
         _drop_torn_line(folder / EVENTS)
         history = read_events(folder)
         if not prune_on and not any(isinstance(e, ev.Removed) for e in history):
@@ -98,6 +99,7 @@ def work(folder: Path, prune_on: bool = True) -> Iterator[ev.Event]:
                     raise UserError(user_message(error) or f"Cannot write: {error}") from None
                 yield event
     finally:
+        (folder / STOP).unlink(missing_ok=True)
         lock.release()
 
 
@@ -121,6 +123,15 @@ class Tail:
         whole = data[: data.rfind(b"\n") + 1]
         self.offset += len(whole)
         return [ev.from_line(line) for line in whole.decode("utf-8").splitlines()]
+
+
+def _drop_old_stop(path: Path) -> None:
+    """A stop that was asked of an earlier worker is not meant for this one.
+
+    One asked since this process began is: loading the libraries takes seconds.
+    """
+    if path.exists() and path.stat().st_mtime < psutil.Process().create_time():
+        path.unlink(missing_ok=True)
 
 
 def _drop_torn_line(path: Path) -> None:
@@ -154,18 +165,25 @@ def state(folder: Path, ending: ev.Event | None, told: bool, working: bool) -> s
     Returns:
         "starting", "running", "stopping", "finished", "stopped", "failed" or "interrupted".
     """
-    if working:
-        if (folder / STOP).exists():
-            return "stopping"
-        return "running" if told and ending is None else "starting"
-    if ending is None:
-        return "interrupted"
-    return type(ending).__name__.lower()
+    asked = (folder / STOP).exists()  # a worker takes the file away when it begins
+    if working and ending is None:
+        return "stopping" if asked else "running" if told else "starting"
+    # A worker lives a little longer than its last word; one that was just launched again has not
+    # said its first.
+    if working and not isinstance(ending, ev.Finished) and not asked:
+        return "starting"
+    return "interrupted" if ending is None else type(ending).__name__.lower()
 
 
 def request_stop(folder: Path) -> None:
     """Ask the worker to stop at its next batch."""
     (folder / STOP).touch()
+
+
+def _with_this_project() -> str:
+    """PYTHONPATH for a worker, which runs in the user's folder, where relative paths mean something."""
+    here = str(Path(__file__).resolve().parent.parent)
+    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
 
 
 @dataclass
@@ -203,10 +221,9 @@ class Studio:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                cwd=Path(__file__).resolve().parent.parent,
                 # A signal to the page's own process group (Ctrl-C) must not end a run.
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONPATH": _with_this_project()},
             )
 
     def working(self, run_id: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 # Before transformers is imported: no test asks the network, and two small cores are shared.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,6 +11,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,22 @@ def opened(checkpoints) -> Callable[..., Loaded]:
         return load_folder(Source(folder, f"test/{family}", "made for the tests", "mit"), dtype)
 
     return open_
+
+
+@dataclass(frozen=True)
+class CommandRun:
+    """A run made by the command line: what it said, and its folder."""
+
+    process: subprocess.CompletedProcess
+    folder: Path
+    recipe: Recipe
+
+
+@pytest.fixture(scope="session")
+def command_run(tmp_path_factory, recipe) -> CommandRun:
+    """`prune --recipe FILE --out FOLDER`, undisturbed, with windows enough to be interrupted in."""
+    root = tmp_path_factory.mktemp("command")
+    slower = replace(recipe, windows=120)
+    (root / "recipe.json").write_text(slower.to_json())
+    done = tiny.cli("prune", "--recipe", root / "recipe.json", "--out", root / "run")
+    return CommandRun(done, root / "run", slower)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 import torch
 
@@ -60,12 +61,9 @@ def test_mapped():
     assert end.value.value == "result"
 
 
-def test_peak_memory_grows_and_is_in_bytes():
-    before = machine.peak_memory()
-    block = bytearray(before + 64 * 2**20)
-    block[::4096] = b"x" * len(block[::4096])
-    assert before > 50 * 2**20
-    assert machine.peak_memory() >= len(block)
+def test_peak_memory_is_in_bytes():
+    now = psutil.Process().memory_info().rss
+    assert now * 0.99 <= machine.peak_memory() < psutil.virtual_memory().total
 
 
 def test_device_and_formats():

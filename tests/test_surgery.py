@@ -132,7 +132,9 @@ def test_nothing_to_remove():
     assert model.config.to_dict() == config
 
 
-@pytest.mark.parametrize(("positions", "message"), [([5], "outside"), ([-1], "outside"), (range(5), "remain")])
+@pytest.mark.parametrize(
+    ("positions", "message"), [([5], "outside"), ([-1], "outside"), (range(5), "remain")]
+)
 def test_impossible_positions_leave_the_model_alone(positions, message):
     model = tiny.build("llama")
     with pytest.raises(ValueError, match=message):

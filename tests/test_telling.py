@@ -119,7 +119,13 @@ def test_story_of_a_run():
 
 def test_an_empty_story():
     story = Story()
-    assert (story.dense, story.latest, story.ending, story.planned, story.iteration) == (None, None, None, 0, 0)
+    assert (story.dense, story.latest, story.ending, story.planned, story.iteration) == (
+        None,
+        None,
+        None,
+        0,
+        0,
+    )
 
 
 def test_loading_keeps_one_sentence():

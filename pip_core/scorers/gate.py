@@ -30,9 +30,9 @@ class GateGradientDifference:
     title = "PIP at the gates"
     paper = "this project, after Cao et al., arXiv 2501.15278"
     summary = (
-        "Puts a virtual gate on what each block adds to the text's meaning, and compares the "
-        "gradient at the gate between the text and its perturbed view, word by word. No weight "
-        "gradient is needed, so it costs half of PIP and holds no gradient of the weights' size."
+        "Puts a gate on what every block adds to the text, and compares the gradient at the gate between "
+        "a text and its perturbed view, word by word. It needs no weight gradients, so it is faster than "
+        "PIP and holds nothing of the weights' size."
     )
     # For each view a forward, and a backward for activations alone that takes as long as two of it.
     passes = 6.0

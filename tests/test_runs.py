@@ -1,0 +1,339 @@
+"""A run is a directory: written by one worker, read by anybody, and nothing lost when it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from pip_core import events as ev
+from pip_core import export, runs
+from pip_core.errors import UserError
+from pip_core.export import Verdict
+from pip_core.recipe import Recipe
+
+from . import tiny
+
+
+def wait_for(true: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def worker(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pip_core", "resume", str(folder)],
+        cwd=tiny.ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def scoring(folder: Path, iteration: int) -> bool:
+    """Whether the run is in the middle of scoring `iteration`."""
+    found = [e for e in tiny.only(runs.read_events(folder), ev.Progress) if e.stage == "scoring"]
+    return bool(found) and found[-1].iteration == iteration and found[-1].done >= 5
+
+
+def removed(folder: Path) -> list[int]:
+    return [e.block for e in tiny.only(runs.read_events(folder), ev.Removed)]
+
+
+@pytest.fixture
+def trusting(monkeypatch) -> None:
+    """Exports without the fresh process."""
+    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
+
+
+@pytest.fixture
+def made(tmp_path, recipe) -> Path:
+    """A run that nobody has worked on yet."""
+    runs.create(tmp_path / "run", recipe)
+    return tmp_path / "run"
+
+
+def test_killed_and_resumed_ends_as_undisturbed(tmp_path, command_run):
+    folder = tmp_path / "run"
+    runs.create(folder, command_run.recipe)
+    first = worker(folder)
+    wait_for(lambda: scoring(folder, 2))
+    assert runs.alive(folder)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert not runs.alive(folder)
+    before = runs.read_events(folder)
+    assert removed(folder) == removed(command_run.folder)[:1]
+    assert isinstance(before[-1], ev.Progress)
+    assert not (folder / "model").exists()
+    with (folder / "events.jsonl").open("a") as file:
+        file.write('{"event": "Scored", "at": 17')
+
+    done = tiny.cli("resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert removed(folder) == removed(command_run.folder)
+    after = runs.read_events(folder)
+    assert after[: len(before)] == before
+    assert tiny.only(after, ev.Started)[-1].resumed == 1
+    assert [e.iteration for e in tiny.only(after, ev.Evaluated)] == [0, 1, 2]
+    ours = {p.name: p.read_bytes() for p in (folder / "model").iterdir()}
+    theirs = {p.name: p.read_bytes() for p in (command_run.folder / "model").iterdir()}
+    assert ours["model.safetensors"] == theirs["model.safetensors"]
+    assert ours == theirs
+
+
+def test_stopped_politely_and_exported(tmp_path, command_run):
+    folder = tmp_path / "run"
+    runs.create(folder, command_run.recipe)
+    process = worker(folder)
+    wait_for(lambda: scoring(folder, 2))
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (1, "")
+    assert runs.read_events(folder)[-1] == ev.Stopped(tuple(removed(command_run.folder)[:1]))
+    assert not (folder / "stop").exists()
+    done = tiny.cli("export", folder)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((folder / "model" / "config.json").read_text())
+    assert config["num_hidden_layers"] == tiny.BLOCKS - 1
+
+
+def test_work_records_what_it_tells(made, trusting):
+    told = list(runs.work(made))
+    assert isinstance(told[-1], ev.Finished)
+    assert runs.read_events(made) == told
+    assert not runs.alive(made)
+    times = [at for _, at in runs.Tail(made).poll()]
+    assert times == sorted(times)
+    assert abs(times[-1] - time.time()) < 60
+
+
+def test_events_are_there_as_soon_as_they_are_told(made, trusting):
+    for count, event in enumerate(runs.work(made), 1):
+        assert runs.alive(made)
+        found = runs.read_events(made)
+        assert len(found) == count
+        assert found[-1] == event
+
+
+def test_a_stop_file_stops(made):
+    told = []
+    for event in runs.work(made):
+        told.append(event)
+        if isinstance(event, ev.Removed):
+            runs.request_stop(made)
+            assert runs.state(made, None, True, True) == "stopping"
+    assert [type(e) for e in told[-3:]] == [ev.Removed, ev.Progress, ev.Stopped]
+    assert not (made / "stop").exists()
+    assert not (made / "model").exists()
+
+
+def test_an_old_stop_file_is_not_meant_for_a_new_worker(made, trusting):
+    runs.request_stop(made)
+    os.utime(made / "stop", (1000, 1000))
+    assert isinstance(list(runs.work(made))[-1], ev.Finished)
+
+
+def test_export_as_pruned_so_far_then_on(made, trusting):
+    for event in runs.work(made):
+        if isinstance(event, ev.Removed):
+            runs.request_stop(made)
+    first = list(runs.work(made, prune_on=False))
+    assert isinstance(first[-1], ev.Finished)
+    assert len(first[-1].removed) == 1
+    zipped = export.zip_folder(made / "model", made / "model.zip")
+    size = zipped.stat().st_size
+    second = list(runs.work(made))
+    assert len(second[-1].removed) == 2
+    assert second[-1].removed[:1] == first[-1].removed
+    assert export.zip_folder(made / "model", made / "model.zip").stat().st_size < size
+
+
+def test_nothing_removed_nothing_to_export(made):
+    with pytest.raises(UserError, match="Nothing has been removed yet"):
+        list(runs.work(made, prune_on=False))
+    assert runs.read_events(made) == []
+    assert not runs.alive(made)
+
+
+def test_two_workers_are_refused(made):
+    with FileLock(made / "worker.lock"):
+        assert runs.alive(made)
+        with pytest.raises(UserError, match="Another process is working"):
+            list(runs.work(made))
+    assert runs.read_events(made) == []
+    assert not runs.alive(made)
+
+
+def test_a_failed_run_can_be_tried_again(made, trusting, monkeypatch):
+    monkeypatch.setattr(runs, "run_engine", lambda *_: iter([ev.Failed("The disk is full.")]))
+    assert list(runs.work(made)) == [ev.Failed("The disk is full.")]
+    monkeypatch.undo()
+    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
+    assert isinstance(list(runs.work(made))[-1], ev.Finished)
+
+
+def test_a_disk_that_fills_up_is_told(made, monkeypatch):
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def write(self, _):
+            raise OSError(28, "No space left on device")
+
+    plain = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode="r", **k: Full() if mode == "a" else plain(self, mode, **k)
+    )
+    with pytest.raises(UserError, match="The disk is full"):
+        list(runs.work(made))
+    assert not runs.alive(made)
+
+
+def test_a_torn_last_line_is_dropped(made):
+    whole = [ev.Loading("loading x"), ev.Removed(1, 2, 0.5, 0.25, 100)]
+    text = "".join(ev.to_line(e, 1.0) + "\n" for e in whole)
+    (made / "events.jsonl").write_text(text + '{"event": "Remo')
+    assert runs.read_events(made) == whole
+    runs._drop_torn_line(made / "events.jsonl")
+    assert (made / "events.jsonl").read_text() == text
+    runs._drop_torn_line(made / "events.jsonl")
+    assert (made / "events.jsonl").read_text() == text
+    (made / "events.jsonl").write_text("{torn")
+    runs._drop_torn_line(made / "events.jsonl")
+    assert (made / "events.jsonl").read_text() == ""
+
+
+def test_tail_reads_each_line_once(made):
+    tail = runs.Tail(made)
+    assert tail.poll() == []
+    lines = [ev.to_line(ev.Loading(f"loading {i} ü"), float(i)) for i in range(3)]
+    with (made / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(lines[0] + "\n" + lines[1][:20])
+        file.flush()
+        assert tail.poll() == [(ev.Loading("loading 0 ü"), 0.0)]
+        assert tail.poll() == []
+        file.write(lines[1][20:] + "\n" + lines[2] + "\n")
+    assert [at for _, at in tail.poll()] == [1.0, 2.0]
+    assert tail.poll() == []
+
+
+def test_create_and_read_back(made, recipe):
+    assert runs.recipe_of(made) == recipe
+    assert sorted(p.name for p in made.iterdir()) == ["events.jsonl", "recipe.json"]
+
+
+def test_an_empty_folder_will_do(tmp_path, recipe):
+    (tmp_path / "run").mkdir()
+    runs.create(tmp_path / "run", recipe)
+    assert runs.recipe_of(tmp_path / "run") == recipe
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path, recipe):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not a run of ours"):
+        runs.create(tmp_path, recipe)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("precious.txt", "mine")]
+    with pytest.raises(UserError, match="is not a run of ours"):
+        runs.create(tmp_path / "precious.txt", recipe)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_run_is_not_begun_twice(made, recipe):
+    with pytest.raises(UserError, match="already holds a run"):
+        runs.create(made, recipe)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, recipe):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        runs.create(tmp_path / "file" / "run", recipe)
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "events.jsonl"])
+def test_what_is_no_run(made, name):
+    (made / name).unlink()
+    with pytest.raises(UserError, match="is not a run"):
+        runs.recipe_of(made)
+    with pytest.raises(UserError, match="is not a run"):
+        list(runs.work(made))
+
+
+@pytest.mark.parametrize(
+    ("ending", "told", "working", "state"),
+    [
+        (None, False, True, "starting"),
+        (None, True, True, "running"),
+        (ev.Stopped(()), True, True, "starting"),
+        (None, True, False, "interrupted"),
+        (None, False, False, "interrupted"),
+        (ev.Stopped(()), True, False, "stopped"),
+        (ev.Failed("x"), True, False, "failed"),
+        (ev.Finished((), 1, 1.0, 1), True, False, "finished"),
+    ],
+)
+def test_state(made, ending, told, working, state):
+    assert runs.state(made, ending, told, working) == state
+
+
+def test_ids_cannot_be_guessed(tmp_path, recipe, monkeypatch):
+    monkeypatch.setattr(runs.Studio, "launch", lambda *_: None)
+    studio, other = runs.Studio(tmp_path / "a"), runs.Studio(tmp_path / "b")
+    ids = {studio.start(recipe) for _ in range(20)}
+    assert len(ids) == 20
+    assert all(len(i) >= 24 and i.isalnum() for i in ids)
+    one = ids.pop()
+    assert studio.folder(one) == tmp_path / "a" / one
+    assert other.folder(one) is None
+    assert studio.folder(one[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    "run_id", ["", ".", "..", "../a", "/etc", "a/../b", "run id", "x\0y", "a.b", "..\\a", "unknown"]
+)
+def test_ids_lead_nowhere_else(tmp_path, recipe, run_id):
+    runs.create(tmp_path / "outside", Recipe())
+    studio = runs.Studio(tmp_path / "root")
+    runs.create(tmp_path / "root" / "inside", Recipe())
+    assert studio.folder(run_id) is None
+    assert studio.folder("inside") == tmp_path / "root" / "inside"
+
+
+def test_studio_runs_a_worker_to_its_end(tmp_path, recipe):
+    studio = runs.Studio(tmp_path)
+    run_id = studio.start(recipe)
+    folder = studio.folder(run_id)
+    assert studio.working(run_id)
+    studio.launch(run_id, "resume")
+    wait_for(lambda: not studio.working(run_id))
+    found = runs.read_events(folder)
+    assert isinstance(found[-1], ev.Finished), (folder / "worker.log").read_text()
+    assert len(tiny.only(found, ev.Started)) == 1
+    made = studio.zipped(run_id)
+    assert made.parent == folder
+    assert run_id not in made.name
+    with zipfile.ZipFile(made) as archive:
+        assert {"model/model.safetensors", "model/config.json"} <= set(archive.namelist())
+
+
+def test_studio_stops_a_worker_that_has_only_just_been_started(tmp_path, recipe):
+    studio = runs.Studio(tmp_path)
+    run_id = studio.start(recipe)
+    time.sleep(1.2)
+    runs.request_stop(studio.folder(run_id))
+    wait_for(lambda: not studio.working(run_id))
+    assert runs.read_events(studio.folder(run_id))[-1] == ev.Stopped(())
