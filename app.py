@@ -50,13 +50,13 @@ class Watcher:
             return Story(), "none"
         with self._lock:
             # Asked first: a worker that ends meanwhile has written its last event.
-            working = STUDIO.working(run_id)
+            working, silent = STUDIO.working(run_id), STUDIO.silent(run_id)
             tail, story = self._known.pop(run_id, None) or (runs.Tail(folder), Story())
             story.tell(tail.poll())
             self._known[run_id] = (tail, story)
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-            return story, runs.state(folder, story.ending, bool(story.sentences), working)
+            return story, runs.state(folder, story.ending, bool(story.sentences), working, silent)
 
 
 WATCHER = Watcher()

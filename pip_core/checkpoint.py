@@ -45,6 +45,8 @@ from .texts import ASSETS
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 HUB_TIMEOUT = 5.0
+# From the top of a repository; its folders hold other formats.
+NOT_WANTED = ["*/*"]
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 # The Hub client's own bases: the HTTP library's root error (whichever library it is), and OSError.
 UNREACHABLE = HfHubHTTPError.__bases__
@@ -197,7 +199,11 @@ def _from_hub(repo: str) -> Generator[Loading, None, Source]:
         info = _ask_hub(repo)
     except UNREACHABLE:
         # What was fetched before is as good as what the Hub would say.
-        folder = Path(huggingface_hub.snapshot_download(repo, allow_patterns=WANTED, local_files_only=True))
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                repo, allow_patterns=WANTED, ignore_patterns=NOT_WANTED, local_files_only=True
+            )
+        )
         if not list(folder.glob("*.safetensors")):
             raise
         return _hub_source(repo, folder)
@@ -257,7 +263,9 @@ def _download(repo: str, total: int) -> Generator[Loading, None, Path]:
     def work() -> None:
         try:
             found.append(
-                Path(huggingface_hub.snapshot_download(repo, allow_patterns=WANTED, ignore_patterns=["*/*"]))
+                Path(
+                    huggingface_hub.snapshot_download(repo, allow_patterns=WANTED, ignore_patterns=NOT_WANTED)
+                )
             )
         except BaseException as error:
             found.append(error)

@@ -154,25 +154,25 @@ def alive(folder: Path) -> bool:
     return False
 
 
-def state(folder: Path, ending: ev.Event | None, told: bool, working: bool) -> str:
+def state(folder: Path, ending: ev.Event | None, told: bool, working: bool, silent: bool = False) -> str:
     """A run's state in one word.
 
     Args:
         ending: the run's last event where that is Finished, Stopped or Failed.
         told: whether it has said anything yet.
         working: whether a worker is at it.
+        silent: whether that worker has yet to say its first word.
 
     Returns:
         "starting", "running", "stopping", "finished", "stopped", "failed" or "interrupted".
     """
-    asked = (folder / STOP).exists()  # a worker takes the file away when it begins
-    if working and ending is None:
-        return "stopping" if asked else "running" if told else "starting"
-    # A worker lives a little longer than its last word; one that was just launched again has not
-    # said its first.
-    if working and not isinstance(ending, ev.Finished) and not asked:
+    if working and (silent or not told):
         return "starting"
-    return "interrupted" if ending is None else type(ending).__name__.lower()
+    if ending is not None:  # a worker lives a little longer than its last word
+        return type(ending).__name__.lower()
+    if not working:
+        return "interrupted"
+    return "stopping" if (folder / STOP).exists() else "running"
 
 
 def request_stop(folder: Path) -> None:
@@ -194,7 +194,8 @@ class Studio:
     """
 
     root: Path
-    _workers: dict[str, subprocess.Popen] = field(default_factory=dict)
+    # Per run: its worker, and how long the events were when it was launched.
+    _workers: dict[str, tuple[subprocess.Popen, int]] = field(default_factory=dict)
 
     def folder(self, run_id: str) -> Path | None:
         """The directory of a run, or None where there is no such run."""
@@ -213,10 +214,11 @@ class Studio:
     def launch(self, run_id: str, command: str) -> None:
         """Start a worker: `resume` to prune on, `export` to export what is pruned so far."""
         folder = self.root / run_id
-        if alive(folder):
+        if self.working(run_id):
             return
+        said = (folder / EVENTS).stat().st_size
         with (folder / LOG).open("ab") as log:
-            self._workers[run_id] = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "pip_core", command, str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -225,14 +227,20 @@ class Studio:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": _with_this_project()},
             )
+        self._workers[run_id] = (process, said)
 
     def working(self, run_id: str) -> bool:
         """Whether a worker is at it, or has just been started."""
-        process = self._workers.get(run_id)
+        process, _ = self._workers.get(run_id, (None, 0))
         if process is not None and process.poll() is None:
             return True
         self._workers.pop(run_id, None)
         return alive(self.root / run_id)
+
+    def silent(self, run_id: str) -> bool:
+        """Whether its worker has yet to say its first word."""
+        _, said = self._workers.get(run_id, (None, -1))
+        return (self.root / run_id / EVENTS).stat().st_size == said
 
     def zipped(self, run_id: str) -> Path:
         """The exported model as one file, made on first use."""

@@ -28,9 +28,9 @@ class Hub:
         self.url = ""
 
     def fetched(self, repo: str) -> set[str]:
-        """Names of the files whose content was sent."""
+        """Paths of the files whose content was sent."""
         start = f"GET /{repo}/resolve/"
-        return {r.rsplit("/", 1)[1] for r in self.requests if r.startswith(start)}
+        return {r[len(start) :].split("/", 1)[1] for r in self.requests if r.startswith(start)}
 
     @contextmanager
     def open(self) -> Iterator[Hub]:
@@ -39,10 +39,10 @@ class Hub:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 hub._answer(self, "GET")
 
-            def do_HEAD(self) -> None:  # noqa: N802
+            def do_HEAD(self) -> None:
                 hub._answer(self, "HEAD")
 
             def log_message(self, *_) -> None:
@@ -78,8 +78,8 @@ class Hub:
             files = [{"path": "config.json", "size": 9}] if folder == GATED else _listing(folder)
             siblings = [{"rfilename": f["path"], "size": f["size"]} for f in files]
             _send_json(request, {"id": repo, "sha": SHA, "siblings": siblings, "tags": [], "private": False})
-        elif not api and rest[:1] == ["resolve"] and (folder / rest[-1]).is_file():
-            data = (folder / rest[-1]).read_bytes()
+        elif not api and rest[:1] == ["resolve"] and folder.joinpath(*rest[2:]).is_file():
+            data = folder.joinpath(*rest[2:]).read_bytes()
             etag = hashlib.sha256(data).hexdigest()
             _send(request, 200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": SHA})
         else:
@@ -89,11 +89,12 @@ class Hub:
 def _listing(folder: Path) -> list[dict]:
     return [
         {
-            "path": p.name,
+            "path": p.relative_to(folder).as_posix(),
             "size": p.stat().st_size,
             "oid": hashlib.sha1(p.read_bytes()).hexdigest(),
         }
-        for p in sorted(folder.iterdir())
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
     ]
 
 

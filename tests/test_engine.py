@@ -10,10 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pip_core import engine
+from pip_core import engine, export
 from pip_core import events as ev
 from pip_core.engine import evaluate, run, user_message
 from pip_core.errors import UserError
+from pip_core.export import Verdict
 from pip_core.families import blocks_of
 from pip_core.scorers import METHODS, method
 from pip_core.sites import block_sites
@@ -109,6 +110,32 @@ def test_second_iteration_scores_the_smaller_model_on_new_views(events, recipe, 
     found = drain(method(recipe.method).score(loaded.model, blocks, block_sites(blocks, range(4)), pairs))
     recorded = [s for s in tiny.only(events, ev.Scored)[1].scores if s is not None]
     torch.testing.assert_close(torch.cat(found), torch.tensor(recorded), rtol=1e-5, atol=0)
+
+
+class Ranked:
+    """A scorer whose scores are decided beforehand: blocks go in the order of `ranks`."""
+
+    name, passes = "ranked", 1.0
+
+    def __init__(self, ranks: list[int]) -> None:
+        self.ranks = ranks
+
+    def score(self, model, blocks, sites, pairs):
+        assert len(blocks) == len(sites) == model.config.num_hidden_layers
+        yield len(pairs)
+        return [torch.tensor([1.0 + self.ranks.index(s.block)]) for s in sites]
+
+
+@pytest.mark.parametrize("order", [[0, 3, 1, 2, 4], [4, 3, 2, 1, 0], [2, 4, 0, 1, 3], [1, 2, 3, 4, 0]])
+def test_the_block_that_is_named_is_the_one_that_goes(recipe, monkeypatch, tmp_path, order):
+    monkeypatch.setattr(engine, "method", lambda _: Ranked(order))
+    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
+    found = list(run(replace(recipe, target=0.3), tmp_path / "model"))
+    assert removed_blocks(found) == order[:3]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    dense, rows = tiny.build("llama"), tiny.token_rows(1, 20)
+    tiny.bypass(dense, order[:3])
+    torch.testing.assert_close(model(rows).logits, dense(rows).logits, rtol=0, atol=1e-5)
 
 
 def test_progress_tells_time(events):

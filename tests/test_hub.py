@@ -83,6 +83,8 @@ def repos(tmp_path_factory, llama_folder, tokenizer) -> dict[str, Path | str]:
     good = copy("good")
     (good / "README.md").write_text("---\nlicense: mit\n---\n# A tiny model\n")
     (good / "pytorch_model.bin").write_bytes(b"never to be fetched")
+    (good / "other").mkdir()
+    (good / "other" / "model.safetensors").write_bytes(b"not this one either")
     pickled = copy("pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     bare = copy("bare")
@@ -137,7 +139,7 @@ def test_tells_how_much_has_arrived(online, repos):
 def test_fetches_only_what_is_safe(online):
     fetched = online.hub.fetched("org/good")
     assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= fetched
-    assert "pytorch_model.bin" not in fetched
+    assert not {f for f in fetched if f.endswith(".bin") or "/" in f}
 
 
 @pytest.mark.parametrize(

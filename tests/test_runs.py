@@ -274,20 +274,22 @@ def test_what_is_no_run(made, name):
 
 
 @pytest.mark.parametrize(
-    ("ending", "told", "working", "state"),
+    ("ending", "told", "working", "silent", "state"),
     [
-        (None, False, True, "starting"),
-        (None, True, True, "running"),
-        (ev.Stopped(()), True, True, "starting"),
-        (None, True, False, "interrupted"),
-        (None, False, False, "interrupted"),
-        (ev.Stopped(()), True, False, "stopped"),
-        (ev.Failed("x"), True, False, "failed"),
-        (ev.Finished((), 1, 1.0, 1), True, False, "finished"),
+        (None, False, True, True, "starting"),
+        (None, False, True, False, "starting"),
+        (None, True, True, False, "running"),
+        (ev.Stopped(()), True, True, True, "starting"),
+        (ev.Stopped(()), True, True, False, "stopped"),
+        (None, True, False, False, "interrupted"),
+        (None, False, False, False, "interrupted"),
+        (ev.Stopped(()), True, False, False, "stopped"),
+        (ev.Failed("x"), True, False, False, "failed"),
+        (ev.Finished((), 1, 1.0, 1), True, False, False, "finished"),
     ],
 )
-def test_state(made, ending, told, working, state):
-    assert runs.state(made, ending, told, working) == state
+def test_state(made, ending, told, working, silent, state):
+    assert runs.state(made, ending, told, working, silent) == state
 
 
 def test_ids_cannot_be_guessed(tmp_path, recipe, monkeypatch):
@@ -303,7 +305,22 @@ def test_ids_cannot_be_guessed(tmp_path, recipe, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "run_id", ["", ".", "..", "../a", "/etc", "a/../b", "run id", "x\0y", "a.b", "..\\a", "unknown"]
+    "run_id",
+    [
+        "",
+        ".",
+        "..",
+        "../outside",
+        "inside/../../outside",
+        "../a",
+        "/etc",
+        "a/../b",
+        "run id",
+        "x\0y",
+        "a.b",
+        "..\\a",
+        "unknown",
+    ],
 )
 def test_ids_lead_nowhere_else(tmp_path, recipe, run_id):
     runs.create(tmp_path / "outside", Recipe())

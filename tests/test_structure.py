@@ -187,8 +187,8 @@ def test_files_are_short(name):
 
 def test_readme_and_ci_run_the_same_tests():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = {line.strip() for line in readme.splitlines() if re.match(r"\s*(python -m )?pytest\b", line)}
-    assert commands, "the README names no test command on a line of its own"
-    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    missing = {c for c in commands if c not in ci}
-    assert not missing, f".ci/run does not run {sorted(missing)}"
+    shown = "\n".join(re.findall(r"^```[a-z]*\n(.*?)^```", readme, flags=re.DOTALL | re.MULTILINE))
+    commands = [line for line in shown.splitlines() if re.search(r"\bpytest\b", line)]
+    assert commands, "the README shows no test command"
+    run_by_ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert [c for c in commands if c not in run_by_ci] == []

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..rows import rows_of
@@ -20,6 +19,9 @@ from ..sites import Site
 from ..views import Pair
 
 Scores = list[torch.Tensor]
+
+# Positions whose logits are in float32 at a time: 32 x 50,000 words are 6 MB.
+POSITIONS = 32
 
 
 class Scorer(Protocol):
@@ -62,52 +64,31 @@ class Scorer(Protocol):
         ...
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum over rows of the mean next-token cross-entropy, without a float32 copy of the logits.
+def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Sequence[float]) -> None:
+    """Backward pass of `sum_i signs[i] * L(ids[i])`, L the mean next-token cross-entropy in nats.
 
-    The gradient is computed beside the loss, some positions at a time, so that a vocabulary of
-    50,000 words costs one logits-sized gradient in the model's own format and nothing more.
-    """
+    With signs (1, -1) the gradient is exactly the difference of the two views' gradients. The
+    gradient at the logits is written down directly, some positions at a time, so that no float32
+    copy of all logits is ever made.
 
-    POSITIONS = 64
-
-    @staticmethod
-    def forward(ctx, logits, targets, weights):
-        # logits (N, V); targets (N,); weights (N,): the factor of each position in the loss.
-        grad = torch.empty_like(logits)
-        total = torch.zeros((), dtype=torch.float32, device=logits.device)
-        for start in range(0, len(logits), _ChunkedCrossEntropy.POSITIONS):
-            part = slice(start, start + _ChunkedCrossEntropy.POSITIONS)
-            logp = F.log_softmax(logits[part].float(), dim=-1)
-            total -= (logp.gather(1, targets[part, None])[:, 0] * weights[part]).sum()
-            logp.exp_()
-            logp.scatter_add_(1, targets[part, None], -torch.ones_like(targets[part, None], dtype=logp.dtype))
-            grad[part] = logp * weights[part, None]
-        ctx.save_for_backward(grad)
-        return total
-
-    @staticmethod
-    def backward(ctx, upstream):
-        (grad,) = ctx.saved_tensors
-        return grad * upstream.to(grad.dtype), None, None
-
-
-def signed_loss(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Sequence[float]) -> torch.Tensor:
-    """`sum_i signs[i] * L(ids[i])`, L the mean next-token cross-entropy in nats (METHODS: L(s; w)).
-
-    With signs (1, -1) its gradient is exactly the difference of the two views' gradients.
+    Args:
+        ids: rows of token ids, `(T_i,)` each.
+        signs: a factor for each row.
     """
     rows, lengths = rows_of(ids)
     rows = rows.to(model.device)
-    logits = model(input_ids=rows, use_cache=False).logits[:, :-1]
-    steps = torch.arange(rows.shape[1] - 1)
-    inside = steps[None, :] < (lengths - 1)[:, None]
-    weights = inside * (torch.tensor(signs) / (lengths - 1))[:, None]
-    return _ChunkedCrossEntropy.apply(
-        logits.reshape(-1, logits.shape[-1]),
-        rows[:, 1:].reshape(-1),
-        weights.reshape(-1).to(rows.device),
-    )
+    logits = model(input_ids=rows, use_cache=False).logits
+    with torch.no_grad():
+        gradient = torch.zeros_like(logits)
+        for row, (length, sign) in enumerate(zip(lengths.tolist(), signs, strict=True)):
+            for start in range(0, length - 1, POSITIONS):
+                end = min(start + POSITIONS, length - 1)
+                # dL/dlogits = (softmax - one-hot of the next token) / number of predictions
+                part = logits[row, start:end].float().softmax(dim=-1)
+                targets = rows[row, start + 1 : end + 1, None]
+                part.scatter_add_(1, targets, part.new_full(targets.shape, -1.0))
+                gradient[row, start:end] = part.mul_(sign / (length - 1))
+    logits.backward(gradient)
 
 
 @contextlib.contextmanager

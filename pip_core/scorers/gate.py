@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ..sites import Site
 from ..views import Pair
-from .base import Scores, gradients_for, signed_loss
+from .base import Scores, backpropagate, gradients_for
 
 
 class GateGradientDifference:
@@ -80,16 +80,14 @@ def gate_gradients(
             pooled = product.new_zeros(count, product.shape[1])
             found[index] = pooled.index_add_(0, words.to(product.device), product)
 
+        if not after.requires_grad:
+            # The first of the blocks: gradients need not flow back beyond its output.
+            after.requires_grad_()
         after.register_hook(on_gradient)
 
     with torch.enable_grad(), gradients_for(model, ()), contextlib.ExitStack() as stack:
-        embedding = model.get_input_embeddings()
-        # Gradients flow back from the loss only through something that asks for them.
-        handles = [embedding.register_forward_hook(lambda m, a, out: out.requires_grad_())]
-        handles += [
-            b.register_forward_hook(partial(on_output, i), with_kwargs=True) for i, b in enumerate(blocks)
-        ]
-        for handle in handles:
+        for index, block in enumerate(blocks):
+            handle = block.register_forward_hook(partial(on_output, index), with_kwargs=True)
             stack.callback(handle.remove)
-        signed_loss(model, (ids,), (1.0,)).backward()
+        backpropagate(model, (ids,), (1.0,))
     return torch.stack(found)

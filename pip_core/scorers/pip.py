@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from ..sites import Site
 from ..views import Pair
-from .base import Scores, gradients_for, signed_loss
+from .base import Scores, backpropagate, gradients_for
 
 
 class WeightGradientDifference:
@@ -70,7 +70,7 @@ class WeightGradientDifference:
                     p.register_post_accumulate_grad_hook(partial(fold, index)) for p in block.parameters()
                 ]
             try:
-                signed_loss(model, (pair.clean.ids, pair.other.ids), (1.0, -1.0)).backward()
+                backpropagate(model, (pair.clean.ids, pair.other.ids), (1.0, -1.0))
             finally:
                 for hook in hooks:
                     hook.remove()

@@ -1,0 +1,74 @@
+"""The plan before a run, and two models answering one prompt after it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from pip_core import events as ev
+from pip_core.chat import answers
+from pip_core.engine import run
+from pip_core.errors import UserError
+from pip_core.plan import facts_of, make_plan
+
+from . import tiny
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_plan_is_what_the_run_does(checkpoints, tasks, family):
+    recipe = tiny.recipe_for(checkpoints[family], tasks, target=0.3)
+    plan = make_plan(recipe)
+    started = next(e for e in run(recipe) if isinstance(e, ev.Started))
+    assert (plan.count, plan.share) == (started.planned, started.planned_share)
+    facts = plan.facts
+    assert facts.model_type == started.model_type
+    assert (facts.blocks, facts.parameters) == (started.blocks, started.parameters)
+    assert facts.block_parameters == started.block_parameters
+    assert plan.seconds > 0
+
+
+def test_more_work_takes_longer(recipe):
+    assert make_plan(replace(recipe, windows=5000)).seconds > make_plan(recipe).seconds
+
+
+def test_no_weights_are_needed(llama_folder, tmp_path):
+    (tmp_path / "config.json").write_bytes((llama_folder / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"not weights at all")
+    assert facts_of(str(tmp_path)).blocks == tiny.BLOCKS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": 0.999}, "would leave no block"),
+        ({"target": 0.001}, "less than half a block"),
+        ({"model": "/nowhere/at/all"}, "does not exist"),
+        ({"model": "org/unknown"}, "has no config.json on the Hub, or the Hub does not answer"),
+        ({"method": "magic"}, "Unknown method"),
+        ({"tasks": ("chess",)}, "Unknown task"),
+    ],
+)
+def test_what_cannot_be_planned(recipe, changes, message):
+    with pytest.raises(UserError) as refused:
+        make_plan(replace(recipe, **changes))
+    assert message in str(refused.value)
+
+
+def test_two_models_answer(checkpoints):
+    dense, other = str(checkpoints["llama"]), str(checkpoints["gpt2"])
+    grown = list(answers(dense, other, 0.0, "The dog ran", tokens=12))
+    for side in (0, 1):
+        texts = [pair[side] for pair in grown]
+        assert all(b.startswith(a) for a, b in pairwise(texts))
+    assert all(grown[-1])
+    again = list(answers(dense, other, 0.0, "The dog ran", tokens=12))[-1]
+    assert again == grown[-1]
+    same = list(answers(dense, dense, 0.0, "The dog ran", tokens=12))[-1]
+    assert same[0] == same[1]
+
+
+def test_an_empty_prompt(llama_folder):
+    with pytest.raises(UserError, match="Write a prompt first"):
+        list(answers(str(llama_folder), str(llama_folder), 0.0, "  \n"))
