@@ -12,6 +12,7 @@ import gradio as gr
 
 from pip_core import chat, figures, markup, runs, views
 from pip_core.bundled import NAME as BUNDLED
+from pip_core.engine import check, user_message
 from pip_core.errors import UserError
 from pip_core.plan import make_plan
 from pip_core.recipe import PERTURBATION_KINDS, Recipe
@@ -33,6 +34,7 @@ SHOW_ID = """(id) => { const url = new URL(window.location);
   window.history.replaceState(null, '', url); return id; }"""
 # On a phone the form folds away once there is something to watch.
 FOLD = """() => { if (window.innerWidth < 700) {
+  if (document.querySelector('.plan.problem')) return;
   const head = document.querySelector('#form > button.label-wrap.open'); if (head) head.click(); } }"""
 
 
@@ -97,6 +99,7 @@ def start(*values):
     """Prune: make a run, start its worker, and look at it."""
     try:
         recipe = recipe_from(*values)
+        check(recipe)
         make_plan(recipe)  # refuses what cannot work before a run is made
         run_id = STUDIO.start(recipe)
     except UserError as error:
@@ -106,17 +109,24 @@ def start(*values):
 
 def look(run_id: str, seen: tuple):
     """One glance at the run: what changed since the last is sent, the rest is left alone."""
-    story, state = WATCHER.story(run_id)
+    try:
+        story, state = WATCHER.story(run_id)
+    except UserError as error:  # a run of another version
+        return markup.problem(str(error)), *[gr.skip()] * 12, seen, gr.Timer(active=False)
     now = (run_id, story.steps, state)
-    line = markup.status(story, state)
+    folder = STUDIO.folder(run_id)
+    line = markup.status(story, state, runs.last_error(folder) if state == "interrupted" else None)
     live = state in ("starting", "running", "stopping")
     timer = gr.Timer(active=live)
     if now == seen:
-        return line, *[gr.skip()] * 11, now, timer
+        return line, *[gr.skip()] * 12, now, timer
     charts = [figures.importance_heatmap(story), figures.cost_curves(story)]
     if seen[:2] == now[:2]:
         charts = [gr.skip(), gr.skip()]
-    finished = state == "finished"
+    again = state in ("stopped", "interrupted", "failed")
+    download, badge = gr.DownloadButton(visible=False), markup.no_verdict()
+    if state == "finished":
+        download, badge = download_part(run_id, story)
     return (
         line,
         *charts,
@@ -126,24 +136,22 @@ def look(run_id: str, seen: tuple):
         markup.log(story),
         gr.Button(interactive=state in ("none", "finished", "failed", "stopped", "interrupted")),
         gr.Button(visible=live, interactive=state != "stopping"),
-        gr.Button(visible=state in ("stopped", "interrupted", "failed") and bool(story.started)),
-        gr.Button(visible=state in ("stopped", "interrupted") and bool(story.removals)),
-        download_part(run_id, story) if finished else gr.DownloadButton(visible=False),
+        gr.Button(visible=again),
+        gr.Button(visible=again and bool(story.removals)),
+        download,
+        badge,
         now,
         timer,
     )
 
 
-def download_part(run_id: str, story: Story):
-    size = story.exported.bytes / 1e6
-    return gr.DownloadButton(
-        f"Download the pruned model ({size:.0f} MB, zip)", value=STUDIO.zipped(run_id), visible=True
-    )
-
-
-def verdict(run_id: str) -> str:
-    story, state = WATCHER.story(run_id)
-    return markup.verdict(story) if state == "finished" else markup.no_verdict()
+def download_part(run_id: str, story: Story) -> tuple[gr.DownloadButton, str]:
+    """The button with the zipped model behind it, and what was verified."""
+    label = f"Download the pruned model ({story.exported.bytes / 1e6:.0f} MB, zip)"
+    try:
+        return gr.DownloadButton(label, value=STUDIO.zipped(run_id), visible=True), markup.verdict(story)
+    except UserError as error:
+        return gr.DownloadButton(visible=False), markup.verdict(story) + markup.problem(str(error))
 
 
 def stop(run_id: str) -> None:
@@ -165,11 +173,14 @@ def export_now(run_id: str):
 
 def found_again(stored: str, request: gr.Request):
     """On opening the page: the run in the address, else the browser's last one, with its settings."""
-    run_id = request.query_params.get("run") or stored or ""
-    folder = STUDIO.folder(run_id)
-    if folder is None:
-        return "", "", gr.Timer(active=False), *to_form(DEFAULT)
-    return run_id, run_id, gr.Timer(active=True), *to_form(runs.recipe_of(folder))
+    for run_id in (request.query_params.get("run"), stored):
+        if folder := STUDIO.folder(run_id or ""):
+            try:
+                form = to_form(runs.recipe_of(folder))
+            except UserError:  # of another version; `look` says so
+                form = to_form(DEFAULT)
+            return run_id, run_id, gr.Timer(active=True), *form
+    return "", "", gr.Timer(active=False), *to_form(DEFAULT)
 
 
 def answer(run_id: str, prompt: str):
@@ -183,8 +194,10 @@ def answer(run_id: str, prompt: str):
         dense = runs.recipe_of(folder).model
         yield "loading...", "loading..."
         yield from chat.answers(dense, str(pruned), pruned.stat().st_mtime, prompt)
-    except UserError as error:
-        yield str(error), ""
+    except Exception as error:
+        if (message := user_message(error)) is None:
+            raise
+        yield message, ""
 
 
 def build() -> gr.Blocks:
@@ -210,8 +223,9 @@ def build() -> gr.Blocks:
             outputs[n] for n in ("status", "heatmap", "curves", "tiles", "tasks", "removals", "log")
         )
         glance = [status, heatmap, curves, tiles, tasks, removals, log]
-        glance += [prune, stop_button, resume, export, download, seen, timer]
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        glance += [prune, stop_button, resume, export, download, badge, seen, timer]
+        # Nobody's glance waits for another's.
+        quiet = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
         page.load(found_again, [remembered], [run_id, remembered, timer, *fields], **quiet).then(
             preview, fields, [note, shown_plan, two_views], **quiet
@@ -230,7 +244,6 @@ def build() -> gr.Blocks:
             None, None, None, js=FOLD
         )
         timer.tick(look, [run_id, seen], glance, **quiet)
-        download.change(verdict, [run_id], [badge], **quiet)
         stop_button.click(stop, [run_id], None, **quiet)
         resume.click(go_on, [run_id], [timer], **quiet)
         export.click(export_now, [run_id], [timer], **quiet)

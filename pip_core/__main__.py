@@ -29,6 +29,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 1
+    except Exception as error:
+        from .engine import user_message
+
+        if (message := user_message(error)) is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +91,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _prune(args: argparse.Namespace) -> int:
+    from .engine import check
     from .recipe import Recipe
     from .runs import create
 
@@ -96,6 +104,7 @@ def _prune(args: argparse.Namespace) -> int:
         base = _recipe_from(text)
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
     recipe = dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
+    check(recipe)
     create(args.out, recipe)
     return _work(args.out, prune_on=True)
 
@@ -145,6 +154,7 @@ def _shown(stream: Iterator[ev.Event]) -> Iterator[ev.Event]:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from .engine import evaluate
+    from .narrate import sentence
     from .recipe import Recipe
 
     if args.limit < 0:
@@ -154,7 +164,11 @@ def _evaluate(args: argparse.Namespace) -> int:
         changes["tasks"] = _names(args.tasks)
     if args.heldout:
         changes["heldout"] = args.heldout
-    *_, result = evaluate(dataclasses.replace(Recipe(), **changes))
+    for result in evaluate(dataclasses.replace(Recipe(), **changes)):
+        if isinstance(result, ev.Loading | ev.Progress) and sys.stderr.isatty():
+            print(f"\r\033[K{sentence(result)}", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
     if args.json:
         print(json.dumps(dataclasses.asdict(result), indent=1))
         return 0

@@ -33,7 +33,12 @@ TOY_WORDS = 256
 
 
 def report(model: str, windows: int) -> str:
-    """The table: seconds and peak memory of each method, and their ratios to the naive way."""
+    """The table: seconds and peak memory of each method, and their ratios to the naive way.
+
+    Raises:
+        UserError: as `checkpoint.resolve`.
+    """
+    drain(resolve(model))  # what is wrong with the reference is said here, not in three processes
     found = {
         name: _in_a_process(name, model, windows) for name in (FOOTPRINT, NAIVE, *(m.name for m in METHODS))
     }
@@ -104,8 +109,9 @@ def naive_scores(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float]:
         copies = []
         for view in (pair.clean, pair.other):
             model.zero_grad(set_to_none=True)
-            logits = model(input_ids=view.ids[None], use_cache=False).logits[0, :-1]
-            F.cross_entropy(logits, view.ids[1:]).backward()
+            ids = view.ids.to(model.device)
+            logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+            F.cross_entropy(logits, ids[1:]).backward()
             copies.append([[p.grad.clone() for p in b.parameters()] for b in blocks_of(model)])
         for index, (clean, other) in enumerate(zip(*copies, strict=True)):
             squares = sum(float((c - o).square().sum()) for c, o in zip(clean, other, strict=True))

@@ -102,8 +102,7 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
                 f"The folder '{reference}' holds no safetensors file. Save the model again with "
                 "save_pretrained(), which writes safetensors."
             )
-        name = str(config.get("_name_or_path") or folder.name)
-        return Source(folder, name, f"local folder {folder.name}", _licence(folder))
+        return Source(folder, folder.name, f"local folder {folder.name}", _licence(folder))
     if reference == bundled.NAME:
         try:
             return (yield from _from_hub(bundled.HUB_ID))

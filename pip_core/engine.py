@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ from .sites import Site, block_sites
 from .streams import mapped
 from .surgery import remove_blocks
 from .tasks import Task, load_task
-from .texts import documents
+from .texts import calibration_texts, documents
 from .views import Pair, draw_pairs
 
 EXPORT_SECONDS = 15.0
@@ -86,14 +86,36 @@ def run(
         yield ev.Failed(message)
 
 
+def check(recipe: Recipe) -> tuple[list[Task], list[str]]:
+    """Whatever can be said to be wrong before a model is downloaded or a run is made.
+
+    Returns:
+        The recipe's tasks, and the documents perplexity is measured on.
+
+    Raises:
+        UserError: an unknown method, an unreadable text or task, or calibration on the very text
+            that is held back.
+    """
+    method(recipe.method)
+    tasks = [load_task(name, recipe.items) for name in recipe.tasks]
+    heldout = documents(recipe.heldout, "held-back text")
+    calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain}
+    if calibration & set(heldout):
+        raise UserError(
+            f"The calibration text '{recipe.calibration}' holds documents of the held-back text "
+            f"'{recipe.heldout}', and a model must not be measured on what it was pruned with. "
+            "Choose another text for one of the two."
+        )
+    return tasks, heldout
+
+
 def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     """Measure the recipe's model as it is, as a stream of events that ends with Evaluated.
 
     Raises:
-        UserError: as `run` would report it.
+        UserError: as for `run`. Other exceptions can be told by `user_message`.
     """
-    tasks = [load_task(name, recipe.items) for name in recipe.tasks]
-    heldout = documents(recipe.heldout, "held-back text")
+    tasks, heldout = check(recipe)
     loaded = yield from load(recipe.model, recipe.dtype)
     bench = _bench(recipe, loaded, tasks, heldout)
     clock = Clock({MEASURING: bench.tokens * loaded.model.config.num_hidden_layers})
@@ -110,8 +132,8 @@ def user_message(error: Exception) -> str | None:
         return "The disk is full. Make room, then resume the run; nothing decided is lost."
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
         return (
-            "The machine ran out of memory. Close other programs, choose fewer or shorter windows "
-            "or a smaller model, then resume the run; nothing decided is lost."
+            "The machine ran out of memory. Close other programs and resume the run (nothing decided is "
+            "lost), or start a new one with shorter windows or a smaller model."
         )
     return None
 
@@ -125,9 +147,7 @@ def _run(
 ) -> Iterator[ev.Event]:
     began = time.monotonic()
     scorer = method(recipe.method)
-    # Whatever is wrong with texts and tasks is said before a model is downloaded.
-    tasks = [load_task(name, recipe.items) for name in recipe.tasks]
-    heldout = documents(recipe.heldout, "held-back text")
+    tasks, heldout = check(recipe)
     removals = [e for e in history if isinstance(e, ev.Removed)]
     loaded = yield from _stoppable(load(recipe.model, recipe.dtype), stop, removals)
     model = loaded.model
@@ -190,7 +210,10 @@ def _run(
         card = model_card(
             recipe, started, loaded.source.licence, removals, measured[0], measured[len(removals)]
         )
-        facts = {"recipe": recipe.to_dict(), "removed_blocks": list(removed)}
+        # A run exported early says what it reached, so that its recipe makes this very model again.
+        reached = 1 - measured[len(removals)].parameters / total
+        again = recipe if len(removals) == planned.count else replace(recipe, target=reached)
+        facts = {"recipe": again.to_dict(), "removed_blocks": list(removed)}
         verdict = write_checkpoint(loaded, out, card, facts, heldout[0])
         yield ev.Exported(
             str(out),

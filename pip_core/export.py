@@ -100,6 +100,7 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Verdict:
             [sys.executable, str(RELOAD_CHECK), str(folder), str(with_probe), str(GENERATED_TOKENS)],
             capture_output=True,
             text=True,
+            start_new_session=True,  # Ctrl-C is meant for the run, which stops at its next batch
         )
     finally:
         with_probe.unlink(missing_ok=True)
@@ -126,14 +127,26 @@ def zip_folder(folder: Path, target: Path) -> Path:
     """Pack `folder` into `target`, uncompressed (weights do not compress), streamed to disk.
 
     A `target` that is there already is taken as it is, unless the folder was written since.
+
+    Raises:
+        UserError: no space for it.
     """
     if target.exists() and target.stat().st_mtime >= max(f.stat().st_mtime for f in folder.rglob("*")):
         return target
+    needed, free = folder_bytes(folder), shutil.disk_usage(target.parent).free
+    if free < needed + MARGIN_BYTES:
+        raise UserError(
+            f"Packing the model needs {needed / 1e6:.0f} MB more and {free / 1e6:.0f} MB are free. Make "
+            f"room, or take it unpacked from '{folder}'."
+        )
     partial = target.with_name(target.name + ".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.rglob("*")):
-            archive.write(path, Path(folder.name) / path.relative_to(folder))
-    partial.replace(target)
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(folder.rglob("*")):
+                archive.write(path, Path(folder.name) / path.relative_to(folder))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 

@@ -30,15 +30,20 @@ STATES = {
 }
 
 
-def status(story: Story, state: str) -> str:
-    """One line: what is happening, how far, how long; and a bar."""
+def status(story: Story, state: str, reason: str | None = None) -> str:
+    """One line: what is happening, how far, how long; and a bar.
+
+    Args:
+        reason: why the worker ended, where it could say.
+    """
     tone, words = STATES[state]
     detail, share = "", None
     progress = story.progress
     if state == "none":
         detail = "Leave everything as it is and press Prune."
     elif state == "interrupted":
-        detail = "It was killed or the machine ran out of memory. Nothing decided is lost: press Resume."
+        reason = reason or "It was killed, or the machine ran out of memory."
+        detail = f"{reason} Nothing decided is lost: press Resume."
     elif state == "failed" and isinstance(story.ending, ev.Failed):
         detail = story.ending.message
     elif state == "stopped":

@@ -6,6 +6,7 @@ crash loses nothing, and whether a run is alive is asked of the lock, not of a p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -175,6 +176,14 @@ def state(folder: Path, ending: ev.Event | None, told: bool, working: bool, sile
     return "stopping" if (folder / STOP).exists() else "running"
 
 
+def last_error(folder: Path) -> str | None:
+    """The last thing a worker complained of outside its events, where it did."""
+    log = folder / LOG
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    found = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return found[-1] if found else None
+
+
 def request_stop(folder: Path) -> None:
     """Ask the worker to stop at its next batch."""
     (folder / STOP).touch()
@@ -214,6 +223,8 @@ class Studio:
     def launch(self, run_id: str, command: str) -> None:
         """Start a worker: `resume` to prune on, `export` to export what is pruned so far."""
         folder = self.root / run_id
+        if any(isinstance(e, ev.ENDINGS) for e in read_events(folder)[-1:]):
+            self._outlive(run_id)
         if self.working(run_id):
             return
         said = (folder / EVENTS).stat().st_size
@@ -228,6 +239,13 @@ class Studio:
                 env={**os.environ, "PYTHONPATH": _with_this_project()},
             )
         self._workers[run_id] = (process, said)
+
+    def _outlive(self, run_id: str) -> None:
+        """Wait for a worker that has said its last word to be gone."""
+        process, _ = self._workers.get(run_id, (None, 0))
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
 
     def working(self, run_id: str) -> bool:
         """Whether a worker is at it, or has just been started."""

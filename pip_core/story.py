@@ -21,7 +21,7 @@ class Story:
         scored: iteration -> scores (the last attempt at it, where a run was resumed).
         ending: Finished, Stopped or Failed, until something newer happens.
         sentences: (time, sentence) of everything but progress.
-        steps: how many events other than progress; a chart is redrawn when this grows.
+        steps: how many events other than progress and loading; a chart is redrawn when this grows.
     """
 
     started: ev.Started | None = None
@@ -44,7 +44,7 @@ class Story:
             self._take(event)
             if isinstance(event, ev.Progress):
                 continue
-            self.steps += 1
+            self.steps += not isinstance(event, ev.Loading)
             text = sentence(event)
             if isinstance(event, ev.Loading) and self.sentences and _loading(self.sentences[-1][1]):
                 self.sentences[-1] = (at, text)
@@ -74,13 +74,6 @@ class Story:
     @property
     def latest(self) -> ev.Evaluated | None:
         return self.evaluated[max(self.evaluated)] if self.evaluated else None
-
-    @property
-    def iteration(self) -> int:
-        """The iteration under way, from 1; 0 while the dense model is measured."""
-        if isinstance(self.progress, ev.Progress):
-            return self.progress.iteration
-        return len(self.removals)
 
     @property
     def planned(self) -> int:

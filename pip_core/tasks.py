@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from .errors import UserError
 from .recipe import TASKS
-from .texts import ASSETS, read_text
+from .texts import ASSETS, own_file, read_text
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def load_task(name: str, limit: int = 0) -> Task:
     if name in TASKS:
         path = ASSETS / "tasks" / f"{name}.jsonl"
     elif name.endswith(".jsonl"):
-        path = Path(name)
+        path = own_file(name)
     else:
         raise UserError(f"Unknown task '{name}': choose {', '.join(TASKS)}, or the path of a .jsonl file.")
     items: list[Item] = []

@@ -6,6 +6,7 @@ separated by two blank lines. Calibration never draws from the held-back text.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .errors import UserError
@@ -40,6 +41,17 @@ def read_text(path: Path, what: str) -> str:
     return text
 
 
+def own_file(name: str) -> Path:
+    """The path of a file the user names.
+
+    Raises:
+        UserError: on a public Space, where a visitor must not read the machine's files.
+    """
+    if os.environ.get("SPACE_ID"):
+        raise UserError("Files of this machine cannot be read on a Space; choose a shipped text or task.")
+    return Path(name)
+
+
 def calibration_texts(name: str) -> list[list[str]]:
     """Documents to calibrate on, one list per domain ("mixed" is all shipped domains).
 
@@ -63,7 +75,7 @@ def documents(name: str, what: str = "calibration text") -> list[str]:
     if name in (*DOMAINS, HELDOUT):
         path = ASSETS / "text" / f"{name}.txt"
     elif Path(name).suffix or "/" in name:
-        path = Path(name)
+        path = own_file(name)
     else:
         raise UserError(
             f"Unknown text '{name}': choose mixed, {', '.join(DOMAINS)}, or the path of a text file."

@@ -98,10 +98,10 @@ def test_a_runs_folder_stands_for_its_model(own, tmp_path):
     assert config_of(str(run)).num_hidden_layers == tiny.BLOCKS
 
 
-def test_the_name_its_publisher_gave_it(own):
+def test_a_folder_is_called_what_it_is_called(own):
     config = json.loads((own / "config.json").read_text())
-    (own / "config.json").write_text(json.dumps({**config, "_name_or_path": "org/name"}))
-    assert drain(resolve(str(own))).name == "org/name"
+    (own / "config.json").write_text(json.dumps({**config, "_name_or_path": "org/its-ancestor"}))
+    assert drain(resolve(str(own))).name == "own"
 
 
 def test_a_space_reads_no_folders(own, monkeypatch):

@@ -339,3 +339,17 @@ def test_evaluate_measures_as_a_run_does(events, recipe):
 def test_evaluate_raises_what_is_wrong(recipe):
     with pytest.raises(UserError, match="Unknown task"):
         list(evaluate(replace(recipe, tasks=("chess",))))
+
+
+def test_calibrating_on_the_held_back_text_is_refused(recipe):
+    with pytest.raises(UserError, match="must not be measured on what it was pruned with"):
+        engine.check(replace(recipe, calibration="heldout"))
+
+
+def test_files_of_a_space_are_not_read(recipe, tmp_path, monkeypatch):
+    own = tmp_path / "own.txt"
+    own.write_text("private words")
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    for changes in ({"calibration": str(own)}, {"heldout": str(own)}, {"tasks": (str(own) + ".jsonl",)}):
+        with pytest.raises(UserError, match="on a Space"):
+            engine.check(replace(recipe, **{"tasks": ("facts",), **changes}))

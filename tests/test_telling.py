@@ -113,17 +113,16 @@ def test_story_of_a_run():
     assert story.ending == EVERY[8]
     assert story.planned == 1
     assert (story.first_at, story.last_at) == (10.0, 18.0)
-    assert story.steps == 8
+    assert story.steps == 7  # progress and loading redraw no chart
     assert len(story.sentences) == 8
 
 
 def test_an_empty_story():
     story = Story()
-    assert (story.dense, story.latest, story.ending, story.planned, story.iteration) == (
+    assert (story.dense, story.latest, story.ending, story.planned) == (
         None,
         None,
         None,
-        0,
         0,
     )
 
@@ -138,10 +137,3 @@ def test_a_resumed_run_has_not_ended():
     assert story.ending == ev.Stopped(())
     story.tell([(EVERY[2], 20.0)])
     assert story.ending is None
-
-
-def test_the_iteration_under_way():
-    story = told(ev.Progress("scoring", 3, 1, 2, 0.0, 0.0))
-    assert story.iteration == 3
-    story = told(EVERY[6])
-    assert story.iteration == 1
