@@ -6,9 +6,10 @@ of the page; see the README for what each module is for and which may import whi
 
 import os
 
-# Threads of a matrix product wait for one another at its end. Spinning while they wait makes a run
-# ten times slower as soon as another program (a browser, say) wants a core. Read once, by torch's
-# OpenMP, so it has to be said before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads of a matrix product wait for one another at its end. How long they spin before they sleep is
+# a balance: torch's OpenMP spins so long that a run takes three times as long as soon as another
+# program (a browser, say) wants a core; sleeping at once costs a third when nobody does. Read when
+# torch is imported, so it has to be said before.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
