@@ -11,7 +11,7 @@ from html import escape
 
 from . import events as ev
 from .figures import removal_table
-from .narrate import clock, plan_sentence
+from .narrate import agreement, clock, plan_sentence
 from .plan import Plan
 from .scorers import method
 from .stats import is_noise, paired_difference, retained
@@ -169,7 +169,7 @@ def verdict(story: Story) -> str:
     done = story.exported
     return (
         f"<div class='verified'><b>Reloaded and verified.</b> A fresh process loaded the export with "
-        f"<code>from_pretrained</code> alone; its logits agree to {done.largest_difference:.0e}, and it "
+        f"<code>from_pretrained</code> alone; {agreement(done.largest_difference)}, and it "
         f"wrote {done.tokens} tokens with and without the key-value cache.</div>"
         "<pre><code>from transformers import AutoModelForCausalLM\n"
         'model = AutoModelForCausalLM.from_pretrained("path/to/model")</code></pre>'

@@ -42,8 +42,8 @@ def sentence(event: ev.Event) -> str:
             )
         case ev.Exported():
             return (
-                f"Exported {event.bytes / 1e6:.0f} MB and verified: a fresh process loaded it, its logits "
-                f"agree to {event.largest_difference:.1e}, and it wrote the same {event.tokens} tokens with "
+                f"Exported {event.bytes / 1e6:.0f} MB and verified: a fresh process loaded it, "
+                f"{agreement(event.largest_difference)}, and it wrote the same {event.tokens} tokens with "
                 "and without the cache."
             )
         case ev.Finished():
@@ -65,6 +65,11 @@ def plan_sentence(target: float, count: int, blocks: int, share: float) -> str:
     """What a target means in blocks, said aloud where it is not met exactly."""
     near = "" if abs(share - target) < 0.0005 else f", the nearest to {target:.1%}"
     return f"{count} of {blocks} blocks will go: {share:.1%} of all parameters{near}."
+
+
+def agreement(largest_difference: float) -> str:
+    """How well the reloaded model's logits agree with those in memory."""
+    return f"its logits agree to {largest_difference:.0e}" if largest_difference else "its logits are equal"
 
 
 def clock(seconds: float) -> str:
