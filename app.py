@@ -120,9 +120,10 @@ def look(run_id: str, seen: tuple):
     timer = gr.Timer(active=live)
     if now == seen:
         return line, *[gr.skip()] * 12, now, timer
-    charts = [figures.importance_heatmap(story), figures.cost_curves(story)]
-    if seen[:2] == now[:2]:
+    if seen[:2] == now[:2]:  # only the state changed
         charts = [gr.skip(), gr.skip()]
+    else:
+        charts = [figures.importance_heatmap(story), figures.cost_curves(story)]
     again = state in ("stopped", "interrupted", "failed")
     download, badge = gr.DownloadButton(visible=False), markup.no_verdict()
     if state == "finished":

@@ -310,8 +310,7 @@ def _measure(
         return ev.Progress("measuring", iteration, done, bench.tokens, clock.elapsed, clock.remaining())
 
     def watched(work: Generator[int, None, object], unit: int) -> Generator[ev.Event, None, object]:
-        result = yield from _stoppable(mapped(work, lambda n: step(n * unit)), stop, removals)
-        return result
+        return (yield from _stoppable(mapped(work, lambda n: step(n * unit)), stop, removals))
 
     ppl = yield from watched(perplexity(model, bench.windows), bench.windows.shape[1])
     results = []

@@ -191,31 +191,11 @@ def cost_curves(story: Story) -> go.Figure:
     )
     for row, level in ((1, accuracy[0]), (2, dense.perplexity)):
         figure.add_hline(y=level, line={"color": GREY, "dash": "dash", "width": 1}, row=row, col=1)
-    figure.add_annotation(
-        x=0,
-        xref="x domain",
-        y=accuracy[0],
-        yref="y",
-        text="dense",
-        showarrow=False,
-        yanchor="bottom",
-        xanchor="left",
-        font={"size": 11},
-    )
+    _name_line(figure, accuracy[0], "dense")
     low, high = min(a - e for a, e in zip(accuracy, error, strict=True)), max(band)
     if low < chance + 15:
         figure.add_hline(y=chance, line={"color": GREY, "dash": "dot", "width": 1}, row=1, col=1)
-        figure.add_annotation(
-            x=0,
-            xref="x domain",
-            y=chance,
-            yref="y",
-            text="guessing",
-            showarrow=False,
-            yanchor="bottom",
-            xanchor="left",
-            font={"size": 11},
-        )
+        _name_line(figure, chance, "guessing")
         low = min(low, chance)
     figure.update_yaxes(range=[max(0, low - 4), min(100, high + 4)], row=1, col=1)
     perplexities = [p.perplexity for p in points]
@@ -276,6 +256,21 @@ def _moved(before: int | None, now: int) -> str:
 
 def _title(text: str) -> dict:
     return {"text": text, "x": 0, "xref": "paper", "font": {"size": 14}, "y": 0.985, "yanchor": "top"}
+
+
+def _name_line(figure: go.Figure, y: float, text: str) -> None:
+    """Write `text` on a horizontal line of the accuracy chart, at its left end."""
+    figure.add_annotation(
+        x=0,
+        xref="x domain",
+        y=y,
+        yref="y",
+        text=text,
+        showarrow=False,
+        yanchor="bottom",
+        xanchor="left",
+        font={"size": 11},
+    )
 
 
 def _say(figure: go.Figure, text: str) -> None:
