@@ -1,4 +1,4 @@
-"""The command line: `python -m pip_core prune | resume | export | evaluate | bench`.
+"""The command line: `python -m pip_core inspect | prune | resume | export | evaluate | bench`.
 
 Exit codes: 0 the work is done (and the export verified), 1 a fault of this program or a stopped
 run, 2 something the user can put right.
@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pip_core", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    inspect = commands.add_parser("inspect", help="what can be pruned from a model, from its config alone")
+    inspect.add_argument("--model", required=True, help="model reference")
+    inspect.add_argument("--target", type=float, default=0.2, help="share of all parameters (default: 0.2)")
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.set_defaults(do=_inspect)
+
     prune = commands.add_parser("prune", help="prune a model and export it")
     prune.add_argument("--out", type=Path, required=True, help="folder of the run, new or empty")
     prune.add_argument("--recipe", type=Path, help="recipe.json to start from")
@@ -80,7 +86,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         option = "--" + field.name.replace("_", "-")
         default = field.default
         shown = ",".join(default) if isinstance(default, tuple) else default
-        kind = _names if isinstance(default, tuple) else type(default)
+        kind = _names if isinstance(default, tuple) else _yes if isinstance(default, bool) else type(default)
         parser.add_argument(
             option, type=kind, default=None, help=f"{field.metadata['doc']} (default: {shown})"
         )
@@ -88,6 +94,21 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _yes(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from .preflight import inspect, report
+    from .recipe import Recipe
+
+    found = inspect(Recipe(model=args.model, target=args.target))
+    print(json.dumps(dataclasses.asdict(found), indent=1) if args.json else report(found))
+    return 0
 
 
 def _prune(args: argparse.Namespace) -> int:

@@ -47,11 +47,11 @@ def status(story: Story, state: str, reason: str | None = None) -> str:
     elif state == "failed" and isinstance(story.ending, ev.Failed):
         detail = story.ending.message
     elif state == "stopped":
-        detail = f"{len(story.removals)} of {story.planned} removals are decided and kept."
+        detail = f"{len(story.removals)} of {story.planned} iterations are decided and kept."
     elif state == "finished" and isinstance(story.ending, ev.Finished):
         share = 1.0
         detail = (
-            f"{len(story.ending.removed)} blocks removed in {clock(story.ending.seconds)}. "
+            f"{story.ending.lost} removed in {clock(story.ending.seconds)}. "
             "The export was loaded again by a fresh process and verified."
         )
     elif isinstance(progress, ev.Loading):
@@ -122,7 +122,7 @@ def removals(story: Story) -> str:
     """The table of what went."""
     table = removal_table(story)
     if table.empty:
-        return "<p class='empty'>Every removed block will be listed here, with its score and its cost.</p>"
+        return "<p class='empty'>Everything that goes will be listed here, with its score and its cost.</p>"
     return table.to_html(index=False, border=0, classes="removals")
 
 
@@ -152,7 +152,7 @@ def two_views(text: str, edits: Sequence[tuple[int, str, str]]) -> str:
             other.append(escape(word))
     return (
         "<div class='views'><div><h4>A text as it is …</h4><p>" + " ".join(clean) + " …</p></div>"
-        "<div><h4>… and its perturbed view: blocks that cannot tell the two apart go first</h4><p>"
+        "<div><h4>… and its perturbed view: what cannot tell the two apart goes first</h4><p>"
         + " ".join(other)
         + " …</p></div></div>"
     )
@@ -182,12 +182,12 @@ def no_verdict() -> str:
 
 def plan(found: Plan, target: float) -> str:
     """What a press of the button will do."""
-    sentence = plan_sentence(target, found.count, found.facts.blocks, found.share)
+    sentence = plan_sentence(target, found.goal, found.share)
     minutes = max(1, round(found.seconds / 60))
+    total = found.anatomy.parameters
     return (
         f"<div class='plan'><b>{escape(sentence)}</b> "
-        f"{found.facts.parameters / 1e6:.1f}M → "
-        f"{found.facts.parameters * (1 - found.share) / 1e6:.1f}M parameters. "
+        f"{total / 1e6:.1f}M → {total * (1 - found.share) / 1e6:.1f}M parameters. "
         f"About {minutes} min on this machine, once the model is here.</div>"
     )
 
