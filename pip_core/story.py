@@ -76,6 +76,11 @@ class Story:
         return self.evaluated[max(self.evaluated)] if self.evaluated else None
 
     @property
+    def measured(self) -> list[ev.Evaluated]:
+        """All measurements, the dense model's first."""
+        return [self.evaluated[i] for i in sorted(self.evaluated)]
+
+    @property
     def planned(self) -> int:
         return self.started.planned if self.started else 0
 

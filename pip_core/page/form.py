@@ -1,0 +1,147 @@
+"""What stands beside the form: what a model, a method and a target mean, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from html import escape
+
+from ..errors import UserError
+from ..plan import Plan, anatomy_for
+from ..preflight import Inspection, inspect
+from ..recipe import Recipe
+from ..scorers import method
+from ..units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
+from .html import duration, millions
+from .network import legend, network_map
+
+# What can be removed in one run, as people choose it: words, kinds.
+UNIT_SETS = (
+    ("whole blocks", (BLOCKS,)),
+    ("attention halves", (ATTENTION,)),
+    ("MLP halves", (MLP,)),
+    ("halves of both kinds", (ATTENTION, MLP)),
+    ("heads", (HEADS,)),
+    ("channels", (CHANNELS,)),
+    ("heads and channels", (HEADS, CHANNELS)),
+)
+
+
+@lru_cache(maxsize=32)
+def _inspection(model: str) -> Inspection:
+    return inspect(Recipe(model=model))
+
+
+def unit_choices(recipe: Recipe) -> list[tuple[str, str]]:
+    """(words, value) of what the method can score and the model can lose; values are kinds joined by
+    a comma.
+
+    Raises:
+        UserError: a model that cannot be pruned, or an unknown method.
+    """
+    kinds = method(recipe.method).kinds
+    found = {c.kind: c for c in _inspection(recipe.model).choices}
+    choices = []
+    for words, units in UNIT_SETS:
+        if all(kind in kinds and found[kind].possible for kind in units):
+            plain = all(found[kind].plain for kind in units)
+            choices.append((words if plain else f"{words} (own loader)", ",".join(units)))
+    return choices
+
+
+def model_line(recipe: Recipe) -> str:
+    """Family, size, whether it fits this machine and exports plainly.
+
+    Raises:
+        UserError: a model that cannot be pruned.
+    """
+    found = _inspection(recipe.model)
+    needed = max(found.memory.values())
+    fits = needed <= found.available
+    plain = any(c.plain and c.possible for c in found.choices)
+    known = "" if found.listed else " · recognised by its structure"
+    signs = [
+        _sign(fits, f"needs {needed / 1e9:.1f} of {found.available / 1e9:.0f} GB free", "memory"),
+        _sign(plain, "exports plainly" if plain else "exports with this project's loader only", "export"),
+    ]
+    return (
+        f"<div class='line'><b>{millions(found.parameters)}</b> parameters · {found.blocks} blocks · "
+        f"{escape(found.model_type)}{known}<br>{' '.join(signs)}</div>"
+    )
+
+
+def method_note(name: str) -> str:
+    """Two sentences on a method, and where it comes from."""
+    found = method(name)
+    return f"<div class='line'>{escape(found.summary)} <cite>{escape(found.paper)}</cite></div>"
+
+
+def plan_line(plan: Plan, recipe: Recipe) -> str:
+    """What a press of the button will do, in numbers."""
+    total = plan.anatomy.parameters
+    gone = total * plan.share
+    near = "" if abs(plan.share - recipe.target) < 0.0005 else f", the nearest to {recipe.target:.0%}"
+    locks = []
+    if getattr(recipe, "keep", ()):
+        locks.append(f"{_numbers(recipe.keep)} stays untouched")
+    if getattr(recipe, "drop", ()):
+        locks.append(f"{_numbers(recipe.drop)} goes first")
+    own = "<br>The result needs this project's loader." if plan.uneven else ""
+    tight = "" if plan.memory <= plan.available else (
+        f"<br><span class='bad'>It needs about {plan.memory / 1e9:.1f} GB, and "
+        f"{plan.available / 1e9:.1f} GB are free.</span>"
+    )
+    return (
+        f"<div class='plan'><b>{escape(plan.goal[0].upper() + plan.goal[1:])}</b> will go: "
+        f"{plan.share:.1%} of all parameters{near}.<br>"
+        f"<b>{millions(total)} → {millions(total - gone)}</b> · {millions(gone)} fewer · "
+        f"{plan.iterations} iterations · {duration(plan.seconds)}"
+        + (f"<br>{escape('; '.join(locks))}." if locks else "")
+        + f"{own}{tight}</div>"
+    )
+
+
+def model_card_part(recipe: Recipe) -> str:
+    """The dense model drawn, with what its parts hold.
+
+    Raises:
+        UserError: a model that cannot be pruned.
+    """
+    anatomy = anatomy_for(recipe.model)
+    keep, drop = getattr(recipe, "keep", ()), getattr(recipe, "drop", ())
+    return network_map(anatomy, keep=keep, drop=drop) + legend(anatomy)
+
+
+def two_views(text: str, edits: Sequence[tuple[int, str, str]]) -> str:
+    """A text as it is and perturbed, edits marked in both."""
+    changed = {number: (before, after) for number, before, after in edits}
+    clean, other = [], []
+    for number, word in enumerate(text.split()):
+        if number in changed:
+            before, after = changed[number]
+            head, _, tail = word.partition(before)
+            clean.append(f"{escape(head)}<mark>{escape(before)}</mark>{escape(tail)}")
+            other.append(f"{escape(head)}<mark class='edit'>{escape(after)}</mark>{escape(tail)}")
+        else:
+            clean.append(escape(word))
+            other.append(escape(word))
+    return (
+        "<div class='views'><div><h3>A text as it is</h3><p>" + " ".join(clean) + " …</p></div>"
+        f"<div><h3>its perturbed view, {len(edits)} words edited</h3><p>" + " ".join(other) + " …</p></div></div>"
+    )
+
+
+def checked(work, *arguments) -> str:
+    """HTML of `work(*arguments)`, or the refusal in its place."""
+    try:
+        return work(*arguments)
+    except UserError as error:
+        return f"<div class='line bad' role='alert'>{escape(str(error))}</div>"
+
+
+def _numbers(blocks: Sequence[int]) -> str:
+    return f"block{'s' * (len(blocks) > 1)} {', '.join(map(str, blocks))}"
+
+
+def _sign(good: bool, words: str, what: str) -> str:
+    return f"<span class='sign {'good' if good else 'bad'}' title='{what}'>{escape(words)}</span>"

@@ -1,0 +1,52 @@
+"""Small pieces of HTML that the page's parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, name: str = "") -> str:
+    """A table whose first column names the rows.
+
+    Args:
+        head: plain texts.
+        rows: cells as HTML; a whole `<td ...>` is taken as it is.
+        caption: said to screen readers.
+    """
+    heads = "".join(f"<th scope='col'>{escape(text)}</th>" for text in head)
+    body = "".join(
+        f"<tr><th scope='row'>{first}</th>"
+        + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in rest)
+        + "</tr>"
+        for first, *rest in rows
+    )
+    return (
+        f"<div class='scroll' tabindex='0' role='region' aria-label='{escape(caption, quote=True)}'>"
+        f"<table class='{name}'><caption>{escape(caption)}</caption>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def problem(message: str) -> str:
+    """A refusal, where the user is looking."""
+    return f"<p class='problem' role='alert'>{escape(message)}</p>"
+
+
+def empty(text: str) -> str:
+    """What will stand in a place that is still empty."""
+    return f"<p class='empty'>{escape(text)}</p>"
+
+
+def millions(count: float) -> str:
+    """A count of parameters, as people say it."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f}B"
+    return f"{count / 1e6:.1f}M" if count >= 1e5 else f"{count / 1e3:.1f}K"
+
+
+def duration(seconds: float) -> str:
+    """A rough time, in words."""
+    if seconds < 50:
+        return "under a minute"
+    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"

@@ -1,0 +1,73 @@
+"""Colours and the bare figure that every chart starts from.
+
+One accent, greys that read on light and dark alike, and colour only where it means something:
+amber for what goes (and where it went), the accent for what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+
+import plotly.graph_objects as go
+
+ACCENT = "#2f6fde"
+AMBER = "#e8930c"
+GREY = "#80868f"
+FAINT = "rgba(128,134,143,0.22)"
+BAND = "rgba(47,111,222,0.16)"
+SKELETON = "rgba(128,134,143,0.13)"
+# Lines of several runs: told apart by lightness too, for eyes that see no colour.
+LINES = ("#2f6fde", "#d97706", "#0f9d77", "#8b5cf6", "#db2777", "#475569", "#84a30b", "#0891b2")
+HEIGHT = 340
+
+_FONT = "Inter, system-ui, sans-serif"
+
+
+def figure(height: int = HEIGHT) -> go.Figure:
+    """An empty figure without any of Plotly's template, transparent."""
+    return go.Figure(
+        layout={
+            "template": "none",
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": _FONT, "size": 12, "color": GREY},
+            "margin": {"l": 50, "r": 12, "t": 10, "b": 42},
+            "showlegend": False,
+            "height": height,
+            "hoverlabel": {
+                "font": {"family": _FONT, "size": 12, "color": "#fff"},
+                "bgcolor": "#20242c",
+                "bordercolor": "#20242c",
+                "align": "left",
+            },
+            # What a reader zoomed into stays so while the chart grows.
+            "uirevision": "keep",
+        }
+    )
+
+
+def sendable(chart: go.Figure) -> dict:
+    """A figure as plain JSON values, for Plotly in the browser."""
+    return json.loads(chart.to_json())
+
+
+def name_line(chart: go.Figure, y: float, text: str, axis: str = "y") -> None:
+    """Write `text` on a horizontal line, at its left end."""
+    chart.add_annotation(
+        x=0,
+        xref="x domain",
+        y=y,
+        yref=axis,
+        text=text,
+        showarrow=False,
+        yanchor="bottom",
+        xanchor="left",
+        font={"size": 11},
+    )
+
+
+def say(chart: go.Figure, text: str) -> None:
+    """Say in an empty chart what will appear."""
+    chart.add_annotation(
+        text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"size": 13}
+    )
