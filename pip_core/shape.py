@@ -104,7 +104,7 @@ class Shape:
         """Why no plain config can describe this shape; None where one can."""
         halves = sum((not la.attention) + (not la.mlp) for la in self.layers)
         if halves:
-            return f"{halves} blocks lack one of their halves"
+            return f"{halves} of its blocks' halves {'is' if halves == 1 else 'are'} gone"
         for kind in WIDTH:
             sizes = {len(la.kept[kind]) for la in self.layers if kind in la.kept}
             if len(sizes) > 1:
