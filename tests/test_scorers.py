@@ -18,7 +18,7 @@ from pip_core.sites import block_sites
 from pip_core.streams import drain
 from pip_core.views import Pair, View
 
-from . import tiny
+from . import tiny, zoo
 
 CLOSE = {"rtol": 2e-5, "atol": 0.0}
 
@@ -102,7 +102,7 @@ def test_equals_the_naive_loop(model, pairs, name):
 
 @pytest.mark.parametrize("name", NAIVE)
 def test_equals_the_naive_loop_with_per_layer_attention(pairs, name):
-    model = tiny.build("gemma2")
+    model = zoo.build("gemma2")
     torch.testing.assert_close(scores(model, name, pairs), NAIVE[name](model, pairs), **CLOSE)
 
 
@@ -230,7 +230,7 @@ def test_backpropagate_gives_the_gradient_of_the_losses_difference(model, pairs)
 
 
 def test_bfloat16_scores_stay_near(pairs):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     exact = {name: scores(model, name, pairs) for name in NAIVE}
     model.to(torch.bfloat16)
     for name, expected in exact.items():

@@ -11,7 +11,20 @@ from pip_core.anatomy import Cut, anatomy_of
 from pip_core.errors import UserError
 from pip_core.shape import Layer, Shape
 from pip_core.sites import Site, sites_of
-from pip_core.units import ATTENTION, BLOCKS, CHANNELS, DEPTH, HEADS, KINDS, MLP, TITLES, WIDTH, Units, group
+from pip_core.units import (
+    ATTENTION,
+    BLOCKS,
+    CHANNELS,
+    DEPTH,
+    HEADS,
+    KINDS,
+    MLP,
+    TITLES,
+    WIDTH,
+    Units,
+    counted,
+    group,
+)
 
 from . import zoo
 
@@ -44,6 +57,22 @@ def test_loose_units_are_grouped():
         Units(CHANNELS, 2, (0, 7)),
     )
     assert group([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (1530, CHANNELS, "1,530 channels"),
+        (1, CHANNELS, "1 channel"),
+        (1, HEADS, "1 group of heads"),
+        (0, HEADS, "0 groups of heads"),
+        (1, BLOCKS, "1 block"),
+        (1, MLP, "1 MLP half"),
+        (2, ATTENTION, "2 attention halves"),
+    ],
+)
+def test_counted(number, kind, words):
+    assert counted(number, kind) == words
 
 
 def test_anatomy_of_a_llama(llama):
@@ -144,13 +173,13 @@ def test_dense_shape(llama, dense):
             [(ATTENTION, 1, (0,))],
             ATTENTION_SIZE,
             "1 of 5 attention halves",
-            "1 blocks lack one of their halves",
+            "1 of its blocks' halves is gone",
         ),
         (
             [(ATTENTION, 1, (0,)), (MLP, 1, (0,)), (MLP, 2, (0,))],
             ATTENTION_SIZE + 2 * MLP_SIZE,
             "1 of 5 attention halves and 2 of 5 MLP halves",
-            "3 blocks lack one of their halves",
+            "3 of its blocks' halves are gone",
         ),
         (
             [(HEADS, n, (n % 4,)) for n in range(5)],
@@ -181,7 +210,7 @@ def test_dense_shape(llama, dense):
             [(CHANNELS, 2, (1, 2, 3)), (MLP, 2, (0,))],
             MLP_SIZE,
             "1 of 5 MLP halves",
-            "1 blocks lack one of their halves",
+            "1 of its blocks' halves is gone",
         ),
         (
             [(CHANNELS, 2, (1, 2, 3)), (HEADS, 2, (1,)), (BLOCKS, 2, (0,))],
