@@ -87,6 +87,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         default = field.default
         shown = ",".join(default) if isinstance(default, tuple) else default
         kind = _names if isinstance(default, tuple) else _yes if isinstance(default, bool) else type(default)
+        kind = _numbers if field.name in ("keep", "drop") else kind
         parser.add_argument(
             option, type=kind, default=None, help=f"{field.metadata['doc']} (default: {shown})"
         )
@@ -94,6 +95,13 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of block numbers, as in 3,17") from None
 
 
 def _yes(text: str) -> bool:
