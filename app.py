@@ -4,8 +4,6 @@ worker processes that outlive it. Run it with `python app.py`."""
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from pathlib import Path
 
 import gradio as gr
@@ -18,13 +16,13 @@ from pip_core.plan import make_plan
 from pip_core.recipe import PERTURBATION_KINDS, Recipe
 from pip_core.scorers import METHODS
 from pip_core.story import Story
+from pip_core.studio import Studio
 from pip_core.texts import ASSETS, DOMAINS
 
 ROOT = Path(os.environ.get("PIP_STUDIO_RUNS", "runs")).resolve()
-STUDIO = runs.Studio(ROOT)
+STUDIO = Studio(ROOT)
 DEFAULT = Recipe()
 POLL_SECONDS = 1.0
-REMEMBERED = 32
 EDITS = {"swap two letters": "swap", "replace a letter": "replace", "insert a letter": "insert"}
 FIELDS = ("model", "calibration", "method", "target", "kinds", "rate", "windows", "items", "seed")
 
@@ -36,32 +34,6 @@ SHOW_ID = """(id) => { const url = new URL(window.location);
 FOLD = """() => { if (window.innerWidth < 700) {
   if (document.querySelector('.plan.problem')) return;
   const head = document.querySelector('#form > button.label-wrap.open'); if (head) head.click(); } }"""
-
-
-class Watcher:
-    """Stories of the runs being looked at, each fed by one reader of its events."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, tuple[runs.Tail, Story]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def story(self, run_id: str) -> tuple[Story, str]:
-        """A run's story and state ("none" where there is no such run)."""
-        folder = STUDIO.folder(run_id)
-        if folder is None:
-            return Story(), "none"
-        with self._lock:
-            # Asked first: a worker that ends meanwhile has written its last event.
-            working, silent = STUDIO.working(run_id), STUDIO.silent(run_id)
-            tail, story = self._known.pop(run_id, None) or (runs.Tail(folder), Story())
-            story.tell(tail.poll())
-            self._known[run_id] = (tail, story)
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-            return story, runs.state(folder, story.ending, bool(story.sentences), working, silent)
-
-
-WATCHER = Watcher()
 
 
 def recipe_from(*values) -> Recipe:
@@ -110,13 +82,14 @@ def start(*values):
 def look(run_id: str, seen: tuple):
     """One glance at the run: what changed since the last is sent, the rest is left alone."""
     try:
-        story, state = WATCHER.story(run_id)
+        story, state = STUDIO.story(run_id)
     except UserError as error:  # a run of another version
         return markup.problem(str(error)), *[gr.skip()] * 12, seen, gr.Timer(active=False)
     now = (run_id, story.steps, state)
+    STUDIO.tend()
     folder = STUDIO.folder(run_id)
-    line = markup.status(story, state, runs.last_error(folder) if state == "interrupted" else None)
-    live = state in ("starting", "running", "stopping")
+    line = markup.status(story, state, runs.why_interrupted(folder) if state == "interrupted" else None)
+    live = state in ("waiting", "starting", "running", "stopping")
     timer = gr.Timer(active=live)
     if now == seen:
         return line, *[gr.skip()] * 12, now, timer
@@ -124,7 +97,7 @@ def look(run_id: str, seen: tuple):
         charts = [gr.skip(), gr.skip()]
     else:
         charts = [figures.importance_heatmap(story), figures.cost_curves(story)]
-    again = state in ("stopped", "interrupted", "failed")
+    again = state in ("stopped", "paused", "interrupted", "failed")
     download, badge = gr.DownloadButton(visible=False), markup.no_verdict()
     if state == "finished":
         download, badge = download_part(run_id, story)
@@ -156,19 +129,19 @@ def download_part(run_id: str, story: Story) -> tuple[gr.DownloadButton, str]:
 
 
 def stop(run_id: str) -> None:
-    if folder := STUDIO.folder(run_id):
-        runs.request_stop(folder)
+    if STUDIO.folder(run_id):
+        STUDIO.stop(run_id)
 
 
 def go_on(run_id: str):
     if STUDIO.folder(run_id):
-        STUDIO.launch(run_id, "resume")
+        STUDIO.resume(run_id)
     return gr.Timer(active=True)
 
 
 def export_now(run_id: str):
     if STUDIO.folder(run_id):
-        STUDIO.launch(run_id, "export")
+        STUDIO.export_now(run_id)
     return gr.Timer(active=True)
 
 

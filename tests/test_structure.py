@@ -52,6 +52,8 @@ LAYERS = (
     "runs",
     "steering",
     "story",
+    "listing",
+    "cleaning",
     "studio",
     "plan",
     "preflight",
