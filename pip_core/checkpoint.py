@@ -39,17 +39,15 @@ from .errors import UserError
 from .events import Loading
 from .families import check_config
 from .machine import device, fast_bfloat16
+from .sources import HUB_TIMEOUT, UNREACHABLE
 from .texts import ASSETS
 
 # A safetensors file that a bot converts on the fly is not the publisher's checkpoint.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
-HUB_TIMEOUT = 5.0
 # From the top of a repository; its folders hold other formats.
 NOT_WANTED = ["*/*"]
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md"]
-# The Hub client's own bases: the HTTP library's root error (whichever library it is), and OSError.
-UNREACHABLE = HfHubHTTPError.__bases__
 
 
 @dataclass(frozen=True)
