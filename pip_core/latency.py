@@ -1,8 +1,8 @@
 """Speed and memory of two models, measured side by side.
 
-Both models stand in memory and take turns, so that whatever else the machine does meets both: every
-round gives a ratio of its own, and the ratios' median and spread are what is told. Batch 1, greedy
-decoding, key-value cache on.
+Both models stand in memory and take turns, every few tokens, so that whatever else the machine does
+meets both: every round gives a ratio of its own, and the ratios' median and spread are what is told.
+Batch 1, greedy decoding, key-value cache on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ PROMPT_TOKENS = 256
 NEW_TOKENS = 64
 ROUNDS = 7
 WARM_UP = 2
+# How many tokens a model writes before it is the other's turn.
+TURN = 4
+# The next token, `(1, 1)`, and the cache with everything before it.
+_State = tuple[torch.Tensor, Cache]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,15 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class _Round:
+    """One round, dense and pruned: seconds of reading and of writing, and the cache's bytes at the end."""
+
+    prefill: tuple[float, ...]
+    decode: tuple[float, ...]
+    cache: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Step:
     """`done` of `total` rounds, the warm-up counted too."""
 
@@ -105,40 +118,33 @@ def compare(
     """
     if prompt_tokens < 1 or new_tokens < 1 or rounds < 2:
         raise UserError("Speed needs at least 1 prompt token, 1 new token and 2 rounds.")
-    models, both = (dense, pruned), range(2)
+    models = (dense, pruned)
     if dense.model.device != pruned.model.device:
         raise UserError("The two models must be on the same device to be compared.")
     prompts = [_prompt(loaded, prompt_tokens, new_tokens) for loaded in models]
-    seconds: list[list[tuple[float, float]]] = [[], []]
-    totals = [0, 0]
+    measured = []
     for number in range(-WARM_UP, rounds):
         # Who goes first changes, so that neither always finds the machine as the other left it.
-        for i in both if number % 2 == 0 else reversed(both):
-            prefill, decode, cache = _run(models[i].model, prompts[i], new_tokens)
-            totals[i] = _bytes(cache)
-            if number >= 0:
-                seconds[i].append((prefill, decode))
-        yield Step(number + WARM_UP + 1, rounds + WARM_UP)
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        measured.append(_round([m.model for m in models], prompts, new_tokens, order))
+        yield Step(len(measured), rounds + WARM_UP)
+    counted = measured[WARM_UP:]
     costs = [
         Cost(
-            prefill=Spread.of([prompt_tokens / prefill for prefill, _ in seconds[i]]),
-            decode=Spread.of([new_tokens / decode for _, decode in seconds[i]]),
+            prefill=Spread.of([prompt_tokens / r.prefill[i] for r in counted]),
+            decode=Spread.of([new_tokens / r.decode[i] for r in counted]),
             weights_memory=weights_memory(models[i].model),
             weights_disk=sum(f.stat().st_size for f in models[i].source.folder.glob("*.safetensors")),
             cache_per_token=_cache_per_token(models[i].model, prompts[i]),
-            cache_total=totals[i],
+            cache_total=counted[-1].cache[i],
         )
-        for i in both
+        for i in (0, 1)
     ]
-    prefills, decodes = zip(
-        *((d[0] / p[0], d[1] / p[1]) for d, p in zip(*seconds, strict=True)),
-        strict=True,
-    )
     formats = dict.fromkeys(str(m.model.dtype).removeprefix("torch.") for m in models)
     return Comparison(
         *costs,
-        prefill_ratio=Spread.of(prefills),
-        decode_ratio=Spread.of(decodes),
+        prefill_ratio=Spread.of([r.prefill[0] / r.prefill[1] for r in counted]),
+        decode_ratio=Spread.of([r.decode[0] / r.decode[1] for r in counted]),
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
         rounds=rounds,
@@ -198,19 +204,39 @@ def _prompt(loaded: Loaded, prompt_tokens: int, new_tokens: int) -> torch.Tensor
     return ids[:, :prompt_tokens].to(loaded.model.device)
 
 
-def _run(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int) -> tuple[float, float, Cache]:
-    """Seconds of reading the prompt and of writing `new_tokens` after it, and the cache at the end."""
+def _round(
+    models: Sequence[PreTrainedModel], prompts: Sequence[torch.Tensor], new_tokens: int, order: Sequence[int]
+) -> _Round:
+    """Both models read, then both write, a few tokens each in turn: what disturbs one disturbs both."""
+    prefill, decode = [0.0, 0.0], [0.0, 0.0]
+    states: list = [None, None]
+    for i in order:
+        prefill[i], states[i] = _read(models[i], prompts[i])
+    for start in range(0, new_tokens, TURN):
+        for i in order:
+            seconds, states[i] = _write(models[i], states[i], min(TURN, new_tokens - start))
+            decode[i] += seconds
+    return _Round(tuple(prefill), tuple(decode), tuple(_bytes(cache) for _, cache in states))
+
+
+def _read(model: PreTrainedModel, prompt: torch.Tensor) -> tuple[float, _State]:
+    """Seconds of reading the prompt."""
     with torch.inference_mode():
         began = _now(model)
-        token, cache = _forward(model, prompt, None)
-        read = _now(model)
-        for _ in range(new_tokens):
-            token, cache = _forward(model, token, cache)
-        written = _now(model)
-    return read - began, written - read, cache
+        state = _forward(model, prompt, None)
+        return _now(model) - began, state
 
 
-def _forward(model: PreTrainedModel, ids: torch.Tensor, cache: Cache | None) -> tuple[torch.Tensor, Cache]:
+def _write(model: PreTrainedModel, state: _State, tokens: int) -> tuple[float, _State]:
+    """Seconds of writing `tokens` tokens one by one."""
+    with torch.inference_mode():
+        began = _now(model)
+        for _ in range(tokens):
+            state = _forward(model, *state)
+        return _now(model) - began, state
+
+
+def _forward(model: PreTrainedModel, ids: torch.Tensor, cache: Cache | None) -> _State:
     """The likeliest next token, `(1, 1)`, and the cache with `ids` in it."""
     # As generate() does: only the last position needs logits.
     last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}

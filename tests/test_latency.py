@@ -77,35 +77,47 @@ def test_what_is_timed_is_greedy_decoding(opened, family):
     assert until > 0
 
 
-def faked(monkeypatch, pruned, seconds) -> list[bool]:
-    """Let `seconds` say how long each turn takes, from its number; returns whose turn it was (the pruned
-    model's: True)."""
-    turns: list[bool] = []
+def faked(monkeypatch, pruned, read, write) -> list[tuple]:
+    """Let functions of the number of the turn and of whose it is say how long reading and writing take;
+    returns the turns: (what, whether the pruned model's, tokens)."""
+    turns: list[tuple] = []
 
-    def run(model, prompt, new_tokens):
-        turns.append(model is pruned.model)
-        prefill = seconds(len(turns) - 1, turns[-1])
-        return prefill, 2 * prefill, DynamicCache()
+    def read_(model, prompt):
+        turns.append(("read", model is pruned.model, prompt.shape[1]))
+        return read(len(turns) - 1, turns[-1][1]), (None, DynamicCache())
 
-    monkeypatch.setattr(latency, "_run", run)
+    def write_(model, state, tokens):
+        turns.append(("write", model is pruned.model, tokens))
+        return write(len(turns) - 1, turns[-1][1]), state
+
+    monkeypatch.setattr(latency, "_read", read_)
+    monkeypatch.setattr(latency, "_write", write_)
     return turns
 
 
 def test_models_take_turns(pair, monkeypatch):
-    turns = faked(monkeypatch, pair[1], lambda turn, pruned: 1.0)
-    steps = [(s.done, s.total) for s in compare(*pair, prompt_tokens=8, new_tokens=4, rounds=4)]
+    turns = faked(monkeypatch, pair[1], lambda *_: 1.0, lambda *_: 1.0)
+    steps = [(s.done, s.total) for s in compare(*pair, prompt_tokens=8, new_tokens=6, rounds=4)]
     assert steps == [(n, 6) for n in range(1, 7)]
-    assert turns == [False, True, True, False] * 3
+    first = [("read", p, 8) for p in (False, True)] + [("write", p, n) for n in (4, 2) for p in (False, True)]
+    other = [(what, not pruned, tokens) for what, pruned, tokens in first]
+    assert turns == [*first, *other] * 3
 
 
 def test_ratios_come_from_the_rounds(pair, monkeypatch):
-    """Round by round the machine becomes slower; the ratio of the two stays what it is."""
-    faked(monkeypatch, pair[1], lambda turn, pruned: 2.0 ** (turn // 2) * (1 if pruned else 3))
-    found = drain(compare(*pair, prompt_tokens=12, new_tokens=24, rounds=4))
-    assert found.prefill_ratio == found.decode_ratio == Spread(3, 3, 3)
-    # Two rounds of warm-up are not counted.
-    assert found.dense.prefill == Spread.of([12 / (3 * 2**n) for n in range(2, 6)])
-    assert found.pruned.decode == Spread.of([24 / (2 * 2**n) for n in range(2, 6)])
+    """Turn by turn the machine becomes slower; the ratio of the two stays what it is."""
+    faked(
+        monkeypatch,
+        pair[1],
+        lambda turn, pruned: 2.0 ** (turn // 2) * (1 if pruned else 3),
+        lambda turn, pruned: 2.0 ** (turn // 2) * (1 if pruned else 5),
+    )
+    found = drain(compare(*pair, prompt_tokens=12, new_tokens=6, rounds=4))
+    assert found.prefill_ratio == Spread(3, 3, 3)
+    assert found.decode_ratio == Spread(5, 5, 5)
+    # Two rounds of warm-up are not counted; a round has three pairs of turns.
+    assert found.dense.prefill == Spread.of([12 / (3 * 8.0**n) for n in range(2, 6)])
+    assert found.pruned.decode == Spread.of([6 / (2 * 8.0**n + 4 * 8.0**n) for n in range(2, 6)])
 
 
 def test_spread():
