@@ -121,10 +121,10 @@ def read_hub(
         if enough or complete or not online:
             return found
     if not online:
-        raise UserError(f"{_name(chosen)} has not been fetched yet.")
+        raise UserError(f"The {_name(chosen)} has not been fetched yet.")
     found, enough = _first(_told(chosen, _stream(chosen, sha)), need, weight, chosen)
     if not found:
-        raise UserError(f"{_name(chosen)} holds no rows in its split '{chosen.split}'.")
+        raise UserError(f"The {_name(chosen)} holds no rows in its split '{chosen.split}'.")
     head = {"complete": not enough, "dataset": chosen.dataset, "revision": sha}
     _keep(store, "".join(json.dumps(row) + "\n" for row in (head, *found)))
     return found
@@ -211,8 +211,8 @@ def _first(
             return found, True
         if not need and len(found) > MOST_ROWS:
             raise UserError(
-                f"{_name(chosen)} has more than {MOST_ROWS:,} rows in its split '{chosen.split}': say how "
-                "many are wanted."
+                f"The {_name(chosen)} has more than {MOST_ROWS:,} rows in its split '{chosen.split}': say "
+                "how many are wanted."
             )
     return found, False
 
@@ -235,19 +235,19 @@ def _stream(chosen: HubSet, sha: str) -> Iterator[dict]:
             raise
         wrong = f"no configuration '{chosen.config}'" if chosen.config else "several configurations"
         raise UserError(
-            f"{_name(chosen)} has {wrong}; name one of {_some(names)}: {FORM.split('[:')[0]}]."
+            f"The {_name(chosen)} has {wrong}; name one of {_some(names)}: {FORM.split('[:')[0]}]."
         ) from error
     files = [str(f) for split in (builder.config.data_files or {}).values() for f in split]
     # A repository's card may name any file as its data: a local one, or another machine's.
     inside = f"hf://datasets/{chosen.dataset}@{sha}/"
     if builder.name not in PLAIN_READERS or not files or not all(f.startswith(inside) for f in files):
         raise UserError(
-            f"{_name(chosen)} is not plain data: only Parquet, JSON, CSV, text and Arrow files that lie "
+            f"The {_name(chosen)} is not plain data: only Parquet, JSON, CSV, text and Arrow files that lie "
             "in the repository itself are read."
         )
     if chosen.split not in builder.config.data_files:
         splits = _some(builder.config.data_files)
-        raise UserError(f"{_name(chosen)} has no split '{chosen.split}'; it has {splits}.")
+        raise UserError(f"The {_name(chosen)} has no split '{chosen.split}'; it has {splits}.")
     for row in builder.as_streaming_dataset(split=chosen.split).decode(False):
         yield {name: plain(value) for name, value in row.items()}
 
@@ -271,9 +271,9 @@ def _telling(chosen: HubSet) -> Iterator[None]:
 def _sentence(chosen: HubSet, error: Exception) -> str:
     name, text = _name(chosen), " ".join(str(error).split())
     if isinstance(error, GatedRepoError) or "gated dataset" in text:
-        return f"{name} is gated: accept its terms on the Hub, then log in with 'hf auth login'."
+        return f"The {name} is gated: accept its terms on the Hub, then log in with 'hf auth login'."
     if isinstance(error, RevisionNotFoundError):
-        return f"{name} has no revision '{chosen.revision}'. Leave it out for the main branch."
+        return f"The {name} has no revision '{chosen.revision}'. Leave it out for the main branch."
     if isinstance(error, RepositoryNotFoundError) or "doesn't exist on the Hub" in text:
         return (
             f"The Hub has no dataset '{chosen.dataset}', or it is private. Check the spelling; for a "
@@ -281,23 +281,23 @@ def _sentence(chosen: HubSet, error: Exception) -> str:
         )
     if "scripts are no longer supported" in text:
         return (
-            f"{name} comes as a loading script, and no code from a repository is run here. Its plain data "
-            "may stand in the revision @refs/convert/parquet."
+            f"The {name} comes as a loading script, and no code from a repository is run here. Its plain "
+            "data may stand in the revision @refs/convert/parquet."
         )
     if isinstance(error.__cause__, StopIteration):  # how `datasets` fails on a file without a row
-        return f"{name} holds no rows in its split '{chosen.split}'."
+        return f"The {name} holds no rows in its split '{chosen.split}'."
     if "doesn't contain any data files" in text or "No (supported) data files" in text:
-        return f"{name} holds no data files that could be read."
+        return f"The {name} holds no data files that could be read."
     if isinstance(error, UNREACHABLE) and "No space left" not in text:
         return (
-            f"The Hub does not answer, and {name} is not in the local cache ({type(error).__name__}). Check "
-            "the network, or choose a shipped text or task, or a file."
+            f"The Hub does not answer, and the {name} is not in the local cache "
+            f"({type(error).__name__}). Check the network, or choose a shipped text or task, or a file."
         )
-    return f"{name} could not be read: {text[:200] or type(error).__name__}"
+    return f"The {name} could not be read: {text[:200] or type(error).__name__}"
 
 
 def _name(chosen: HubSet) -> str:
-    return f"The dataset '{chosen.dataset}{'/' + chosen.config if chosen.config else ''}'"
+    return f"dataset '{chosen.dataset}{'/' + chosen.config if chosen.config else ''}'"
 
 
 def _some(names: Iterable[str], most: int = 12) -> str:

@@ -227,7 +227,7 @@ def _from_hub(chosen: HubSet, characters: int, online: bool) -> list[str]:
         return [text.strip("\n") for text in found if text.strip()]
     joined: list[list[str]] = []
     for line in found:
-        if not joined or begins.fullmatch(line):
+        if not joined or (begins.fullmatch(line) and any(before.strip() for before in joined[-1])):
             joined.append([])
         joined[-1].append(line)
     # Joined as the field joins them, so that perplexity on them is the field's.

@@ -23,11 +23,14 @@ from . import tiny
 
 # Calls one function after the other and tells what came of each, one line of JSON.
 DRIVER = """
-import json, sys
+import json, os, sys, time
 from pip_core import sources, texts
 from pip_core.__main__ import _quiet_libraries
 from pip_core.errors import UserError
 _quiet_libraries()
+if "NO_WAITING" in os.environ:
+    # Whoever tries again waits in between.
+    time.sleep = lambda seconds: os._exit(9)
 for line in sys.stdin:
     name, *arguments = json.loads(line)
     try:
@@ -59,7 +62,7 @@ class Session:
 
     home: Path
 
-    def ask(self, calls: list[list], url: str, limit: int = 240, **environment: str) -> list[dict]:
+    def ask(self, calls: list[list], url: str, **environment: str) -> list[dict]:
         settings = {
             "HF_ENDPOINT": url,
             "HF_HOME": str(self.home / "hf"),
@@ -74,7 +77,7 @@ class Session:
             text=True,
             cwd=tiny.ROOT,
             env={**os.environ, **settings, **environment},
-            timeout=limit,
+            timeout=240,
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
@@ -254,13 +257,10 @@ def test_of_a_large_dataset_only_the_beginning_is_fetched(online):
 
 
 def test_lines_become_articles(online):
-    expected = ["\n\n".join(article) for article in ARTICLES]
-    # The first row, before any heading, is an empty line.
-    assert "\n\n".join(online[0]["wikitext2"]["found"]).strip() == "\n\n".join(expected).strip()
-    assert [t.split(" = \n")[0].strip() for t in online[0]["wikitext2"]["found"]] == [
-        "= First article",
-        "= Second",
-    ]
+    """Joined again they are what the field measures perplexity on: all rows, blank lines between them."""
+    articles = online[0]["wikitext2"]["found"]
+    assert [a.split(" = \n")[0].strip() for a in articles] == ["= First article", "= Second"]
+    assert "\n\n".join(articles) == "\n\n".join([*ARTICLES[0], *ARTICLES[1]])
 
 
 def test_columns_of_lists(online):
@@ -271,6 +271,7 @@ def test_columns_of_lists(online):
 def test_a_mix_has_its_shares(online):
     domains = online[0]["mix"]["found"]
     assert [(d["name"], d["share"]) for d in domains] == [("wikitext2", 0.25), ("code", 0.75)]
+    assert domains[0]["duplicates"] == 0
     assert domains[0]["documents"] == online[0]["wikitext2"]["found"]
 
 
@@ -297,12 +298,12 @@ def test_without_a_hub(online, setting):
         "shipped": ["documents", "code"],
     }
     # Nobody listens on port 9.
-    found = session.ask(list(calls.values()), "http://127.0.0.1:9", 25, **setting)
+    found = session.ask(list(calls.values()), "http://127.0.0.1:9", NO_WAITING="1", **setting)
     found = dict(zip(calls, found, strict=True))
     for known in ("tasks", "three", "large", "wikitext2", "mix", "pinned", "revision"):
         assert found[known] == before[known], known
     for unknown in ("other", "c4", "split"):
-        assert "The Hub does not answer, and The dataset".lower() in found[unknown]["error"].lower()
+        assert found[unknown]["error"].startswith("The Hub does not answer, and the dataset '")
         assert "\n" not in found[unknown]["error"]
     assert len(found["shipped"]["found"]) > 3
 
@@ -340,3 +341,31 @@ def test_references(written, read):
 def test_no_reference(written):
     with pytest.raises(UserError, match="is not a dataset on the Hub"):
         HubSet.parse(written)
+
+
+def test_a_run_calibrates_on_the_hub_and_goes_on_without(repos, tmp_path, llama_folder, tasks):
+    """What a run was begun with, it can be made again with: by the same commit, with no network."""
+    settings = {"HF_HOME": str(tmp_path / "hf"), "PIP_STUDIO_CACHE": str(tmp_path / "ours")}
+    recipe = tiny.recipe_for(llama_folder, tasks, calibration="mix:hub:org/tasks/one#q=1,code=2")
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+
+    def prune(out: str, url: str) -> subprocess.CompletedProcess:
+        arguments = ("--recipe", tmp_path / "recipe.json", "--out", tmp_path / out)
+        return tiny.cli("prune", *arguments, HF_ENDPOINT=url, HF_HUB_OFFLINE="0", HF_TOKEN="", **settings)
+
+    nowhere = "http://127.0.0.1:9"
+    refused = prune("refused", nowhere)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: The Hub does not answer, and the dataset 'org/tasks' is not")
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "refused").exists()
+    with hubs.Hub(repos).open() as hub:
+        first = prune("first", hub.url)
+    again = prune("again", nowhere)
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    removed = [
+        [line for line in (tmp_path / out / "events.jsonl").read_text().splitlines() if '"Removed"' in line]
+        for out in ("first", "again")
+    ]
+    scores = [[{**json.loads(line), "at": 0} for line in lines] for lines in removed]
+    assert scores[0] == scores[1] != []
