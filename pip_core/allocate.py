@@ -51,7 +51,8 @@ def goal_of(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose] = frozenset()) 
     """What `recipe` will remove from a model of this anatomy.
 
     Args:
-        undone: units that were taken back, and stay.
+        undone: units that were taken back, and stay; where they are in the target's way, the goal is what
+            is left to take.
 
     Raises:
         UserError: units that this model cannot lose, a target that they cannot meet, blocks to keep
@@ -225,7 +226,7 @@ def _goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose] = frozenset()) ->
 
 def _depth_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
     every = sites_of(anatomy, Shape.dense(anatomy), recipe.units)
-    sites = offered(recipe, every, undone)
+    sites = offered(recipe, every)
     title = TITLES[recipe.units[0]] if len(recipe.units) == 1 else "halves"
     if not sites:
         raise UserError(f"All {title} of this model are to be kept, so nothing can go. Keep fewer.")
@@ -259,8 +260,10 @@ def _depth_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
             f"which is {counted(count, BLOCKS)}. Choose at least "
             f"{math.ceil(sum(dropped) / anatomy.parameters * 100)} %, or drop fewer."
         )
-    asked = len(dropped)
-    count = max(count, asked)
+    asked, possible = len(dropped), offered(recipe, every, undone)
+    most = len(possible) - (recipe.units[0] == BLOCKS and len(possible) == len(every))
+    wanted, count = min(wanted, sum(s.cost for s in possible)), min(max(count, asked), most)
+    _check_left(count)
     at_once = recipe.step * anatomy.parameters / each if recipe.step < 1 else recipe.step
     at_once = max(1, round(at_once))
     words = f"{count} of {len(every)} {title}"
@@ -300,19 +303,16 @@ def _equal_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
         counts[kind] = min(max(round(portion), 0), sizes[kind] - 1)
         rest -= counts[kind] * costs[kind]
     counts = {kind: n for kind, n in counts.items() if n}
-    for (kind, block), stay in Counter(unit[:2] for unit in undone).items():
-        if sizes.get(kind, math.inf) - stay < counts.get(kind, 0):
-            raise UserError(
-                f"{counts[kind]:,} of {sizes[kind]:,} {TITLES[kind]} would go from every block, but "
-                f"{stay:,} of block {block} stay because they were taken back. Choose a smaller target."
-            )
-    gone = sum(n * costs[k] for k, n in counts.items())
     if not counts:
         least = min(costs.values()) / anatomy.parameters * 100
         raise UserError(
             f"A target of {recipe.target * 100:g} % is too little: choose at least {least:.2f} %."
         )
-    share = gone / anatomy.parameters
+    for (kind, _), stay in Counter(unit[:2] for unit in undone).items():
+        counts[kind] = min(counts.get(kind, 0), sizes[kind] - stay)
+    counts = {kind: n for kind, n in counts.items() if n}
+    _check_left(len(counts))
+    share = sum(n * costs[k] for k, n in counts.items()) / anatomy.parameters
     iterations = (
         math.ceil(max(counts.values()) / recipe.step)
         if recipe.step >= 1
@@ -323,24 +323,27 @@ def _equal_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
 
 
 def _global_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
-    sites = offered(recipe, sites_of(anatomy, Shape.dense(anatomy), recipe.units), undone)
+    sites = offered(recipe, sites_of(anatomy, Shape.dense(anatomy), recipe.units))
     if not sites:
         raise UserError("All blocks of this model are to be kept, so nothing can go. Keep fewer.")
     wanted = recipe.target * anatomy.parameters
     least = min(s.cost for s in sites)
-    most = sum(min(s.size - 1, _free(s, undone)) * s.cost for s in sites)
-    _check_reach(recipe, anatomy, wanted, most, least)
+    _check_reach(recipe, anatomy, wanted, sum((s.size - 1) * s.cost for s in sites), least)
+    wanted = min(wanted, sum(min(s.size - 1, _free(s, undone)) * s.cost for s in sites))
+    _check_left(wanted)
+    share = wanted / anatomy.parameters
     mean = sum(s.size * s.cost for s in sites) / sum(s.size for s in sites)
     iterations = math.ceil(
-        wanted / mean / recipe.step
-        if recipe.step >= 1
-        else recipe.target / (recipe.step or WIDTH_STEP) - 1e-6
+        wanted / mean / recipe.step if recipe.step >= 1 else share / (recipe.step or WIDTH_STEP) - 1e-6
     )
     named = " and ".join(TITLES[k] for k in recipe.units)
-    words = f"the {named} that matter least, {recipe.target:.1%} of all parameters"
-    return Goal(
-        wanted, recipe.target, iterations, words, uneven=f"{named[0].upper()}{named[1:]} ranked globally"
-    )
+    words = f"the {named} that matter least, {share:.1%} of all parameters"
+    return Goal(wanted, share, iterations, words, uneven=f"{named[0].upper()}{named[1:]} ranked globally")
+
+
+def _check_left(amount: float) -> None:
+    if not amount:
+        raise UserError("All that could go was taken back. Start a new run, or go on with other settings.")
 
 
 def _check_reach(recipe: Recipe, anatomy: Anatomy, wanted: float, most: int, least: int) -> None:

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,14 +32,15 @@ from . import events as ev
 from .cleaning import Kept
 from .errors import UserError
 from .export import zip_folder
-from .listing import RunInfo, told
+from .listing import ABOUT, Reader, RunInfo, about
 from .recipe import Recipe
 from .story import Story
 
-ABOUT, LOCK = "about.json", "studio.lock"
+LOCK = "studio.lock"
 ID = re.compile(r"[0-9a-f]{24}")
 LONGEST_NAME = 80
 CLEAN_SECONDS = 3600.0
+PATIENCE_SECONDS = 30.0
 # Folders that are being made or thrown away; a crash may leave them behind.
 MAKING, LEAVING = ".making-", ".leaving-"
 
@@ -64,7 +65,7 @@ class Studio:
     _mutex: threading.RLock = field(default_factory=threading.RLock, repr=False)
     # Ours, so that they leave no zombies; whether a worker lives is not asked of them.
     _children: list[subprocess.Popen] = field(default_factory=list, repr=False)
-    _read: dict[str, tuple[runs.Tail, Story]] = field(default_factory=dict, repr=False)
+    _reader: Reader = field(default_factory=Reader, repr=False)
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -88,15 +89,21 @@ class Studio:
         folder = self.folder(run_id)
         if folder is None:
             return Story(), "none"
-        return self._look(folder)
+        try:
+            return self._reader.story(folder)
+        except FileNotFoundError:  # just deleted
+            return Story(), "none"
 
     def listed(self, owner: str | None) -> list[RunInfo]:
         """The runs of an owner, newest first; None lists everybody's."""
         if owner == "":
             return []
         found = [f for f in self._folders() if owner is None or self._owned(f, owner)]
-        waiting = [f.name for f in self._waiting()]
-        return sorted((self._info(f, waiting) for f in found), key=lambda i: (-i.created, i.id))
+        waiting, infos = [f.name for f in self._waiting()], []
+        for folder in found:
+            with suppress(FileNotFoundError):  # just deleted
+                infos.append(self._reader.info(folder, waiting))
+        return sorted(infos, key=lambda i: (-i.created, i.id))
 
     def owns(self, run_id: str, owner: str) -> bool:
         """Whether a run is this owner's."""
@@ -127,7 +134,7 @@ class Studio:
             UserError: see there.
         """
         old = self._existing(run_id)
-        called = self._about(old).get("name", "")
+        called = about(old).get("name", "")
         name = name or f"{called}, forked"[:LONGEST_NAME]
         return self._make(lambda folder: steering.fork(old, folder, changes, upto, called), owner, name)
 
@@ -136,7 +143,7 @@ class Studio:
         with self._held():
             folder = self._existing(run_id)
             name = " ".join(name.split())[:LONGEST_NAME] or _name(runs.recipe_of(folder))
-            runs.write(folder / ABOUT, json.dumps({**self._about(folder), "name": name}))
+            runs.write(folder / ABOUT, json.dumps({**about(folder), "name": name}))
 
     def delete(self, run_id: str) -> None:
         """Throw a run away.
@@ -161,7 +168,7 @@ class Studio:
         if max_bytes is None:
             max_bytes = cleaning.limit("PIP_STUDIO_KEEP_GB", 1e9)
         with self._held():
-            infos = [(f, self._info(f, [])) for f in self._folders()]
+            infos = [(f, self._reader.info(f, [])) for f in self._folders()]
             kept = [Kept(f, i.name, i.state, (f / runs.EVENTS).stat().st_mtime) for f, i in infos]
             leftovers = (f"{MAKING}*", f"{LEAVING}*", ".*.partial")
             return cleaning.clean(self.root, kept, leftovers, max_age_seconds, max_bytes, self._discard)
@@ -171,7 +178,7 @@ class Studio:
         gone = folder.with_name(f"{LEAVING}{folder.name}")
         shutil.rmtree(gone, ignore_errors=True)
         folder.rename(gone)
-        self._read.pop(folder.name, None)
+        self._reader.forget(folder)
         shutil.rmtree(gone, ignore_errors=True)
 
     # Steering
@@ -235,14 +242,13 @@ class Studio:
     def tend(self) -> list[str]:
         """Start workers for runs that wait, as far as there is room; returns their ids.
 
-        Called whenever something changed, once a second, and at the start. Does nothing while another
-        process does the same.
+        Called whenever something changed, once a second, and at the start.
+
+        Raises:
+            UserError: a worker cannot be started; the run goes on waiting.
         """
-        try:
-            with self._held(0.0):
-                return self._tend()
-        except Timeout:
-            return []
+        with self._held():
+            return self._tend()
 
     def _tend(self) -> list[str]:
         self._children = [child for child in self._children if child.poll() is None]
@@ -292,20 +298,17 @@ class Studio:
     # Below: what lies on disk
 
     @contextmanager
-    def _held(self, timeout: float = 30.0) -> Iterator[None]:
+    def _held(self) -> Iterator[None]:
         """Nobody else changes anything below the root meanwhile."""
-        with self._mutex, self._lock.acquire(timeout=timeout):
-            yield
-
-    def _look(self, folder: Path) -> tuple[Story, str]:
-        """A run's story and state; each of its events is read once."""
         with self._mutex:
-            # Asked first: a worker that ends meanwhile has written its last event.
-            working, silent = runs.working(folder), runs.silent(folder)
-            tail, story = self._read.pop(folder.name, None) or (runs.Tail(folder), Story())
-            story.tell(tail.poll())
-            self._read[folder.name] = (tail, story)
-            return story, runs.state(folder, story.ending, bool(story.sentences), working, silent)
+            try:
+                self._lock.acquire(timeout=PATIENCE_SECONDS)
+            except Timeout:
+                raise UserError("Another process is busy with the runs. Try again in a moment.") from None
+            try:
+                yield
+            finally:
+                self._lock.release()
 
     def _folders(self) -> list[Path]:
         """All runs, also those whose folder the command line named."""
@@ -339,10 +342,10 @@ class Studio:
     def _make(self, fill: Callable[[Path], None], owner: str, name: str) -> str:
         run_id = secrets.token_hex(12)
         making = self.root / f"{MAKING}{run_id}"
-        about = {"name": name[:LONGEST_NAME], "owner": _hashed(owner), "created": time.time()}
+        facts = {"name": name[:LONGEST_NAME], "owner": _hashed(owner), "created": time.time()}
         try:
             fill(making)
-            runs.write(making / ABOUT, json.dumps(about))
+            runs.write(making / ABOUT, json.dumps(facts))
             self._queue(making, "resume")
             making.rename(self.root / run_id)
         finally:
@@ -356,24 +359,8 @@ class Studio:
             raise UserError("There is no such run. It may have been deleted.")
         return folder
 
-    def _about(self, folder: Path) -> dict:
-        try:
-            return json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}  # made by the command line
-
     def _owned(self, folder: Path, owner: str) -> bool:
-        return hmac.compare_digest(self._about(folder).get("owner", ""), _hashed(owner))
-
-    def _info(self, folder: Path, waiting: list[str]) -> RunInfo:
-        about = self._about(folder)
-        place = waiting.index(folder.name) + 1 if folder.name in waiting else None
-        created = about.get("created") or (folder / runs.RECIPE).stat().st_mtime
-        first = RunInfo(folder.name, about.get("name") or folder.name, "failed", place, created)
-        try:
-            return told(first, folder, runs.recipe_of(folder), *self._look(folder))
-        except UserError as error:  # of another version, or damaged
-            return replace(first, message=str(error))
+        return hmac.compare_digest(about(folder).get("owner", ""), _hashed(owner))
 
 
 def _hashed(owner: str) -> str:
