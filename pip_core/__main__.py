@@ -98,7 +98,10 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         shown = ",".join(default) if isinstance(default, tuple) else default
         kind = _names if isinstance(default, tuple) else _yes if isinstance(default, bool) else type(default)
         parser.add_argument(
-            option, type=kind, default=None, help=f"{field.metadata['doc']} (default: {shown})"
+            option,
+            type=kind,
+            default=None,
+            help=f"{field.metadata['doc']} (default: {shown})".replace("%", "%%"),
         )
 
 
@@ -124,8 +127,9 @@ def _inspect(args: argparse.Namespace) -> int:
 def _prune(args: argparse.Namespace) -> int:
     from .engine import check
     from .recipe import Recipe
-    from .runs import create
+    from .runs import create, refuse_taken
 
+    refuse_taken(args.out)
     base = Recipe()
     if args.recipe:
         try:

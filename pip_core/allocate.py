@@ -124,6 +124,8 @@ def _equal(
 ) -> list[Loose]:
     """As many of the lowest from every block as brings it to this iteration's share of the counts."""
     chosen: list[Loose] = []
+    if iteration > goal.iterations:
+        return chosen
     for site, found in zip(sites, scores, strict=True):
         wanted = round(goal.counts[site.kind] * iteration / goal.iterations)
         so_far = round(goal.counts[site.kind] * (iteration - 1) / goal.iterations)

@@ -54,6 +54,7 @@ LAYERS = (
     "engine",
     "runs",
     "story",
+    "watcher",
     "plan",
     "preflight",
     "figures",
