@@ -122,7 +122,10 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         kind = _names if isinstance(default, tuple) else _yes if isinstance(default, bool) else type(default)
         kind = _numbers if field.name in ("keep", "drop") else kind
         parser.add_argument(
-            option, type=kind, default=None, help=f"{field.metadata['doc']} (default: {shown})"
+            option,
+            type=kind,
+            default=None,
+            help=f"{field.metadata['doc']} (default: {shown})".replace("%", "%%"),
         )
 
 
@@ -155,8 +158,9 @@ def _inspect(args: argparse.Namespace) -> int:
 def _prune(args: argparse.Namespace) -> int:
     from .engine import check
     from .recipe import Recipe
-    from .runs import create
+    from .runs import create, refuse_taken
 
+    refuse_taken(args.out)
     base = Recipe()
     if args.recipe:
         try:
