@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -21,10 +23,38 @@ def _model(reference: str, stamp: float) -> Loaded:
     return drain(load(reference))
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a model has written so far: about `tokens` pieces in `seconds` (0 before the first)."""
+
+    text: str
+    tokens: int
+    seconds: float
+
+    @property
+    def speed(self) -> str:
+        """In words."""
+        return f"{self.tokens / self.seconds:.1f} tokens/s" if self.seconds and self.tokens > 1 else ""
+
+
+def both(dense: str, pruned: str, stamp: float) -> tuple[Loaded, Loaded]:
+    """The two models of a run, loaded or taken from the last two.
+
+    Args:
+        stamp: changes when the pruned folder was written anew (its modification time).
+
+    Raises:
+        UserError: a model that does not load.
+    """
+    return _model(dense, 0.0), _model(pruned, stamp)
+
+
 def answers(
     dense: str, pruned: str, stamp: float, prompt: str, tokens: int = 64
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[Answer, Answer]]:
     """Both models' greedy answers as they grow: (dense, pruned).
+
+    They write at the same time, so their speeds compare, but are not what one alone would reach.
 
     Args:
         dense, pruned: model references.
@@ -36,13 +66,12 @@ def answers(
     """
     if not prompt.strip():
         raise UserError("Write a prompt first.")
-    loaded = [_model(dense, 0.0), _model(pruned, stamp)]
-    streams = [_Stream(found.model, found.tokenizer, prompt, tokens) for found in loaded]
+    streams = [_Stream(m.model, m.tokenizer, prompt, tokens) for m in both(dense, pruned, stamp)]
     while any(not s.done for s in streams):
         for stream in streams:
             if not stream.done:
                 stream.advance()
-        yield streams[0].text, streams[1].text
+        yield streams[0].answer, streams[1].answer
 
 
 class _Stream:
@@ -51,7 +80,7 @@ class _Stream:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int
     ) -> None:
-        self.text, self.done = "", False
+        self.answer, self.done = Answer("", 0, 0.0), False
         if tokenizer.chat_template:
             prompt = tokenizer.apply_chat_template(
                 [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
@@ -59,6 +88,7 @@ class _Stream:
         encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
         self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._fault: Exception | None = None
+        self._began = 0.0
         settings = {
             "input_ids": encoded["input_ids"].to(model.device),
             "attention_mask": encoded["attention_mask"].to(model.device),
@@ -80,7 +110,10 @@ class _Stream:
     def advance(self) -> None:
         piece = next(self._pieces, None)
         if piece is not None:
-            self.text += piece
+            self._began = self._began or time.monotonic()
+            # The streamer hands out text when a word is whole, and an empty piece for a token before that.
+            told = self.answer
+            self.answer = Answer(told.text + piece, told.tokens + 1, time.monotonic() - self._began)
             return
         self.done = True
         if self._fault is not None:

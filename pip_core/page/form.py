@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from html import escape
 
@@ -11,6 +11,7 @@ from ..plan import Plan, anatomy_for
 from ..preflight import Inspection, inspect
 from ..recipe import Recipe
 from ..scorers import method
+from ..views import preview
 from ..units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
 from .html import duration, millions
 from .network import legend, network_map
@@ -87,9 +88,13 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
     if getattr(recipe, "drop", ()):
         locks.append(f"{_numbers(recipe.drop)} goes first")
     own = "<br>The result needs this project's loader." if plan.uneven else ""
-    tight = "" if plan.memory <= plan.available else (
-        f"<br><span class='bad'>It needs about {plan.memory / 1e9:.1f} GB, and "
-        f"{plan.available / 1e9:.1f} GB are free.</span>"
+    tight = (
+        ""
+        if plan.memory <= plan.available
+        else (
+            f"<br><span class='bad'>It needs about {plan.memory / 1e9:.1f} GB, and "
+            f"{plan.available / 1e9:.1f} GB are free.</span>"
+        )
     )
     return (
         f"<div class='plan'><b>{escape(plan.goal[0].upper() + plan.goal[1:])}</b> will go: "
@@ -112,8 +117,14 @@ def model_card_part(recipe: Recipe) -> str:
     return network_map(anatomy, keep=keep, drop=drop) + legend(anatomy)
 
 
-def two_views(text: str, edits: Sequence[tuple[int, str, str]]) -> str:
-    """A text as it is and perturbed, edits marked in both."""
+def two_views(recipe: Recipe) -> str:
+    """A calibration text as it is and perturbed, edits marked in both.
+
+    Raises:
+        UserError: unreadable calibration text.
+    """
+    found = preview(recipe)
+    text, edits = found.text, found.edits
     changed = {number: (before, after) for number, before, after in edits}
     clean, other = [], []
     for number, word in enumerate(text.split()):
@@ -127,11 +138,14 @@ def two_views(text: str, edits: Sequence[tuple[int, str, str]]) -> str:
             other.append(escape(word))
     return (
         "<div class='views'><div><h3>A text as it is</h3><p>" + " ".join(clean) + " …</p></div>"
-        f"<div><h3>its perturbed view, {len(edits)} words edited</h3><p>" + " ".join(other) + " …</p></div></div>"
+        f"<div><h3>its perturbed view, {len(edits)} words edited</h3><p>"
+        + " ".join(other)
+        + " …</p></div></div>"
+        + (f"<p class='line'>{escape(found.note)}</p>" if found.note else "")
     )
 
 
-def checked(work, *arguments) -> str:
+def checked(work: Callable[..., str], *arguments) -> str:
     """HTML of `work(*arguments)`, or the refusal in its place."""
     try:
         return work(*arguments)

@@ -63,18 +63,24 @@ def importance_heatmap(story: Story) -> go.Figure:
     """
     blocks = story.started.blocks if story.started else 30
     kinds = story.started.units if story.started else (BLOCKS,)
-    rows = max(story.planned or 8, max((i for i, _ in story.scored), default=0)) * len(kinds)
+    rows = max(story.planned or 8, len(story.removals), max((i for i, _ in story.scored), default=0))
+    rows *= len(kinds)
     place = {kind: n + 1 - len(kinds) for n, kind in enumerate(kinds)}
     gone = gone_blocks(story)
     chart = figure()
     values, facts = _rows(story, blocks)
+    # A removal that was asked for has no scores, so a row may be missing.
+    scored = [(i - 1) * len(kinds) + kinds.index(k) + 1 for i, k in _in_order(story)]
     lowest = min((v for row in values for v in row if v is not None), default=-1.0)
     # Cells still to come stand there from the start, so that nothing moves when a row fills.
-    waiting = list(range(len(values) + 1, rows + 1))
+    waiting = [y for y in range(1, rows + 1) if y not in scored]
     chart.add_trace(
         go.Heatmap(
             z=[
-                [0 if (kinds[(y - 1) % len(kinds)], b) not in gone else None for b in range(blocks)]
+                [
+                    0 if gone.get((kinds[(y - 1) % len(kinds)], b), rows) * len(kinds) >= y else None
+                    for b in range(blocks)
+                ]
                 for y in waiting
             ],
             x=list(range(blocks)),
@@ -90,7 +96,7 @@ def importance_heatmap(story: Story) -> go.Figure:
         go.Heatmap(
             z=values,
             x=list(range(blocks)),
-            y=list(range(1, len(values) + 1)),
+            y=scored,
             customdata=facts,
             hovertemplate="block %{x}%{customdata[0]}<br>score %{customdata[1]}, %{customdata[2]} of the "
             "largest<br>rank %{customdata[3]} (1 matters least)<extra></extra>",
@@ -157,7 +163,7 @@ def score_table(story: Story) -> str:
         return "<p class='empty'>The scores of every block will stand here, iteration by iteration.</p>"
     ranks, gone = ranking(story), gone_blocks(story)
     order = story.started.units
-    keys = sorted(story.scored, key=lambda k: (k[0], order.index(k[1])))
+    keys = _in_order(story)
     head = ["block"] + [f"{i}" if len(order) == 1 else f"{i} · {TITLES[k]}" for i, k in keys]
     tops = {key: max(s for s in story.scored[key].scores if s is not None) or 1.0 for key in keys}
     rows = []
@@ -175,8 +181,16 @@ def score_table(story: Story) -> str:
             )
         rows.append([str(block), *cells])
     return table(
-        head, rows, "Score of every block as a share of its iteration's largest, with its rank (1 matters least)"
+        head,
+        rows,
+        "Score of every block as a share of its iteration's largest, with its rank (1 matters least)",
     )
+
+
+def _in_order(story: Story) -> list[tuple[int, str]]:
+    """What was scored, iteration by iteration, kinds as the recipe names them."""
+    order = story.started.units if story.started else (BLOCKS,)
+    return sorted(story.scored, key=lambda k: (k[0], order.index(k[1])))
 
 
 def _outline(chart: go.Figure, block: int, y: int, dash: str) -> None:
@@ -195,11 +209,16 @@ def _rows(story: Story, blocks: int) -> tuple[list[list[float | None]], list[lis
     row per iteration and kind."""
     values, facts = [], []
     ranks, before = ranking(story), {}
-    order = story.started.units if story.started else (BLOCKS,)
-    for key in sorted(story.scored, key=lambda k: (k[0], order.index(k[1]))):
+    for key in _in_order(story):
         kind, scores, rank = key[1], story.scored[key].scores, ranks[key]
         top = max((s for s in scores if s is not None), default=0.0) or 1.0
-        what = "" if kind == BLOCKS else f", {TITLES[kind]}" if kind in DEPTH else f", mean of its {TITLES[kind]}"
+        what = (
+            ""
+            if kind == BLOCKS
+            else f", {TITLES[kind]}"
+            if kind in DEPTH
+            else f", mean of its {TITLES[kind]}"
+        )
         values.append([None if s is None else round(math.log10(max(s / top, FLOOR)), 3) for s in scores])
         facts.append(
             [

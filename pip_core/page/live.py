@@ -7,9 +7,9 @@ from html import escape
 
 from .. import events as ev
 from ..narrate import clock
-from ..stats import is_noise, paired_difference, retained
 from ..story import Story
 from .html import empty, millions
+from .verdicts import kept_words
 
 # state -> (tone of the dot, words)
 STATES = {
@@ -99,7 +99,7 @@ def tiles(story: Story) -> str:
                 _change(millions(dense.parameters), millions(now.parameters)),
                 f"{1 - kept:.1%} fewer",
             ),
-            ("accuracy", _change(f"{dense.accuracy:.1%}", f"{now.accuracy:.1%}"), _kept_words(dense, now)),
+            ("accuracy", _change(f"{dense.accuracy:.1%}", f"{now.accuracy:.1%}"), kept_words(dense, now)),
             (
                 "perplexity",
                 _change(f"{dense.perplexity:.1f}", f"{now.perplexity:.1f}"),
@@ -151,11 +151,3 @@ def _where(story: Story, progress: ev.Progress) -> str:
 def _share_done(progress: ev.Progress) -> float:
     whole = progress.elapsed + progress.remaining
     return progress.elapsed / whole if whole else 0.0
-
-
-def _kept_words(dense: ev.Evaluated, now: ev.Evaluated) -> str:
-    if now.iteration == 0:
-        return f"± {dense.accuracy_se:.1%}, the dense model"
-    noise = ", within noise" if is_noise(dense, now) else ""
-    _, se = paired_difference(dense, now)
-    return f"{retained(dense, now):.0%} kept{noise}; the difference is ± {se:.1%}"

@@ -32,17 +32,20 @@ def network_map(
         parts = "".join(
             _part(name, cost, share, largest)
             for name, cost, share in zip(
-                ("attention", "mlp"), _halves(block.half_parameters, block.parameters), _kept(layer, anatomy), strict=True
+                ("attention", "mlp"),
+                _halves(block.half_parameters, block.parameters),
+                _kept(layer, anatomy),
+                strict=True,
             )
         )
         mark = "keep" if number in keep else "drop" if number in drop else "gone" if layer is None else ""
         columns.append(
-            f"<i class='column {mark}' title='{escape(_say(number, block.parameters, layer, anatomy, mark))}'>"
+            f"<i class='block-bar {mark}' title='{escape(_say(number, block.parameters, layer, anatomy, mark))}'>"
             f"{parts}<b>{number if _labelled(number, len(anatomy.blocks)) else ''}</b></i>"
         )
     return (
         f"<figure class='map'><figcaption>{escape(title)}</figcaption>"
-        f"<div class='columns' role='img' aria-label='{escape(_aloud(anatomy, shape), quote=True)}'>"
+        f"<div class='block-bars' role='img' aria-label='{escape(_aloud(anatomy, shape), quote=True)}'>"
         f"{''.join(columns)}</div></figure>"
     )
 

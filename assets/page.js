@@ -1,0 +1,39 @@
+// What Gradio does not do by itself: charts that are redrawn in place, the address, light and dark.
+window.pip = {
+  // Draw the chart a gr.HTML holds as its value; redraw it in place when the value changes.
+  chart(element, props, watch) {
+    const plot = element.querySelector(".plot");
+    const options = { displaylogo: false, displayModeBar: false, responsive: false };
+    const draw = () => {
+      if (!props.value || !window.Plotly) return;
+      window.Plotly.react(plot, props.value.data, props.value.layout, options);
+    };
+    // A chart in a tab that is not shown has no width until it is.
+    new ResizeObserver(() => {
+      if (plot.data && plot.clientWidth) window.Plotly.Plots.resize(plot);
+    }).observe(plot);
+    draw();
+    watch("value", draw);
+  },
+  // Put the run's id into the address, so that the link finds it again.
+  address(id) {
+    const url = new URL(window.location);
+    if (id) url.searchParams.set("run", id);
+    else url.searchParams.delete("run");
+    window.history.replaceState(null, "", url);
+  },
+  // On a phone the form folds away once there is something to watch.
+  fold() {
+    if (window.innerWidth >= 760 || document.querySelector("#plan .problem")) return;
+    document.querySelector("#form > button.label-wrap.open")?.click();
+  },
+  dark(on) {
+    document.body.classList.toggle("dark", on);
+    localStorage.setItem("pip-studio-dark", on ? "1" : "0");
+  },
+  begin() {
+    const chosen = localStorage.getItem("pip-studio-dark");
+    if (chosen !== null) document.body.classList.toggle("dark", chosen === "1");
+    document.documentElement.lang ||= "en";
+  },
+};

@@ -1,0 +1,130 @@
+"""Several runs side by side: on one chart, in one table, as CSV; and how their recipes differ."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import plotly.graph_objects as go
+
+from ..narrate import clock, removed_words
+from ..recipe import Recipe
+from ..story import Story
+from .curves import add_run, finish, frame
+from .html import empty, millions, table
+from .ink import LINES, say
+from .verdicts import kept_share
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run that is compared: what it is called, how it was made, what it came to."""
+
+    name: str
+    recipe: Recipe
+    story: Story
+
+
+def chart(found: Sequence[Compared]) -> go.Figure:
+    """Accuracy and perplexity of every run against parameters kept, as lines with error bars."""
+    shown = [c for c in found if c.story.dense is not None]
+    figure = frame(max((c.story.started.planned_share for c in shown), default=0.2))
+    if not shown:
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
+        say(figure, "Choose runs below: each becomes a line here.")
+        return figure
+    points, error = [], []
+    for number, run in enumerate(shown):
+        add_run(figure, run.story.dense, run.story.measured, run.name, LINES[number % len(LINES)], None)
+        points += run.story.measured
+        error += [100 * p.accuracy_se for p in run.story.measured]
+    finish(figure, [c.story.dense for c in shown], points, error)
+    return figure
+
+
+def summary(found: Sequence[Compared]) -> str:
+    """One row per run, in the colours of the chart."""
+    if not found:
+        return empty("Finished runs of this browser are compared here: choose two or more.")
+    rows = []
+    for number, run in enumerate(c for c in found if c.story.dense is not None):
+        dense, now = run.story.dense, run.story.latest
+        rows.append(
+            [
+                f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>{escape(run.name)}",
+                escape(run.recipe.method),
+                escape(", ".join(run.recipe.units)),
+                f"{1 - now.parameters / dense.parameters:.1%}",
+                millions(now.parameters),
+                f"{now.accuracy:.1%} ± {now.accuracy_se:.1%}",
+                f"{kept_share(dense, now):.0%}",
+                f"{now.perplexity:.1f} ± {now.perplexity_se:.1f}",
+                clock(run.story.worked),
+            ]
+        )
+    head = ["run", "method", "removes", "smaller", "parameters", "accuracy", "kept", "perplexity", "time"]
+    return table(head, rows, "The runs chosen, as they stand") + differences(found)
+
+
+def differences(found: Sequence[Compared]) -> str:
+    """The settings in which the recipes differ."""
+    rows = [
+        [escape(f.name), *(escape(_shown(getattr(c.recipe, f.name))) for c in found)]
+        for f in dataclasses.fields(Recipe)
+        if len({str(getattr(c.recipe, f.name)) for c in found}) > 1
+    ]
+    if len(found) < 2:
+        return ""
+    if not rows:
+        return "<p class='line'>Their recipes are the same.</p>"
+    return table(["setting", *(c.name for c in found)], rows, "Where the recipes differ")
+
+
+def as_csv(found: Sequence[Compared]) -> str:
+    """Every measurement of every run, a line each."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        "run method units target iteration removed parameters parameters_kept accuracy accuracy_se "
+        "perplexity perplexity_se seconds".split()
+    )
+    for run in found:
+        went = {r.iteration: removed_words(r) for r in run.story.removals}
+        for p in run.story.measured:
+            writer.writerow(
+                [
+                    run.name,
+                    run.recipe.method,
+                    " ".join(run.recipe.units),
+                    run.recipe.target,
+                    p.iteration,
+                    went.get(p.iteration, ""),
+                    p.parameters,
+                    round(p.parameters / run.story.dense.parameters, 6),
+                    round(p.accuracy, 6),
+                    round(p.accuracy_se, 6),
+                    round(p.perplexity, 6),
+                    round(p.perplexity_se, 6),
+                    round(p.seconds, 3),
+                ]
+            )
+    return out.getvalue()
+
+
+def scores_csv(story: Story) -> str:
+    """Every score of a run, a line each."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["iteration", "kind", "block", "score"])
+    for (iteration, kind), scored in sorted(story.scored.items()):
+        writer.writerows([iteration, kind, b, s] for b, s in enumerate(scored.scores) if s is not None)
+    return out.getvalue()
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,440 @@
+"""What the page does when something is pressed: plain values in, plain changes out. No gradio.
+
+A change is a component's name to the properties it gets, such as `{"stop": {"visible": True}}`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .. import runs
+from ..engine import check
+from ..errors import UserError
+from ..plan import anatomy_for, make_plan
+from ..recipe import GLOBAL, Recipe
+from ..story import Story
+from ..studio import Studio
+from ..texts import MIXED, PASTED
+from ..units import ATTENTION, MLP, WIDTH
+from . import comparison, curves, download, form, heatmap, inspection, live
+from .html import problem
+from .ink import sendable
+
+Changes = dict[str, dict]
+
+FIELDS = (
+    *("model", "calibration", "pasted", "method", "units", "target", "keep", "drop", "kinds", "rate"),
+    *("windows", "window_tokens", "items", "seed", "allocation", "step", "dtype"),
+)
+LIVE = ("waiting", "starting", "running", "stopping")
+AGAIN = ("stopped", "paused", "interrupted", "failed")
+UPLOADS = "uploads"
+LONGEST_LABEL = 48
+
+
+def from_form(*values) -> Recipe:
+    """The recipe that the form says.
+
+    Raises:
+        UserError: a value is missing or out of range.
+    """
+    given = dict(zip(FIELDS, values, strict=True))
+    given["model"] = (given["model"] or "").strip()
+    pasted = (given.pop("pasted") or "").strip()
+    given["calibration"] = PASTED + pasted if pasted else given["calibration"]
+    given["target"], given["rate"] = given["target"] / 100, given["rate"] / 100
+    given["units"] = tuple((given["units"] or "").split(","))
+    for name in ("keep", "drop"):
+        given[name] = tuple(int(block) for block in given[name] or ())
+    for name in ("windows", "window_tokens", "items", "seed"):
+        number = given[name]
+        given[name] = int(number) if number is not None and number == int(number) else number
+    # What cannot be an ordinary checkpoint is said beside the choice, and again in the plan.
+    uneven = {ATTENTION, MLP} & set(given["units"])
+    uneven |= set(WIDTH) & set(given["units"]) if given["allocation"] == GLOBAL else set()
+    return Recipe(**given, plain=not uneven)
+
+
+def to_form(recipe: Recipe) -> Changes:
+    """The form that says a recipe."""
+    values = {**recipe.to_dict(), "target": recipe.target * 100, "rate": recipe.rate * 100, "pasted": ""}
+    values["kinds"], values["units"] = list(recipe.kinds), ",".join(recipe.units)
+    values["keep"], values["drop"] = map(str, recipe.keep), map(str, recipe.drop)
+    if recipe.calibration.startswith(PASTED):
+        values["pasted"], values["calibration"] = recipe.calibration.removeprefix(PASTED), MIXED
+    return {
+        name: {"value": list(values[name]) if isinstance(values[name], map) else values[name]}
+        for name in FIELDS
+    }
+
+
+def as_file(text: str, name: str) -> str:
+    """The path of a file called `name` that holds `text`; the same text is the same file."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+    path = Path(tempfile.gettempdir()) / "pip-studio-tables" / digest / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def told(handler: Callable[..., Changes]) -> Callable[..., Changes]:
+    """A handler whose refusals are put where the user looks."""
+
+    @functools.wraps(handler)
+    def safe(*arguments, **named) -> Changes:
+        try:
+            return handler(*arguments, **named)
+        except UserError as error:
+            return {"notice": {"value": problem(str(error))}}
+
+    return safe
+
+
+class Desk:
+    """The page's mind: it reads and steers the runs of a studio."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    # The form
+
+    def meaning(self, *values) -> Changes:
+        """What the form says, in words and pictures."""
+        changes: Changes = {"notice": {"value": ""}}
+        try:
+            recipe = from_form(*values)
+        except UserError as error:
+            return {"plan": {"value": problem(str(error))}}
+        changes["method_note"] = {"value": form.method_note(recipe.method)}
+        shown = form.checked(form.two_views, recipe)
+        changes["views"] = changes["views_small"] = {"value": shown}
+        try:
+            changes["model_line"] = {"value": form.model_line(recipe)}
+            changes["map"] = {"value": form.model_card_part(recipe)}
+            changes["units"] = {"choices": form.unit_choices(recipe)}
+            blocks = [str(n) for n in range(len(anatomy_for(recipe.model).blocks))]
+            changes["keep"] = changes["drop"] = {"choices": blocks}
+        except UserError as error:
+            changes["model_line"] = {"value": problem(str(error))}
+            changes["plan"] = {"value": ""}
+            return changes
+        try:
+            changes["plan"] = {"value": form.plan_line(make_plan(recipe), recipe)}
+        except UserError as error:
+            changes["plan"] = {"value": problem(str(error))}
+        return changes
+
+    def upload(self, path: str) -> Changes:
+        """Keep an uploaded text where a run can read it again later."""
+        folder = self.studio.root / UPLOADS / secrets.token_hex(8)
+        folder.mkdir(parents=True)
+        kept = shutil.copy(path, folder / Path(path).name)
+        return {"calibration": {"value": str(kept)}, "pasted": {"value": ""}}
+
+    # Runs
+
+    def opened(self, memory: dict, asked: str | None) -> Changes:
+        """On opening the page: the run in the address, else the browser's last one, with its settings."""
+        memory = dict(memory or {})
+        memory.setdefault("owner", secrets.token_hex(16))
+        for run_id in (asked, memory.get("run")):
+            if self.studio.folder(run_id or ""):
+                return {"memory": {"value": {**memory, "run": run_id}}, **self._shown(run_id)}
+        return {"memory": {"value": {**memory, "run": ""}}, **to_form(Recipe()), "run": {"value": ""}}
+
+    def choose(self, memory: dict, run_id: str) -> Changes:
+        """Look at a run; an empty id is a new one."""
+        found = self._shown(run_id) if self.studio.folder(run_id or "") else {"run": {"value": ""}}
+        return {
+            "memory": {"value": {**memory, "run": found["run"]["value"]}},
+            "notice": {"value": ""},
+            **found,
+        }
+
+    def _shown(self, run_id: str) -> Changes:
+        try:
+            fields = to_form(runs.recipe_of(self.studio.folder(run_id)))
+        except UserError:  # of another version; `look` says so
+            fields = {}
+        return {"run": {"value": run_id}, "timer": {"active": True}, **fields}
+
+    @told
+    def start(self, memory: dict, *values) -> Changes:
+        """Prune: make a run, and look at it."""
+        recipe = from_form(*values)
+        check(recipe)
+        run_id = self.studio.start(recipe, memory["owner"])
+        return self._going(memory, run_id)
+
+    def _going(self, memory: dict, run_id: str) -> Changes:
+        return {
+            "run": {"value": run_id},
+            "memory": {"value": {**memory, "run": run_id}},
+            "notice": {"value": ""},
+            "timer": {"active": True},
+            "tabs": {"selected": "live"},
+        }
+
+    @told
+    def act(self, action: str, run_id: str) -> Changes:
+        """Stop, pause, resume, undo, export_now. A run that goes on is paused before it is exported."""
+        if self.studio.folder(run_id) is None:
+            return {}
+        if action == "undo":
+            going = self.studio.story(run_id)[1] in LIVE
+            self.studio.undo(run_id)
+            if going:
+                self.studio.resume(run_id)
+        elif action == "export_now" and self.studio.story(run_id)[1] in LIVE:
+            self.studio.pause(run_id)
+            self.studio.export_now(run_id)
+        else:
+            getattr(self.studio, action)(run_id)
+        return {"timer": {"active": True}, "notice": {"value": ""}}
+
+    @told
+    def extend(self, run_id: str, target: float) -> Changes:
+        """Go on with the run to the form's target."""
+        self.studio.extend(run_id, target / 100)
+        return {"timer": {"active": True}, "notice": {"value": ""}}
+
+    @told
+    def fork(self, memory: dict, run_id: str, upto: float | None, *values) -> Changes:
+        """A new run from this one's first removals, with the form's settings."""
+        if self.studio.folder(run_id) is None:
+            raise UserError("There is no run to go on from.")
+        recipe = from_form(*values).to_dict()
+        made = self.studio.fork(run_id, recipe, None if upto is None else int(upto), memory["owner"])
+        return self._going(memory, made)
+
+    @told
+    def sweep(self, memory: dict, methods: list[str], *values) -> Changes:
+        """A run for every method, all else as the form says; they wait in line, and are compared."""
+        if not methods:
+            raise UserError("Choose the methods to compare first.")
+        recipe = from_form(*values).to_dict()
+        recipes = [Recipe(**{**recipe, "method": name}) for name in methods]
+        for made in recipes:
+            check(made)
+        ids = [self.studio.start(made, memory["owner"]) for made in recipes]
+        return {**self._going(memory, ids[0]), "chosen": {"value": ids}, "tabs": {"selected": "compare"}}
+
+    @told
+    def rename(self, run_id: str, name: str) -> Changes:
+        """Call the run something else."""
+        self.studio.rename(run_id, name)
+        return {"seen": {"value": ()}, "notice": {"value": ""}, "timer": {"active": True}}
+
+    @told
+    def delete(self, memory: dict, run_id: str) -> Changes:
+        """Throw the run away."""
+        if not self.studio.owns(run_id, memory.get("owner", "")):
+            raise UserError("Only the browser that started a run can delete it.")
+        self.studio.delete(run_id)
+        return {**self.choose(memory, ""), "seen": {"value": ()}, "timer": {"active": True}}
+
+    # Looking
+
+    def look(self, memory: dict, run_id: str, seen: tuple, chosen: list[str]) -> Changes:
+        """One glance: what changed since the last is sent, the rest is left alone."""
+        listed = self.studio.listed((memory or {}).get("owner", ""))
+        known = {info.id for info in listed}
+        changes: Changes = {}
+        try:
+            story, state = self.studio.story(run_id)
+        except UserError as error:  # a run of another version
+            return {"notice": {"value": problem(str(error))}, "timer": {"active": False}}
+        folder = self.studio.folder(run_id)
+        reason = runs.why_interrupted(folder) if state == "interrupted" else None
+        line = live.status(story, state, reason, self.studio.place(run_id) if state == "waiting" else None)
+        menu = [(_label(i.name, i.state, i.iterations, i.planned), i.id) for i in listed]
+        if run_id and run_id not in known and folder is not None:
+            menu.insert(0, ("a run that was shared with you", run_id))
+        compared = self._versions([i for i in chosen or [] if self.studio.folder(i)])
+        now = (run_id, story.steps, state, tuple(menu), compared)
+        before = tuple(seen) if len(seen or ()) == len(now) else ("", -1, "", (), ())
+        changes["status"] = {"value": line}
+        busy = state in LIVE or any(i.state in LIVE for i in listed)
+        changes["timer"] = {"active": busy}
+        if now == before:
+            return changes
+        changes["seen"] = {"value": now}
+        if now[3] != before[3] or now[0] != before[0]:
+            finished = [(label, i) for label, i in menu]
+            changes["runs"] = {"choices": [("new run", ""), *menu], "value": run_id}
+            changes["chosen"] = {"choices": finished}
+        if now[:3] != before[:3]:
+            changes |= self._controls(story, state)
+        if now[:2] != before[:2]:
+            changes |= self._charts(run_id, story)
+        if now[:3] != before[:3]:
+            changes |= self._downloads(run_id, story, state)
+        if compared != before[4]:
+            changes |= self.compare(chosen)
+        return changes
+
+    def _versions(self, ids: list[str]) -> tuple:
+        found = []
+        for run_id in ids:
+            try:
+                found.append((run_id, self.studio.story(run_id)[0].steps))
+            except UserError:
+                continue
+        return tuple(found)
+
+    def _controls(self, story: Story, state: str) -> Changes:
+        live_now, again, some = state in LIVE, state in AGAIN, bool(story.removals)
+        done = story.exported is not None and story.exported.iterations == len(story.removals)
+        return {
+            "stop": {"visible": live_now, "interactive": state != "stopping"},
+            "pause": {"visible": live_now, "interactive": state != "stopping"},
+            "resume": {"visible": again},
+            "undo": {"visible": some and state != "stopping"},
+            "export_now": {"visible": some and not done and state != "stopping"},
+            "onward": {"visible": state in ("finished", *AGAIN)},
+            "upto": {"value": len(story.removals)},
+        }
+
+    def _charts(self, run_id: str, story: Story) -> Changes:
+        changes = {
+            "heatmap": {"value": sendable(heatmap.importance_heatmap(story))},
+            "curves": {"value": sendable(curves.cost_curves(story))},
+            "tiles": {"value": live.tiles(story)},
+            "log": {"value": live.log(story)},
+            "measurements": {"value": curves.measurement_table(story)},
+            "scores": {"value": heatmap.score_table(story)},
+            "tasks": {"value": inspection.tasks(story)},
+        }
+        if story.started is not None:
+            recipe = runs.recipe_of(self.studio.folder(run_id))
+            drawn = form.checked(lambda: inspection.maps(story, anatomy_for(recipe.model)))
+            changes["maps"] = {"value": drawn}
+        return changes
+
+    def _downloads(self, run_id: str, story: Story, state: str) -> Changes:
+        folder = self.studio.folder(run_id)
+        if folder is None:
+            hidden = {
+                name: {"visible": False} for name in ("zip", "recipe", "events", "csv", "scores_csv", "card")
+            }
+            return {"verdict": {"value": download.verdict(Story())}, "command": {"value": ""}, **hidden}
+        changes: Changes = {"verdict": {"value": download.verdict(story)}}
+        recipe = runs.recipe_of(folder)
+        changes["command"] = {
+            "value": download.code("The same run on the command line", download.command_line(recipe))
+        }
+        changes["recipe"] = {"value": str(folder / runs.RECIPE), "visible": True}
+        changes["events"] = {"value": str(folder / runs.EVENTS), "visible": True}
+        done = state == "finished" and story.exported is not None
+        changes["zip"] = {"visible": done}
+        changes["card"] = {"visible": done}
+        changes["csv"] = {"visible": story.dense is not None}
+        if done:
+            size = f"Download the pruned model ({story.exported.bytes / 1e6:.0f} MB, zip)"
+            try:
+                changes["zip"] |= {"label": size, "value": str(self.studio.zipped(run_id))}
+                changes["card"] |= {"value": str(folder / runs.MODEL / "README.md")}
+            except UserError as error:
+                changes["zip"] = {"visible": False}
+                changes["notice"] = {"value": problem(str(error))}
+        if story.dense is not None:
+            measured = comparison.as_csv([comparison.Compared(run_id, recipe, story)])
+            changes["csv"]["value"] = as_file(measured, "measurements.csv")
+            changes["scores_csv"] = {
+                "value": as_file(comparison.scores_csv(story), "scores.csv"),
+                "visible": bool(story.scored),
+            }
+        return changes
+
+    # Comparing
+
+    def compared(self, ids: list[str]) -> list[comparison.Compared]:
+        """The chosen runs, as they stand."""
+        names = {i.id: i.name for i in self.studio.listed(None) if i.id in (ids or ())}
+        found, used = [], {}
+        for run_id in ids or []:
+            if run_id not in names:
+                continue
+            name = names[run_id]
+            used[name] = used.get(name, 0) + 1
+            # Two runs of one name are told apart.
+            called = name if used[name] == 1 else f"{name} ({used[name]})"
+            recipe = runs.recipe_of(self.studio.folder(run_id))
+            found.append(comparison.Compared(called, recipe, self.studio.story(run_id)[0]))
+        return found
+
+    @told
+    def compare(self, ids: list[str]) -> Changes:
+        """The chosen runs on one chart and in one table."""
+        found = self.compared(ids)
+        measured = [c for c in found if c.story.dense is not None]
+        changes: Changes = {
+            "comparison": {"value": sendable(comparison.chart(found))},
+            "summary": {"value": comparison.summary(found)},
+            "compare_csv": {"visible": bool(measured)},
+        }
+        if measured:
+            changes["compare_csv"]["value"] = as_file(comparison.as_csv(measured), "compared.csv")
+        return changes
+
+    # For programs
+
+    def launch(self, settings: dict, name: str = "") -> str:
+        """Make a run from the settings of a recipe; returns its id.
+
+        Raises:
+            UserError: see `Recipe` and `engine.check`.
+        """
+        recipe = Recipe.from_json(json.dumps(settings))
+        check(recipe)
+        return self.studio.start(recipe, name=name)
+
+    def follow(self, run_id: str) -> Iterator[dict]:
+        """A run's state once a second, and whenever it changes, until it ends."""
+        if self.studio.folder(run_id) is None:
+            raise UserError("There is no such run. It may have been deleted.")
+        last = None
+        while True:
+            story, state = self.studio.story(run_id)
+            now = _facts(run_id, story, state)
+            if now != last:
+                yield now
+                last = now
+            if state not in LIVE:
+                return
+            time.sleep(0.5)
+
+
+def _facts(run_id: str, story: Story, state: str) -> dict:
+    """A run for a program: plain JSON values."""
+    latest, progress = story.latest, story.progress
+    return {
+        "run": run_id,
+        "state": state,
+        "iterations": len(story.removals),
+        "planned": story.planned,
+        "stage": getattr(progress, "stage", "loading") if progress else "",
+        "parameters": story.removals[-1].parameters
+        if story.removals
+        else getattr(story.started, "parameters", 0),
+        "accuracy": latest.accuracy if latest else None,
+        "perplexity": latest.perplexity if latest else None,
+        "message": getattr(story.ending, "message", ""),
+        "verified": story.exported is not None,
+    }
+
+
+def _label(name: str, state: str, iterations: int, planned: int) -> str:
+    """A run in the list."""
+    short = name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
+    how = f"{iterations}/{planned}" if state in ("running", "stopping") and planned else state
+    return f"{short} · {how}"

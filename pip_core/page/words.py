@@ -1,0 +1,47 @@
+"""The page's standing words: its head, its help."""
+
+from __future__ import annotations
+
+HEAD = """
+<div id="masthead"><h1>PIP Studio</h1><p>make a language model smaller, and see what it costs</p></div>
+"""
+
+HELP = """
+<button class="ghost" aria-haspopup="dialog" onclick="document.getElementById('help').showModal()"
+ aria-label="Help">?</button>
+<dialog id="help" aria-labelledby="help-title">
+<h2 id="help-title">What happens here</h2>
+<p>A language model is a stack of blocks, and not all of them matter. This page finds the parts that matter
+least, takes them out one after another, and measures after every step what the model can still do.</p>
+<ol>
+<li><b>Two views.</b> The model reads a text as it is, and with letters swapped, replaced or inserted. A part
+whose gradients do not tell the two apart knows nothing of the difference.</li>
+<li><b>One goes.</b> The part with the lowest score is removed; then what is left is scored again.</li>
+<li><b>Measured.</b> Perplexity (how surprised the model is by a text it has not seen; lower is better) and
+accuracy on questions, each with its standard error. <i>Within noise</i> means that chance alone could well
+have made the difference.</li>
+<li><b>Yours.</b> The result is an ordinary checkpoint that transformers loads, reloaded and verified before
+it is offered.</li>
+</ol>
+<p>Runs go on when this page is closed. They belong to this browser; whoever has a run's link can see it.</p>
+<form method="dialog"><button class="ghost">Close</button></form>
+</dialog>
+"""
+DARK = """
+<button class="ghost" onclick="pip.dark(!document.body.classList.contains('dark'))"
+ aria-label="Light or dark">◐</button>
+"""
+STEPS = """
+<ol class="how">
+<li><b>Two views</b> The model reads a text as it is and with letters edited; every part gets a score for how
+much it tells the two apart.</li>
+<li><b>The lowest goes</b> One part is removed, what is left is scored again on views drawn anew, until the
+target is met.</li>
+<li><b>Measured at every step</b> Accuracy with its error and perplexity, against the whole model; at the end a
+checkpoint that loads anywhere.</li>
+</ol>
+"""
+SAMPLE = (
+    "The old lighthouse stood at the end of the road. Every evening the keeper climbed the stairs and lit "
+    "the lamp, so that the ships could find their way home."
+)
