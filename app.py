@@ -4,7 +4,9 @@ starts are worker processes that outlive it. Run it with `python app.py`."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -12,8 +14,8 @@ import plotly
 
 from pip_core.errors import UserError
 from pip_core.files import UPLOADS
-from pip_core.page import comparison, curves, download, form, heatmap, inspection, live, talk, words
-from pip_core.page.desk import FIELDS, Desk, from_form
+from pip_core.page import comparison, curves, download, form, glance, heatmap, inspection, live, talk, words
+from pip_core.page.desk import FIELDS, Desk, to_form
 from pip_core.page.desk import UPLOADS as UPLOADED
 from pip_core.page.ink import sendable
 from pip_core.plan import make_plan
@@ -28,10 +30,16 @@ STUDIO = Studio(ROOT)
 DESK = Desk(STUDIO)
 PLOTLY = Path(plotly.__file__).parent / "package_data"
 DEFAULT, NOTHING = Recipe(), Story()
+DEFAULTS = {name: change["value"] for name, change in to_form(DEFAULT).items()}
 MODELS = ["smollm2-135m"]
 POLL_SECONDS = 1.0
 EDITS = [("swap two letters", "swap"), ("replace a letter", "replace"), ("insert a letter", "insert")]
 SHARING = [("as many from every block", "equal"), ("the least of all", "global")]
+ACTIONS = [("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume", "Resume")]
+ACTIONS += [("export_now", "Export now"), ("get", "Download")]
+FILES = [("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")]
+FILES += [("scores_csv", "Scores, CSV")]
+TEXTS = [".txt", ".md", ".jsonl", ".csv", ".parquet"]
 # Nobody's glance waits for another's, and none of this is for programs (see `for_programs`).
 QUIET = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
@@ -67,7 +75,20 @@ MEANT = [
     "notice",
 ]
 GLANCE = [
-    *("status", "timer", "seen", "runs", "chosen", "stop", "pause", "resume", "undo", "export_now", "onward"),
+    *(
+        "status",
+        "timer",
+        "seen",
+        "runs",
+        "chosen",
+        "stop",
+        "pause",
+        "resume",
+        "undo",
+        "export_now",
+        "get",
+        "onward",
+    ),
     *("upto", "heatmap", "curves", "tiles", "log", "measurements", "scores", "tasks", "maps", "verdict"),
     *("command", "zip", "recipe", "events", "csv", "scores_csv", "card", "comparison", "summary"),
     *("compare_csv", "notice"),
@@ -117,107 +138,61 @@ def masthead() -> None:
         gr.HTML(words.DARK + words.HELP, elem_id="tools")
 
 
+def put(name: str, kind: type, *values, **options) -> None:
+    """A control of the page, with its label, its one short line, and the usual recipe's value."""
+    label, info = words.CONTROLS[name]
+    if name in DEFAULTS:
+        options.setdefault("value", DEFAULTS[name])
+    ui[name] = kind(*values, label=label, info=info, elem_id=name, **options)
+
+
+def press(name: str, label: str, kind: type = gr.Button, **options) -> None:
+    """A small button."""
+    ui[name] = kind(label, size="sm", min_width=80, elem_id=name, **options)
+
+
 def form_part() -> None:
     """What goes in, in four steps."""
     with gr.Accordion("What to prune, and how", elem_id="form"):
         with gr.Column(elem_classes="step"):
-            ui["model"] = gr.Dropdown(
-                MODELS,
-                value=DEFAULT.model,
-                allow_custom_value=True,
-                label="Model",
-                elem_id="model",
-                info="from the list, a Hugging Face id, or a folder",
-            )
+            put("model", gr.Dropdown, MODELS, allow_custom_value=True)
             ui["model_line"] = gr.HTML("<div class='line'>&nbsp;<br>&nbsp;</div>")
         with gr.Column(elem_classes="step"):
-            ui["calibration"] = gr.Dropdown(
-                [MIXED, *DOMAINS, *KNOWN],
-                value=DEFAULT.calibration,
-                allow_custom_value=True,
-                label="Text",
-                elem_id="calibration",
-                info="to read while scoring: a name, a file, hub:OWNER/NAME",
-            )
+            put("calibration", gr.Dropdown, [MIXED, *DOMAINS, *KNOWN], allow_custom_value=True)
             with gr.Accordion("See both views, bring your own text", open=False):
-                ui["kinds"] = gr.CheckboxGroup(
-                    EDITS, value=list(DEFAULT.kinds), label="Edits of the second view"
-                )
-                ui["rate"] = gr.Slider(5, 100, DEFAULT.rate * 100, step=5, label="Words edited, %")
+                put("kinds", gr.CheckboxGroup, EDITS)
+                put("rate", gr.Slider, 5, 100, step=5)
                 ui["views_small"] = gr.HTML()
-                ui["pasted"] = gr.Textbox(label="Your own text", lines=2, max_lines=6, info="is read instead")
-                ui["upload"] = gr.UploadButton(
-                    "Upload a text file", size="sm", file_types=[".txt", ".md", ".jsonl", ".csv", ".parquet"]
-                )
+                put("pasted", gr.Textbox, lines=2, max_lines=6)
+                ui["upload"] = gr.UploadButton("Upload a text file", size="sm", file_types=TEXTS)
         with gr.Column(elem_classes="step"):
             with gr.Row():
-                ui["method"] = gr.Dropdown(
-                    [(m.title, m.name) for m in METHODS],
-                    value=DEFAULT.method,
-                    label="Method",
-                    info="what decides",
-                    min_width=140,
-                    elem_id="method",
-                )
-                ui["units"] = gr.Dropdown(
-                    [(name, ",".join(kinds)) for name, kinds in form.UNIT_SETS],
-                    value=",".join(DEFAULT.units),
-                    label="Removes",
-                    info="what goes",
-                    min_width=140,
-                    elem_id="units",
-                )
+                put("method", gr.Dropdown, [(m.title, m.name) for m in METHODS], min_width=140)
+                units = [(name, ",".join(kinds)) for name, kinds in form.UNIT_SETS]
+                put("units", gr.Dropdown, units, min_width=140)
             ui["method_note"] = gr.HTML(form.method_note(DEFAULT.method))
         with gr.Column(elem_classes="step"):
-            ui["target"] = gr.Slider(
-                2,
-                60,
-                DEFAULT.target * 100,
-                step=1,
-                elem_id="target",
-                label="How much, %",
-                info="of all parameters, to remove",
-            )
+            put("target", gr.Slider, 2, 60, step=1)
             ui["plan"] = gr.HTML("<div class='plan'>&nbsp;</div>", elem_id="plan")
         ui["go"] = gr.Button("Prune", variant="primary", elem_id="go")
         with gr.Accordion("Lock or force blocks", open=False):
-            ui["keep"] = gr.Dropdown([], multiselect=True, label="Keep", info="blocks that lose nothing")
-            ui["drop"] = gr.Dropdown(
-                [], multiselect=True, label="Drop", info="blocks that go first, in order"
-            )
+            put("keep", gr.Dropdown, multiselect=True)
+            put("drop", gr.Dropdown, multiselect=True)
         with gr.Accordion("Advanced", open=False):
-            advanced_part()
-
-
-def advanced_part() -> None:
-    for name, label, info in (
-        ("windows", "Windows", "pairs of views that are read, per iteration"),
-        ("window_tokens", "Window length", "tokens of a clean view"),
-        ("items", "Items per task", "measured after every removal; 0 is all of them"),
-        ("seed", "Seed", "same recipe, same removals, always"),
-    ):
-        ui[name] = gr.Number(getattr(DEFAULT, name), label=label, info=info, precision=0)
-    ui["allocation"] = gr.Radio(
-        SHARING, value=DEFAULT.allocation, label="Heads and channels", info="how many each block gives"
-    )
-    ui["step"] = gr.Number(
-        DEFAULT.step, label="Step", info="units per iteration, or a share below 1; 0 is the usual"
-    )
-    ui["dtype"] = gr.Radio(list(DTYPES), value=DEFAULT.dtype, label="Number format", info="to compute in")
+            for name in ("windows", "window_tokens", "items", "seed"):
+                put(name, gr.Number, precision=0)
+            put("allocation", gr.Radio, SHARING)
+            put("step", gr.Number)
+            put("dtype", gr.Radio, list(DTYPES))
 
 
 def status_part() -> None:
     with gr.Row(elem_id="status-row", equal_height=True):
         ui["status"] = gr.HTML(live.status(NOTHING, "none"), elem_id="status")
         with gr.Row(elem_id="controls"):
-            for name, words_, hint in (
-                ("stop", "Stop", "stop"),
-                ("pause", "Pause", "pause"),
-                ("undo", "Undo last", "primary"),
-                ("resume", "Resume", "resume"),
-                ("export_now", "Export now", "export"),
-            ):
-                ui[name] = gr.Button(words_, size="sm", visible=False, elem_id=hint and name, min_width=60)
+            for name, label in ACTIONS:
+                loud = "primary" if name in ("resume", "get") else "secondary"
+                press(name, label, variant=loud, visible=False)
     ui["notice"] = gr.HTML("", elem_id="notice")
 
 
@@ -245,9 +220,7 @@ def live_part() -> None:
             ui["views"] = gr.HTML(form.checked(form.two_views, DEFAULT), elem_id="views")
     with gr.Row(elem_classes="when-run", equal_height=True):
         with gr.Column(min_width=330, elem_classes="card"):
-            titled(
-                "How much every block matters <small>dark matters least; outlined goes; dotted may be next</small>"
-            )
+            titled("How much every block matters <small>dark: least · outlined: goes · dotted: next?</small>")
             chart("heatmap", sendable(heatmap.importance_heatmap(NOTHING)))
         with gr.Column(min_width=330, elem_classes="card"):
             titled("What it costs <small>band: ± one standard error</small>")
@@ -263,9 +236,9 @@ def live_part() -> None:
     with gr.Accordion("Go on from here", open=False, visible=False, elem_id="onward") as ui["onward"]:
         gr.HTML("<p class='line'>Both use what the form on the left says now.</p>")
         with gr.Row():
-            ui["extend"] = gr.Button("Go on with this run to the form's target", size="sm", elem_id="extend")
-            ui["upto"] = gr.Number(0, label="Removals taken over", precision=0, min_width=120)
-            ui["fork"] = gr.Button("Fork: a new run with the form's settings", size="sm", elem_id="fork")
+            press("extend", "Go on with this run to the form's target")
+            put("upto", gr.Number, value=0, precision=0, min_width=120)
+            press("fork", "Fork: a new run with the form's settings")
 
 
 def inspect_part() -> None:
@@ -278,44 +251,36 @@ def inspect_part() -> None:
     with gr.Column(elem_classes="card"):
         titled("Talk to both")
         with gr.Row(equal_height=True):
-            ui["prompt"] = gr.Textbox("Why is the sky blue?", label="Prompt", scale=6, max_lines=4)
-            ui["ask"] = gr.Button("Ask both", min_width=110, scale=1, elem_id="ask")
+            put("prompt", gr.Textbox, value="Why is the sky blue?", scale=6, max_lines=4)
+            press("ask", "Ask both", scale=1)
         with gr.Row():
             for name, text in zip(("dense_says", "pruned_says"), talk.no_answers(), strict=True):
                 ui[name] = gr.HTML(text, elem_id=name.replace("_", "-"))
     with gr.Column(elem_classes="card"):
         titled("Where they expect different things")
         with gr.Row(equal_height=True):
-            ui["text"] = gr.Textbox(words.SAMPLE, label="A text of yours", scale=6, max_lines=6)
-            ui["differ"] = gr.Button("Compare predictions", min_width=110, scale=1, elem_id="differ")
+            put("text", gr.Textbox, value=words.SAMPLE, scale=6, max_lines=6)
+            press("differ", "Compare predictions", scale=1)
         ui["places"] = gr.HTML(inspection.disagreements([]), elem_id="places")
     with gr.Column(elem_classes="card"):
         titled("Speed and memory")
         ui["speed"] = gr.HTML(inspection.speed(None), elem_id="speed")
-        ui["measure"] = gr.Button("Measure both now", size="sm", elem_id="measure")
+        press("measure", "Measure both now")
 
 
 def compare_part() -> None:
     with gr.Column(elem_classes="card"):
-        ui["chosen"] = gr.CheckboxGroup(
-            [], label="Runs of this browser", info="each becomes a line", elem_id="chosen"
-        )
+        put("chosen", gr.CheckboxGroup, [])
         chart("comparison", sendable(comparison.chart([])))
         ui["summary"] = gr.HTML(comparison.summary([]), elem_id="summary")
-        ui["compare_csv"] = gr.DownloadButton(
-            "Download as CSV", size="sm", visible=False, elem_id="compare-csv"
-        )
+        press("compare_csv", "Download as CSV", gr.DownloadButton, visible=False)
     with gr.Accordion("Try several methods at once", open=False):
-        ui["methods"] = gr.CheckboxGroup(
-            [(m.title, m.name) for m in METHODS],
-            label="Methods",
-            info="a run for each, all else as the form says; they wait in line",
-        )
-        ui["sweep"] = gr.Button("Run them all", size="sm", elem_id="sweep")
+        put("methods", gr.CheckboxGroup, [(m.title, m.name) for m in METHODS])
+        press("sweep", "Run them all")
     with gr.Accordion("Rename or delete the run that is shown", open=False), gr.Row(equal_height=True):
-        ui["name"] = gr.Textbox(label="New name", scale=4)
-        ui["rename"] = gr.Button("Rename", size="sm", min_width=80, elem_id="rename")
-        ui["delete"] = gr.Button("Delete", size="sm", min_width=80, variant="stop", elem_id="delete")
+        put("name", gr.Textbox, scale=4)
+        press("rename", "Rename")
+        press("delete", "Delete", variant="stop")
 
 
 def download_part() -> None:
@@ -323,26 +288,18 @@ def download_part() -> None:
         ui["verdict"] = gr.HTML(download.verdict(NOTHING), elem_id="verdict")
         ui["zip"] = gr.DownloadButton("Download", visible=False, variant="primary", elem_id="download")
         with gr.Row():
-            for name, text in (
-                ("card", "Model card"),
-                ("recipe", "Recipe"),
-                ("events", "Events"),
-                ("csv", "Measurements, CSV"),
-                ("scores_csv", "Scores, CSV"),
-            ):
-                ui[name] = gr.DownloadButton(
-                    text, size="sm", visible=False, min_width=110, elem_id=f"get-{name}"
-                )
+            for name, text in FILES:
+                press(name, text, gr.DownloadButton, visible=False)
         ui["command"] = gr.HTML("", elem_id="command")
 
 
 def wire(page: gr.Blocks) -> None:
     """What happens when."""
     fields = list(FIELDS)
-    glance = (DESK.look, ["memory", "run", "seen", "chosen"], GLANCE)
+    at_a_glance = (partial(glance.look, STUDIO), ["memory", "run", "seen", "chosen"], GLANCE)
 
     def look(after):
-        return on(after.then, *glance).then(None, [ui["run"]], None, js="id => pip.address(id)")
+        return on(after.then, *at_a_glance).then(None, [ui["memory"]], None, js="m => pip.address(m.run)")
 
     def opened(memory: dict, request: gr.Request):
         outputs = ["memory", "run", "timer", *fields]
@@ -350,45 +307,45 @@ def wire(page: gr.Blocks) -> None:
 
     meaning = (DESK.meaning, fields, MEANT)
     outputs = [ui[name] for name in ("memory", "run", "timer", *fields)]
-    look(
-        on(
-            page.load(opened, [ui["memory"]], outputs, js="m => { pip.begin(); return m; }", **QUIET).then,
-            *meaning,
-        )
-    )
+    ready = page.load(opened, [ui["memory"]], outputs, js="m => { pip.begin(); return m; }", **QUIET)
+    look(on(ready.then, *meaning))
     changes = [ui[name].change for name in fields]
     on(lambda *a, **k: gr.on(changes, *a, **k), *meaning, trigger_mode="always_last")
-    on(ui["timer"].tick, *glance)
+    on(ui["timer"].tick, *at_a_glance)
     started = look(on(ui["go"].click, DESK.start, ["memory", *fields], GOING))
     started.then(None, None, None, js="() => pip.fold()")
     look(on(ui["runs"].input, DESK.choose, ["memory", "runs"], ["memory", "run", "timer", "notice", *fields]))
     for action in ("stop", "pause", "resume", "undo", "export_now"):
-        act = (lambda name: lambda run: DESK.act(name, run))(action)
-        look(on(ui[action].click, act, ["run"], ["timer", "notice"]))
+        look(on(ui[action].click, partial(DESK.act, action), ["run"], ["timer", "notice"]))
+    ui["get"].click(lambda: gr.Tabs(selected="download"), None, [ui["tabs"]], **QUIET)
     look(on(ui["extend"].click, DESK.extend, ["run", "target"], ["timer", "notice"]))
     look(on(ui["fork"].click, DESK.fork, ["memory", "run", "upto", *fields], GOING))
     look(on(ui["sweep"].click, DESK.sweep, ["memory", "methods", *fields], [*GOING, "chosen"]))
     look(on(ui["rename"].click, DESK.rename, ["run", "name"], ["seen", "notice", "timer"]))
     look(on(ui["delete"].click, DESK.delete, ["memory", "run"], ["memory", "run", "seen", "notice", "timer"]))
-    look(on(ui["chosen"].input, DESK.compare, ["chosen"], ["comparison", "summary", "compare_csv"]))
+    compare = partial(glance.compare, STUDIO)
+    look(on(ui["chosen"].input, compare, ["chosen"], ["comparison", "summary", "compare_csv"]))
     on(ui["upload"].upload, DESK.upload, ["upload"], ["calibration", "pasted"])
 
     ask = [ui["ask"].click, ui["prompt"].submit]
-    gr.on(ask, answer, [ui["run"], ui["prompt"]], [ui["dense_says"], ui["pruned_says"]], **QUIET)
-    ui["differ"].click(expect, [ui["run"], ui["text"]], [ui["places"]], **QUIET)
-    ui["measure"].click(measure, [ui["run"]], [ui["speed"]], **QUIET)
+    gr.on(
+        ask,
+        partial(talk.answers, STUDIO),
+        [ui["run"], ui["prompt"]],
+        [ui["dense_says"], ui["pruned_says"]],
+        **QUIET,
+    )
+    ui["differ"].click(partial(talk.expectations, STUDIO), [ui["run"], ui["text"]], [ui["places"]], **QUIET)
+    ui["measure"].click(partial(talk.speeds, STUDIO), [ui["run"]], [ui["speed"]], **QUIET)
 
 
-def answer(run: str, prompt: str):
-    yield from talk.answers(STUDIO.folder(run), prompt)
-
-
-def expect(run: str, text: str):
-    yield from talk.expectations(STUDIO.folder(run), text)
-
-
-def measure(run: str):
-    yield from talk.speeds(STUDIO.folder(run))
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What a person is told, a program is told as an error."""
+    try:
+        yield
+    except UserError as error:
+        raise gr.Error(str(error)) from None
 
 
 def for_programs() -> None:
@@ -397,24 +354,18 @@ def for_programs() -> None:
     def start(recipe: dict, name: str = "") -> str:
         """Start a run. `recipe` holds the settings that are not the usual ones, see `python -m pip_core
         prune --help`. Returns the run's id."""
-        try:
+        with refusals():
             return DESK.launch(recipe, name)
-        except UserError as error:
-            raise gr.Error(str(error)) from None
 
     def follow(run: str):
         """A run's state (a JSON object) whenever it changes, until it ends."""
-        try:
+        with refusals():
             yield from DESK.follow(run)
-        except UserError as error:
-            raise gr.Error(str(error)) from None
 
     def result(run: str) -> str:
         """The exported model of a finished run, as the path of a zip file."""
-        try:
+        with refusals():
             return str(STUDIO.zipped(run))
-        except UserError as error:
-            raise gr.Error(str(error)) from None
 
     for job in (start, follow):
         gr.api(job, api_name=job.__name__, concurrency_limit=None)

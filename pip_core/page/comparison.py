@@ -19,6 +19,11 @@ from .html import empty, millions, table
 from .ink import LINES, say
 from .verdicts import kept_share
 
+COLUMNS = (
+    *("run", "method", "units", "target", "iteration", "removed", "parameters", "parameters_kept"),
+    *("accuracy", "accuracy_se", "perplexity", "perplexity_se", "seconds"),
+)
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -89,10 +94,7 @@ def as_csv(found: Sequence[Compared]) -> str:
     """Every measurement of every run, a line each."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        "run method units target iteration removed parameters parameters_kept accuracy accuracy_se "
-        "perplexity perplexity_se seconds".split()
-    )
+    writer.writerow(COLUMNS)
     for run in found:
         went = {r.iteration: removed_words(r) for r in run.story.removals}
         for p in run.story.measured:

@@ -109,12 +109,14 @@ def finish(
     high = max(100 * p.accuracy + e for p, e in zip(points, error, strict=True))
     if low < chance + 15:
         chart.add_hline(y=chance, line={"color": GREY, "dash": "dot", "width": 1}, row=1, col=1)
-        name_line(chart, chance, "guessing")
+        name_line(chart, chance, "guessing", "top")
         low = min(low, chance)
     chart.update_yaxes(range=[max(0, low - 4), min(102, high + 4)], row=1, col=1)
     perplexities = [p.perplexity for p in points]
     if max(perplexities) > 4 * min(perplexities):
-        chart.update_yaxes(type="log", title="perplexity (log)", dtick="D2", row=2, col=1)
+        chart.update_yaxes(
+            type="log", title={"text": "perplexity (log)", "standoff": 8}, dtick="D2", row=2, col=1
+        )
     else:
         chart.update_yaxes(range=[0, 1.15 * max(perplexities)], row=2, col=1)
 
@@ -134,8 +136,8 @@ def frame(share: float) -> go.Figure:
     chart.update_xaxes(range=[least - 1.5, 101], gridcolor=FAINT, zeroline=False)
     chart.update_xaxes(title={"text": "parameters kept, %", "standoff": 6}, row=2, col=1)
     chart.update_yaxes(gridcolor=FAINT, zeroline=False, nticks=5)
-    chart.update_yaxes(title="accuracy, %", row=1, col=1)
-    chart.update_yaxes(title="perplexity", row=2, col=1)
+    chart.update_yaxes(title={"text": "accuracy, %", "standoff": 8}, row=1, col=1)
+    chart.update_yaxes(title={"text": "perplexity", "standoff": 8}, row=2, col=1)
     return chart
 
 

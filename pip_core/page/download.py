@@ -33,9 +33,9 @@ def verdict(story: Story) -> str:
             'tokenizer = AutoTokenizer.from_pretrained("path/to/model")'
         )
     return (
-        f"<div class='verified'><b>✓ Reloaded and verified.</b> A fresh process loaded the export with {how}; "
-        f"{agreement(done.largest_difference)}, and it wrote {done.tokens} tokens with and without the "
-        f"key-value cache.{says}</div>{code('Load it', snippet)}"
+        f"<div class='verified'><b>✓ Reloaded and verified.</b> A fresh process loaded the export with "
+        f"{how}; {agreement(done.largest_difference)}, and it wrote {done.tokens} tokens with and "
+        f"without the key-value cache.{says}</div>{code('Load it', snippet)}"
     )
 
 

@@ -11,8 +11,8 @@ from ..plan import Plan, anatomy_for
 from ..preflight import Inspection, inspect
 from ..recipe import Recipe
 from ..scorers import method
-from ..views import preview
 from ..units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
+from ..views import preview
 from .html import duration, millions
 from .network import legend, network_map
 

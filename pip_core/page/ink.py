@@ -31,7 +31,7 @@ def figure(height: int = HEIGHT) -> go.Figure:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": _FONT, "size": 12, "color": GREY},
-            "margin": {"l": 50, "r": 12, "t": 10, "b": 42},
+            "margin": {"l": 62, "r": 12, "t": 10, "b": 42},
             "showlegend": False,
             "height": height,
             "hoverlabel": {
@@ -51,16 +51,17 @@ def sendable(chart: go.Figure) -> dict:
     return json.loads(chart.to_json())
 
 
-def name_line(chart: go.Figure, y: float, text: str, axis: str = "y") -> None:
-    """Write `text` on a horizontal line, at its left end."""
+def name_line(chart: go.Figure, y: float, text: str, anchor: str = "bottom") -> None:
+    """Write `text` on a horizontal line of the first row, at its left end; `anchor` is the edge of the
+    text that lies on it."""
     chart.add_annotation(
         x=0,
         xref="x domain",
         y=y,
-        yref=axis,
+        yref="y",
         text=text,
         showarrow=False,
-        yanchor="bottom",
+        yanchor=anchor,
         xanchor="left",
         font={"size": 11},
     )

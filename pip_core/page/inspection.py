@@ -22,8 +22,8 @@ def maps(story: Story, anatomy: Anatomy) -> str:
         "<div class='pair'>"
         + network_map(anatomy, title="the dense model")
         + network_map(anatomy, shape, title=f"now: {shape.lost(anatomy)} removed")
-        + "</div><p class='line'>A column is a block: its attention above its MLP, as high as they are large. "
-        "Hollow is gone, half filled is narrowed.</p>"
+        + "</div><p class='line'>A column is a block: its attention above its MLP, as high as they are "
+        "large. Hollow is gone, half filled is narrowed.</p>"
     )
 
 
@@ -74,8 +74,8 @@ def disagreements(places: Sequence[Place]) -> str:
     mean = sum(p.divergence for p in places) / len(places)
     head = ["what comes next", "divergence, nats", "dense model expects", "pruned model expects"]
     return (
-        f"<p class='heated'>{words}</p><p class='line'>The darker a word, the more the two models differ in what "
-        f"they expect there: {mean:.2f} nats on average (Kullback-Leibler divergence, pruned from dense).</p>"
+        f"<p class='heated'>{words}</p><p class='line'>The darker a word, the more the two models differ in "
+        f"what they expect there: {mean:.2f} nats on average (Kullback-Leibler divergence).</p>"
         + table(head, rows, "Where the predictions differ most", "places")
     )
 

@@ -39,8 +39,9 @@ def network_map(
             )
         )
         mark = "keep" if number in keep else "drop" if number in drop else "gone" if layer is None else ""
+        said = escape(_say(number, block.parameters, layer, anatomy, mark))
         columns.append(
-            f"<i class='block-bar {mark}' title='{escape(_say(number, block.parameters, layer, anatomy, mark))}'>"
+            f"<i class='block-bar {mark}' title='{said}'>"
             f"{parts}<b>{number if _labelled(number, len(anatomy.blocks)) else ''}</b></i>"
         )
     return (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 
 from .. import chat, latency, runs
 from ..disagree import disagreement
 from ..engine import user_message
 from ..errors import UserError
+from ..studio import Studio
 from .html import problem
 from .inspection import disagreements, speed
 
@@ -17,8 +17,9 @@ ROUNDS = 5
 READ, WRITE = 128, 32
 
 
-def _models(folder: Path | None) -> tuple[str, str, float]:
+def _models(studio: Studio, run_id: str) -> tuple[str, str, float]:
     """The references of a run's two models, and when the pruned one was written."""
+    folder = studio.folder(run_id)
     if folder is None or not (folder / runs.MODEL).is_dir():
         raise UserError("There is no pruned model yet: finish a run, or export it as it is.")
     pruned = folder / runs.MODEL
@@ -32,10 +33,10 @@ def _said(error: Exception) -> str:
     return message
 
 
-def answers(folder: Path | None, prompt: str) -> Iterator[tuple[str, str]]:
+def answers(studio: Studio, run_id: str, prompt: str) -> Iterator[tuple[str, str]]:
     """HTML of both answers as they grow: (dense, pruned)."""
     try:
-        found = _models(folder)
+        found = _models(studio, run_id)
         yield _answer("dense model", "", "reading both models …"), _answer("pruned model", "", "")
         for dense, pruned in chat.answers(*found, prompt):
             yield (
@@ -50,10 +51,10 @@ def no_answers() -> tuple[str, str]:
     return _answer("dense model", "", ""), _answer("pruned model", "", "")
 
 
-def expectations(folder: Path | None, text: str) -> Iterator[str]:
+def expectations(studio: Studio, run_id: str, text: str) -> Iterator[str]:
     """HTML of where the two models expect different things of a text."""
     try:
-        found = _models(folder)
+        found = _models(studio, run_id)
         yield "<p class='line'>Reading both models …</p>"
         dense, pruned = chat.both(*found)
         yield disagreements(disagreement(dense.model, pruned.model, dense.tokenizer, text))
@@ -61,10 +62,10 @@ def expectations(folder: Path | None, text: str) -> Iterator[str]:
         yield problem(_said(error))
 
 
-def speeds(folder: Path | None) -> Iterator[str]:
+def speeds(studio: Studio, run_id: str) -> Iterator[str]:
     """HTML of what both models take, measured now."""
     try:
-        dense, pruned = chat.both(*_models(folder))
+        dense, pruned = chat.both(*_models(studio, run_id))
         work = latency.compare(dense, pruned, READ, WRITE, ROUNDS)
         while True:
             try:

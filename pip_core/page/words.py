@@ -37,10 +37,36 @@ STEPS = """
 much it tells the two apart.</li>
 <li><b>The lowest goes</b> One part is removed, what is left is scored again on views drawn anew, until the
 target is met.</li>
-<li><b>Measured at every step</b> Accuracy with its error and perplexity, against the whole model; at the end a
-checkpoint that loads anywhere.</li>
+<li><b>Measured at every step</b> Accuracy with its error and perplexity, against the whole model; at the end
+a checkpoint that loads anywhere.</li>
 </ol>
 """
+# Every control: its label, and what it does in one short line.
+CONTROLS = {
+    "model": ("Model", "from the list, a Hugging Face id, or a folder"),
+    "calibration": ("Text", "to read while scoring: a name, a file, hub:OWNER/NAME"),
+    "kinds": ("Edits of the second view", "what is done to a word, preferring real words"),
+    "rate": ("Words edited, %", "how much the second view differs"),
+    "pasted": ("Your own text", "is read instead"),
+    "method": ("Method", "what decides"),
+    "units": ("Removes", "what goes"),
+    "target": ("How much, %", "of all parameters, to remove"),
+    "keep": ("Keep", "blocks that lose nothing"),
+    "drop": ("Drop", "blocks that go first, in this order"),
+    "windows": ("Windows", "pairs of views that are read, per iteration"),
+    "window_tokens": ("Window length", "tokens of a clean view"),
+    "items": ("Items per task", "measured after every removal; 0 is all of them"),
+    "seed": ("Seed", "same recipe, same removals, always"),
+    "allocation": ("Heads and channels", "how many each block gives"),
+    "step": ("Step", "units per iteration, or a share below 1; 0 is the usual"),
+    "dtype": ("Number format", "to compute in"),
+    "upto": ("Removals taken over", "of this run, by a fork"),
+    "prompt": ("Prompt", "both models answer it"),
+    "text": ("A text of yours", "both models read it, and say what they expect next"),
+    "chosen": ("Runs of this browser", "each becomes a line"),
+    "methods": ("Methods", "a run for each, all else as the form says; they wait in line"),
+    "name": ("New name", "of the run that is shown"),
+}
 SAMPLE = (
     "The old lighthouse stood at the end of the road. Every evening the keeper climbed the stairs and lit "
     "the lamp, so that the ships could find their way home."
