@@ -118,6 +118,11 @@ def build() -> gr.Blocks:
                         compare_part()
                     with gr.Tab("Download", id="download"):
                         download_part()
+        # What the usual recipe means stands there from the start; nothing that is slow can come later
+        # and say it over what has been typed meanwhile.
+        for name, change in DESK.meaning(*(DEFAULTS[field] for field in FIELDS)).items():
+            for attribute, value in change.items():
+                setattr(ui[name], attribute, value)
         wire(page)
         for_programs()
     return page
@@ -220,7 +225,7 @@ def live_part() -> None:
             ui["views"] = gr.HTML(form.checked(form.two_views, DEFAULT), elem_id="views")
     with gr.Row(elem_classes="when-run", equal_height=True):
         with gr.Column(min_width=330, elem_classes="card"):
-            titled("How much every block matters <small>dark: least · outlined: goes · dotted: next?</small>")
+            titled("Importance <small>dark matters least · outlined goes</small>")
             chart("heatmap", sendable(heatmap.importance_heatmap(NOTHING)))
         with gr.Column(min_width=330, elem_classes="card"):
             titled("What it costs <small>band: ± one standard error</small>")
@@ -308,7 +313,7 @@ def wire(page: gr.Blocks) -> None:
     meaning = (DESK.meaning, fields, MEANT)
     outputs = [ui[name] for name in ("memory", "run", "timer", *fields)]
     ready = page.load(opened, [ui["memory"]], outputs, js="m => { pip.begin(); return m; }", **QUIET)
-    look(on(ready.then, *meaning))
+    look(ready).then(None, [ui["memory"]], None, js="m => { if (m.run) pip.fold(); }")
     changes = [ui[name].change for name in fields]
     on(lambda *a, **k: gr.on(changes, *a, **k), *meaning, trigger_mode="always_last")
     on(ui["timer"].tick, *at_a_glance)
@@ -357,7 +362,7 @@ def for_programs() -> None:
         with refusals():
             return DESK.launch(recipe, name)
 
-    def follow(run: str):
+    def follow(run: str) -> dict:  # of every yield: that is how gradio counts what a program gets
         """A run's state (a JSON object) whenever it changes, until it ends."""
         with refusals():
             yield from DESK.follow(run)

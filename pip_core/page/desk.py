@@ -90,7 +90,7 @@ class Desk:
             changes["model_line"] = {"value": form.model_line(recipe)}
             changes["map"] = {"value": form.model_card_part(recipe)}
             changes["units"] = {"choices": form.unit_choices(recipe)}
-            blocks = [str(n) for n in range(len(anatomy_for(recipe.model).blocks))]
+            blocks = [(str(n), str(n)) for n in range(len(anatomy_for(recipe.model).blocks))]
             changes["keep"] = changes["drop"] = {"choices": blocks}
         except UserError as error:
             changes["model_line"] = {"value": problem(str(error))}
@@ -119,7 +119,7 @@ class Desk:
         for run_id in (asked, memory.get("run")):
             if self.studio.folder(run_id or ""):
                 return {"memory": {"value": {**memory, "run": run_id}}, **self._shown(run_id)}
-        return {"memory": {"value": {**memory, "run": ""}}, **to_form(Recipe()), "run": {"value": ""}}
+        return {"memory": {"value": {**memory, "run": ""}}, "run": {"value": ""}}
 
     def choose(self, memory: dict, run_id: str) -> Changes:
         """Look at a run; an empty id is a new one."""

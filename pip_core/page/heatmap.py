@@ -144,7 +144,8 @@ def importance_heatmap(story: Story) -> go.Figure:
         range=[-0.6, blocks - 0.4],
         showgrid=False,
         zeroline=False,
-        dtick=1 if blocks <= 16 else 5 if blocks <= 60 else 10,
+        dtick=1 if blocks <= 8 else 2 if blocks <= 16 else 5 if blocks <= 60 else 10,
+        tickangle=0,
     )
     chart.update_yaxes(
         title="iteration" if len(kinds) == 1 else f"iteration ({', then '.join(TITLES[k] for k in kinds)})",

@@ -10,13 +10,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from gradio_client import Client
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from .. import tiny
 
+# Two small cores may be shared with others.
+expect.set_options(timeout=20_000)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 
@@ -65,6 +69,33 @@ def server(tmp_path_factory) -> Iterator[Server]:
     assert "Traceback" not in found.log.read_text()
 
 
+@dataclass(frozen=True)
+class ApiRun:
+    """A run made by a program: its id, every state it reported, and the model it handed out."""
+
+    id: str
+    states: list[dict]
+    archive: Path
+
+
+@pytest.fixture(scope="session")
+def api_run(server, llama_folder) -> ApiRun:
+    """The page's main job, done with `gradio_client`."""
+    client = Client(server.url, verbose=False)
+    settings = {
+        "model": str(llama_folder),
+        "target": 0.3,
+        "windows": 3,
+        "window_tokens": 24,
+        "items": 8,
+        "perplexity_windows": 2,
+        "perplexity_tokens": 32,
+    }
+    run_id = client.predict(settings, "by a program", api_name="/start")
+    states = list(client.submit(run_id, api_name="/follow"))
+    return ApiRun(run_id, states, Path(client.predict(run_id, api_name="/result")))
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("google-chrome")
@@ -89,7 +120,7 @@ def visitor(browser, server) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.goto(server.url + path)
-        page.wait_for_selector("#heatmap .main-svg")
+        page.wait_for_selector("#model")
         return page
 
     yield open_

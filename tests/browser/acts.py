@@ -1,0 +1,58 @@
+"""What a visitor does and sees, in words of the page."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+MINUTE = 60_000
+
+
+def fill_form(page: Page, model: str, windows: int = 4, target: int | None = None) -> None:
+    field = page.get_by_label("Model", exact=True)
+    field.fill(model)
+    field.press("Tab")
+    if target is not None:
+        number = page.get_by_label("number input for How much, %")
+        number.fill(str(target))
+        number.press("Tab")
+    unfold(page, "Advanced")
+    for label, value in (("Windows", windows), ("Items per task", 4)):
+        number = page.get_by_label(label, exact=True)
+        number.fill(str(value))
+        number.press("Tab")
+
+
+def unfold(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name).click()
+
+
+def prune(page: Page) -> str:
+    """Press Prune; the id of the run."""
+    page.locator("#go").click()
+    expect(page).to_have_url(re.compile(r"run=[0-9a-f]{24}"), timeout=MINUTE)
+    return re.search(r"run=([0-9a-f]{24})", page.url).group(1)
+
+
+def wait_for_state(page: Page, state: str, seconds: int = 90) -> None:
+    expect(page.locator("#status .status")).to_have_attribute("data-state", state, timeout=seconds * 1000)
+
+
+def state_of(page: Page) -> str:
+    return page.locator("#status .status").get_attribute("data-state")
+
+
+def removed(page: Page) -> list[str]:
+    """What went, in order, from the table behind the charts."""
+    return page.locator("#measurements tbody tr:not(:first-child) td:nth-child(2)").all_inner_texts()
+
+
+def chart(page: Page, name: str) -> dict:
+    """What Plotly has drawn: the data and layout it was given."""
+    return page.evaluate(
+        "name => { const p = document.querySelector('#' + name + ' .plot');"
+        " return {data: p.data.map(d => ({type: d.type, points: (d.x || []).length})),"
+        " shapes: (p.layout.shapes || []).length, height: p.clientHeight}; }",
+        name,
+    )

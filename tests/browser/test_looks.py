@@ -1,0 +1,109 @@
+"""The page's look: every width, both themes, for eyes, keyboards and screen readers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from .acts import MINUTE, unfold, wait_for_state
+
+# Gradio's own, which the page cannot mend.
+GRADIOS = {"aria-allowed-attr", "aria-valid-attr-value", "nested-interactive"}
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory) -> Path:
+    """Where screenshots go: PIP_STUDIO_SHOTS, or a temporary folder."""
+    folder = Path(os.environ.get("PIP_STUDIO_SHOTS") or tmp_path_factory.mktemp("shots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def faults(page) -> list[str]:
+    """Serious and critical findings of axe, of our own making."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{v['id']}: {v['help']} ({v['nodes'][0]['html'][:120]})"
+        for v in found
+        if v["impact"] in ("serious", "critical") and v["id"] not in GRADIOS
+    ]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_screens(visitor, api_run, shots, width, dark):
+    for name, path in (("empty", ""), ("finished", f"?run={api_run.id}")):
+        page = visitor(width=width, path=path)
+        wait_for_state(page, "none" if name == "empty" else "finished")
+        page.evaluate("dark => pip.dark(dark)", dark)
+        expect(page.locator("#plan")).to_contain_text("will go", timeout=MINUTE)
+        page.wait_for_timeout(700)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(
+            path=shots / f"{name}-{width}-{'dark' if dark else 'light'}.png", full_page=width < 1000
+        )
+        assert faults(page) == []
+
+
+def test_every_tab_is_accessible(visitor, api_run, shots):
+    page = visitor(path=f"?run={api_run.id}")
+    wait_for_state(page, "finished")
+    for name in ("Inspect", "Compare", "Download"):
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_timeout(500)
+        page.screenshot(path=shots / f"{name.lower()}.png", full_page=True)
+        assert faults(page) == [], name
+
+
+def test_looking_into_a_run(visitor, api_run):
+    page = visitor(path=f"?run={api_run.id}")
+    wait_for_state(page, "finished")
+    page.get_by_role("tab", name="Inspect").click()
+    gone = page.locator("#tabs .pair .map:last-child .block-bar.gone").count()
+    assert gone == api_run.states[-1]["iterations"] >= 1
+    expect(page.locator("#tasks tbody tr")).to_have_count(5)
+    page.locator("#ask").click()
+    for name in ("#dense-says", "#pruned-says"):
+        expect(page.locator(f"{name} h3")).to_contain_text("tokens/s", timeout=MINUTE)
+    page.locator("#differ").click()
+    expect(page.locator("#places table.places tbody tr")).to_have_count(8, timeout=MINUTE)
+    page.locator("#measure").click()
+    expect(page.locator("#speed")).to_contain_text("tokens/s", timeout=MINUTE)
+
+
+def test_by_keyboard_alone(visitor):
+    """Help opens and closes, and Prune is reached, without a mouse."""
+    page = visitor()
+    page.get_by_role("button", name="Help").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#help")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#help")).to_be_hidden()
+    page.get_by_label("Model", exact=True).focus()
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "go":
+            return
+    raise AssertionError("Prune was not reached with 25 presses of Tab")
+
+
+def test_light_or_dark_is_remembered(visitor):
+    page = visitor()
+    was = page.evaluate("document.body.classList.contains('dark')")
+    page.get_by_role("button", name="Light or dark").click()
+    assert page.evaluate("document.body.classList.contains('dark')") != was
+    page.reload()
+    page.wait_for_selector("#model")
+    page.wait_for_function("was => document.body.classList.contains('dark') != was", arg=was)
+
+
+def test_numbers_behind_the_charts(visitor, api_run):
+    page = visitor(path=f"?run={api_run.id}")
+    wait_for_state(page, "finished")
+    unfold(page, "The charts' numbers")
+    expect(page.locator("#scores tbody tr")).to_have_count(5)
+    expect(page.locator("#measurements tbody tr")).to_have_count(1 + api_run.states[-1]["iterations"])

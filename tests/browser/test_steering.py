@@ -1,0 +1,107 @@
+"""A hand in a run, in a real browser: reload, stop, undo, resume, lock and force, restart of the page."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from .acts import MINUTE, fill_form, prune, removed, unfold, wait_for_state
+
+
+@pytest.fixture(scope="module")
+def model(llama_folder) -> str:
+    return str(llama_folder)
+
+
+def test_reload_stop_undo_resume(visitor, model):
+    page = visitor()
+    fill_form(page, model, windows=120, target=50)
+    run_id = prune(page)
+    wait_for_state(page, "running")
+    # A reload finds the run again, with the settings it was started with.
+    page.reload()
+    wait_for_state(page, "running")
+    assert run_id in page.url
+    expect(page.get_by_label("Model", exact=True)).to_have_value(model)
+    expect(page.locator("#runs input")).to_have_value("llama, 50% by pip-gate · 0/3")
+
+    expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=2 * MINUTE)
+    page.locator("#stop").click()
+    wait_for_state(page, "stopped", 30)
+    unfold(page, "The charts' numbers")
+    expect(page.locator("#measurements tbody tr")).to_have_count(2)
+    before = removed(page)
+    # What is taken back stays: something else goes in its place.
+    page.locator("#undo").click()
+    expect(page.locator("#measurements tbody tr")).to_have_count(1)
+    expect(page.locator(".log")).to_contain_text("taken back")
+    page.locator("#resume").click()
+    wait_for_state(page, "finished", 240)
+    after = removed(page)
+    assert len(after) == 3
+    assert not set(before) & set(after)
+
+
+def test_pause_and_export_as_it_is(visitor, model):
+    page = visitor()
+    fill_form(page, model, windows=120, target=50)
+    prune(page)
+    expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=2 * MINUTE)
+    page.locator("#pause").click()
+    wait_for_state(page, "paused", 30)
+    page.locator("#export_now").click()
+    wait_for_state(page, "finished", 90)
+    unfold(page, "The charts' numbers")
+    assert len(removed(page)) == 1
+    # From here deeper: the same run goes on to another target.
+    unfold(page, "Go on from here")
+    page.locator("#extend").click()
+    expect(page.locator("#notice")).to_contain_text("already: resume the run")
+
+
+def test_locked_stays_and_forced_goes_first(visitor, model):
+    page = visitor()
+    fill_form(page, model, target=50)
+    unfold(page, "Lock or force blocks")
+    for name, block in (("Keep", "4"), ("Drop", "1")):
+        page.get_by_label(name, exact=True).click()
+        page.get_by_role("option", name=block, exact=True).click()
+        page.keyboard.press("Escape")
+    expect(page.locator("#plan")).to_contain_text("block 4 stays untouched; block 1 goes first")
+    expect(page.locator("#map .keep")).to_have_count(1)
+    prune(page)
+    wait_for_state(page, "finished")
+    unfold(page, "The charts' numbers")
+    gone = removed(page)
+    assert gone[0] == "block 1"
+    assert "block 4" not in gone
+
+
+def test_methods_side_by_side(visitor, model):
+    """Two methods at once: the second waits in line, both are compared."""
+    page = visitor()
+    fill_form(page, model)
+    page.get_by_role("tab", name="Compare").click()
+    unfold(page, "Try several methods")
+    for title in ("PIP at the gates", "PIP"):
+        page.locator("#methods").get_by_label(title, exact=True).check()
+    page.locator("#sweep").click()
+    expect(page.locator("#chosen")).to_contain_text("waiting", timeout=MINUTE)
+    expect(page.locator("#chosen label:has-text('finished')")).to_have_count(2, timeout=3 * MINUTE)
+    expect(page.locator("#summary tbody tr")).to_have_count(3)  # two runs, and the setting that differs
+    expect(page.locator("#summary")).to_contain_text("pip-gate")
+    with page.expect_download() as waiting:
+        page.locator("#compare_csv").click()
+    assert waiting.value.path().read_text().count("pip-gate") >= 2
+
+
+def test_page_restart_in_mid_run_loses_nothing(visitor, server, model):
+    page = visitor()
+    fill_form(page, model, windows=120, target=50)
+    run_id = prune(page)
+    expect(page.locator("#status")).to_contain_text("Iteration 1", timeout=MINUTE)
+    page.context.close()
+    server.end()
+    server.start()
+    again = visitor(path=f"?run={run_id}")
+    wait_for_state(again, "finished", 240)
