@@ -131,15 +131,8 @@ def build() -> gr.Blocks:
 def masthead() -> None:
     with gr.Row(elem_id="head", equal_height=True):
         gr.HTML(words.HEAD, elem_id="brand")
-        ui["runs"] = gr.Dropdown(
-            [("new run", "")],
-            value="",
-            label="Runs",
-            show_label=False,
-            elem_id="runs",
-            min_width=160,
-            scale=0,
-        )
+        new = [("new run", "")]
+        ui["runs"] = gr.Dropdown(new, value="", label="Runs", show_label=False, elem_id="runs", scale=0)
         gr.HTML(words.DARK + words.HELP, elem_id="tools")
 
 
@@ -378,11 +371,6 @@ def for_programs() -> None:
     run.submit(result, run, gr.File(visible=False), api_name="result", concurrency_limit=None)
 
 
-def theme() -> gr.themes.Base:
-    sans = ["Inter", "system-ui", "sans-serif"]
-    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=sans, font_mono=["ui-monospace"])
-
-
 def main() -> None:
     make_plan(DEFAULT)  # measures this machine before a browser on it takes its share
     os.environ.setdefault(UPLOADS, str(ROOT / UPLOADED))
@@ -391,7 +379,9 @@ def main() -> None:
     # ids cannot be guessed, and knowing one is the right to see that run.
     gr.set_static_paths([ROOT, PLOTLY])
     build().launch(
-        theme=theme(),
+        theme=gr.themes.Base(
+            primary_hue="blue", neutral_hue="slate", font=["Inter", "system-ui", "sans-serif"]
+        ),
         css_paths=ASSETS / "page.css",
         head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
         footer_links=["api"],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from pip_core.scorers import method
+
 from .acts import MINUTE, fill_form, prune, removed, unfold, wait_for_state
 
 
@@ -15,7 +17,7 @@ def model(llama_folder) -> str:
 
 def test_reload_stop_undo_resume(visitor, model):
     page = visitor()
-    fill_form(page, model, windows=120, target=50)
+    fill_form(page, model, windows=120, target=30)
     run_id = prune(page)
     wait_for_state(page, "running")
     # A reload finds the run again, with the settings it was started with.
@@ -23,7 +25,7 @@ def test_reload_stop_undo_resume(visitor, model):
     wait_for_state(page, "running")
     assert run_id in page.url
     expect(page.get_by_label("Model", exact=True)).to_have_value(model)
-    expect(page.locator("#runs input")).to_have_value("llama, 50% by pip-gate · 0/3")
+    expect(page.locator("#runs input")).to_have_value("llama, 30% by pip-gate · 0/3")
 
     expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=2 * MINUTE)
     page.locator("#stop").click()
@@ -34,7 +36,7 @@ def test_reload_stop_undo_resume(visitor, model):
     # What is taken back stays: something else goes in its place.
     page.locator("#undo").click()
     expect(page.locator("#measurements tbody tr")).to_have_count(1)
-    expect(page.locator(".log")).to_contain_text("taken back")
+    expect(page.locator(".log")).to_contain_text("Taken back")
     page.locator("#resume").click()
     wait_for_state(page, "finished", 240)
     after = removed(page)
@@ -44,7 +46,7 @@ def test_reload_stop_undo_resume(visitor, model):
 
 def test_pause_and_export_as_it_is(visitor, model):
     page = visitor()
-    fill_form(page, model, windows=120, target=50)
+    fill_form(page, model, windows=120, target=30)
     prune(page)
     expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=2 * MINUTE)
     page.locator("#pause").click()
@@ -61,11 +63,13 @@ def test_pause_and_export_as_it_is(visitor, model):
 
 def test_locked_stays_and_forced_goes_first(visitor, model):
     page = visitor()
-    fill_form(page, model, target=50)
+    fill_form(page, model, target=30)
     unfold(page, "Lock or force blocks")
     for name, block in (("Keep", "4"), ("Drop", "1")):
         page.get_by_label(name, exact=True).click()
-        page.get_by_role("option", name=block, exact=True).click()
+        page.locator(f"#{name.lower()}").get_by_role("option", name=block, exact=True).or_(
+            page.locator("ul.options:visible li[role=option]").filter(has_text=block)
+        ).first.click()
         page.keyboard.press("Escape")
     expect(page.locator("#plan")).to_contain_text("block 4 stays untouched; block 1 goes first")
     expect(page.locator("#map .keep")).to_have_count(1)
@@ -83,7 +87,7 @@ def test_methods_side_by_side(visitor, model):
     fill_form(page, model)
     page.get_by_role("tab", name="Compare").click()
     unfold(page, "Try several methods")
-    for title in ("PIP at the gates", "PIP"):
+    for title in (method("pip-gate").title, method("pip").title):
         page.locator("#methods").get_by_label(title, exact=True).check()
     page.locator("#sweep").click()
     expect(page.locator("#chosen")).to_contain_text("waiting", timeout=MINUTE)
@@ -97,7 +101,7 @@ def test_methods_side_by_side(visitor, model):
 
 def test_page_restart_in_mid_run_loses_nothing(visitor, server, model):
     page = visitor()
-    fill_form(page, model, windows=120, target=50)
+    fill_form(page, model, windows=120, target=30)
     run_id = prune(page)
     expect(page.locator("#status")).to_contain_text("Iteration 1", timeout=MINUTE)
     page.context.close()
