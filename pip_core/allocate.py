@@ -11,12 +11,18 @@ import torch
 from .anatomy import Anatomy
 from .errors import UserError
 from .recipe import EQUAL, Recipe
+from .scorers import Scorer, needs_domains
 from .shape import Shape
 from .sites import Site, sites_of
+from .texts import calibration_texts
 from .units import BLOCKS, DEPTH, HEADS, TITLES
 
 # Of the parameters, per iteration, where width units go and nothing else is asked for.
 WIDTH_STEP = 0.05
+NOTHING_LEFT = (
+    "The target cannot be reached by this method: it spares everything that is left. What was removed so "
+    "far can be exported as it is; for more choose another method."
+)
 
 Loose = tuple[str, int, int]
 
@@ -62,6 +68,34 @@ def goal_of(recipe: Recipe, anatomy: Anatomy) -> Goal:
     return found
 
 
+def goal_for(recipe: Recipe, anatomy: Anatomy, scorer: Scorer) -> Goal:
+    """What `recipe` will remove by a method, as far as can be known before anything is scored.
+
+    Raises:
+        UserError: as `goal_of`; or units the method is not defined for, too few calibration domains,
+            or a target that cannot be met without the blocks it never touches.
+    """
+    strange = [kind for kind in recipe.units if kind not in scorer.kinds]
+    if strange:
+        raise UserError(
+            f"The method '{scorer.name}' is not defined for {', '.join(strange)}: choose "
+            f"{', '.join(scorer.kinds)}, or another method."
+        )
+    goal = goal_of(recipe, anatomy)
+    if min(len(calibration_texts(recipe.calibration)), recipe.windows) < scorer.domains:
+        raise UserError(needs_domains(scorer))
+    protected = scorer.protects(len(anatomy.blocks))
+    sites = sites_of(anatomy, Shape.dense(anatomy), recipe.units)
+    free = [s.cost * s.size for s in sites if s.block not in protected]
+    if protected and goal.share * anatomy.parameters > sum(free) + 0.5:
+        raise UserError(
+            f"A target of {recipe.target * 100:g} % is out of reach: the method '{scorer.name}' never takes "
+            f"anything from blocks {', '.join(map(str, sorted(protected)))}. Choose at most "
+            f"{math.floor(sum(free) / anatomy.parameters * 100)} %, or another method."
+        )
+    return goal
+
+
 def choose(
     recipe: Recipe,
     goal: Goal,
@@ -69,6 +103,7 @@ def choose(
     removed: int,
     sites: Sequence[Site],
     scores: Sequence[torch.Tensor],
+    protecting: bool = False,
 ) -> list[Loose]:
     """The units to remove in an iteration: `(kind, dense block, dense unit)`; none when all is done.
 
@@ -76,17 +111,30 @@ def choose(
         iteration: from 1.
         removed: parameters that are gone already.
         scores: one tensor of shape `(site.size,)` per site; the lowest go.
+        protecting: whether +inf means that a unit must not go, and not that numbers overflowed.
 
     Raises:
-        UserError: a score is not a finite number.
+        UserError: a score is not a finite number, or nothing is left that may go.
     """
-    if not all(bool(s.isfinite().all()) for s in scores):
+    if not all(bool((s.isfinite() | (s.isposinf() & protecting)).all()) for s in scores):
         raise UserError(
             "The scores are not finite numbers: this model's gradients overflow in the chosen number "
             "format. Choose float32."
         )
     if goal.counts:
         return _equal(recipe, goal, iteration, sites, scores)
+    return _lowest(recipe, goal, iteration, removed, sites, scores)
+
+
+def _lowest(
+    recipe: Recipe,
+    goal: Goal,
+    iteration: int,
+    removed: int,
+    sites: Sequence[Site],
+    scores: Sequence[torch.Tensor],
+) -> list[Loose]:
+    """The lowest of all sites, as far as this iteration's share of the goal goes; at least one."""
     depth = sites[0].kind in DEPTH
     blocks = len({s.block for s in sites if s.kind == BLOCKS})
     middle = (len(sites) - 1) / 2
@@ -99,24 +147,30 @@ def choose(
         )
         for place, (site, found) in enumerate(zip(sites, scores, strict=True))
         for unit, value in enumerate(found.tolist())
+        if value != math.inf
     )
     left = {(s.kind, s.block): s.size for s in sites}
-    until = (
-        min(goal.parameters, goal.parameters * iteration / goal.iterations) if not depth else goal.parameters
-    )
+    until = goal.parameters if depth else goal.parameters * min(1, iteration / goal.iterations)
     most = goal.each if depth else math.inf
     chosen: list[Loose] = []
-    for _, _, unit, cost in ranked:
-        if len(chosen) == most or removed + cost / 2 > until:
-            break
-        # A block keeps its last head and its last channel, a model its last block.
-        if (not depth and left[unit[:2]] == 1) or (unit[0] == BLOCKS and blocks == 1):
-            continue
-        left[unit[:2]] -= 1
-        blocks -= unit[0] == BLOCKS
-        chosen.append(unit)
-        removed += cost
-    return chosen
+    for limit in (until, goal.parameters):
+        for _, _, unit, cost in ranked:
+            if len(chosen) == most:
+                break
+            # A block keeps its last head and its last channel, a model its last block; what is too
+            # dear for the rest of the budget leaves it to something smaller.
+            last = left[unit[:2]] == 1 if not depth else unit[0] == BLOCKS and blocks == 1
+            if last or removed + cost / 2 > limit:
+                continue
+            left[unit[:2]] -= 1
+            blocks -= unit[0] == BLOCKS
+            chosen.append(unit)
+            removed += cost
+        if chosen:
+            return chosen
+        # A share smaller than any unit: one is taken all the same.
+        most = 1
+    raise UserError(NOTHING_LEFT)
 
 
 def _equal(
@@ -125,9 +179,11 @@ def _equal(
     """As many of the lowest from every block as brings it to this iteration's share of the counts."""
     chosen: list[Loose] = []
     for site, found in zip(sites, scores, strict=True):
-        wanted = round(goal.counts[site.kind] * iteration / goal.iterations)
-        so_far = round(goal.counts[site.kind] * (iteration - 1) / goal.iterations)
+        count = goal.counts.get(site.kind, 0)
+        wanted, so_far = (round(count * n / goal.iterations) for n in (iteration, iteration - 1))
         order = found.argsort(stable=True)[: wanted - so_far].tolist()
+        if any(found[unit] == math.inf for unit in order):
+            raise UserError(NOTHING_LEFT)
         chosen += [(site.kind, site.block, site.numbers[unit]) for unit in order]
     return chosen
 
@@ -203,6 +259,8 @@ def _equal_goal(recipe: Recipe, anatomy: Anatomy) -> Goal:
         if recipe.step >= 1
         else math.ceil(share / (recipe.step or WIDTH_STEP) - 1e-6)
     )
+    # Something has to go in every iteration.
+    iterations = min(iterations, max(counts.values()))
     words = " and ".join(f"{n:,} of {sizes[k]:,} {TITLES[k]}" for k, n in counts.items()) + " in every block"
     return Goal(wanted, share, iterations, words, counts=counts)
 

@@ -8,6 +8,7 @@ was decided before (`history`) comes in as events, the export goes where `out` s
 from __future__ import annotations
 
 import errno
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 from . import events as ev
-from .allocate import Goal, choose, goal_of
+from .allocate import Goal, choose, goal_for, goal_of
 from .anatomy import Anatomy, anatomy_of
 from .card import model_card
 from .checkpoint import Loaded, config_of, load
@@ -26,7 +27,7 @@ from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
 from .machine import peak_memory
 from .measure import Bench, bench_for, context_of, measure
-from .recipe import Recipe
+from .recipe import EVERY, Recipe
 from .scorers import Scorer, method
 from .shape import Shape
 from .sites import Site, sites_of
@@ -78,18 +79,10 @@ def check(recipe: Recipe) -> Goal:
         What the recipe will remove.
 
     Raises:
-        UserError: see `check_measuring`, `checkpoint.config_of`, `allocate.goal_of`; or a method
-            asked for units it is not defined for.
+        UserError: see `check_measuring`, `checkpoint.config_of` and `allocate.goal_for`.
     """
     check_measuring(recipe)
-    scorer = method(recipe.method)
-    strange = [kind for kind in recipe.units if kind not in scorer.kinds]
-    if strange:
-        raise UserError(
-            f"The method '{scorer.name}' is not defined for {', '.join(strange)}: choose "
-            f"{', '.join(scorer.kinds)}, or another method."
-        )
-    return goal_of(recipe, anatomy_of(config_of(recipe.model)))
+    return goal_for(recipe, anatomy_of(config_of(recipe.model)), method(recipe.method))
 
 
 def check_measuring(recipe: Recipe) -> tuple[list[Task], list[str]]:
@@ -234,11 +227,12 @@ def _run(
     yield from stoppable(course.measure(), stop, stopped)
     if removals:
         course.reshape(course.shape.without(units for r in removals for units in r.units))
-        course.removals = removals
-        yield from stoppable(course.measure(), stop, stopped)
     course.removals = removals
     while prune_on and not course.done:
+        if recipe.measure == EVERY:
+            yield from stoppable(course.measure(), stop, stopped)
         yield from stoppable(_iteration(course), stop, stopped)
+    yield from stoppable(course.measure(), stop, stopped)
 
     if out is not None:
         yield from _export(course, out, started, heldout[0])
@@ -247,17 +241,19 @@ def _run(
 
 
 def _iteration(course: _Course) -> Iterator[ev.Event]:
-    """Score, remove, measure: once."""
+    """Score and remove: once."""
     iteration, anatomy = len(course.removals) + 1, course.anatomy
     sites = sites_of(anatomy, course.shape, course.recipe.units)
     scores = yield from _score(course, sites, iteration)
-    chosen = choose(course.recipe, course.goal, iteration, course.removed, sites, scores)
+    protecting = course.scorer.protecting
+    chosen = choose(course.recipe, course.goal, iteration, course.removed, sites, scores, protecting)
     units = group(chosen)
     course.reshape(course.shape.without(units))
     values = {
         (site.kind, site.block, number): value
         for site, found in zip(sites, scores, strict=True)
         for number, value in zip(site.numbers, found.tolist(), strict=True)
+        if value != math.inf
     }
     score, largest = max(values[unit] for unit in chosen), max(values.values())
     course.removals.append(
@@ -271,7 +267,6 @@ def _iteration(course: _Course) -> Iterator[ev.Event]:
         )
     )
     yield course.removals[-1]
-    yield from course.measure()
 
 
 def _score(
@@ -280,11 +275,13 @@ def _score(
     """One iteration's scores, on views drawn anew."""
     began, clock, recipe = time.monotonic(), course.clock, course.recipe
     pairs = _draw(recipe, course.loaded, iteration)
-    work = _scoring_work(recipe, course.scorer, course.depth) / len(pairs)
+    work, before = _scoring_work(recipe, course.scorer, course.depth, len(sites)) / len(pairs), 0
     clock.skip()
 
     def step(done: int) -> ev.Progress:
-        clock.step(SCORING, work)
+        nonlocal before
+        clock.step(SCORING, work * (done - before))
+        before = done
         return ev.Progress("scoring", iteration, done, len(pairs), clock.elapsed, clock.remaining())
 
     model = course.loaded.model
@@ -292,8 +289,8 @@ def _score(
     for kind in recipe.units:
         means: list[float | None] = [None] * len(course.anatomy.blocks)
         for site, found in zip(sites, scores, strict=True):
-            if site.kind == kind:
-                means[site.block] = float(found.mean())
+            if site.kind == kind and bool((free := found[found.isfinite()]).numel()):
+                means[site.block] = float(free.mean())
         yield ev.Scored(iteration, kind, tuple(means), time.monotonic() - began)
     return scores
 
@@ -374,13 +371,15 @@ def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) ->
     def depth(iteration: int) -> float:
         return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
 
+    sites = len(sites_of(anatomy, Shape.dense(anatomy), course.recipe.units))
     course.clock.planned[SCORING] = sum(
-        _scoring_work(course.recipe, course.scorer, depth(i)) for i in range(done, planned)
+        _scoring_work(course.recipe, course.scorer, depth(i), sites) for i in range(done, planned)
     )
-    again = {i for i in (0, *range(done, planned + 1)) if i not in course.measured}
+    every = range(done, planned + 1) if course.recipe.measure == EVERY else (planned,)
+    again = {i for i in (0, *every) if i not in course.measured}
     course.clock.planned[MEASURING] = sum(course.bench.tokens * depth(i) for i in again)
     course.clock.fixed = EXPORT_SECONDS if out else 0.0
 
 
-def _scoring_work(recipe: Recipe, scorer: Scorer, depth: float) -> float:
-    return recipe.windows * recipe.window_tokens * scorer.passes * depth
+def _scoring_work(recipe: Recipe, scorer: Scorer, depth: float, sites: int) -> float:
+    return recipe.windows * recipe.window_tokens * scorer.cost(sites) * depth

@@ -44,11 +44,12 @@ class View:
 @dataclass(frozen=True)
 class Pair:
     """A text seen twice. Both views have the same number of words; `edits` are (word, clean,
-    perturbed) for the words that differ."""
+    perturbed) for the words that differ; `domain` numbers the calibration's domains from 0."""
 
     clean: View
     other: View
     edits: tuple[tuple[int, str, str], ...]
+    domain: int = 0
 
 
 def vocabulary_words(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
@@ -124,7 +125,8 @@ def draw_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, iteration: in
     ]
     pairs: list[Pair] = []
     while len(pairs) < recipe.windows:
-        text = next(domains[len(pairs) % len(domains)], None)
+        domain = len(pairs) % len(domains)
+        text = next(domains[domain], None)
         if text is None:
             raise UserError(
                 f"The calibration text '{recipe.calibration}' holds only about {len(pairs)} windows of "
@@ -133,7 +135,7 @@ def draw_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, iteration: in
             )
         rng = random.Random(f"{recipe.seed}/view/{iteration}/{len(pairs)}")
         perturbed, edits = perturber.perturb(text, recipe.rate, rng)
-        pairs.append(Pair(view_of(text, tokenizer), view_of(perturbed, tokenizer), edits))
+        pairs.append(Pair(view_of(text, tokenizer), view_of(perturbed, tokenizer), edits, domain))
     return pairs
 
 
