@@ -1,4 +1,4 @@
-"""The command line: `python -m pip_core inspect | prune | resume | export | evaluate | bench`.
+"""The command line: `python -m pip_core inspect | prune | resume | export | evaluate | latency | bench`.
 
 Exit codes: 0 the work is done (and the export verified), 1 a fault of this program or a stopped
 run, 2 something the user can put right.
@@ -70,6 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(do=_evaluate)
+
+    latency = commands.add_parser("latency", help="speed and memory of two models, measured in turn")
+    latency.add_argument("--model", required=True, help="the pruned model: a reference, or a run's folder")
+    latency.add_argument("--against", default="smollm2-135m", help="the dense model (default: %(default)s)")
+    latency.add_argument("--prompt-tokens", type=int, default=256, help="default: %(default)s")
+    latency.add_argument("--new-tokens", type=int, default=64, help="default: %(default)s")
+    latency.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    latency.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    latency.add_argument("--json", action="store_true", help="print one JSON object")
+    latency.set_defaults(do=_latency)
 
     bench = commands.add_parser("bench", help="time and memory of scoring, against the naive way")
     bench.add_argument("--model", default="smollm2-135m")
@@ -204,6 +214,17 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"({task.items} items, chance {task.chance:.0%})"
         )
     print(f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}")
+    return 0
+
+
+def _latency(args: argparse.Namespace) -> int:
+    from .checkpoint import load
+    from .latency import compare, table
+    from .streams import drain
+
+    dense, pruned = (drain(load(name, args.dtype)) for name in (args.against, args.model))
+    found = drain(compare(dense, pruned, args.prompt_tokens, args.new_tokens, args.rounds))
+    print(json.dumps(dataclasses.asdict(found), indent=1) if args.json else table(found))
     return 0
 
 

@@ -14,8 +14,9 @@ from .recipe import EQUAL, Recipe
 from .scorers import Scorer, needs_domains
 from .shape import Shape
 from .sites import Site, sites_of
-from .texts import calibration_texts
+from .texts import parts
 from .units import BLOCKS, DEPTH, HEADS, TITLES
+from .views import window_counts
 
 # Of the parameters, per iteration, where width units go and nothing else is asked for.
 WIDTH_STEP = 0.05
@@ -82,7 +83,8 @@ def goal_for(recipe: Recipe, anatomy: Anatomy, scorer: Scorer) -> Goal:
             f"{', '.join(scorer.kinds)}, or another method."
         )
     goal = goal_of(recipe, anatomy)
-    if min(len(calibration_texts(recipe.calibration)), recipe.windows) < scorer.domains:
+    counts = window_counts([share for _, share in parts(recipe.calibration)], recipe.windows)
+    if sum(count > 0 for count in counts) < scorer.domains:
         raise UserError(needs_domains(scorer))
     protected = scorer.protects(len(anatomy.blocks))
     sites = sites_of(anatomy, Shape.dense(anatomy), recipe.units)

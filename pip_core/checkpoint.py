@@ -27,8 +27,9 @@ from . import bundled
 from .errors import UserError
 from .events import Loading
 from .folder import Source, check_raw_config, config_in, licence_of, raw_config, unloadable
-from .hub import UNREACHABLE, ask_hub, config_file, from_hub
+from .hub import ask_hub, config_file, from_hub
 from .machine import device, fast_bfloat16
+from .sources import UNREACHABLE
 from .texts import ASSETS
 from .uneven import is_uneven, load_uneven
 

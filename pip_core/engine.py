@@ -96,7 +96,7 @@ def check_measuring(recipe: Recipe) -> tuple[list[Task], list[str]]:
     """
     tasks = [load_task(name, recipe.items) for name in recipe.tasks]
     heldout = documents(recipe.heldout, "held-back text")
-    calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain}
+    calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain.documents}
     if calibration & set(heldout):
         raise UserError(
             f"The calibration text '{recipe.calibration}' holds documents of the held-back text "

@@ -111,9 +111,8 @@ class Scored:
 class Removed:
     """Units were chosen and cut out.
 
-     `score` is the largest score among them and `relative` that over the iteration's largest
-    . `lost` says in words what is
-     gone since the dense model.
+    `score` is the largest score among them and `relative` that over the iteration's largest. `lost`
+    says in words what is gone since the dense model.
     """
 
     iteration: int

@@ -24,7 +24,7 @@ from .checkpoint import Loaded
 from .errors import UserError
 from .shape import Shape
 from .surgery import check_config_says
-from .uneven import save_uneven
+from .uneven import is_uneven, save_uneven
 
 RELOAD_CHECK = Path(__file__).with_name("reload_check.py")
 PROBE_TOKENS = 48
@@ -112,7 +112,12 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Verdict:
     try:
         save_file({"ids": ids.cpu(), "logits": logits}, with_probe)
         done = subprocess.run(
-            [sys.executable, str(RELOAD_CHECK), str(folder), str(with_probe), str(GENERATED_TOKENS)],
+            [
+                sys.executable,
+                *(("-m", "pip_core.uneven") if is_uneven(folder) else (str(RELOAD_CHECK),)),
+                *(str(folder.resolve()), str(with_probe.resolve()), str(GENERATED_TOKENS)),
+            ],
+            cwd=RELOAD_CHECK.parent.parent,
             capture_output=True,
             text=True,
             start_new_session=True,  # Ctrl-C is meant for the run, which stops at its next batch

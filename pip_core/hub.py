@@ -19,16 +19,14 @@ from huggingface_hub.errors import (
 from .errors import UserError
 from .events import Loading
 from .folder import Source, check_raw_config, config_in, licence_of, raw_config
+from .sources import HUB_TIMEOUT, UNREACHABLE
 
 # A safetensors file that a bot converts on the fly is not the publisher's checkpoint.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
-HUB_TIMEOUT = 5.0
 # From the top of a repository; its folders hold other formats.
 NOT_WANTED = ["*/*"]
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md"]
-# The Hub client's own bases: the HTTP library's root error (whichever library it is), and OSError.
-UNREACHABLE = HfHubHTTPError.__bases__
 
 
 def from_hub(repo: str) -> Generator[Loading, None, Source]:

@@ -137,8 +137,8 @@ def log(story: Story) -> str:
     return f"<ol class='log'>{items}</ol>"
 
 
-def two_views(text: str, edits: Sequence[tuple[int, str, str]]) -> str:
-    """A text as it is and perturbed, edits marked in both."""
+def two_views(text: str, edits: Sequence[tuple[int, str, str]], remark: str = "") -> str:
+    """A text as it is and perturbed, edits marked in both, and a remark on it."""
     changed = {number: (before, after) for number, before, after in edits}
     clean, other = [], []
     for number, word in enumerate(text.split()):
@@ -155,6 +155,7 @@ def two_views(text: str, edits: Sequence[tuple[int, str, str]]) -> str:
         "<div><h4>… and its perturbed view: what cannot tell the two apart goes first</h4><p>"
         + " ".join(other)
         + " …</p></div></div>"
+        + (f"<p class='note'>{escape(remark)}</p>" if remark else "")
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import events as ev
-from .units import BLOCKS, DEPTH, TITLES, WIDTH
+from .units import BLOCKS, DEPTH, TITLES, WIDTH, counted
 
 
 def sentence(event: ev.Event) -> str:
@@ -17,7 +17,7 @@ def sentence(event: ev.Event) -> str:
                 )
             return f"{event.what[0].upper()}{event.what[1:]}."
         case ev.Started():
-            again = f" {event.resumed} iterations were decided before." if event.resumed else ""
+            again = f" Decided before: {_iterations(event.resumed)}." if event.resumed else ""
             return (
                 f"{event.model}: {event.blocks} blocks, {event.parameters / 1e6:.1f}M parameters. "
                 f"{plan_sentence(event.target, event.goal, event.planned_share)}{again}"
@@ -52,8 +52,8 @@ def sentence(event: ev.Event) -> str:
             )
         case ev.Stopped():
             return (
-                f"Stopped. {event.iterations} iterations are decided and kept; resume to go on, or export "
-                "the model as it is now."
+                f"Stopped. What was decided in {_iterations(event.iterations)} is kept; resume to go on, or "
+                "export the model as it is now."
             )
         case ev.Failed():
             return event.message
@@ -72,7 +72,8 @@ def removed_words(event: ev.Removed) -> str:
     for kind in WIDTH:
         losing = [u for u in event.units if u.kind == kind]
         if losing:
-            names.append(f"{sum(len(u.units) for u in losing):,} {TITLES[kind]} in {len(losing)} blocks")
+            number = sum(len(u.units) for u in losing)
+            names.append(f"{counted(number, kind)} in {counted(len(losing), BLOCKS)}")
     return " and ".join(names)
 
 
@@ -84,6 +85,10 @@ def _went(event: ev.Removed) -> str:
     else:
         why = f"their scores were the lowest (at most {event.relative:.1%} of the largest)"
     return f"{what[0].upper()}{what[1:]} went: {why}."
+
+
+def _iterations(number: int) -> str:
+    return "1 iteration" if number == 1 else f"{number} iterations"
 
 
 def agreement(largest_difference: float) -> str:

@@ -1,29 +1,24 @@
 """Run as a script by `export.verify`, in a process of its own: does a checkpoint load plainly?
 
-It imports nothing of this project, so that passing means any program can do the same; only a folder
-that says of itself that it needs this project's loader is given to that.
+It imports nothing of this project, so that passing means any program can do the same.
 Usage: reload_check.py FOLDER PROBE COUNT, where PROBE holds `ids` and the `logits` of the model in
 memory, and COUNT tokens are generated. Prints one line of JSON.
 """
 
 import json
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
-def main(folder: str, probe_path: str, count: int) -> None:
+def main(
+    folder: str, probe_path: str, count: int, load: Callable = AutoModelForCausalLM.from_pretrained
+) -> None:
     probe = load_file(probe_path)
-    if (Path(folder) / "pip_shape.json").is_file():
-        sys.path.append(str(Path(__file__).resolve().parent.parent))
-        from pip_core.uneven import load_uneven
-
-        model = load_uneven(folder)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = load(folder).eval()
     AutoTokenizer.from_pretrained(folder)
     ids = probe["ids"]
     with torch.inference_mode():

@@ -104,7 +104,7 @@ class Shape:
         """Why no plain config can describe this shape; None where one can."""
         halves = sum((not la.attention) + (not la.mlp) for la in self.layers)
         if halves:
-            return f"{halves} blocks lack one of their halves"
+            return f"{halves} of its blocks' halves {'is' if halves == 1 else 'are'} gone"
         for kind in WIDTH:
             sizes = {len(la.kept[kind]) for la in self.layers if kind in la.kept}
             if len(sizes) > 1:
@@ -163,9 +163,14 @@ class Shape:
                 )
                 for found in values["layers"]
             )
-            fits = [la.block for la in layers] == sorted({la.block for la in layers}) and all(
-                la.kept.keys() == dense[la.block].kept.keys()
-                and all(units and set(units) <= set(dense[la.block].kept[k]) for k, units in la.kept.items())
+            numbers = [la.block for la in layers]
+            fits = numbers == sorted(set(numbers) & set(range(len(dense)))) and all(
+                {la.attention, la.mlp} <= {True, False}
+                and la.kept.keys() == dense[la.block].kept.keys()
+                and all(
+                    units and list(units) == sorted(set(units) & set(dense[la.block].kept[kind]))
+                    for kind, units in la.kept.items()
+                )
                 for la in layers
             )
         except (KeyError, TypeError, IndexError, AttributeError):

@@ -102,22 +102,24 @@ def check_config_says(model: PreTrainedModel) -> None:
     """
     said = skeleton(model.config)
     for index, (there, told) in enumerate(zip(blocks_of(model), blocks_of(said), strict=True)):
-        modules = dict(told.named_modules())
-        for path, module in there.named_modules():
-            if path not in modules or (wrong := _differs(module, modules[path])):
+        ours, theirs = dict(there.named_modules()), dict(told.named_modules())
+        for path in ours | theirs:
+            if wrong := _differs(ours.get(path), theirs.get(path)):
                 where = f"block {index}" + (f", {path}" if path else "")
                 raise UserError(
                     f"The config of this model ({model.config.model_type}) cannot describe what is left "
-                    f"({where}: {'no such module' if path not in modules else wrong}), so an export would "
-                    "load wrongly. Choose other blocks or other units; nothing was written."
+                    f"({where}: {wrong}), so an export would load wrongly. Choose other blocks or other "
+                    "units; nothing was written."
                 )
 
 
-def _differs(there: nn.Module, told: nn.Module) -> str:
+def _differs(there: nn.Module | None, told: nn.Module | None) -> str:
     """The first weight or setting in which two modules differ; empty where they agree."""
-    for name, weight in there.named_parameters(recurse=False):
-        other = getattr(told, name, None)
-        if other is None or other.shape != weight.shape:
+    if type(there) is not type(told):
+        return "another module"
+    shapes, expected = ({n: p.shape for n, p in m.named_parameters(recurse=False)} for m in (there, told))
+    for name in shapes | expected:
+        if shapes.get(name) != expected.get(name):
             return f"shape of {name}"
     for name, value in vars(there).items():
         plain = isinstance(value, bool | int | float | str) or value is None

@@ -1,12 +1,14 @@
 """Checkpoints whose shape no plain config can describe: missing halves, blocks of unequal width.
 
 Such a folder holds no `config.json`, so that `from_pretrained` refuses it rather than loading it
-wrongly. It loads with one call: `pip_core.uneven.load_uneven(folder)`.
+wrongly. It loads with one call: `pip_core.uneven.load_uneven(folder)`. Run as a module it does what
+`reload_check.py` does, with that loader.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .anatomy import anatomy_of
 from .errors import UserError
+from .reload_check import main as check_reload
 from .shape import Shape
 from .surgery import reshape, select_layers
 
@@ -80,3 +83,7 @@ def load_uneven(folder: Path | str, dtype: torch.dtype | None = None) -> PreTrai
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"The weights in '{folder}' cannot be read: {reason}") from None
     return model.eval()
+
+
+if __name__ == "__main__":
+    check_reload(sys.argv[1], sys.argv[2], int(sys.argv[3]), load_uneven)

@@ -24,6 +24,14 @@ TITLES = {
 }
 
 
+def counted(number: int, kind: str) -> str:
+    """ "1,530 channels", "1 group of heads"."""
+    title = TITLES[kind]
+    if number == 1:
+        title = {HEADS: "group of heads", ATTENTION: "attention half", MLP: "MLP half"}.get(kind, title[:-1])
+    return f"{number:,} {title}"
+
+
 @dataclass(frozen=True)
 class Units:
     """Units of one kind in one block. Of a depth kind there is one, number 0."""

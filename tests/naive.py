@@ -1,8 +1,7 @@
-"""Every rival's score as a plain loop straight from its formula: no hooks shared, no tricks."""
+"""Both scoring formulas as written: plain loops, full copies, no tricks, every slice told by hand."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,245 +9,178 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from pip_core.families import blocks_of
-from pip_core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
-from pip_core.views import Pair
+from pip_core.views import Pair, View
 
-from .tiny import bypass
+from .bypass import group_features, places_of, stack_of
 
-# Per family: attention, the norm its MLP reads through, output projections, the MLP's modules, and
-# the modules whose outputs are added to the stream.
-PLACES = {
-    "llama": ("self_attn", "post_attention_layernorm", "self_attn.o_proj", "mlp.down_proj", ("mlp",)),
-    "gemma2": ("self_attn", "pre_feedforward_layernorm", "self_attn.o_proj", "mlp.down_proj", ("mlp",)),
-    "granite": ("self_attn", "post_attention_layernorm", "self_attn.o_proj", "mlp.down_proj", ("mlp",)),
-    "gpt2": ("attn", "ln_2", "attn.c_proj", "mlp.c_proj", ("mlp",)),
-    "opt": ("self_attn", "final_layer_norm", "self_attn.out_proj", "fc2", ("fc1", "fc2")),
-    "bloom": (
-        "self_attention",
-        "post_attention_layernorm",
-        "self_attention.dense",
-        "mlp.dense_4h_to_h",
-        ("mlp",),
-    ),
+# Modules of each half, where they are not those that add to the residual stream.
+HALVES = {
+    "gemma2": {"attention": ["self_attn"], "mlp": ["mlp"]},
+    "olmo2": {"attention": ["self_attn"], "mlp": ["mlp"]},
+    "opt": {"attention": ["self_attn"], "mlp": ["fc1", "fc2"]},
 }
-PLACES["llama-biases"] = PLACES["llama"]
-# Per family: groups of heads, query heads in each, features of a head, channels. The configs of GPT-2 and
-# OPT cannot state fewer heads.
-SIZES = {
-    "llama": (4, 2, 4, 64),
-    "llama-biases": (4, 2, 4, 64),
-    "gemma2": (4, 2, 8, 64),
-    "gpt2": (0, 0, 0, 128),
-    "opt": (0, 0, 0, 64),
+# Weights of a channel: name, and the axis along which they are counted.
+CHANNELS = {
+    "falcon": [("mlp.dense_h_to_4h.weight", 0), ("mlp.dense_4h_to_h.weight", 1)],
+    "gpt2": [("mlp.c_fc.weight", 1), ("mlp.c_fc.bias", 0), ("mlp.c_proj.weight", 0)],
+    "opt": [("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1)],
+    "olmo2": [("mlp.gate_proj.weight", 0), ("mlp.up_proj.weight", 0), ("mlp.down_proj.weight", 1)],
 }
+LLAMA_CHANNELS = [
+    ("mlp.gate_proj.weight", 0),
+    ("mlp.gate_proj.bias", 0),
+    ("mlp.up_proj.weight", 0),
+    ("mlp.up_proj.bias", 0),
+    ("mlp.down_proj.weight", 1),
+]
 
 
-def owned(family: str, block: nn.Module, kind: str, unit: int, of: Callable) -> list[torch.Tensor]:
-    """`of(weight)` of everything a unit owns, cut to what it owns."""
-    attention, _, _, _, mlp = PLACES[family]
-    if kind == BLOCKS:
-        return [of(p) for p in block.parameters()]
-    if kind in (ATTENTION, MLP):
-        modules = (attention,) if kind == ATTENTION else mlp
-        return [of(p) for m in modules for p in block.get_submodule(m).parameters()]
-    _, queries, size, _ = SIZES[family]
-    group, head = (
-        slice(unit * queries * size, (unit + 1) * queries * size),
-        slice(unit * size, (unit + 1) * size),
-    )
-    found = []
-    if family == "gpt2":
-        mlp = block.mlp
-        return [of(mlp.c_fc.weight)[:, unit], of(mlp.c_fc.bias)[unit], of(mlp.c_proj.weight)[unit]]
-    if kind == HEADS:
-        attn = block.self_attn
-        for name, cut in (("q_proj", group), ("k_proj", head), ("v_proj", head)):
-            found += [of(p)[cut] for p in getattr(attn, name).parameters()]
-        out = attn.out_proj if family == "opt" else attn.o_proj
-        return [*found, of(out.weight)[:, group]]
-    if family == "opt":
-        return [of(block.fc1.weight)[unit], of(block.fc1.bias)[unit], of(block.fc2.weight)[:, unit]]
-    mlp = block.mlp
-    rows = [of(p)[unit] for m in (mlp.gate_proj, mlp.up_proj) for p in m.parameters()]
-    return [*rows, of(mlp.down_proj.weight)[:, unit]]
-
-
-def count(family: str, kind: str) -> int:
-    """Units of a kind in a block."""
-    return {HEADS: SIZES[family][0], CHANNELS: SIZES[family][3]}.get(kind, 1)
-
-
-def square(weight: torch.Tensor) -> float:
-    return float(weight.double().square().sum())
-
-
-def magnitude(family: str, model: PreTrainedModel, kind: str, pairs: Sequence[Pair]) -> list[torch.Tensor]:
-    return [
-        torch.tensor(
-            [
-                sum(map(square, owned(family, block, kind, u, lambda p: p.data)))
-                for u in range(count(family, kind))
-            ]
-        )
-        for block in blocks_of(model)
+def owned(
+    model: PreTrainedModel, kind: str, block: int, unit: int
+) -> list[tuple[str, tuple[slice | int, ...] | None]]:
+    """Weights of a unit by name, within its block: all of it (None), or what to index it with."""
+    family, stack = model.config.model_type, stack_of(model)
+    names = dict(stack[block].named_parameters())
+    if kind == "blocks":
+        return [(name, None) for name in names]
+    if kind in ("attention", "mlp"):
+        halves = HALVES.get(family, {k: [getattr(places_of(model), k)] for k in ("attention", "mlp")})
+        return [(n, None) for n in names if any(n.startswith(f"{m}.") for m in halves[kind])]
+    if kind == "channels" and family == "phi3":
+        size = names["mlp.down_proj.weight"].shape[1]
+        found = [("mlp.gate_up_proj.weight", (unit,)), ("mlp.gate_up_proj.weight", (size + unit,))]
+        return [*found, ("mlp.down_proj.weight", (slice(None), unit))]
+    if kind == "channels":
+        told = CHANNELS.get(family, LLAMA_CHANNELS)
+        return [(n, (slice(None),) * axis + (unit,)) for n, axis in told if n in names]
+    head = getattr(model.config, "head_dim", None) or model.config.hidden_size // 8
+    queries = group_features(model) // head
+    of_query = slice(unit * queries * head, (unit + 1) * queries * head)
+    of_key = slice(unit * head, (unit + 1) * head)
+    if family == "phi3":
+        groups = names["self_attn.o_proj.weight"].shape[1] // (queries * head)
+        fused, start = "self_attn.qkv_proj.weight", groups * queries * head
+        key = slice(start + of_key.start, start + of_key.stop)
+        value = slice(key.start + groups * head, key.stop + groups * head)
+        return [
+            *((fused, (rows,)) for rows in (of_query, key, value)),
+            ("self_attn.o_proj.weight", (slice(None), of_query)),
+        ]
+    told = [
+        ("self_attn.q_proj.weight", (of_query,)),
+        ("self_attn.q_proj.bias", (of_query,)),
+        ("self_attn.k_proj.weight", (of_key,)),
+        ("self_attn.k_proj.bias", (of_key,)),
+        ("self_attn.v_proj.weight", (of_key,)),
+        ("self_attn.v_proj.bias", (of_key,)),
+        ("self_attn.o_proj.weight", (slice(None), of_query)),
     ]
+    if family == "cohere":
+        told += [
+            ("self_attn.q_norm.weight", (slice(unit * queries, (unit + 1) * queries),)),
+            ("self_attn.k_norm.weight", (unit,)),
+        ]
+    return [(name, index) for name, index in told if name in names]
 
 
-def taylor(family: str, model: PreTrainedModel, kind: str, pairs: Sequence[Pair]) -> list[torch.Tensor]:
-    totals = [torch.zeros(count(family, kind)) for _ in blocks_of(model)]
-    for pair in pairs:
+def weight_differences(
+    model: PreTrainedModel, pairs: Sequence[Pair], sites: Sequence[tuple[str, int, int]]
+) -> list[torch.Tensor]:
+    """Section 1 of METHODS: two backward passes per pair, all gradients copied, then compared.
+
+    Args:
+        sites: kind, position and size of each.
+    """
+    stack = stack_of(model)
+
+    def gradients(view: View) -> list[dict[str, torch.Tensor]]:
         model.zero_grad()
-        model(input_ids=pair.clean.ids[None], labels=pair.clean.ids[None]).loss.backward()
-        for block, total in zip(blocks_of(model), totals, strict=True):
-            for unit in range(count(family, kind)):
-                products = owned(family, block, kind, unit, lambda p: p.data * p.grad)
-                total[unit] += sum(float(product.abs().sum()) for product in products)
+        model(input_ids=view.ids[None], labels=view.ids[None]).loss.backward()
+        # An expert that no token was sent to has no gradient.
+        return [
+            {
+                n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+                for n, p in block.named_parameters()
+            }
+            for block in stack
+        ]
+
+    totals = [torch.zeros(size) for _, _, size in sites]
+    for pair in pairs:
+        clean, other = gradients(pair.clean), gradients(pair.other)
+        for total, (kind, block, size) in zip(totals, sites, strict=True):
+            for unit in range(size):
+                parts = []
+                for name, index in owned(model, kind, block, unit):
+                    difference = clean[block][name] - other[block][name]
+                    parts.append((difference if index is None else difference[index]).flatten())
+                total[unit] += torch.cat(parts).norm()
     model.zero_grad()
-    return [t / len(pairs) for t in totals]
+    return [total / len(pairs) for total in totals]
 
 
-def streams(
-    family: str, model: PreTrainedModel, kind: str, pair: Pair
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Per block the residual stream before and after it or its half, read where the model's own next
-    norm reads it."""
-    before, middle, after = [], [], []
-    # Some blocks lay all tokens in one row before their MLP.
+def gate_gradient(
+    model: PreTrainedModel, view: View, sites: Sequence[tuple[str, int, int]]
+) -> list[torch.Tensor]:
+    """Section 2: gates of ones on what each unit adds, token by token; their gradient, `(T, size, n)`."""
+    places, gates = places_of(model), {}
 
-    def on_block(block: nn.Module, args: tuple, kwargs: dict, output) -> None:
-        before.append((args[0] if args else kwargs["hidden_states"])[0])
-        after.append((output[0] if isinstance(output, tuple) else output)[0])
+    def one(like: torch.Tensor, index: int) -> torch.Tensor:
+        gates[index] = torch.ones(like.shape[1:] if like.dim() == 3 else like.shape, requires_grad=True)
+        return gates[index].reshape(like.shape)
+
+    def of_block(index: int) -> Callable:
+        def gate(block: nn.Module, args: tuple, kwargs: dict, output):
+            before = args[0] if args else kwargs["hidden_states"]
+            after = output[0] if isinstance(output, tuple) else output
+            gated = before + one(after, index) * (after - before)
+            return (gated, *output[1:]) if isinstance(output, tuple) else gated
+
+        return gate
+
+    def of_half(index: int) -> Callable:
+        def gate(module: nn.Module, args: tuple, kwargs: dict, output):
+            added = output[0] if isinstance(output, tuple) else output
+            stream = args[1] if places.adds_residual else torch.zeros_like(added)
+            gated = stream + one(added, index) * (added - stream)
+            return (gated, *output[1:]) if isinstance(output, tuple) else gated
+
+        return gate
+
+    def of_features(index: int) -> Callable:
+        return lambda module, args: (one(args[0], index) * args[0], *args[1:])
 
     handles = []
-    for block in blocks_of(model):
-        handles.append(block.register_forward_hook(on_block, with_kwargs=True))
-        norm = block.get_submodule(PLACES[family][1])
-        handles.append(
-            norm.register_forward_pre_hook(
-                lambda _, args: middle.append(args[0].reshape(len(pair.clean.ids), -1))
-            )
-        )
-    with torch.no_grad():
-        model(input_ids=pair.clean.ids[None])
+    for index, (kind, position, _) in enumerate(sites):
+        block = stack_of(model)[position]
+        if kind == "blocks":
+            handles.append(block.register_forward_hook(of_block(index), with_kwargs=True))
+        elif kind in ("attention", "mlp"):
+            module = block.get_submodule(getattr(places, kind))
+            handles.append(module.register_forward_hook(of_half(index), with_kwargs=True))
+        else:
+            module = block.get_submodule(getattr(places, kind))
+            handles.append(module.register_forward_pre_hook(of_features(index)))
+    logits = model(input_ids=view.ids[None], use_cache=False).logits[0]
     for handle in handles:
         handle.remove()
-    one, other = {BLOCKS: (before, after), ATTENTION: (before, middle), MLP: (middle, after)}[kind]
-    return list(zip(one, other, strict=True))
+    loss = F.cross_entropy(logits[:-1], view.ids[1:])
+    found = torch.autograd.grad(loss, [gates[i] for i in range(len(sites))])
+    return [g.reshape(len(view.ids), size, -1) for g, (_, _, size) in zip(found, sites, strict=True)]
 
 
-def block_influence(
-    family: str, model: PreTrainedModel, kind: str, pairs: Sequence[Pair]
+def gate_differences(
+    model: PreTrainedModel, pairs: Sequence[Pair], sites: Sequence[tuple[str, int, int]]
 ) -> list[torch.Tensor]:
-    angles: list[list[float]] = [[] for _ in blocks_of(model)]
+    totals = [torch.zeros(size) for _, _, size in sites]
     for pair in pairs:
-        for index, (one, other) in enumerate(streams(family, model, kind, pair)):
-            angles[index] += [
-                float(F.cosine_similarity(a, b, dim=0)) for a, b in zip(one, other, strict=True)
-            ]
-    return [torch.tensor([1 - sum(a) / len(a)]) for a in angles]
+        clean, other = (gate_gradient(model, v, sites) for v in (pair.clean, pair.other))
+        for total, ours, theirs in zip(totals, clean, other, strict=True):
+            for word in range(len(pair.clean.text.split())):
+                a = ours[pair.clean.words == word].sum(dim=0)
+                b = theirs[pair.other.words == word].sum(dim=0)
+                total += (a - b).norm(dim=1)
+    return [total / len(pairs) for total in totals]
 
 
-def entropy(states: torch.Tensor, k: int = 25) -> float:
-    """Kozachenko and Leonenko's estimate, a distance at a time."""
-    logs = []
-    for state in states.double():
-        distances = sorted(float((state - other).norm()) for other in states.double())
-        logs.append(math.log(distances[min(k, len(states) - 1)]))
-    count, d = states.shape
-    ball = math.log(math.pi ** (d / 2) / math.gamma(d / 2 + 1))
-    return d * sum(logs) / count + ball + math.log(count) - math.log(min(k, count - 1))
-
-
-def entropies(
-    family: str, model: PreTrainedModel, kind: str, pairs: Sequence[Pair]
-) -> list[tuple[float, float]]:
-    """Mean over texts of the entropy before and after every block or half."""
-    found = [[(entropy(a), entropy(b)) for a, b in streams(family, model, kind, p)] for p in pairs]
-    return [
-        (sum(t[i][0] for t in found) / len(pairs), sum(t[i][1] for t in found) / len(pairs))
-        for i in range(len(blocks_of(model)))
-    ]
-
-
-def entrodrop(family: str, model: PreTrainedModel, kind: str, pairs: Sequence[Pair]) -> list[torch.Tensor]:
-    found = entropies(family, model, kind, pairs)
-    profile = [a for a, _ in found] + [found[-1][1]]
-    stage = profile.index(min(profile))
-    never = {0, 1, len(found) - 1}
-    return [torch.tensor([math.inf if i < stage or i in never else b - a]) for i, (a, b) in enumerate(found)]
-
-
-def sleb(family: str, model: PreTrainedModel, kind: str, pairs: Sequence[Pair]) -> list[torch.Tensor]:
-    found = []
-    for index in range(len(blocks_of(model))):
-        (handle,) = bypass(model, [index])
-        with torch.no_grad():
-            losses = [float(model(input_ids=p.clean.ids[None], labels=p.clean.ids[None]).loss) for p in pairs]
-        handle.remove()
-        found.append(torch.tensor([sum(losses) / len(losses)]))
-    return found
-
-
-def features(family: str, model: PreTrainedModel, kind: str, pair: Pair) -> list[torch.Tensor]:
-    """Per block what enters the output projection, `(T, features)`, float64."""
-    found: list[torch.Tensor] = []
-    path = PLACES[family][2 if kind == HEADS else 3]
-    handles = [
-        block.get_submodule(path).register_forward_hook(
-            lambda _, args, output: found.append(args[0].reshape(-1, args[0].shape[-1]).double())
-        )
-        for block in blocks_of(model)
-    ]
-    with torch.no_grad():
-        model(input_ids=pair.clean.ids[None])
-    for handle in handles:
-        handle.remove()
-    return found
-
-
-def columns(family: str, model: PreTrainedModel, kind: str) -> list[torch.Tensor]:
-    """Per block `sum_i W_ij^2` of every input feature j of the output projection."""
-    path = PLACES[family][2 if kind == HEADS else 3]
-    weights = [block.get_submodule(path).weight.data for block in blocks_of(model)]
-    # GPT-2 keeps its matrices the other way round.
-    return [w.double().square().sum(1 if family == "gpt2" else 0) for w in weights]
-
-
-def flap(family: str, model: PreTrainedModel, kind: str, pairs: Sequence[Pair]) -> list[torch.Tensor]:
-    texts = [features(family, model, kind, pair) for pair in pairs]
-    found = []
-    for index, column in enumerate(columns(family, model, kind)):
-        x = torch.cat([text[index] for text in texts])
-        mean = sum(x) / len(x)
-        variance = sum((row - mean) ** 2 for row in x) / (len(x) - 1)
-        score = variance * column
-        score = (score - score.mean()) / score.std()
-        found.append(torch.stack([part.mean() for part in score.chunk(count(family, kind))]).float())
-    return found
-
-
-def multi_domain(family: str, model: PreTrainedModel, kind: str, pairs: Sequence[Pair]) -> list[torch.Tensor]:
-    weights = columns(family, model, kind)
-    each = []
-    for domain in sorted({p.domain for p in pairs}):
-        texts = [features(family, model, kind, p) for p in pairs if p.domain == domain]
-        importance = []
-        for index, column in enumerate(weights):
-            x = torch.cat([text[index] for text in texts])
-            power = (x**2).mean(0) * column
-            importance.append(torch.stack([p.sum() for p in power.chunk(count(family, kind))]).sqrt())
-        mean = torch.cat(importance).mean()
-        each.append([i / mean for i in importance])
-    return [(sum(parts) / len(each)).float() for parts in zip(*each, strict=True)]
-
-
-NAIVE: dict[str, Callable[..., list[torch.Tensor]]] = {
-    "magnitude": magnitude,
-    "taylor": taylor,
-    "block-influence": block_influence,
-    "sleb": sleb,
-    "entrodrop": entrodrop,
-    "flap": flap,
-    "multi-domain": multi_domain,
-}
+NAIVE = {"pip": weight_differences, "pip-gate": gate_differences}

@@ -22,7 +22,7 @@ from pip_core.streams import drain
 from pip_core.surgery import remove_blocks
 from pip_core.views import draw_pairs
 
-from . import tiny
+from . import tiny, zoo
 
 PASSING = (ev.Progress, ev.Loading)
 
@@ -53,7 +53,7 @@ def test_order_of_events(events):
 
 def test_started_tells_the_plan(events, recipe):
     (started,) = tiny.only(events, ev.Started)
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     assert started.parameters == sum(p.numel() for p in model.parameters())
     assert started.block_parameters == (9280,) * 5
     assert (started.blocks, started.planned, started.resumed) == (5, 2, 0)
@@ -133,7 +133,7 @@ def test_the_block_that_is_named_is_the_one_that_goes(recipe, monkeypatch, tmp_p
     found = list(run(replace(recipe, target=0.3), tmp_path / "model"))
     assert removed_blocks(found) == order[:3]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
-    dense, rows = tiny.build("llama"), tiny.token_rows(1, 20)
+    dense, rows = zoo.build("llama"), tiny.token_rows(1, 20)
     tiny.bypass(dense, order[:3])
     torch.testing.assert_close(model(rows).logits, dense(rows).logits, rtol=0, atol=1e-5)
 
@@ -160,7 +160,7 @@ def test_another_seed_another_run(events, recipe):
 
 
 @pytest.mark.parametrize("name", [m.name for m in METHODS])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny.SAVED)
 def test_every_family_by_every_method(checkpoints, tasks, family, name):
     found = list(run(tiny.recipe_for(checkpoints[family], tasks, method=name, items=2, windows=2)))
     assert isinstance(found[-1], ev.Finished), found[-1]
@@ -227,7 +227,7 @@ def test_exports_what_was_pruned_before_the_stop(events, recipe, tmp_path):
     assert kinds == ["Started", "Evaluated", "Exported", "Finished"]
     assert rest[-1].removed == tuple(removed_blocks(history))
     model = AutoModelForCausalLM.from_pretrained(out).eval()
-    dense, rows = tiny.build("llama"), tiny.token_rows(1, 20)
+    dense, rows = zoo.build("llama"), tiny.token_rows(1, 20)
     tiny.bypass(dense, rest[-1].removed)
     torch.testing.assert_close(model(rows).logits, dense(rows).logits, rtol=0, atol=1e-5)
     exporting = tiny.only(rest, ev.Progress)[-1]
@@ -244,7 +244,7 @@ def test_goes_on_with_the_same_model_only(events, checkpoints, recipe):
 
 
 def test_weights_that_are_no_numbers(tmp_path, tokenizer, recipe):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     blocks_of(model)[2].mlp.down_proj.weight.data[0, 0] = float("nan")
     model.save_pretrained(tmp_path / "nan")
     tokenizer.save_pretrained(tmp_path / "nan")
@@ -255,7 +255,7 @@ def test_weights_that_are_no_numbers(tmp_path, tokenizer, recipe):
 
 
 def test_blocks_that_add_nothing(tmp_path, tokenizer, recipe):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     for block in blocks_of(model):
         block.self_attn.o_proj.weight.data.zero_()
         block.mlp.down_proj.weight.data.zero_()

@@ -19,7 +19,7 @@ from pip_core.streams import drain
 from pip_core.tasks import Item, Task, load_task
 from pip_core.texts import documents
 
-from . import tiny
+from . import zoo
 
 CONTEXT = 128
 
@@ -84,7 +84,7 @@ def test_perplexity_equals_one_window_at_a_time(model, tokenizer):
 
 
 def test_perplexity_of_a_broken_model_is_a_number(tokenizer):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     model.model.norm.weight.data *= 1e6
     found = drain(perplexity(model, text_windows(documents("heldout"), tokenizer, 48, 3)))
     assert math.isfinite(found.value)
@@ -137,7 +137,7 @@ def test_predictions_equal_one_row_at_a_time(model, tokenizer, task):
 
 def test_both_answers_occur(tokenizer):
     """Otherwise the comparison above would show little."""
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     hits = drain(TaskBatches(load_task("sense", 30), tokenizer, CONTEXT).measure(model)).hits
     assert 3 < hits.count("1") < 27
 
@@ -180,7 +180,7 @@ def test_last_word_is_greedy(model, tokenizer):
 
 def test_choices_are_weighed_by_their_characters(tokenizer):
     """The longer choice has the lower sum, yet wins where each character counts."""
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     weighed = summed = 0
     for item in load_task("household", 30).items:
         values = [naive_likelihood(model, tokenizer, item.prompt, c, CONTEXT)[0] for c in item.choices]
@@ -193,7 +193,7 @@ def test_choices_are_weighed_by_their_characters(tokenizer):
 
 
 def test_equal_choices_give_the_first(tokenizer):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     for gold, hits in ((0, "1"), (1, "0")):
         task = Task("x", (Item("The dog", ("ran", "ran"), gold),), False)
         assert drain(TaskBatches(task, tokenizer, CONTEXT).measure(model)).hits == hits
@@ -220,14 +220,14 @@ def test_a_long_row_loses_its_beginning(model, tokenizer):
 
 
 def test_a_choice_longer_than_the_context(tokenizer):
-    model = tiny.build("gpt2")
+    model = zoo.build("gpt2")
     items = (Item("Count", (" and ".join(["one two three"] * 80), "no"), 0),)
     result = drain(TaskBatches(Task("long", items, False), tokenizer, CONTEXT).measure(model))
     assert result.items == 1
 
 
 def test_a_beginning_of_text_token_is_no_choice(bos_tokenizer):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     batches = TaskBatches(load_task("facts", 4), bos_tokenizer, CONTEXT)
     for (number, index), (likelihood, _) in batched_likelihoods(model, batches).items():
         item = load_task("facts", 4).items[number]

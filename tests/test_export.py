@@ -22,7 +22,7 @@ from pip_core.export import Verdict, folder_bytes, verify, write_checkpoint, zip
 from pip_core.recipe import Recipe
 from pip_core.surgery import remove_blocks
 
-from . import tiny
+from . import tiny, zoo
 
 PROBE = "The dog ran around the tree. Then it slept, and the cat sat on the mat for a while."
 FACTS = {"recipe": Recipe().to_dict(), "removed_blocks": [1, 3]}
@@ -84,7 +84,7 @@ def test_loads_again_with_equal_logits(exported, tokenizer):
 
 
 def test_equals_the_dense_model_with_blocks_bypassed(exported):
-    dense, rows = tiny.build("llama"), tiny.token_rows(2, 40)
+    dense, rows = zoo.build("llama"), tiny.token_rows(2, 40)
     tiny.bypass(dense, [1, 3])
     model = AutoModelForCausalLM.from_pretrained(exported[1]).eval()
     torch.testing.assert_close(model(rows).logits, dense(rows).logits, rtol=0, atol=1e-5)
@@ -120,7 +120,7 @@ def test_other_families_are_verified_too(opened, tmp_path, family):
 
 
 @pytest.mark.parametrize("removed", [[0], [1, 2], [3]])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny.SAVED)
 def test_every_family_loads_again(opened, tmp_path, trusting, family, removed):
     loaded, rows = opened(family), tiny.token_rows(2, 40)
     remove_blocks(loaded.model, removed)
@@ -250,7 +250,7 @@ def test_a_new_export_replaces_an_earlier_one(opened, tmp_path, trusting):
 @pytest.fixture
 def rounded(tmp_path, tokenizer, monkeypatch) -> Loaded:
     """A bfloat16 checkpoint on a machine that computes it in float32."""
-    tiny.build("llama").to(torch.bfloat16).save_pretrained(tmp_path / "bf16")
+    zoo.build("llama").to(torch.bfloat16).save_pretrained(tmp_path / "bf16")
     tokenizer.save_pretrained(tmp_path / "bf16")
     monkeypatch.setattr(checkpoint, "fast_bfloat16", lambda: False)
     return load_folder(Source(tmp_path / "bf16", "test/bf16", "made for the tests", None))

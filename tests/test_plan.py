@@ -13,10 +13,10 @@ from pip_core.engine import run
 from pip_core.errors import UserError
 from pip_core.plan import facts_of, make_plan
 
-from . import tiny
+from . import tiny, zoo
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny.SAVED)
 def test_the_plan_is_what_the_run_does(checkpoints, tasks, family):
     recipe = tiny.recipe_for(checkpoints[family], tasks, target=0.3)
     plan = make_plan(recipe)
@@ -36,7 +36,7 @@ def test_more_work_takes_longer(recipe):
 def test_no_weights_are_needed(llama_folder, tmp_path):
     (tmp_path / "config.json").write_bytes((llama_folder / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"not weights at all")
-    assert facts_of(str(tmp_path)).blocks == tiny.BLOCKS
+    assert facts_of(str(tmp_path)).blocks == zoo.BLOCKS
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pip_core.errors import UserError
 from pip_core.export import Verdict
 from pip_core.recipe import Recipe
 
-from . import tiny
+from . import tiny, zoo
 
 
 def wait_for(true: Callable[[], object], seconds: float = 60.0) -> None:
@@ -106,7 +106,7 @@ def test_stopped_politely_and_exported(tmp_path, command_run):
     done = tiny.cli("export", folder)
     assert done.returncode == 0, done.stderr
     config = json.loads((folder / "model" / "config.json").read_text())
-    assert config["num_hidden_layers"] == tiny.BLOCKS - 1
+    assert config["num_hidden_layers"] == zoo.BLOCKS - 1
 
 
 def test_work_records_what_it_tells(made, trusting):

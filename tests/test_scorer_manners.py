@@ -112,7 +112,7 @@ class Live(TorchDispatchMode):
 @pytest.mark.parametrize("scorer", METHODS, ids=lambda m: m.name)
 def test_no_method_holds_a_copy_of_the_model(scorer, pairs):
     config = {
-        **tiny.SHAPE,
+        **zoo.SHAPE,
         "hidden_size": 128,
         "intermediate_size": 768,
         "vocab_size": 64,

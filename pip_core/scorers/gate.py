@@ -90,7 +90,7 @@ def gate_gradients(
 
         stream.register_hook(on_gradient)
 
-    def on_output(index: int, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
+    def on_output(index: int, module: nn.Module, args: tuple, kwargs: dict, output):
         site, stream = sites[index], output[0] if isinstance(output, tuple) else output
         added = stream.detach().float()
         if site.kind == BLOCKS:
@@ -98,6 +98,10 @@ def gate_gradients(
         elif site.adds_residual:
             added = added - (args[1] if len(args) > 1 else kwargs["residual"]).detach().float()
         watch(index, stream, added.reshape(-1, 1, added.shape[-1]))
+        if site.kind == BLOCKS:
+            return None
+        # A model may add to what a half gives in place (Falcon does), and so would change `added` too.
+        return (stream.clone(), *output[1:]) if isinstance(output, tuple) else stream.clone()
 
     def on_input(index: int, module: nn.Module, args: tuple) -> None:
         size = sites[index].size
