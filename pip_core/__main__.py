@@ -1,4 +1,4 @@
-"""The command line: `python -m pip_core inspect | prune | resume | export | evaluate | latency | bench`.
+"""The command line: `python -m pip_core inspect | prune | resume | export | compare | evaluate | ...`.
 
 Exit codes: 0 the work is done (and the export verified), 1 a fault of this program or a stopped
 run, 2 something the user can put right.
@@ -56,7 +56,17 @@ def _parser() -> argparse.ArgumentParser:
 
     resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
     resume.add_argument("run", type=Path)
-    resume.set_defaults(do=lambda a: _work(a.run, prune_on=True))
+    resume.add_argument("--no-export", action="store_true", help="prune and measure only")
+    resume.set_defaults(do=lambda a: _work(a.run, prune_on=True, export=not a.no_export))
+
+    compare = commands.add_parser("compare", help="several methods under one recipe, side by side")
+    compare.add_argument("--out", type=Path, required=True, help="folder of the comparison; goes on if begun")
+    compare.add_argument("--methods", type=_names, help="methods, comma-separated, each as it was published")
+    compare.add_argument("--plan", type=Path, help='JSON list of {"label": ..., any recipe setting: ...}')
+    compare.add_argument("--targets", type=_names, help="several targets, comma-separated: draws curves")
+    compare.add_argument("--no-export", action="store_true", help="prune and measure only")
+    _recipe_options(compare)
+    compare.set_defaults(do=_compare)
 
     export = commands.add_parser("export", help="export a stopped run as pruned so far")
     export.add_argument("run", type=Path)
@@ -133,11 +143,18 @@ def _prune(args: argparse.Namespace) -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"The recipe '{args.recipe}' cannot be read: {error}.") from None
         base = _recipe_from(text)
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
-    recipe = dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
+    recipe = dataclasses.replace(base, **_given(args))
     check(recipe)
     create(args.out, recipe)
     return _work(args.out, prune_on=True)
+
+
+def _given(args: argparse.Namespace) -> dict:
+    """The recipe's settings that were given on the command line."""
+    from .recipe import Recipe
+
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _recipe_from(text: str):
@@ -153,34 +170,75 @@ def _recipe_from(text: str):
     return Recipe.from_json(text)
 
 
-def _work(folder: Path, prune_on: bool) -> int:
+def _work(folder: Path, prune_on: bool, export: bool = True) -> int:
     from .runs import request_stop, work
 
     # Ctrl-C and a polite kill stop the run as the Stop button does: what was decided is kept.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: request_stop(folder))
-    *_, last = _shown(work(folder, prune_on))
+    *_, last = _shown(work(folder, prune_on, export))
     if isinstance(last, ev.Failed):
         return 2
     return 0 if isinstance(last, ev.Finished) else 1
 
 
 def _shown(stream: Iterator[ev.Event]) -> Iterator[ev.Event]:
-    """Print events: one line each, or progress in place on a terminal."""
+    for event in stream:
+        _show(event)
+        yield event
+
+
+def _show(event: ev.Event) -> None:
+    """Print an event: one line, or progress in place on a terminal."""
     from .narrate import sentence
 
-    terminal = sys.stdout.isatty()
-    for event in stream:
-        passing = isinstance(event, ev.Progress | ev.Loading)
-        if terminal:
-            width = os.get_terminal_size().columns - 1
-            text = sentence(event)
-            print("\r\033[K" + (text[:width] if passing else text), end="" if passing else "\n", flush=True)
-        elif isinstance(event, ev.Failed):
-            print(f"error: {event.message}", file=sys.stderr, flush=True)
-        else:
-            print(sentence(event), flush=True)
-        yield event
+    passing = isinstance(event, ev.Progress | ev.Loading)
+    if sys.stdout.isatty():
+        width = os.get_terminal_size().columns - 1
+        text = sentence(event)
+        print("\r\033[K" + (text[:width] if passing else text), end="" if passing else "\n", flush=True)
+    elif isinstance(event, ev.Failed):
+        print(f"error: {event.message}", file=sys.stderr, flush=True)
+    else:
+        print(sentence(event), flush=True)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from .compare import aligned, entries_for, entries_from, read_plan, run
+    from .comparison import collect, markdown, write
+    from .recipe import Recipe
+    from .runs import request_stop
+
+    if bool(args.methods) == bool(args.plan):
+        raise UserError("Say what to compare: either --methods a,b,c or --plan plan.json.")
+    given = _given(args)
+    try:
+        targets = [float(t) for t in args.targets or (given.pop("target", Recipe().target),)]
+    except ValueError:
+        raise UserError(f"Targets are shares between 0 and 1, not '{','.join(args.targets)}'.") from None
+    if args.methods:
+        entries = entries_for(Recipe(), given, args.methods, targets)
+    else:
+        entries = entries_from(Recipe(), given, read_plan(args.plan), targets)
+    entries, label, last = aligned(entries), "", None
+
+    def stop(*_) -> None:
+        if label:
+            request_stop(args.out / label)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    for name, last in run(args.out, entries, not args.no_export):
+        if name != label:
+            print(f"== {name}", flush=True)
+            label = name
+        _show(last)
+    found = collect(args.out, entries)
+    write(args.out, found)
+    print("\n" + markdown(found), end="")
+    if isinstance(last, ev.Stopped):
+        return 1
+    return 2 if found.missing else 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ block about to go; everything else is one accent and greys that read on light an
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -23,6 +24,8 @@ FAINT = "rgba(128,134,143,0.22)"
 BAND = "rgba(47,111,222,0.16)"
 SKELETON = "rgba(128,134,143,0.13)"
 FLOOR = 0.01
+# Okabe and Ito's colours, which people tell apart whatever their colour vision.
+OKABE_ITO = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b8a600"]
 HEATMAP_HEIGHT = 380
 CURVES_HEIGHT = 380
 
@@ -228,6 +231,39 @@ def cost_curves(story: Story) -> go.Figure:
         figure.update_yaxes(type="log", row=2, col=1)
     else:
         figure.update_yaxes(range=[0, 1.15 * max(perplexities)], row=2, col=1)
+    return figure
+
+
+def comparison_chart(curves: Mapping[str, Sequence[tuple[float, float, float]]], model: str) -> go.Figure:
+    """Accuracy kept against parameters kept, a curve or a point for each method.
+
+    Args:
+        curves: label -> (parameters kept, accuracy kept, its standard error), each in % of the dense
+            model's.
+    """
+    figure = go.Figure()
+    for label, points in curves.items():
+        x, y, error = zip((100.0, 100.0, 0.0), *sorted(points, reverse=True), strict=True)
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=y,
+                error_y={"type": "data", "array": error, "thickness": 1.2, "width": 4},
+                name=label,
+                mode="lines+markers",
+                line={"width": 1.5},
+                marker={"size": 8},
+                hovertemplate="%{fullData.name}<br>%{y:.1f} ± %{error_y.array:.1f} % of the accuracy<br>"
+                "%{x:.1f} % of the parameters<extra></extra>",
+            )
+        )
+    figure.update_layout(
+        **{**_LAYOUT, "showlegend": True, "paper_bgcolor": "white", "plot_bgcolor": "white"},
+        colorway=OKABE_ITO,
+        title=_title(f"{model}: what each method keeps (± one standard error)"),
+    )
+    figure.update_xaxes(title="parameters kept, %", gridcolor=FAINT, zeroline=False)
+    figure.update_yaxes(title="accuracy kept, %", gridcolor=FAINT, zeroline=False)
     return figure
 
 

@@ -12,7 +12,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +36,11 @@ RECIPE, EVENTS, MODEL, STOP, LOCK, LOG = (
 )
 
 
-def create(folder: Path, recipe: Recipe) -> None:
+def create(folder: Path, recipe: Recipe, history: Sequence[ev.Event] = ()) -> None:
     """Make a run's directory and write its recipe.
+
+    Args:
+        history: events to begin with, such as a measurement of the dense model made before.
 
     Raises:
         UserError: the folder exists and is not empty, or cannot be made.
@@ -52,7 +55,8 @@ def create(folder: Path, recipe: Recipe) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
-        (folder / EVENTS).touch()
+        lines = "".join(ev.to_line(event, time.time()) + "\n" for event in history)
+        (folder / EVENTS).write_text(lines, encoding="utf-8")
     except OSError as error:
         raise UserError(f"'{folder}' cannot be written: {error.strerror}.") from None
 
@@ -68,7 +72,7 @@ def recipe_of(folder: Path) -> Recipe:
     return Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
 
 
-def work(folder: Path, prune_on: bool = True) -> Iterator[ev.Event]:
+def work(folder: Path, prune_on: bool = True, export: bool = True) -> Iterator[ev.Event]:
     """Drain the engine into the run's directory, and pass its events on.
 
     Whatever an earlier attempt recorded is the history the engine goes on from. A `stop` file in
@@ -92,7 +96,7 @@ def work(folder: Path, prune_on: bool = True) -> Iterator[ev.Event]:
             raise UserError("Nothing has been removed yet, so there is nothing to export.")
         stop = (folder / STOP).exists
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            for event in run_engine(recipe, folder / MODEL, history, stop, prune_on):
+            for event in run_engine(recipe, folder / MODEL if export else None, history, stop, prune_on):
                 try:
                     file.write(ev.to_line(event, time.time()) + "\n")
                     file.flush()
@@ -189,10 +193,11 @@ def request_stop(folder: Path) -> None:
     (folder / STOP).touch()
 
 
-def _with_this_project() -> str:
-    """PYTHONPATH for a worker, which runs in the user's folder, where relative paths mean something."""
+def worker_environment() -> dict[str, str]:
+    """What a worker finds this project by: it runs in the user's folder, where relative paths mean
+    something."""
     here = str(Path(__file__).resolve().parent.parent)
-    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))}
 
 
 @dataclass
@@ -236,7 +241,7 @@ class Studio:
                 stderr=log,
                 # A signal to the page's own process group (Ctrl-C) must not end a run.
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": _with_this_project()},
+                env=worker_environment(),
             )
         self._workers[run_id] = (process, said)
 

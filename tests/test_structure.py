@@ -69,6 +69,8 @@ LAYERS = (
     "preflight",
     "figures",
     "markup",
+    "compare",
+    "comparison",
     "chat",
     "bench",
     "__main__",
