@@ -1,4 +1,4 @@
-"""The command line: `python -m pip_core inspect | prune | resume | export | compare | evaluate | ...`.
+"""The command line: `python -m pip_core prune`, `resume`, `undo`, `evaluate`, ... (see `--help`).
 
 Exit codes: 0 the work is done (and the export verified), 1 a fault of this program or a stopped
 run, 2 something the user can put right.
@@ -56,8 +56,35 @@ def _parser() -> argparse.ArgumentParser:
 
     resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
     resume.add_argument("run", type=Path)
+    resume.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
     resume.add_argument("--no-export", action="store_true", help="prune and measure only")
-    resume.set_defaults(do=lambda a: _work(a.run, prune_on=True, export=not a.no_export))
+    resume.set_defaults(do=lambda a: _work(a.run, True, a.launched, not a.no_export))
+
+    export = commands.add_parser("export", help="export a stopped run as pruned so far")
+    export.add_argument("run", type=Path)
+    export.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
+    export.set_defaults(do=lambda a: _work(a.run, False, a.launched))
+
+    undo = commands.add_parser("undo", help="take the last removal back; what went then stays from there on")
+    undo.add_argument("run", type=Path)
+    undo.set_defaults(do=_undo)
+
+    extend = commands.add_parser("extend", help="go on with a run to a deeper target")
+    extend.add_argument("run", type=Path)
+    extend.add_argument("--target", type=float, required=True, help="share of all parameters to remove")
+    extend.set_defaults(do=_extend)
+
+    fork = commands.add_parser("fork", help="a new run from a run's iteration on, with other settings")
+    fork.add_argument("run", type=Path)
+    fork.add_argument("--out", type=Path, required=True, help="folder of the new run, new or empty")
+    fork.add_argument("--upto", type=int, help="iterations to take over (default: all)")
+    _recipe_options(fork)
+    fork.set_defaults(do=_fork)
+
+    listed = commands.add_parser("runs", help="list the runs below a folder")
+    listed.add_argument("root", type=Path, nargs="?", default=Path(os.environ.get("PIP_STUDIO_RUNS", "runs")))
+    listed.add_argument("--json", action="store_true", help="print one JSON array")
+    listed.set_defaults(do=_runs)
 
     compare = commands.add_parser("compare", help="several methods under one recipe, side by side")
     compare.add_argument("--out", type=Path, required=True, help="folder of the comparison; goes on if begun")
@@ -67,10 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--no-export", action="store_true", help="prune and measure only")
     _recipe_options(compare)
     compare.set_defaults(do=_compare)
-
-    export = commands.add_parser("export", help="export a stopped run as pruned so far")
-    export.add_argument("run", type=Path)
-    export.set_defaults(do=lambda a: _work(a.run, prune_on=False))
 
     evaluate = commands.add_parser("evaluate", help="measure a model")
     evaluate.add_argument("--model", required=True, help="model reference, or the folder of a run")
@@ -107,13 +130,24 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         default = field.default
         shown = ",".join(default) if isinstance(default, tuple) else default
         kind = _names if isinstance(default, tuple) else _yes if isinstance(default, bool) else type(default)
+        kind = _numbers if field.name in ("keep", "drop") else kind
         parser.add_argument(
-            option, type=kind, default=None, help=f"{field.metadata['doc']} (default: {shown})"
+            option,
+            type=kind,
+            default=None,
+            help=f"{field.metadata['doc']} (default: {shown})".replace("%", "%%"),
         )
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of block numbers, as in 3,17") from None
 
 
 def _yes(text: str) -> bool:
@@ -134,8 +168,9 @@ def _inspect(args: argparse.Namespace) -> int:
 def _prune(args: argparse.Namespace) -> int:
     from .engine import check
     from .recipe import Recipe
-    from .runs import create
+    from .runs import create, refuse_taken
 
+    refuse_taken(args.out)
     base = Recipe()
     if args.recipe:
         try:
@@ -150,7 +185,7 @@ def _prune(args: argparse.Namespace) -> int:
 
 
 def _given(args: argparse.Namespace) -> dict:
-    """The recipe's settings that were given on the command line."""
+    """The settings of a recipe that were given."""
     from .recipe import Recipe
 
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
@@ -170,13 +205,58 @@ def _recipe_from(text: str):
     return Recipe.from_json(text)
 
 
-def _work(folder: Path, prune_on: bool, export: bool = True) -> int:
+def _undo(args: argparse.Namespace) -> int:
+    from .narrate import sentence
+    from .runs import read_events, recipe_of, working
+    from .steering import undo
+
+    recipe_of(args.run)
+    undo(args.run)
+    if working(args.run):
+        print("The worker stops, and takes the last removal back.")
+        return 0
+    taken = [e for e in read_events(args.run) if isinstance(e, ev.Undone)]
+    print(sentence(taken[-1]))
+    return 0
+
+
+def _extend(args: argparse.Namespace) -> int:
+    from .steering import extend
+
+    extend(args.run, args.target)
+    return _work(args.run, prune_on=True)
+
+
+def _fork(args: argparse.Namespace) -> int:
+    from .steering import fork
+
+    fork(args.run, args.out, _given(args), args.upto, args.run.name)
+    return _work(args.out, prune_on=True)
+
+
+def _runs(args: argparse.Namespace) -> int:
+    from .studio import Studio
+
+    if not args.root.is_dir():
+        raise UserError(f"There is no folder '{args.root}'.")
+    found = Studio(args.root).listed(None)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(i) for i in found], indent=1))
+        return 0
+    for info in found:
+        kept = "" if info.kept is None else f", {info.kept:.0%} of the accuracy kept"
+        gone = 1 - info.parameters / info.dense_parameters if info.dense_parameters else 0.0
+        print(f"{info.id}  {info.state:<11}  {info.name}: {gone:.1%} removed{kept}")
+    return 0
+
+
+def _work(folder: Path, prune_on: bool, launched: bool = False, export: bool = True) -> int:
     from .runs import request_stop, work
 
     # Ctrl-C and a polite kill stop the run as the Stop button does: what was decided is kept.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: request_stop(folder))
-    *_, last = _shown(work(folder, prune_on, export))
+    *_, last = _shown(work(folder, prune_on, launched, export))
     if isinstance(last, ev.Failed):
         return 2
     return 0 if isinstance(last, ev.Finished) else 1
@@ -204,7 +284,7 @@ def _show(event: ev.Event) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from .compare import aligned, entries_for, entries_from, read_plan, run
+    from .compare import aligned, entries_from, read_plan, run
     from .comparison import collect, markdown, write
     from .recipe import Recipe
     from .runs import request_stop
@@ -216,18 +296,10 @@ def _compare(args: argparse.Namespace) -> int:
         targets = [float(t) for t in args.targets or (given.pop("target", Recipe().target),)]
     except ValueError:
         raise UserError(f"Targets are shares between 0 and 1, not '{','.join(args.targets)}'.") from None
-    if args.methods:
-        entries = entries_for(Recipe(), given, args.methods, targets)
-    else:
-        entries = entries_from(Recipe(), given, read_plan(args.plan), targets)
-    entries, label, last = aligned(entries), "", None
-
-    def stop(*_) -> None:
-        if label:
-            request_stop(args.out / label)
-
+    plan = read_plan(args.plan) if args.plan else [{"label": m, "method": m} for m in args.methods]
+    entries, label, last = aligned(entries_from(Recipe(), given, plan, targets)), "", None
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, lambda *_: request_stop(args.out / label) if label else None)
     for name, last in run(args.out, entries, not args.no_export):
         if name != label:
             print(f"== {name}", flush=True)
@@ -236,9 +308,7 @@ def _compare(args: argparse.Namespace) -> int:
     found = collect(args.out, entries)
     write(args.out, found)
     print("\n" + markdown(found), end="")
-    if isinstance(last, ev.Stopped):
-        return 1
-    return 2 if found.missing else 0
+    return 1 if isinstance(last, ev.Stopped | ev.Paused) else 2 if found.missing else 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -8,8 +8,6 @@ finished are kept, others resumed. The dense model is measured once.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ from . import events as ev
 from .engine import check
 from .errors import UserError
 from .recipe import Recipe
-from .runs import EVENTS, LOG, RECIPE, Tail, create, read_events, recipe_of, worker_environment
+from .runs import EVENTS, RECIPE, Tail, create, launch, read_events, recipe_of, why_interrupted
 from .scorers import method
 
 # What the dense measurement depends on.
@@ -44,27 +42,16 @@ class Entry:
     recipe: Recipe
 
 
-def entries_for(
-    base: Recipe, given: Mapping[str, object], methods: Sequence[str], targets: Sequence[float]
-) -> list[Entry]:
-    """An entry for each method and target: `base`, the method's usual settings, then those `given`.
-
-    Raises:
-        UserError: an unknown method, the same one twice, or settings that do not go together.
-    """
-    plan = [{"label": name, "method": name} for name in methods]
-    return entries_from(base, given, plan, targets)
-
-
 def entries_from(
     base: Recipe, given: Mapping[str, object], plan: Sequence[Mapping], targets: Sequence[float]
 ) -> list[Entry]:
-    """Entries for a plan: a list of `{"label": ..., "method": ..., any other setting: ...}`.
+    """An entry for each line of a plan, `{"label": ..., "method": ..., any other setting: ...}`, and target.
 
-    A plan's settings come before those `given`, these before the method's usual ones.
+    A line's settings come before those `given`, these before the method's usual ones, and these before
+    `base`.
 
     Raises:
-        UserError: not such a plan, or settings that do not go together.
+        UserError: not such a plan, an unknown method, or settings that do not go together.
     """
     found = []
     for line in plan:
@@ -166,25 +153,15 @@ def run(
         last = None
         for last in worker(place, export):
             yield entry.label, last
-        if isinstance(last, ev.Stopped):
+        if isinstance(last, ev.Stopped | ev.Paused):
             return
 
 
 def in_a_process(place: Path, export: bool) -> Iterator[ev.Event]:
-    """Work on a run by `python -m pip_core resume`, and pass its events on as they are recorded."""
+    """Work on a run in a process of its own, and pass its events on as they are recorded."""
     tail = Tail(place)
     tail.poll()
-    command = [sys.executable, "-m", "pip_core", "resume", str(place)]
-    log = place / LOG
-    with log.open("ab") as errors:
-        process = subprocess.Popen(
-            command + ([] if export else ["--no-export"]),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            env=worker_environment(),
-        )
-    last = None
+    process, last = launch(place, "resume", *([] if export else ["--no-export"])), None
     try:
         while True:
             # Asked before reading, so that its last words are still read.
@@ -199,9 +176,7 @@ def in_a_process(place: Path, export: bool) -> Iterator[ev.Event]:
             process.terminate()
             process.wait()
     if not isinstance(last, ev.ENDINGS):
-        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        reason = said[-1].removeprefix("error: ") if said else "it left no message"
-        yield ev.Failed(f"Its process ended with code {process.returncode}: {reason}")
+        yield ev.Failed(why_interrupted(place))
 
 
 def _last(place: Path) -> ev.Event | None:

@@ -11,13 +11,13 @@ import errno
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from . import events as ev
-from .allocate import Goal, choose, goal_for, goal_of
+from .allocate import Goal, choose, complete, goal_of, offered
 from .anatomy import Anatomy, anatomy_of
 from .card import model_card
 from .checkpoint import Loaded, config_of, load
@@ -25,8 +25,10 @@ from .clock import MEASURING, SCORING, Clock
 from .errors import UserError
 from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
+from .history import History
 from .machine import peak_memory
 from .measure import Bench, bench_for, context_of, measure
+from .reach import goal_for
 from .recipe import EVERY, Recipe
 from .scorers import Scorer, method
 from .shape import Shape
@@ -35,7 +37,7 @@ from .streams import Halted, mapped, stoppable
 from .surgery import check_config_says, reshape
 from .tasks import Task, load_task
 from .texts import calibration_texts, documents
-from .units import group
+from .units import BLOCKS, group
 from .views import Pair, draw_pairs
 
 EXPORT_SECONDS = 15.0
@@ -52,8 +54,8 @@ def run(
 
     Args:
         out: folder for the exported checkpoint; without it nothing is exported.
-        history: events of an earlier attempt at the same recipe: removals already decided are
-            replayed, what was measured is not measured again.
+        history: events of earlier attempts: removals already decided are replayed, what was measured
+            is not measured again, what was taken back stays.
         stop: asked after every batch; true ends the run with Stopped.
         prune_on: False removes nothing more, and exports the model as pruned so far.
 
@@ -72,17 +74,23 @@ def run(
         yield ev.Failed(message)
 
 
-def check(recipe: Recipe) -> Goal:
+def check(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Goal:
     """Whatever can be said to be wrong before a model is downloaded or a run is made.
+
+    Args:
+        history: events that the run would go on from.
 
     Returns:
         What the recipe will remove.
 
     Raises:
-        UserError: see `check_measuring`, `checkpoint.config_of` and `allocate.goal_for`.
+        UserError: see `check_measuring`, `checkpoint.config_of`, `reach.goal_for`, `History.check`.
     """
     check_measuring(recipe)
-    return goal_for(recipe, anatomy_of(config_of(recipe.model)), method(recipe.method))
+    anatomy, past = anatomy_of(config_of(recipe.model)), History.of(history)
+    goal = goal_for(recipe, anatomy, method(recipe.method), past.undone)
+    past.check(recipe, anatomy, goal)
+    return goal
 
 
 def check_measuring(recipe: Recipe) -> tuple[list[Task], list[str]]:
@@ -138,6 +146,7 @@ class _Course:
     """A run under way: what it works on, and how far it has come.
 
     Attributes:
+        past: what it goes on from.
         shape: what remains of the model now.
         removals, measured: decided so far, and what was measured by iteration.
     """
@@ -147,6 +156,7 @@ class _Course:
     loaded: Loaded
     anatomy: Anatomy
     goal: Goal
+    past: History
     bench: Bench
     shape: Shape
     clock: Clock
@@ -167,10 +177,13 @@ class _Course:
     @property
     def done(self) -> bool:
         """Whether nothing more has to go."""
-        if self.goal.counts:
-            return len(self.removals) >= self.goal.iterations
-        sites = sites_of(self.anatomy, self.shape, self.recipe.units)
-        return all(self.removed + site.cost / 2 > self.goal.parameters for site in sites)
+        return complete(self.recipe, self.goal, self.removed, self.sites, self.past.undone)
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where something may still go."""
+        there = sites_of(self.anatomy, self.shape, self.recipe.units)
+        return offered(self.recipe, there, self.past.undone)
 
     def reshape(self, shape: Shape) -> None:
         """Bring the model into `shape`."""
@@ -197,9 +210,10 @@ def _run(
     prune_on: bool,
 ) -> Iterator[ev.Event]:
     began = time.monotonic()
-    check(recipe)
+    check(recipe, history)
     tasks, heldout = check_measuring(recipe)
-    removals = [e for e in history if isinstance(e, ev.Removed)]
+    past = History.of(history)
+    removals = list(past.removals)
 
     def stopped() -> ev.Stopped:
         return ev.Stopped(len(removals))
@@ -207,9 +221,9 @@ def _run(
     loaded = yield from stoppable(load(recipe.model, recipe.dtype), stop, stopped)
     _draw(recipe, loaded, 1)
     anatomy = anatomy_of(loaded.config)
-    goal = goal_of(recipe, anatomy)
+    goal = goal_of(recipe, anatomy, past.undone)
     started = _started(recipe, loaded, anatomy, goal, len(removals))
-    _check_same_model(started, history)
+    past.check_same_model(started)
     yield started
 
     course = _Course(
@@ -218,15 +232,16 @@ def _run(
         loaded,
         anatomy,
         goal,
+        past,
         bench_for(recipe, loaded, tasks, heldout),
         Shape.dense(anatomy),
         Clock({}),
-        measured={e.iteration: e for e in history if isinstance(e, ev.Evaluated)},
+        measured={e.iteration: e for e in past.measured},
     )
     _plan_clock(course, len(removals), prune_on, out)
     yield from stoppable(course.measure(), stop, stopped)
     if removals:
-        course.reshape(course.shape.without(units for r in removals for units in r.units))
+        course.reshape(past.shape(anatomy))
     course.removals = removals
     while prune_on and not course.done:
         if recipe.measure == EVERY:
@@ -241,31 +256,31 @@ def _run(
 
 
 def _iteration(course: _Course) -> Iterator[ev.Event]:
-    """Score and remove: once."""
+    """Score and remove: once. What was asked to go goes first, unscored."""
     iteration, anatomy = len(course.removals) + 1, course.anatomy
-    sites = sites_of(anatomy, course.shape, course.recipe.units)
-    scores = yield from _score(course, sites, iteration)
-    protecting = course.scorer.protecting
-    chosen = choose(course.recipe, course.goal, iteration, course.removed, sites, scores, protecting)
-    units = group(chosen)
-    course.reshape(course.shape.without(units))
-    values = {
-        (site.kind, site.block, number): value
-        for site, found in zip(sites, scores, strict=True)
-        for number, value in zip(site.numbers, found.tolist(), strict=True)
-        if value != math.inf
-    }
-    score, largest = max(values[unit] for unit in chosen), max(values.values())
-    course.removals.append(
-        ev.Removed(
-            iteration,
-            units,
-            score,
-            score / largest if largest else 1.0,
-            course.shape.parameters(anatomy),
-            course.shape.lost(anatomy),
+    score, relative = 0.0, 0.0
+    asked = course.past.to_drop(course.recipe, course.shape)
+    if asked:
+        units = group([(BLOCKS, asked[0], 0)])
+    else:
+        sites = course.sites
+        scores = yield from _score(course, sites, iteration)
+        undone, protecting = course.past.undone, course.scorer.protecting
+        chosen = choose(
+            course.recipe, course.goal, iteration, course.removed, sites, scores, undone, protecting
         )
-    )
+        units = group(chosen)
+        values = {
+            (site.kind, site.block, number): value
+            for site, found in zip(sites, scores, strict=True)
+            for number, value in zip(site.numbers, found.tolist(), strict=True)
+            if value != math.inf
+        }
+        score, largest = max(values[unit] for unit in chosen), max(values.values())
+        relative = score / largest if largest else 1.0
+    course.reshape(course.shape.without(units))
+    left, lost = course.shape.parameters(anatomy), course.shape.lost(anatomy)
+    course.removals.append(ev.Removed(iteration, units, score, relative, left, lost, bool(asked)))
     yield course.removals[-1]
 
 
@@ -301,12 +316,20 @@ def _export(course: _Course, out: Path, started: ev.Started, probe: str) -> Iter
     yield ev.Progress("exporting", iterations, 0, 1, course.clock.elapsed, EXPORT_SECONDS)
     dense, pruned, uneven = course.measured[0], course.measured[iterations], shape.uneven() or ""
     lost = shape.lost(course.anatomy)
+    share = pruned.parameters / dense.parameters
+    again = course.past.again(recipe, course.goal, course.removals, course.done, share)
     card = model_card(
-        recipe, started, course.loaded.source.licence, course.removals, dense, pruned, lost, uneven
+        recipe,
+        started,
+        course.loaded.source.licence,
+        course.removals,
+        dense,
+        pruned,
+        lost,
+        uneven,
+        again is not None,
     )
-    # A run exported early says what it reached, so that its recipe makes this very model again.
-    again = recipe if course.done else replace(recipe, target=1 - pruned.parameters / dense.parameters)
-    facts = {"recipe": again.to_dict(), "removed": lost, **shape.to_dict()}
+    facts = {"recipe": (again or recipe).to_dict(), "removed": lost, **shape.to_dict()}
     verdict = write_checkpoint(course.loaded, shape, out, card, facts, probe)
     yield ev.Exported(
         str(out),
@@ -350,18 +373,6 @@ def _draw(recipe: Recipe, loaded: Loaded, iteration: int) -> list[Pair]:
     return pairs
 
 
-def _check_same_model(now: ev.Started, history: Sequence[ev.Event]) -> None:
-    """A resumed run must go on with the very model it began with."""
-    for event in history:
-        if isinstance(event, ev.Started):
-            before = (event.model, event.origin, event.parameters, event.dtype)
-            if before != (now.model, now.origin, now.parameters, now.dtype):
-                raise UserError(
-                    f"This run began with {event.model} ({event.origin}, {event.dtype}), but the same "
-                    f"reference now gives {now.model} ({now.origin}, {now.dtype}). Start a new run."
-                )
-
-
 def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) -> None:
     """Tell the clock the work that is planned, the model growing smaller as it goes."""
     goal, anatomy = course.goal, course.anatomy
@@ -371,9 +382,10 @@ def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) ->
     def depth(iteration: int) -> float:
         return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
 
-    sites = len(sites_of(anatomy, Shape.dense(anatomy), course.recipe.units))
+    sites = len(course.sites)
     course.clock.planned[SCORING] = sum(
-        _scoring_work(course.recipe, course.scorer, depth(i), sites) for i in range(done, planned)
+        _scoring_work(course.recipe, course.scorer, depth(i), sites)
+        for i in range(max(done, goal.asked), planned)
     )
     every = range(done, planned + 1) if course.recipe.measure == EVERY else (planned,)
     again = {i for i in (0, *every) if i not in course.measured}

@@ -13,9 +13,11 @@ from . import events as ev
 from .figures import removal_table
 from .narrate import agreement, clock, plan_sentence
 from .plan import Plan
+from .preflight import Inspection
 from .scorers import method
 from .stats import is_noise, paired_difference, retained
 from .story import Story
+from .units import TITLES
 
 # state -> (tone of the dot, words)
 STATES = {
@@ -168,17 +170,56 @@ def method_note(name: str) -> str:
 def verdict(story: Story) -> str:
     """The badge of a finished run: what was verified, and how to load it."""
     done = story.exported
+    if done.uneven:
+        how, says = "this project's own loader", f" No plain config can describe it: {escape(done.uneven)}."
+        snippet = 'from pip_core.uneven import load_uneven\nmodel = load_uneven("path/to/model")'
+    else:
+        how, says = "<code>from_pretrained</code> alone", ""
+        snippet = (
+            "from transformers import AutoModelForCausalLM\n"
+            'model = AutoModelForCausalLM.from_pretrained("path/to/model")'
+        )
     return (
-        f"<div class='verified'><b>Reloaded and verified.</b> A fresh process loaded the export with "
-        f"<code>from_pretrained</code> alone; {agreement(done.largest_difference)}, and it "
-        f"wrote {done.tokens} tokens with and without the key-value cache.</div>"
-        "<pre><code>from transformers import AutoModelForCausalLM\n"
-        'model = AutoModelForCausalLM.from_pretrained("path/to/model")</code></pre>'
+        f"<div class='verified'><b>Reloaded and verified.</b> A fresh process loaded the export with {how}; "
+        f"{agreement(done.largest_difference)}, and it wrote {done.tokens} tokens with and without the "
+        f"key-value cache.{says}</div><pre><code>{snippet}</code></pre>"
     )
 
 
 def no_verdict() -> str:
     return "<p class='empty'>When a run has finished, its model can be downloaded here, verified.</p>"
+
+
+def model_facts(found: Inspection) -> str:
+    """What is known of a model before it is here: a line, and the rest folded away."""
+    need = max(found.memory.values())
+    fits = "fits" if found.fits else "does not fit"
+    plainly = [TITLES[c.kind] for c in found.choices if c.plain]
+    parts = "".join(
+        f"<tr><td>{escape(name)}</td><td>{count / 1e6:.1f}M</td><td>{count / found.parameters:.0%}</td></tr>"
+        for name, count in found.parts.items()
+    )
+    choices = "".join(
+        f"<li><b>{escape(TITLES[c.kind])}</b>: {escape(c.goal)}{_loads(c.plain) if c.possible else ''}</li>"
+        for c in found.choices
+    )
+    how = "" if found.listed else ", recognised by its structure"
+    return (
+        f"<div class='facts {'' if found.fits else 'problem'}'>{escape(found.model_type)}{how} · "
+        f"{found.blocks} blocks · {found.parameters / 1e6:.1f}M parameters · needs about {need / 1e9:.1f} of "
+        f"{found.available / 1e9:.0f} GB: {fits}"
+        f"<details><summary>exports plainly: {escape(', '.join(plainly) or 'nothing')}</summary>"
+        f"<table><tbody>{parts}</tbody></table><p>To remove {found.target:.0%}:</p><ul>{choices}</ul>"
+        "</details></div>"
+    )
+
+
+def no_facts() -> str:
+    return "<div class='facts'>&nbsp;</div>"
+
+
+def _loads(plain: bool) -> str:
+    return "; an ordinary checkpoint" if plain else "; loads with this project's loader only"
 
 
 def plan(found: Plan, target: float) -> str:
@@ -189,7 +230,8 @@ def plan(found: Plan, target: float) -> str:
     return (
         f"<div class='plan'><b>{escape(sentence)}</b> "
         f"{total / 1e6:.1f}M → {total * (1 - found.share) / 1e6:.1f}M parameters. "
-        f"About {minutes} min on this machine, once the model is here.</div>"
+        f"About {minutes} min on this machine, once the model is here."
+        f"{' The result loads with this project&#39;s loader only.' if found.uneven else ''}</div>"
     )
 
 

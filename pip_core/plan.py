@@ -16,12 +16,12 @@ import psutil
 import torch
 from torch import nn
 
-from .allocate import goal_for
 from .anatomy import Anatomy, anatomy_of
 from .checkpoint import config_of
 from .evaluation import BATCH_TOKENS
 from .families import blocks_of, skeleton
 from .machine import device, fast_bfloat16
+from .reach import goal_for
 from .recipe import EVERY, Recipe
 from .scorers import method
 from .shape import Shape
@@ -92,9 +92,9 @@ def make_plan(recipe: Recipe) -> Plan:
     seconds = measuring * per_token
     for done in range(goal.iterations):
         left = 1 - whole * done / goal.iterations
+        scored = scoring * left if done >= goal.asked else 0
         measured = recipe.measure == EVERY or done == goal.iterations - 1
-        seconds += scoring * left * per_token
-        seconds += measured * measuring * (left - whole / goal.iterations) * per_token
+        seconds += (scored + measured * measuring * (left - whole / goal.iterations)) * per_token
     needs = memory_of(recipe.model, recipe.dtype, int(recipe.window_tokens * LONGER))
     return Plan(
         anatomy,

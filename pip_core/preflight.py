@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from .allocate import goal_of
 from .anatomy import Anatomy
@@ -97,10 +98,12 @@ def inspect(recipe: Recipe) -> Inspection:
     )
 
 
-def exports_plainly(reference: str, anatomy: Anatomy, kind: str) -> bool:
+@lru_cache(maxsize=64)
+def exports_plainly(reference: str, kind: str) -> bool:
     """Whether a plain config can describe the model after units of `kind` went evenly."""
     if kind in (ATTENTION, MLP):
         return False
+    anatomy = anatomy_for(reference)
     dense = Shape.dense(anatomy)
     last = len(anatomy.blocks) - 1
     if kind == BLOCKS:
@@ -155,7 +158,7 @@ def report(found: Inspection) -> str:
 def _choice(recipe: Recipe, anatomy: Anatomy, kind: str) -> Choice:
     if kind in anatomy.refused:
         return Choice(kind, False, False, anatomy.refused[kind], 0.0)
-    plain = exports_plainly(recipe.model, anatomy, kind)
+    plain = exports_plainly(recipe.model, kind)
     if kind == BLOCKS and not plain:
         return Choice(kind, False, False, "its config cannot describe fewer blocks", 0.0)
     try:

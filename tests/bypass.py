@@ -114,3 +114,9 @@ def bypassed(model: PreTrainedModel, gone: Sequence[tuple[str, int, Sequence[int
                 handle = module.register_forward_pre_hook(blank(features))
             stack.callback(handle.remove)
         yield
+
+
+def logits_without(model: PreTrainedModel, rows: torch.Tensor, blocks: Sequence[int]) -> torch.Tensor:
+    """What the dense `model` says of `rows` with whole `blocks` bypassed."""
+    with bypassed(model, [("blocks", block, (0,)) for block in blocks]):
+        return model(rows).logits

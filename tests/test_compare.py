@@ -13,7 +13,7 @@ import pytest
 from pip_core import compare, comparison, runs, stats
 from pip_core import events as ev
 from pip_core.__main__ import main
-from pip_core.compare import Entry, aligned, entries_for, entries_from, read_plan
+from pip_core.compare import Entry, aligned, entries_from, read_plan
 from pip_core.errors import UserError
 from pip_core.recipe import Recipe
 from pip_core.runs import read_events
@@ -21,6 +21,10 @@ from pip_core.scorers import METHODS, method
 from pip_core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
 
 from . import tiny
+
+
+def entries_for(base: Recipe, given: dict, methods: list[str], targets: list[float]) -> list[Entry]:
+    return entries_from(base, given, [{"label": m, "method": m} for m in methods], targets)
 
 
 def here(place: Path, export: bool) -> Iterator[ev.Event]:
@@ -197,7 +201,7 @@ def test_a_stop_ends_the_comparison(entries, tmp_path):
 def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch):
     spares_all = lambda self, blocks: frozenset(range(blocks))  # noqa: E731
     monkeypatch.setattr(type(method("entrodrop")), "protects", spares_all)
-    monkeypatch.setattr("pip_core.engine.check", lambda recipe: None)
+    monkeypatch.setattr("pip_core.engine.check", lambda *_: None)
     failing = replace(entries[0], label="bad", recipe=replace(entries[0].recipe, method="entrodrop"))
     told = going(tmp_path, [failing, entries[0]])
     assert [label for label, e in told if isinstance(e, ev.ENDINGS)] == ["bad", entries[0].label]
@@ -205,6 +209,15 @@ def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch
     assert [r.label for r in found.rows] == ["dense", entries[0].label]
     assert "spares everything that is left" in found.missing["bad"]
     assert "bad has no result: The target cannot be reached" in comparison.markdown(found)
+
+
+def test_a_worker_that_dies_is_told(entries, tmp_path):
+    place = tmp_path / "gone"
+    runs.create(place, entries[0].recipe)
+    (place / "recipe.json").write_text("{")
+    told = list(compare.in_a_process(place, False))
+    assert told == [ev.Failed(told[0].message)]
+    assert "The recipe is not valid JSON" in told[0].message
 
 
 def test_another_run_in_the_way_is_not_touched(done, entries, tmp_path):

@@ -12,9 +12,8 @@ from pip_core import latency
 from pip_core.errors import UserError
 from pip_core.latency import Spread, compare, table, weights_memory
 from pip_core.streams import drain
-from pip_core.surgery import remove_blocks
 
-from . import tiny
+from . import tiny, zoo
 
 # Keys and values of two heads of eight numbers, four bytes each.
 BLOCK_TOKEN = 2 * 2 * 8 * 4
@@ -24,14 +23,14 @@ BLOCK_TOKEN = 2 * 2 * 8 * 4
 def pair(opened):
     """A tiny Llama, and the same with two of its five blocks gone."""
     dense, pruned = opened("llama"), opened("llama")
-    remove_blocks(pruned.model, [1, 3])
+    tiny.without_blocks(pruned, [1, 3])
     return dense, pruned
 
 
 def test_memory(pair, checkpoints):
     found = drain(compare(*pair, prompt_tokens=6, new_tokens=3, rounds=2))
-    assert found.dense.cache_per_token == tiny.BLOCKS * BLOCK_TOKEN
-    assert found.pruned.cache_per_token == (tiny.BLOCKS - 2) * BLOCK_TOKEN
+    assert found.dense.cache_per_token == zoo.BLOCKS * BLOCK_TOKEN
+    assert found.pruned.cache_per_token == (zoo.BLOCKS - 2) * BLOCK_TOKEN
     assert found.dense.cache_total == 9 * found.dense.cache_per_token
     assert found.dense.weights_memory == 4 * sum(p.numel() for p in pair[0].model.parameters()) + sum(
         b.numel() * b.element_size() for b in pair[0].model.buffers()
@@ -44,24 +43,27 @@ def test_memory(pair, checkpoints):
 
 
 def test_tied_weights_count_once():
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     before = weights_memory(model)
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-    assert weights_memory(model) == before + 4 * tiny.VOCABULARY * 32
+    assert weights_memory(model) == before + 4 * zoo.VOCABULARY * 32
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2"])
 def test_a_sliding_window_stops_growing(opened, family):
     loaded = opened(family)
     found = drain(compare(loaded, loaded, prompt_tokens=12, new_tokens=5, rounds=2)).dense
-    per_block = found.cache_per_token / tiny.BLOCKS
-    assert per_block == BLOCK_TOKEN
-    sliding = tiny.PATTERN.count("sliding_attention")
+    per_block = found.cache_per_token / zoo.BLOCKS
+    config = zoo.CONFIGS[family]()
+    # Keys and values of every key-value head, four bytes each.
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    assert per_block == 2 * config.num_key_value_heads * head * 4
+    sliding = zoo.PATTERN.count("sliding_attention")
     # What is kept is the window's four tokens, at most.
-    assert found.cache_total == per_block * (17 * (tiny.BLOCKS - sliding) + 4 * sliding)
+    assert found.cache_total == per_block * (17 * (zoo.BLOCKS - sliding) + 4 * sliding)
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny.SAVED)
 def test_what_is_timed_is_greedy_decoding(opened, family):
     loaded = opened(family)
     prompt = tiny.token_rows(1, 9)
@@ -161,7 +163,7 @@ def test_command(llama_folder, checkpoints):
     done = tiny.cli("latency", *pair, *sizes, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
-    assert found["dense"]["cache_total"] == 12 * tiny.BLOCKS * BLOCK_TOKEN
+    assert found["dense"]["cache_total"] == 12 * zoo.BLOCKS * BLOCK_TOKEN
     assert found["pruned"]["cache_total"] < found["dense"]["cache_total"]
     assert found["prefill_ratio"]["low"] <= found["prefill_ratio"]["median"]
     refused = tiny.cli("latency", *pair, "--prompt-tokens", "999")

@@ -183,7 +183,7 @@ def test_a_target_beyond_what_a_method_touches_is_refused_beforehand(llama_folde
 
 def test_a_run_that_ends_because_all_is_spared(llama_folder, monkeypatch):
     monkeypatch.setattr(type(method("entrodrop")), "protects", lambda self, blocks: frozenset(range(blocks)))
-    monkeypatch.setattr("pip_core.engine.check", lambda recipe: None)
+    monkeypatch.setattr("pip_core.engine.check", lambda *_: None)
     found = list(run(tiny.recipe_for(llama_folder, method="entrodrop")))
     assert isinstance(found[-1], ev.Failed)
     assert found[-1].message == NOTHING_LEFT
@@ -197,9 +197,9 @@ def test_scores_that_mean_nothing_are_refused(llama_folder, value, protecting):
     goal = goal_of(recipe, anatomy_of(model.config))
     found = [torch.tensor([value if i == 2 else 1.0 + i]) for i in range(5)]
     with pytest.raises(UserError, match="not finite numbers"):
-        choose(recipe, goal, 1, 0, sites, found, protecting)
+        choose(recipe, goal, 1, 0, sites, found, protecting=protecting)
     found[2] = torch.tensor([math.inf])
-    assert choose(recipe, goal, 1, 0, sites, found, True) == [(BLOCKS, 0, 0)]
+    assert choose(recipe, goal, 1, 0, sites, found, protecting=True) == [(BLOCKS, 0, 0)]
 
 
 def test_sleb_measures_again_after_each_removal(llama_folder, opened):

@@ -13,9 +13,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
+from pip_core.anatomy import anatomy_of
+from pip_core.checkpoint import Loaded
 from pip_core.events import Event
 from pip_core.recipe import Recipe
+from pip_core.shape import Shape
+from pip_core.surgery import reshape
 from pip_core.texts import ASSETS
+from pip_core.units import BLOCKS as BLOCKS_KIND
+from pip_core.units import Units
 from pip_core.views import Pair, draw_pairs
 
 from . import zoo
@@ -132,3 +138,12 @@ def cli(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
         env={**os.environ, **environment},
         timeout=240,
     )
+
+
+def without_blocks(loaded: Loaded, blocks: Sequence[int]) -> Shape:
+    """Remove dense `blocks` from a model as it was loaded; returns its new shape."""
+    anatomy = anatomy_of(loaded.config)
+    dense = Shape.dense(anatomy)
+    shape = dense.without(Units(BLOCKS_KIND, block, (0,)) for block in blocks)
+    reshape(loaded.model, anatomy, dense, shape)
+    return shape
