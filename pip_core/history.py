@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from . import events as ev
-from .allocate import Goal, Loose, complete, offered
+from .allocate import complete
 from .anatomy import Anatomy
 from .errors import UserError
+from .goals import Goal, Loose, offered
 from .recipe import EQUAL, Recipe
 from .shape import Shape
 from .sites import sites_of
