@@ -94,9 +94,15 @@ class History:
         """Whether a recipe can go on from here.
 
         Raises:
-            UserError: it removes other units, keeps what is gone, drops more than there is room for,
-                or wants a shape that what is gone already rules out.
+            UserError: it is of another model, removes other units, keeps what is gone, drops more than
+                there is room for, or wants a shape that what is gone already rules out.
         """
+        for event in self.started:
+            if (event.blocks, event.parameters) != (len(anatomy.blocks), anatomy.parameters):
+                raise UserError(
+                    f"This run began with {event.model} of {event.parameters / 1e6:.1f}M parameters, and "
+                    f"'{recipe.model}' now has {anatomy.parameters / 1e6:.1f}M. Start a new run."
+                )
         if not self.removals:
             return
         gone = {u for r in self.removals for u in r.units}
