@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from .card import model_card
 from .checkpoint import Loaded, load
 from .clock import MEASURING, SCORING, Clock
 from .errors import UserError
-from .evaluation import TaskBatches, mean_accuracy, perplexity, text_windows
+from .evaluation import Bench, text_windows
 from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
 from .machine import peak_memory
@@ -31,7 +31,7 @@ from .scorers import Scorer, method
 from .sites import Site, block_sites
 from .streams import mapped
 from .surgery import remove_blocks
-from .tasks import Task, load_task
+from .tasks import Pages, Task, load_task
 from .texts import calibration_texts, documents
 from .views import Pair, draw_pairs
 
@@ -41,18 +41,6 @@ T = TypeVar("T")
 
 class _Stop(Exception):
     """The user asked to stop."""
-
-
-@dataclass
-class _Bench:
-    """What a run measures with, prepared once: windows for perplexity, and packed tasks."""
-
-    windows: torch.Tensor
-    tasks: list[TaskBatches]
-
-    @property
-    def tokens(self) -> int:
-        return self.windows.numel() + sum(t.tokens for t in self.tasks)
 
 
 def run(
@@ -86,7 +74,7 @@ def run(
         yield ev.Failed(message)
 
 
-def check(recipe: Recipe) -> tuple[list[Task], list[str]]:
+def check(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
     """Whatever can be said to be wrong before a model is downloaded or a run is made.
 
     Returns:
@@ -98,6 +86,11 @@ def check(recipe: Recipe) -> tuple[list[Task], list[str]]:
     """
     method(recipe.method)
     tasks = [load_task(name, recipe.items) for name in recipe.tasks]
+    if not any(isinstance(t, Task) for t in tasks):
+        raise UserError("Choose at least one task with right and wrong answers, for example endings.")
+    names = [t.name for t in tasks]
+    if len(set(names)) < len(names):
+        raise UserError(f"Two tasks have the same name ({', '.join(names)}); rename one of the files.")
     heldout = documents(recipe.heldout, "held-back text")
     calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain}
     if calibration & set(heldout):
@@ -118,6 +111,7 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     tasks, heldout = check(recipe)
     loaded = yield from load(recipe.model, recipe.dtype)
     bench = _bench(recipe, loaded, tasks, heldout)
+    yield from bench.skipped
     clock = Clock({MEASURING: bench.tokens * loaded.model.config.num_hidden_layers})
     result = yield from _measure(loaded, bench, 0, clock, lambda: False, ())
     yield result
@@ -176,6 +170,7 @@ def _run(
     yield started
 
     bench = _bench(recipe, loaded, tasks, heldout)
+    yield from bench.skipped
     count = planned.count if prune_on else len(removals)
     clock = _plan_clock(recipe, scorer, bench, len(costs), len(removals), count, measured, out)
 
@@ -227,13 +222,10 @@ def _run(
     yield ev.Finished(removed, left, time.monotonic() - began, peak_memory())
 
 
-def _bench(recipe: Recipe, loaded: Loaded, tasks: list[Task], heldout: list[str]) -> _Bench:
-    context = _context(loaded)
-    tokens = min(recipe.perplexity_tokens, context)
-    return _Bench(
-        text_windows(heldout, loaded.tokenizer, tokens, recipe.perplexity_windows),
-        [TaskBatches(task, loaded.tokenizer, context) for task in tasks],
-    )
+def _bench(recipe: Recipe, loaded: Loaded, tasks: list[Task | Pages], heldout: list[str]) -> Bench:
+    tokens = min(recipe.perplexity_tokens, _context(loaded))
+    windows = text_windows(heldout, loaded.tokenizer, tokens, recipe.perplexity_windows)
+    return Bench(tasks, windows, loaded.tokenizer, loaded.model.config)
 
 
 def _context(loaded: Loaded) -> int:
@@ -273,7 +265,7 @@ def _check_same_model(now: ev.Started, history: Sequence[ev.Event]) -> None:
 def _plan_clock(
     recipe: Recipe,
     scorer: Scorer,
-    bench: _Bench,
+    bench: Bench,
     blocks: int,
     done: int,
     count: int,
@@ -292,15 +284,14 @@ def _scoring_work(recipe: Recipe, scorer: Scorer, blocks: int) -> float:
 
 def _measure(
     loaded: Loaded,
-    bench: _Bench,
+    bench: Bench,
     iteration: int,
     clock: Clock,
     stop: Callable[[], bool],
     removals: Sequence[ev.Removed],
 ) -> Generator[ev.Event, None, ev.Evaluated]:
     """Perplexity and every task for the model as it stands."""
-    model, began, done = loaded.model, time.monotonic(), 0
-    blocks = model.config.num_hidden_layers
+    done, blocks = 0, loaded.model.config.num_hidden_layers
     clock.skip()
 
     def step(tokens: int) -> ev.Progress:
@@ -309,28 +300,8 @@ def _measure(
         clock.step(MEASURING, tokens * blocks)
         return ev.Progress("measuring", iteration, done, bench.tokens, clock.elapsed, clock.remaining())
 
-    def watched(work: Generator[int, None, object], unit: int) -> Generator[ev.Event, None, object]:
-        return (yield from _stoppable(mapped(work, lambda n: step(n * unit)), stop, removals))
-
-    ppl = yield from watched(perplexity(model, bench.windows), bench.windows.shape[1])
-    results = []
-    for task in bench.tasks:
-        results.append((yield from watched(task.measure(model), 1)))
-    mean, se = mean_accuracy(results)
-    parameters = sum(p.numel() for p in model.parameters())
-    return ev.Evaluated(
-        iteration,
-        blocks,
-        parameters,
-        ppl.value,
-        ppl.se,
-        ppl.windows,
-        ppl.window_tokens,
-        mean,
-        se,
-        tuple(results),
-        time.monotonic() - began,
-    )
+    work = mapped(bench.measure(loaded.model, iteration), step)
+    return (yield from _stoppable(work, stop, removals))
 
 
 def _score(

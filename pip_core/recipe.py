@@ -40,7 +40,7 @@ class Recipe:
     kinds: tuple[str, ...] = _setting(PERTURBATION_KINDS, "character edits of the perturbed view")
     rate: float = _setting(0.6, "share of the words that are edited, 0 < rate <= 1")
     seed: int = _setting(0, "seed of every random draw")
-    tasks: tuple[str, ...] = _setting(TASKS, "shipped tasks or paths of .jsonl files")
+    tasks: tuple[str, ...] = _setting(TASKS, "tasks: shipped or standard names, NAME=PATH, or paths of files")
     items: int = _setting(60, "items measured per task; 0 means all of them")
     heldout: str = _setting("heldout", "text for perplexity: 'heldout' or path of a UTF-8 text file")
     perplexity_windows: int = _setting(8, "windows for perplexity; 0 means the whole text")
