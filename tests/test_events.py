@@ -10,13 +10,15 @@ import pytest
 from pip_core import events as ev
 from pip_core.errors import UserError
 
-TASK = ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10")
+TASK = ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10", "acc", 0.5, 0.35, 0.0, 0.0, "abc", 1, 1)
+TEXT = ev.TextResult("wikitext", 30.5, 1.9, 0.9, 2, 900, 1200, 1024)
+OLD = ("name", "accuracy", "se", "items", "chance", "hits")
 EVERY = (
     ev.Loading("loading x"),
     ev.Loading("downloading x", 5, 10),
     ev.Started("a/b", "folder", "llama", 3, 99, (20, 20, 20), "pip", 0.2, 1, 0.2, "float32", "cpu", 2),
     ev.Progress("scoring", 1, 2, 3, 0.5, 1.5),
-    ev.Evaluated(0, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK, TASK), 3.0),
+    ev.Evaluated(0, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK, TASK), 3.0, (TEXT,)),
     ev.Scored(1, (0.1, None, 0.3), 2.0),
     ev.Removed(1, 0, 0.1, 0.33, 79),
     ev.Exported("/x/model", 1234, (0, 2), 1e-6, 20, 4.0),
@@ -24,6 +26,7 @@ EVERY = (
     ev.Stopped((0,)),
     ev.Stopped(()),
     ev.Failed('No.\nSecond line with "quotes" and ü.'),
+    ev.Skipped("facts", "The task facts cannot be measured: no."),
 )
 
 
@@ -33,6 +36,15 @@ def test_round_trip(event):
     assert "\n" not in line
     assert ev.from_line(line) == (event, 1700000000.123)
     assert hash(ev.from_line(line)[0]) == hash(event)
+
+
+def test_a_measurement_of_an_earlier_version_is_read():
+    values = json.loads(ev.to_line(EVERY[4], 5.0))
+    del values["texts"]
+    values["tasks"] = [{k: v for k, v in t.items() if k in OLD} for t in values["tasks"]]
+    found, _ = ev.from_line(json.dumps(values))
+    assert found.texts == ()
+    assert found.tasks[0] == ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10")
 
 
 def test_every_type_is_covered():

@@ -54,7 +54,8 @@ LAYERS = (
     "reload_check",
     "__main__",
 )
-TOP_LEVEL = {"app.py", "pip_core", "assets", "tests", "requirements.txt", "README.md", "pyproject.toml"}
+FOLDERS = ("pip_core", "tests", "benchmarks")
+TOP_LEVEL = {"app.py", "assets", "requirements.txt", "README.md", "pyproject.toml", *FOLDERS}
 LONGEST = 400
 PACKAGE = ROOT / "pip_core"
 
@@ -179,7 +180,7 @@ def test_top_level_is_what_it_should_be():
 
 PYTHON_FILES = [
     p.relative_to(ROOT).as_posix()
-    for p in [*ROOT.glob("*.py"), *PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    for p in [*ROOT.glob("*.py"), *(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))]
 ]
 
 

@@ -63,8 +63,14 @@ def test_blank_lines_and_other_characters(tmp_path):
         ({"query": "x", "gold": 0}, "'choices' must be a list of at least two texts"),
         ({**GOOD, "choices": "hot"}, "'choices' must be a list of at least two texts"),
         ({**GOOD, "choices": ["hot."]}, "'choices' must be a list of at least two texts"),
-        ({**GOOD, "choices": ["hot.", 3]}, "'choices' must be a list of at least two texts"),
-        ({**GOOD, "choices": ["hot.", ""]}, "'choices' must be a list of at least two texts"),
+        (
+            {**GOOD, "choices": ["hot.", 3]},
+            "'choices' must be a list of at least two texts",
+        ),
+        (
+            {**GOOD, "choices": ["hot.", ""]},
+            "'choices' must be a list of at least two texts",
+        ),
         ({"query": "x", "choices": ["a", "b"]}, "'gold' is None, but must be a whole number from 0 to 1"),
         ({**GOOD, "gold": 2}, "'gold' is 2, but must be a whole number from 0 to 1"),
         ({**GOOD, "gold": -1}, "'gold' is -1"),
