@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 
-from tests import tiny
+from tests import tiny, zoo
 
 from .harness import HUB_ROWS, NAMES, Instance, backend, harness_tasks, instances, read_lines
 
@@ -41,7 +41,7 @@ def main() -> None:
     asked = {name: [[i.args for i in group] for group in instances(task)] for name, task in tasks.items()}
     said = {"prompts": asked, "context": CONTEXT, "pairs": {}, "documents": {}}
     for bos in (False, True):
-        lm = backend(tiny.build("llama"), tiny.fixed_tokenizer(bos), CONTEXT)
+        lm = backend(zoo.build("llama"), tiny.fixed_tokenizer(bos), CONTEXT)
         said["pairs"][str(bos)] = [(*pair, *_read(lm, "loglikelihood", pair)[0]) for pair in PAIRS]
         said["documents"][str(bos)] = [(d, _read(lm, "loglikelihood_rolling", (d,))) for d in DOCUMENTS]
     path = HUB_ROWS.parent / "harness.json"

@@ -1,4 +1,4 @@
-"""The command line: `python -m pip_core prune | resume | export | evaluate | bench`.
+"""The command line: `python -m pip_core inspect | prune | resume | export | evaluate | latency | bench`.
 
 Exit codes: 0 the work is done (and the export verified), 1 a fault of this program or a stopped
 run, 2 something the user can put right.
@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pip_core", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    inspect = commands.add_parser("inspect", help="what can be pruned from a model, from its config alone")
+    inspect.add_argument("--model", required=True, help="model reference")
+    inspect.add_argument("--target", type=float, default=0.2, help="share of all parameters (default: 0.2)")
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.set_defaults(do=_inspect)
+
     prune = commands.add_parser("prune", help="prune a model and export it")
     prune.add_argument("--out", type=Path, required=True, help="folder of the run, new or empty")
     prune.add_argument("--recipe", type=Path, help="recipe.json to start from")
@@ -65,6 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(do=_evaluate)
 
+    latency = commands.add_parser("latency", help="speed and memory of two models, measured in turn")
+    latency.add_argument("--model", required=True, help="the pruned model: a reference, or a run's folder")
+    latency.add_argument("--against", default="smollm2-135m", help="the dense model (default: %(default)s)")
+    latency.add_argument("--prompt-tokens", type=int, default=256, help="default: %(default)s")
+    latency.add_argument("--new-tokens", type=int, default=64, help="default: %(default)s")
+    latency.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    latency.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    latency.add_argument("--json", action="store_true", help="print one JSON object")
+    latency.set_defaults(do=_latency)
+
     bench = commands.add_parser("bench", help="time and memory of scoring, against the naive way")
     bench.add_argument("--model", default="smollm2-135m")
     bench.add_argument("--windows", type=int, default=16)
@@ -80,9 +96,12 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         option = "--" + field.name.replace("_", "-")
         default = field.default
         shown = ",".join(default) if isinstance(default, tuple) else default
-        kind = _names if isinstance(default, tuple) else type(default)
+        kind = _names if isinstance(default, tuple) else _yes if isinstance(default, bool) else type(default)
         parser.add_argument(
-            option, type=kind, default=None, help=f"{field.metadata['doc']} (default: {shown})"
+            option,
+            type=kind,
+            default=None,
+            help=f"{field.metadata['doc']} (default: {shown})".replace("%", "%%"),
         )
 
 
@@ -90,11 +109,27 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _yes(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from .preflight import inspect, report
+    from .recipe import Recipe
+
+    found = inspect(Recipe(model=args.model, target=args.target))
+    print(json.dumps(dataclasses.asdict(found), indent=1) if args.json else report(found))
+    return 0
+
+
 def _prune(args: argparse.Namespace) -> int:
     from .engine import check
     from .recipe import Recipe
-    from .runs import create
+    from .runs import create, refuse_taken
 
+    refuse_taken(args.out)
     base = Recipe()
     if args.recipe:
         try:
@@ -188,6 +223,17 @@ def _evaluate(args: argparse.Namespace) -> int:
     for task in result.tasks:
         print(f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({task_words(task)})")
     print(f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}")
+    return 0
+
+
+def _latency(args: argparse.Namespace) -> int:
+    from .checkpoint import load
+    from .latency import compare, table
+    from .streams import drain
+
+    dense, pruned = (drain(load(name, args.dtype)) for name in (args.against, args.model))
+    found = drain(compare(dense, pruned, args.prompt_tokens, args.new_tokens, args.rounds))
+    print(json.dumps(dataclasses.asdict(found), indent=1) if args.json else table(found))
     return 0
 
 

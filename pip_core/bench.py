@@ -19,13 +19,16 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from .anatomy import anatomy_of
 from .checkpoint import load, resolve
 from .families import blocks_of
 from .machine import peak_memory
 from .recipe import Recipe
 from .scorers import METHODS, method
-from .sites import block_sites
+from .shape import Shape
+from .sites import sites_of
 from .streams import drain
+from .units import BLOCKS
 from .views import Pair, draw_pairs
 
 NAIVE, FOOTPRINT = "naive", "footprint"
@@ -87,9 +90,9 @@ def _measure(name: str, reference: str, windows: int) -> dict:
         if variant == NAIVE:
             naive_scores(model, pairs)
         else:
-            blocks = blocks_of(model)
-            sites = block_sites(blocks, range(len(blocks)))
-            drain(method(variant).score(model, blocks, sites, pairs))
+            anatomy = anatomy_of(model.config)
+            sites = sites_of(anatomy, Shape.dense(anatomy), (BLOCKS,))
+            drain(method(variant).score(model, blocks_of(model), sites, pairs))
     return {
         "seconds": time.perf_counter() - started,
         "peak": peak_memory(),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .events import Evaluated, Removed, Started
-from .narrate import paired_words
+from .narrate import paired_words, removed_words
 from .recipe import Recipe
 from .scorers import method
 from .stats import compare, retained
+from .uneven import LOADER
 
 
 def model_card(
@@ -18,8 +19,15 @@ def model_card(
     removals: Sequence[Removed],
     dense: Evaluated,
     pruned: Evaluated,
+    lost: str,
+    uneven: str,
 ) -> str:
-    """The card of a pruned model, as markdown with the Hub's header."""
+    """The card of a pruned model, as markdown with the Hub's header.
+
+    Args:
+        lost: what is gone, in words.
+        uneven: why the model needs this project's loader; empty for an ordinary checkpoint.
+    """
     scorer = method(recipe.method)
     difference, kept = compare(dense, pruned), retained(dense, pruned)
     above = ""
@@ -29,19 +37,19 @@ def model_card(
     header = ["---", f"base_model: {started.model}", "library_name: transformers"]
     header += [f"license: {licence}"] if licence else []
     header += ["pipeline_tag: text-generation", "tags: [pruned, pip-studio]", "---"]
-    blocks = ", ".join(str(r.block) for r in removals)
+    order = ", ".join(removed_words(r) for r in removals)
     lines = [
         *header,
         f"# {started.model}, {share:.0%} smaller",
         "",
-        f"{started.model} with {len(removals)} of its {dense.blocks} decoder blocks removed: "
+        f"{started.model} without {lost}: "
         f"{dense.parameters / 1e6:.1f}M -> {pruned.parameters / 1e6:.1f}M parameters "
         f"({share:.1%} fewer). No training followed.",
         "",
         f"- Base model: `{started.model}` ({started.origin})",
         f"- Licence: {licence or 'that of the base model (not stated in its files)'}",
         f"- Method: {scorer.title} (`{scorer.name}`), {scorer.paper}. {scorer.summary}",
-        f"- Blocks removed, in order (numbers of the base model, from 0): {blocks}",
+        f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
         f"- Calibration: {recipe.calibration}, {recipe.windows} windows of {recipe.window_tokens} "
         f"tokens; edits {', '.join(recipe.kinds)} on {recipe.rate:.0%} of the words",
         f"- Seed: {recipe.seed}",
@@ -79,9 +87,10 @@ def model_card(
         "",
         "## Load it",
         "",
+        *_caution(uneven),
         "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+        f"from transformers import {'' if uneven else 'AutoModelForCausalLM, '}AutoTokenizer",
+        *_loading(uneven),
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
         "```",
         "",
@@ -93,3 +102,20 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _caution(uneven: str) -> list[str]:
+    if not uneven:
+        return []
+    return [
+        f"**This folder does not load with `from_pretrained`**: {uneven}, which no plain config can "
+        "describe. It loads with PIP Studio's own loader:",
+        "",
+    ]
+
+
+def _loading(uneven: str) -> list[str]:
+    if uneven:
+        module, _, name = LOADER.rpartition(".")
+        return [f"from {module} import {name}", f'model = {name}("path/to/this/folder")']
+    return ['model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")']

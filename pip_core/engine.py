@@ -10,37 +10,34 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from . import events as ev
-from .allocate import budget, lowest
+from .allocate import Goal, choose, goal_of
+from .anatomy import Anatomy, anatomy_of
 from .card import model_card
-from .checkpoint import Loaded, load
+from .checkpoint import Loaded, config_of, load
 from .clock import MEASURING, SCORING, Clock
 from .errors import UserError
-from .evaluation import Bench, text_windows
 from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
 from .machine import peak_memory
+from .measure import Bench, bench_for, context_of, measure
 from .recipe import Recipe
 from .scorers import Scorer, method
-from .sites import Site, block_sites
-from .streams import mapped
-from .surgery import remove_blocks
+from .shape import Shape
+from .sites import Site, sites_of
+from .streams import Halted, mapped, stoppable
+from .surgery import check_config_says, reshape
 from .tasks import Pages, Task, load_task
 from .texts import calibration_texts, documents
+from .units import group
 from .views import Pair, draw_pairs
 
 EXPORT_SECONDS = 15.0
-T = TypeVar("T")
-
-
-class _Stop(Exception):
-    """The user asked to stop."""
 
 
 def run(
@@ -64,7 +61,7 @@ def run(
     """
     try:
         yield from _run(recipe, out, list(history), stop, prune_on)
-    except _Stop:
+    except Halted:
         pass
     except Exception as error:
         message = user_message(error)
@@ -74,17 +71,36 @@ def run(
         yield ev.Failed(message)
 
 
-def check(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
+def check(recipe: Recipe) -> Goal:
     """Whatever can be said to be wrong before a model is downloaded or a run is made.
+
+    Returns:
+        What the recipe will remove.
+
+    Raises:
+        UserError: see `check_measuring`, `checkpoint.config_of`, `allocate.goal_of`; or a method
+            asked for units it is not defined for.
+    """
+    check_measuring(recipe)
+    scorer = method(recipe.method)
+    strange = [kind for kind in recipe.units if kind not in scorer.kinds]
+    if strange:
+        raise UserError(
+            f"The method '{scorer.name}' is not defined for {', '.join(strange)}: choose "
+            f"{', '.join(scorer.kinds)}, or another method."
+        )
+    return goal_of(recipe, anatomy_of(config_of(recipe.model)))
+
+
+def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
+    """The part of `check` that has to do with texts and tasks.
 
     Returns:
         The recipe's tasks, and the documents perplexity is measured on.
 
     Raises:
-        UserError: an unknown method, an unreadable text or task, or calibration on the very text
-            that is held back.
+        UserError: an unreadable text or task, or calibration on the very text that is held back.
     """
-    method(recipe.method)
     tasks = [load_task(name, recipe.items) for name in recipe.tasks]
     if not any(isinstance(t, Task) for t in tasks):
         raise UserError("Choose at least one task with right and wrong answers, for example endings.")
@@ -92,7 +108,7 @@ def check(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
     if len(set(names)) < len(names):
         raise UserError(f"Two tasks have the same name ({', '.join(names)}); rename one of the files.")
     heldout = documents(recipe.heldout, "held-back text")
-    calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain}
+    calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain.documents}
     if calibration & set(heldout):
         raise UserError(
             f"The calibration text '{recipe.calibration}' holds documents of the held-back text "
@@ -108,13 +124,11 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     Raises:
         UserError: as for `run`. Other exceptions can be told by `user_message`.
     """
-    tasks, heldout = check(recipe)
+    tasks, heldout = check_measuring(recipe)
     loaded = yield from load(recipe.model, recipe.dtype)
-    bench = _bench(recipe, loaded, tasks, heldout)
+    bench, depth = bench_for(recipe, loaded, tasks, heldout), loaded.model.config.num_hidden_layers
     yield from bench.skipped
-    clock = Clock({MEASURING: bench.tokens * loaded.model.config.num_hidden_layers})
-    result = yield from _measure(loaded, bench, 0, clock, lambda: False, ())
-    yield result
+    yield (yield from measure(loaded, bench, 0, Clock({MEASURING: bench.tokens * depth}), depth))
 
 
 def user_message(error: Exception) -> str | None:
@@ -132,6 +146,62 @@ def user_message(error: Exception) -> str | None:
     return None
 
 
+@dataclass
+class _Course:
+    """A run under way: what it works on, and how far it has come.
+
+    Attributes:
+        shape: what remains of the model now.
+        removals, measured: decided so far, and what was measured by iteration.
+    """
+
+    recipe: Recipe
+    scorer: Scorer
+    loaded: Loaded
+    anatomy: Anatomy
+    goal: Goal
+    bench: Bench
+    shape: Shape
+    clock: Clock
+    removals: list[ev.Removed] = field(default_factory=list)
+    measured: dict[int, ev.Evaluated] = field(default_factory=dict)
+
+    @property
+    def removed(self) -> int:
+        """Parameters that are gone."""
+        return self.anatomy.parameters - self.shape.parameters(self.anatomy)
+
+    @property
+    def depth(self) -> float:
+        """How many dense blocks the blocks that remain amount to."""
+        dense = self.anatomy.parameters - self.anatomy.embedding_parameters
+        return len(self.anatomy.blocks) * (1 - self.removed / dense)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more has to go."""
+        if self.goal.counts:
+            return len(self.removals) >= self.goal.iterations
+        sites = sites_of(self.anatomy, self.shape, self.recipe.units)
+        return all(self.removed + site.cost / 2 > self.goal.parameters for site in sites)
+
+    def reshape(self, shape: Shape) -> None:
+        """Bring the model into `shape`."""
+        reshape(self.loaded.model, self.anatomy, self.shape, shape)
+        self.shape = shape
+        if shape.uneven() is None:
+            check_config_says(self.loaded.model)
+
+    def measure(self) -> Iterator[ev.Event]:
+        """Measure the model as it stands, where that was not done before."""
+        iteration = len(self.removals)
+        if iteration in self.measured:
+            return
+        result = yield from measure(self.loaded, self.bench, iteration, self.clock, self.depth)
+        self.measured[iteration] = result
+        yield result
+
+
 def _run(
     recipe: Recipe,
     out: Path | None,
@@ -140,114 +210,154 @@ def _run(
     prune_on: bool,
 ) -> Iterator[ev.Event]:
     began = time.monotonic()
-    scorer = method(recipe.method)
-    tasks, heldout = check(recipe)
+    check(recipe)
+    tasks, heldout = check_measuring(recipe)
     removals = [e for e in history if isinstance(e, ev.Removed)]
-    loaded = yield from _stoppable(load(recipe.model, recipe.dtype), stop, removals)
-    model = loaded.model
-    _draw(recipe, loaded, 1)
 
-    total = sum(p.numel() for p in model.parameters())
-    costs = tuple(site.cost for site in _sites(loaded, range(model.config.num_hidden_layers)))
-    planned = budget(costs, total, recipe.target)
-    measured = {e.iteration: e for e in history if isinstance(e, ev.Evaluated)}
-    started = ev.Started(
-        model=loaded.source.name,
-        origin=loaded.source.origin,
-        model_type=model.config.model_type,
-        blocks=len(costs),
-        parameters=total,
-        block_parameters=costs,
-        method=recipe.method,
-        target=recipe.target,
-        planned=planned.count,
-        planned_share=planned.share,
-        dtype=str(model.dtype).removeprefix("torch."),
-        device=str(model.device),
-        resumed=len(removals),
-    )
+    def stopped() -> ev.Stopped:
+        return ev.Stopped(len(removals))
+
+    loaded = yield from stoppable(load(recipe.model, recipe.dtype), stop, stopped)
+    _draw(recipe, loaded, 1)
+    anatomy = anatomy_of(loaded.config)
+    goal = goal_of(recipe, anatomy)
+    started = _started(recipe, loaded, anatomy, goal, len(removals))
     _check_same_model(started, history)
     yield started
 
-    bench = _bench(recipe, loaded, tasks, heldout)
-    yield from bench.skipped
-    count = planned.count if prune_on else len(removals)
-    clock = _plan_clock(recipe, scorer, bench, len(costs), len(removals), count, measured, out)
+    course = _Course(
+        recipe,
+        method(recipe.method),
+        loaded,
+        anatomy,
+        goal,
+        bench_for(recipe, loaded, tasks, heldout),
+        Shape.dense(anatomy),
+        Clock({}),
+        measured={e.iteration: e for e in history if isinstance(e, ev.Evaluated)},
+    )
+    yield from course.bench.skipped
+    _plan_clock(course, len(removals), prune_on, out)
+    yield from stoppable(course.measure(), stop, stopped)
+    if removals:
+        course.reshape(course.shape.without(units for r in removals for units in r.units))
+        course.removals = removals
+        yield from stoppable(course.measure(), stop, stopped)
+    course.removals = removals
+    while prune_on and not course.done:
+        yield from stoppable(_iteration(course), stop, stopped)
 
-    def measure(iteration: int) -> Iterator[ev.Event]:
-        result = yield from _measure(loaded, bench, iteration, clock, stop, removals)
-        measured[iteration] = result
-        yield result
-
-    if 0 not in measured:
-        yield from measure(0)
-    alive = [b for b in range(len(costs)) if b not in {r.block for r in removals}]
-    remove_blocks(model, [r.block for r in removals])
-    if len(removals) not in measured:
-        yield from measure(len(removals))
-    while len(removals) < count:
-        iteration = len(removals) + 1
-        scored = yield from _score(recipe, loaded, scorer, iteration, alive, clock, stop, removals)
-        yield scored
-        block = lowest(scored.scores)
-        remove_blocks(model, [alive.index(block)])
-        alive.remove(block)
-        score = scored.scores[block]
-        largest = max(s for s in scored.scores if s is not None)
-        left = sum(p.numel() for p in model.parameters())
-        removals.append(ev.Removed(iteration, block, score, score / largest if largest else 1.0, left))
-        yield removals[-1]
-        yield from measure(iteration)
-
-    removed = tuple(r.block for r in removals)
     if out is not None:
-        yield ev.Progress("exporting", len(removals), 0, 1, clock.elapsed, EXPORT_SECONDS)
-        card = model_card(
-            recipe, started, loaded.source.licence, removals, measured[0], measured[len(removals)]
+        yield from _export(course, out, started, heldout[0])
+    lost, left = course.shape.lost(anatomy), course.shape.parameters(anatomy)
+    yield ev.Finished(len(removals), lost, left, time.monotonic() - began, peak_memory())
+
+
+def _iteration(course: _Course) -> Iterator[ev.Event]:
+    """Score, remove, measure: once."""
+    iteration, anatomy = len(course.removals) + 1, course.anatomy
+    sites = sites_of(anatomy, course.shape, course.recipe.units)
+    scores = yield from _score(course, sites, iteration)
+    chosen = choose(course.recipe, course.goal, iteration, course.removed, sites, scores)
+    units = group(chosen)
+    course.reshape(course.shape.without(units))
+    values = {
+        (site.kind, site.block, number): value
+        for site, found in zip(sites, scores, strict=True)
+        for number, value in zip(site.numbers, found.tolist(), strict=True)
+    }
+    score, largest = max(values[unit] for unit in chosen), max(values.values())
+    course.removals.append(
+        ev.Removed(
+            iteration,
+            units,
+            score,
+            score / largest if largest else 1.0,
+            course.shape.parameters(anatomy),
+            course.shape.lost(anatomy),
         )
-        # A run exported early says what it reached, so that its recipe makes this very model again.
-        reached = 1 - measured[len(removals)].parameters / total
-        again = recipe if len(removals) == planned.count else replace(recipe, target=reached)
-        facts = {"recipe": again.to_dict(), "removed_blocks": list(removed)}
-        verdict = write_checkpoint(loaded, out, card, facts, heldout[0])
-        yield ev.Exported(
-            str(out),
-            folder_bytes(out),
-            removed,
-            verdict.largest_difference,
-            verdict.tokens,
-            verdict.seconds,
-        )
-    left = sum(p.numel() for p in model.parameters())
-    yield ev.Finished(removed, left, time.monotonic() - began, peak_memory())
+    )
+    yield course.removals[-1]
+    yield from course.measure()
 
 
-def _bench(recipe: Recipe, loaded: Loaded, tasks: list[Task | Pages], heldout: list[str]) -> Bench:
-    tokens = min(recipe.perplexity_tokens, _context(loaded))
-    windows = text_windows(heldout, loaded.tokenizer, tokens, recipe.perplexity_windows)
-    return Bench(tasks, windows, loaded.tokenizer, loaded.model.config)
+def _score(
+    course: _Course, sites: Sequence[Site], iteration: int
+) -> Generator[ev.Event, None, list[torch.Tensor]]:
+    """One iteration's scores, on views drawn anew."""
+    began, clock, recipe = time.monotonic(), course.clock, course.recipe
+    pairs = _draw(recipe, course.loaded, iteration)
+    work = _scoring_work(recipe, course.scorer, course.depth) / len(pairs)
+    clock.skip()
+
+    def step(done: int) -> ev.Progress:
+        clock.step(SCORING, work)
+        return ev.Progress("scoring", iteration, done, len(pairs), clock.elapsed, clock.remaining())
+
+    model = course.loaded.model
+    scores = yield from mapped(course.scorer.score(model, blocks_of(model), sites, pairs), step)
+    for kind in recipe.units:
+        means: list[float | None] = [None] * len(course.anatomy.blocks)
+        for site, found in zip(sites, scores, strict=True):
+            if site.kind == kind:
+                means[site.block] = float(found.mean())
+        yield ev.Scored(iteration, kind, tuple(means), time.monotonic() - began)
+    return scores
 
 
-def _context(loaded: Loaded) -> int:
-    """The longest input the model reads, in tokens."""
-    # Models with rotary positions and no stated limit read as far as they are asked to.
-    return getattr(loaded.model.config, "max_position_embeddings", None) or 2**30
+def _export(course: _Course, out: Path, started: ev.Started, probe: str) -> Iterator[ev.Event]:
+    """Write the model as it stands, verified."""
+    iterations, shape, recipe = len(course.removals), course.shape, course.recipe
+    yield ev.Progress("exporting", iterations, 0, 1, course.clock.elapsed, EXPORT_SECONDS)
+    dense, pruned, uneven = course.measured[0], course.measured[iterations], shape.uneven() or ""
+    lost = shape.lost(course.anatomy)
+    card = model_card(
+        recipe, started, course.loaded.source.licence, course.removals, dense, pruned, lost, uneven
+    )
+    # A run exported early says what it reached, so that its recipe makes this very model again.
+    again = recipe if course.done else replace(recipe, target=1 - pruned.parameters / dense.parameters)
+    facts = {"recipe": again.to_dict(), "removed": lost, **shape.to_dict()}
+    verdict = write_checkpoint(course.loaded, shape, out, card, facts, probe)
+    yield ev.Exported(
+        str(out),
+        folder_bytes(out),
+        iterations,
+        verdict.largest_difference,
+        verdict.tokens,
+        verdict.seconds,
+        uneven,
+    )
+
+
+def _started(recipe: Recipe, loaded: Loaded, anatomy: Anatomy, goal: Goal, resumed: int) -> ev.Started:
+    return ev.Started(
+        model=loaded.source.name,
+        origin=loaded.source.origin,
+        model_type=anatomy.model_type,
+        blocks=len(anatomy.blocks),
+        parameters=anatomy.parameters,
+        method=recipe.method,
+        units=recipe.units,
+        target=recipe.target,
+        goal=goal.words,
+        planned=goal.iterations,
+        planned_share=goal.share,
+        dtype=str(loaded.model.dtype).removeprefix("torch."),
+        device=str(loaded.model.device),
+        resumed=resumed,
+    )
 
 
 def _draw(recipe: Recipe, loaded: Loaded, iteration: int) -> list[Pair]:
     """An iteration's calibration pairs, none longer than the model can read."""
     pairs = draw_pairs(recipe, loaded.tokenizer, iteration)
-    longest, context = max(len(v.ids) for p in pairs for v in (p.clean, p.other)), _context(loaded)
+    longest, context = max(len(v.ids) for p in pairs for v in (p.clean, p.other)), context_of(loaded)
     if longest > context:
         raise UserError(
             f"This model reads at most {context} tokens, and the views of {recipe.window_tokens}-token "
             f"windows have up to {longest}. Choose shorter windows."
         )
     return pairs
-
-
-def _sites(loaded: Loaded, numbers: Sequence[int]) -> list[Site]:
-    return block_sites(blocks_of(loaded.model), numbers)
 
 
 def _check_same_model(now: ev.Started, history: Sequence[ev.Event]) -> None:
@@ -262,87 +372,22 @@ def _check_same_model(now: ev.Started, history: Sequence[ev.Event]) -> None:
                 )
 
 
-def _plan_clock(
-    recipe: Recipe,
-    scorer: Scorer,
-    bench: Bench,
-    blocks: int,
-    done: int,
-    count: int,
-    measured: dict[int, ev.Evaluated],
-    out: Path | None,
-) -> Clock:
-    scoring = sum(_scoring_work(recipe, scorer, blocks - i) for i in range(done, count))
-    again = [i for i in (0, *range(done, count + 1)) if i not in measured]
-    measuring = sum(bench.tokens * (blocks - i) for i in set(again))
-    return Clock({SCORING: scoring, MEASURING: measuring}, EXPORT_SECONDS if out else 0.0)
+def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) -> None:
+    """Tell the clock the work that is planned, the model growing smaller as it goes."""
+    goal, anatomy = course.goal, course.anatomy
+    planned = max(goal.iterations, done) if prune_on else done
+    whole = goal.share * anatomy.parameters / (anatomy.parameters - anatomy.embedding_parameters)
+
+    def depth(iteration: int) -> float:
+        return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
+
+    course.clock.planned[SCORING] = sum(
+        _scoring_work(course.recipe, course.scorer, depth(i)) for i in range(done, planned)
+    )
+    again = {i for i in (0, *range(done, planned + 1)) if i not in course.measured}
+    course.clock.planned[MEASURING] = sum(course.bench.tokens * depth(i) for i in again)
+    course.clock.fixed = EXPORT_SECONDS if out else 0.0
 
 
-def _scoring_work(recipe: Recipe, scorer: Scorer, blocks: int) -> float:
-    return recipe.windows * recipe.window_tokens * scorer.passes * blocks
-
-
-def _measure(
-    loaded: Loaded,
-    bench: Bench,
-    iteration: int,
-    clock: Clock,
-    stop: Callable[[], bool],
-    removals: Sequence[ev.Removed],
-) -> Generator[ev.Event, None, ev.Evaluated]:
-    """Perplexity and every task for the model as it stands."""
-    done, blocks = 0, loaded.model.config.num_hidden_layers
-    clock.skip()
-
-    def step(tokens: int) -> ev.Progress:
-        nonlocal done
-        done += tokens
-        clock.step(MEASURING, tokens * blocks)
-        return ev.Progress("measuring", iteration, done, bench.tokens, clock.elapsed, clock.remaining())
-
-    work = mapped(bench.measure(loaded.model, iteration), step)
-    return (yield from _stoppable(work, stop, removals))
-
-
-def _score(
-    recipe: Recipe,
-    loaded: Loaded,
-    scorer: Scorer,
-    iteration: int,
-    alive: Sequence[int],
-    clock: Clock,
-    stop: Callable[[], bool],
-    removals: Sequence[ev.Removed],
-) -> Generator[ev.Event, None, ev.Scored]:
-    """One iteration's scores, on views drawn anew."""
-    began, total = time.monotonic(), len(alive) + len(removals)
-    pairs = _draw(recipe, loaded, iteration)
-    blocks = blocks_of(loaded.model)
-    work = _scoring_work(recipe, scorer, len(alive)) / len(pairs)
-    clock.skip()
-
-    def step(done: int) -> ev.Progress:
-        clock.step(SCORING, work)
-        return ev.Progress("scoring", iteration, done, len(pairs), clock.elapsed, clock.remaining())
-
-    scoring = scorer.score(loaded.model, blocks, _sites(loaded, alive), pairs)
-    found = yield from _stoppable(mapped(scoring, step), stop, removals)
-    scores: list[float | None] = [None] * total
-    for block, score in zip(alive, found, strict=True):
-        scores[block] = float(score)
-    return ev.Scored(iteration, tuple(scores), time.monotonic() - began)
-
-
-def _stoppable(
-    work: Generator[ev.Event, None, T], stop: Callable[[], bool], removals: Sequence[ev.Removed]
-) -> Generator[ev.Event, None, T]:
-    """Pass events on, asking after each whether to stop."""
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as end:
-            return end.value
-        yield event
-        if stop():
-            yield ev.Stopped(tuple(r.block for r in removals))
-            raise _Stop
+def _scoring_work(recipe: Recipe, scorer: Scorer, depth: float) -> float:
+    return recipe.windows * recipe.window_tokens * scorer.passes * depth

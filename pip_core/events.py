@@ -11,6 +11,7 @@ import typing
 from dataclasses import dataclass
 
 from .errors import UserError
+from .units import Units
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class Loading:
 class Started:
     """The model is loaded and the plan is made.
 
-    `planned` blocks will go (`planned_share` of all parameters; `target` was asked for).
-    `origin` says where the checkpoint came from; `resumed` how many removals were already decided.
+    `goal` says in words what will go ("8 of 30 blocks"), in about `planned` iterations:
+    `planned_share` of all parameters, where `target` was asked for. `origin` says where the
+    checkpoint came from; `resumed` how many iterations were already decided.
     """
 
     model: str
@@ -35,9 +37,10 @@ class Started:
     model_type: str
     blocks: int
     parameters: int
-    block_parameters: tuple[int, ...]
     method: str
+    units: tuple[str, ...]
     target: float
+    goal: str
     planned: int
     planned_share: float
     dtype: str
@@ -133,42 +136,61 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of an iteration, one per block of the dense model; None where it is already gone."""
+    """Scores of an iteration for one kind of units, one per block of the dense model: the score of
+    a block or half, or the mean over a block's heads or channels. None where nothing is left."""
 
     iteration: int
+    kind: str
     scores: tuple[float | None, ...]
     seconds: float
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A block was chosen and cut out. `relative` is its score over the iteration's largest."""
+    """Units were chosen and cut out.
+
+    `score` is the largest score among them and `relative` that over the iteration's largest. `lost`
+    says in words what is gone since the dense model.
+    """
 
     iteration: int
-    block: int
+    units: tuple[Units, ...]
     score: float
     relative: float
     parameters: int
+    lost: str
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks that lost something, ascending."""
+        return tuple(sorted({u.block for u in self.units}))
+
+    @property
+    def count(self) -> int:
+        return sum(len(u.units) for u in self.units)
 
 
 @dataclass(frozen=True)
 class Exported:
     """The checkpoint was written, loaded again by a fresh process, and agreed with the model in
-    memory: `largest_difference` of the logits, `tokens` generated alike with and without cache."""
+    memory: `largest_difference` of the logits, `tokens` generated alike with and without cache.
+    `uneven` says why it needs this project's loader; empty for an ordinary checkpoint."""
 
     path: str
     bytes: int
-    removed: tuple[int, ...]
+    iterations: int
     largest_difference: float
     tokens: int
     seconds: float
+    uneven: str = ""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The run ended as it should. `peak_memory` in bytes, of the whole process."""
+    """The run ended as it should, `lost` gone. `peak_memory` in bytes, of the whole process."""
 
-    removed: tuple[int, ...]
+    iterations: int
+    lost: str
     parameters: int
     seconds: float
     peak_memory: int
@@ -178,7 +200,7 @@ class Finished:
 class Stopped:
     """The user stopped the run; what was decided is kept."""
 
-    removed: tuple[int, ...]
+    iterations: int
 
 
 @dataclass(frozen=True)
@@ -223,6 +245,8 @@ def from_line(line: str) -> tuple[Event, float]:
         if kind is Evaluated:
             values["tasks"] = [TaskResult(**t) for t in values["tasks"]]
             values["texts"] = [TextResult(**t) for t in values.get("texts", ())]
+        if kind is Removed:
+            values["units"] = [Units(u["kind"], u["block"], tuple(u["units"])) for u in values["units"]]
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return kind(**values), at
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import events as ev
 from .stats import Paired
+from .units import BLOCKS, DEPTH, TITLES, WIDTH, counted
 
 
 def sentence(event: ev.Event) -> str:
@@ -17,10 +18,10 @@ def sentence(event: ev.Event) -> str:
                 )
             return f"{event.what[0].upper()}{event.what[1:]}."
         case ev.Started():
-            again = f" {event.resumed} removals were decided before." if event.resumed else ""
+            again = f" Decided before: {_iterations(event.resumed)}." if event.resumed else ""
             return (
                 f"{event.model}: {event.blocks} blocks, {event.parameters / 1e6:.1f}M parameters. "
-                f"{plan_sentence(event.target, event.planned, event.blocks, event.planned_share)}{again}"
+                f"{plan_sentence(event.target, event.goal, event.planned_share)}{again}"
             )
         case ev.Progress():
             return (
@@ -28,7 +29,7 @@ def sentence(event: ev.Event) -> str:
                 f"{event.total}; {clock(event.elapsed)} elapsed, about {clock(event.remaining)} left."
             )
         case ev.Evaluated():
-            who = "The dense model" if event.iteration == 0 else f"With {event.blocks} blocks it"
+            who = "The dense model" if event.iteration == 0 else "What is left"
             return (
                 f"{who} has perplexity {event.perplexity:.2f} ± {event.perplexity_se:.2f} and answers "
                 f"{event.accuracy:.1%} ± {event.accuracy_se:.1%} right."
@@ -37,38 +38,61 @@ def sentence(event: ev.Event) -> str:
         case ev.Skipped():
             return f"{event.reason} The run goes on without {event.task}."
         case ev.Scored():
-            return f"Scored {sum(s is not None for s in event.scores)} blocks in {event.seconds:.0f} s."
+            return f"Scored the {TITLES[event.kind]} in {event.seconds:.0f} s."
         case ev.Removed():
-            return (
-                f"Block {event.block} went: of all blocks its gradients differed least between the two "
-                f"views ({event.relative:.1%} of the largest). "
-                f"{event.parameters / 1e6:.1f}M parameters are left."
-            )
+            return f"{_went(event)} {event.parameters / 1e6:.1f}M parameters are left."
         case ev.Exported():
+            loaded = "with this project's loader" if event.uneven else "plainly"
             return (
-                f"Exported {event.bytes / 1e6:.0f} MB and verified: a fresh process loaded it, "
+                f"Exported {event.bytes / 1e6:.0f} MB and verified: a fresh process loaded it {loaded}, "
                 f"{agreement(event.largest_difference)}, and it wrote the same {event.tokens} tokens with "
                 "and without the cache."
             )
         case ev.Finished():
             return (
-                f"Finished in {clock(event.seconds)}: {len(event.removed)} blocks removed, "
+                f"Finished in {clock(event.seconds)}: {event.lost} removed, "
                 f"{event.parameters / 1e6:.1f}M parameters left, "
                 f"peak memory {event.peak_memory / 1e9:.2f} GB."
             )
         case ev.Stopped():
             return (
-                f"Stopped. {len(event.removed)} removals are decided and kept; resume to go on, or export "
-                "the model as it is now."
+                f"Stopped. What was decided in {_iterations(event.iterations)} is kept; resume to go on, or "
+                "export the model as it is now."
             )
         case ev.Failed():
             return event.message
 
 
-def plan_sentence(target: float, count: int, blocks: int, share: float) -> str:
-    """What a target means in blocks, said aloud where it is not met exactly."""
+def plan_sentence(target: float, goal: str, share: float) -> str:
+    """What a target means in units, said aloud where it is not met exactly."""
     near = "" if abs(share - target) < 0.0005 else f", the nearest to {target:.1%}"
-    return f"{count} of {blocks} blocks will go: {share:.1%} of all parameters{near}."
+    return f"{goal[0].upper()}{goal[1:]} will go: {share:.1%} of all parameters{near}."
+
+
+def removed_words(event: ev.Removed) -> str:
+    """What went in one iteration: "block 17", "the mlp of block 3", "1,530 channels of 30 blocks"."""
+    depth = [u for u in event.units if u.kind in DEPTH]
+    names = [f"block {u.block}" if u.kind == BLOCKS else f"the {u.kind} of block {u.block}" for u in depth]
+    for kind in WIDTH:
+        losing = [u for u in event.units if u.kind == kind]
+        if losing:
+            number = sum(len(u.units) for u in losing)
+            names.append(f"{counted(number, kind)} in {counted(len(losing), BLOCKS)}")
+    return " and ".join(names)
+
+
+def _went(event: ev.Removed) -> str:
+    """What went in an iteration, and how little it mattered."""
+    what = removed_words(event)
+    if event.count == 1:
+        why = f"its score was the lowest ({event.relative:.1%} of the largest)"
+    else:
+        why = f"their scores were the lowest (at most {event.relative:.1%} of the largest)"
+    return f"{what[0].upper()}{what[1:]} went: {why}."
+
+
+def _iterations(number: int) -> str:
+    return "1 iteration" if number == 1 else f"{number} iterations"
 
 
 def agreement(largest_difference: float) -> str:

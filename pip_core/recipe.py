@@ -11,10 +11,13 @@ import json
 from dataclasses import dataclass, field
 
 from .errors import UserError
+from .units import BLOCKS, DEPTH, KINDS, WIDTH
 
 PERTURBATION_KINDS = ("swap", "replace", "insert")
 TASKS = ("endings", "causes", "household", "facts", "sense")
 DTYPES = ("auto", "float32", "bfloat16")
+EQUAL, GLOBAL = "equal", "global"
+ALLOCATIONS = (EQUAL, GLOBAL)
 
 
 def _setting(default, doc: str):
@@ -34,6 +37,17 @@ class Recipe:
     model: str = _setting("smollm2-135m", "model reference: bundled name, local folder or Hub id")
     method: str = _setting("pip-gate", "scoring method, see pip_core.scorers.METHODS")
     target: float = _setting(0.2, "share of all parameters to remove, between 0 and 1")
+    units: tuple[str, ...] = _setting((BLOCKS,), f"what is removed: {', '.join(KINDS)}")
+    allocation: str = _setting(
+        EQUAL, "heads and channels: 'equal' takes as many from every block, 'global' the least of all"
+    )
+    per_parameter: bool = _setting(True, "rank units of unequal size by score per parameter")
+    step: float = _setting(
+        0.0,
+        "removal per iteration: a whole number of units (of every block where equal), a share of all "
+        "parameters below 1, or 0 for the usual: one block or half, or 5 % of the parameters",
+    )
+    plain: bool = _setting(True, "refuse shapes that an ordinary checkpoint cannot have")
     calibration: str = _setting("mixed", "shipped domain, 'mixed', or path of a UTF-8 text file")
     windows: int = _setting(16, "calibration windows (pairs of views) per iteration")
     window_tokens: int = _setting(128, "length of a window's clean view, in tokens")
@@ -48,7 +62,7 @@ class Recipe:
     dtype: str = _setting("auto", "number format to compute in: auto, float32 or bfloat16")
 
     def __post_init__(self) -> None:
-        for name in ("kinds", "tasks"):
+        for name in ("kinds", "tasks", "units"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
                 raise UserError(f"Recipe field '{name}' must be a list of names, not {value!r}.")
@@ -69,7 +83,10 @@ class Recipe:
                 raise UserError(
                     f"Recipe field '{name}' must be a whole number from {low} to {high}, not {value!r}."
                 )
-        for name in ("target", "rate"):
+        for name in ("per_parameter", "plain"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"Recipe field '{name}' must be true or false.")
+        for name in ("target", "rate", "step"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"Recipe field '{name}' must be a number, not {value!r}.")
@@ -86,10 +103,32 @@ class Recipe:
                 f"Unknown perturbation {', '.join(unknown) or '(none chosen)'}: choose one or more "
                 f"of {', '.join(PERTURBATION_KINDS)}."
             )
+        self._check_units()
         if not self.tasks:
             raise UserError(f"Choose at least one task, for example {TASKS[0]}.")
         if self.dtype not in DTYPES:
             raise UserError(f"Unknown number format '{self.dtype}': choose {', '.join(DTYPES)}.")
+
+    def _check_units(self) -> None:
+        unknown = [k for k in self.units if k not in KINDS]
+        if unknown or not self.units or len(set(self.units)) != len(self.units):
+            raise UserError(
+                f"Units to remove are one or more of {', '.join(KINDS)}, each once; not "
+                f"{', '.join(self.units) or '(none)'}."
+            )
+        depth, width = set(self.units) & set(DEPTH), set(self.units) & set(WIDTH)
+        if (depth and width) or (BLOCKS in depth and len(depth) > 1):
+            raise UserError(
+                f"{', '.join(self.units)} cannot be removed in one run: choose blocks, or halves (attention, "
+                "mlp), or heads and channels."
+            )
+        if self.allocation not in ALLOCATIONS:
+            raise UserError(f"Unknown allocation '{self.allocation}': choose {' or '.join(ALLOCATIONS)}.")
+        if self.step < 0 or (self.step > 1 and self.step != int(self.step)):
+            raise UserError(
+                "The step per iteration is a whole number of units, or a share of the parameters between 0 "
+                "and 1."
+            )
 
     @staticmethod
     def describe() -> dict[str, str]:

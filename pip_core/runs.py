@@ -42,6 +42,19 @@ def create(folder: Path, recipe: Recipe) -> None:
     Raises:
         UserError: the folder exists and is not empty, or cannot be made.
     """
+    refuse_taken(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
+        (folder / EVENTS).touch()
+    except OSError as error:
+        raise UserError(f"'{folder}' cannot be written: {error.strerror}.") from None
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raises:
+    UserError: there is something in the folder already.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if (folder / RECIPE).is_file() and (folder / EVENTS).is_file():
             raise UserError(
@@ -49,12 +62,6 @@ def create(folder: Path, recipe: Recipe) -> None:
                 f"{folder}', or choose another folder."
             )
         raise UserError(f"'{folder}' exists and is not a run of ours. Choose a new or empty folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
-        (folder / EVENTS).touch()
-    except OSError as error:
-        raise UserError(f"'{folder}' cannot be written: {error.strerror}.") from None
 
 
 def recipe_of(folder: Path) -> Recipe:

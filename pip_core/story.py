@@ -18,7 +18,7 @@ class Story:
 
     Attributes:
         evaluated: iteration -> measurement; 0 is the dense model.
-        scored: iteration -> scores (the last attempt at it, where a run was resumed).
+        scored: (iteration, kind) -> scores (the last attempt, where a run was resumed).
         ending: Finished, Stopped or Failed, until something newer happens.
         sentences: (time, sentence) of everything but progress.
         steps: how many events other than progress and loading; a chart is redrawn when this grows.
@@ -26,7 +26,7 @@ class Story:
 
     started: ev.Started | None = None
     evaluated: dict[int, ev.Evaluated] = field(default_factory=dict)
-    scored: dict[int, ev.Scored] = field(default_factory=dict)
+    scored: dict[tuple[int, str], ev.Scored] = field(default_factory=dict)
     removals: list[ev.Removed] = field(default_factory=list)
     exported: ev.Exported | None = None
     progress: ev.Progress | ev.Loading | None = None
@@ -61,7 +61,7 @@ class Story:
             case ev.Evaluated():
                 self.evaluated[event.iteration] = event
             case ev.Scored():
-                self.scored[event.iteration] = event
+                self.scored[event.iteration, event.kind] = event
             case ev.Removed():
                 self.removals.append(event)
             case ev.Exported():

@@ -6,20 +6,25 @@ standard task's name (rows from the Hub), or `NAME=PATH`, a standard task with r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from . import files
 from .errors import UserError
+from .files import ASSETS, own_file, read_text
 from .items import Item, own_item, text
 from .recipe import TASKS
+from .sources import hub_rows
 from .standard import STANDARD, WIKITEXT, WIKITEXT_ROWS, wikitext_pages
-from .texts import ASSETS, own_file, read_text
 
 NAMES = {s.name: s for s in STANDARD}
-SUFFIXES = (".jsonl", ".parquet", ".csv")
+# Fields that hold a list or a number; in a CSV file they are written as JSON.
+NOT_TEXTS = {"choices", "gold", "label", "endings", "context_options"}
 
 
 @dataclass(frozen=True)
@@ -95,14 +100,14 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
         return _standard(name, place.strip(), limit)
     if reference in TASKS:
         path = ASSETS / "tasks" / f"{reference}.jsonl"
-    elif reference.endswith(SUFFIXES):
-        path = own_file(reference)
+    elif reference.endswith(files.TABLES):
+        path = Path(reference)
     else:
         raise UserError(
             f"Unknown task '{reference}': choose {', '.join(TASKS)}; a standard task ("
             f"{', '.join((*NAMES, WIKITEXT))}); or the path of a .jsonl, .parquet or .csv file."
         )
-    found = _items(_rows(path), limit, own_item, path.name)
+    found = _items(_local_rows(path, limit), own_item, path.name)
     kinds = {greedy for _, greedy in found}
     if len(kinds) != 1:
         raise UserError(f"{path.name} mixes multiple choice and last words; use one file for each.")
@@ -113,55 +118,41 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
 def _standard(name: str, place: str, limit: int) -> Task:
     task = NAMES[name]
     if place:
-        rows, where = _rows(own_file(place)), Path(place).name
+        rows, where = _local_rows(place, limit), Path(place).name
     else:
-        rows, where = _hub_rows(task.dataset, task.config, task.split), name
-    return Task(name, tuple(_items(rows, limit, task.item, where)), task.greedy, task.metric)
+        rows, where = hub_rows(task.dataset, task.config, task.split, limit=limit), name
+    return Task(name, tuple(_items(rows, task.item, where)), task.greedy, task.metric)
 
 
 def _pages(place: str, limit: int) -> Pages:
-    if place.endswith(SUFFIXES) or not place:
-        rows = _rows(own_file(place)) if place else _hub_rows(*WIKITEXT_ROWS)
-        pages = _items(rows, limit, lambda row: text(row, "page"), Path(place).name or WIKITEXT)
+    if place and not place.endswith(files.TABLES):
+        pages = wikitext_pages(read_text(own_file(place), "task"))[: limit or None]
     else:
-        pages = wikitext_pages(read_text(own_file(place), "task"))
-    return Pages(WIKITEXT, tuple(pages[: limit or None]))
+        rows = _local_rows(place, limit) if place else hub_rows(*WIKITEXT_ROWS, limit=limit)
+        pages = _items(rows, lambda row: text(row, "page"), Path(place).name or WIKITEXT)
+    return Pages(WIKITEXT, tuple(pages))
 
 
-def _items(rows: list[tuple[str, dict]], limit: int, read: Callable, where: str) -> list:
+def _items(rows: list[dict], read: Callable[[dict], Any], where: str) -> list:
     found = []
-    for place, row in rows[: limit or None]:
+    for number, row in enumerate(rows, 1):
         try:
-            if not isinstance(row, dict):
-                raise UserError("must be a JSON object.")
             found.append(read(row))
         except UserError as error:
-            raise UserError(f"{where}, {place}: {error}") from None
-    if not found:
-        raise UserError(f"{where} holds no items.")
+            raise UserError(f"{where}, row {number}: {error}") from None
     return found
 
 
-def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, dict]]:
-    try:
-        from .sources import hub_rows
-    except ImportError:
-        raise UserError(f"{dataset} cannot be read from the Hub by this version; use NAME=PATH.") from None
-    rows = hub_rows(dataset, config, split, None)
-    return [(f"row {number}", row) for number, row in enumerate(rows)]
+def _local_rows(place: str | Path, limit: int) -> list[dict]:
+    found = files.rows(place, "task", limit)
+    return [_from_cells(row) for row in found] if Path(place).suffix == ".csv" else found
 
 
-def _rows(path: Path) -> list[tuple[str, dict]]:
-    """The rows of a local file, each with the place to name in an error."""
-    if path.suffix != ".jsonl":
-        raise UserError(f"The task '{path}' cannot be read; use a .jsonl file.")
-    rows = []
-    # Not splitlines: U+2028 and U+0085 may stand inside a JSON text.
-    for number, line in enumerate(read_text(path, "task").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append((f"line {number}", json.loads(line)))
-        except ValueError:
-            raise UserError(f"{path.name}, line {number}: not valid JSON.") from None
-    return rows
+def _from_cells(row: dict) -> dict:
+    """A CSV row, all texts, with the lists and numbers that some of them say."""
+    said = dict(row)
+    for field in NOT_TEXTS & said.keys():
+        # What is no JSON stays a text, and is refused as such.
+        with contextlib.suppress(ValueError, TypeError):
+            said[field] = json.loads(said[field])
+    return said

@@ -19,10 +19,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from pip_core.checkpoint import Loaded, Source, load_folder
+from pip_core.checkpoint import Loaded, load_folder
+from pip_core.folder import Source
 from pip_core.recipe import Recipe
 
-from . import tiny
+from . import tiny, zoo
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -48,9 +49,9 @@ def bos_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory, tokenizer) -> dict[str, Path]:
-    """Family -> a checkpoint folder on disk. Do not write there."""
+    """Model of the zoo -> a checkpoint folder on disk. Do not write there."""
     root = tmp_path_factory.mktemp("checkpoints")
-    return {name: tiny.save(root / name, name, tokenizer) for name in tiny.FAMILIES}
+    return {name: tiny.save(root / name, name, tokenizer) for name in tiny.SAVED}
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +76,7 @@ def recipe(llama_folder, tasks) -> Recipe:
 
 @pytest.fixture(params=["llama", "gpt2"])
 def model(request) -> PreTrainedModel:
-    return tiny.build(request.param)
+    return zoo.build(request.param)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 from pip_core.encoding import Encoder, Request, context_length
 from pip_core.errors import UserError
 
-from . import tiny
+from . import tiny, zoo
 
 SAID = json.loads((tiny.ROOT / "tests" / "data" / "harness.json").read_text(encoding="utf-8"))
 
@@ -82,7 +82,7 @@ def test_the_end_of_text_token_where_there_is_no_beginning():
 def test_context_length():
     tokenizer = tiny.fixed_tokenizer()
     assert context_length(LlamaConfig(max_position_embeddings=77), tokenizer) == 77
-    assert context_length(tiny.build("gpt2").config, tokenizer) == 128
+    assert context_length(zoo.build("gpt2").config, tokenizer) == 128
     config = PreTrainedConfig()
     assert context_length(config, tokenizer) == 2048
     tokenizer.model_max_length = 99

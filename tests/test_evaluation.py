@@ -24,7 +24,7 @@ from pip_core.streams import drain
 from pip_core.tasks import Pages, Task, load_task
 from pip_core.texts import documents
 
-from . import tiny
+from . import zoo
 
 CONTEXT = 128
 
@@ -84,7 +84,7 @@ def test_perplexity_equals_one_window_at_a_time(model, tokenizer):
 
 
 def test_perplexity_of_a_broken_model_is_a_number(tokenizer):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     model.model.norm.weight.data *= 1e6
     found = drain(perplexity(model, text_windows(documents("heldout"), tokenizer, 48, 3)))
     assert math.isfinite(found.value)
@@ -131,7 +131,7 @@ def test_predictions_equal_one_row_at_a_time(model, encoder, task):
 
 def test_both_metrics_differ_and_the_main_one_is_reported(encoder):
     """Otherwise the comparison above would show little."""
-    model, task = tiny.build("llama"), load_task("household", 40)
+    model, task = zoo.build("llama"), load_task("household", 40)
     both = [replace(task, metric=m) for m in ("acc", "acc_norm")]
     found = {t.metric: drain(TaskBatches(t, encoder).measure(model)) for t in both}
     assert found["acc"].hits != found["acc_norm"].hits
@@ -163,7 +163,7 @@ def test_last_word_is_greedy(model, encoder):
 
 
 def test_equal_choices_give_the_first(encoder):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     for gold, hits in ((0, "1"), (1, "0")):
         task = Task("x", (Item("The dog", ("ran", "ran"), gold),), False)
         assert drain(TaskBatches(task, encoder).measure(model)).hits == hits
@@ -220,7 +220,7 @@ def test_an_unanswerable_task_is_named(tokenizer):
 
 
 def test_a_bench_goes_on_without_a_task_that_cannot_be_asked(tokenizer, monkeypatch):
-    model, own = tiny.build("llama"), Encoder.requests
+    model, own = zoo.build("llama"), Encoder.requests
     pages = Pages("wikitext", ("The dog slept . ", "The cat ran and ran and ran ."))
 
     def requests(self, pairs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from pip_core import tasks
@@ -109,7 +110,7 @@ def test_a_row_of_another_schema_is_refused_in_one_sentence(name, tmp_path):
     with pytest.raises(UserError) as refused:
         load_task(f"{name}={path}")
     text = str(refused.value)
-    assert text.startswith("own.jsonl, line 1: ")
+    assert text.startswith("own.jsonl, row 1: ")
     assert f"A row of {name} has {NAMES[name].fields}." in text
     assert "\n" not in text
 
@@ -136,7 +137,7 @@ def test_a_bad_row_is_named(name, change, message, tmp_path):
     path = tiny.write_lines(tmp_path / "own.jsonl", [good, {**good, **change}])
     with pytest.raises(UserError) as refused:
         load_task(f"{name}={path}")
-    assert str(refused.value).startswith("own.jsonl, line 2: ")
+    assert str(refused.value).startswith("own.jsonl, row 2: ")
     assert message in str(refused.value)
 
 
@@ -149,15 +150,15 @@ def test_a_last_word_is_no_multiple_choice(tmp_path):
 def test_rows_from_the_hub(monkeypatch):
     asked = []
 
-    def hub_rows(*where) -> list[tuple[str, dict]]:
-        asked.append(where)
-        return [(f"row {n}", row) for n, row in enumerate(rows("arc_challenge"))]
+    def hub_rows(*where, limit: int) -> list[dict]:
+        asked.append((*where, limit))
+        return rows("arc_challenge")[:limit]
 
-    monkeypatch.setattr(tasks, "_hub_rows", hub_rows)
+    monkeypatch.setattr(tasks, "hub_rows", hub_rows)
     assert (
         load_task("arc_challenge", 3).items == load_task(f"arc_challenge={ROWS}/arc_challenge.jsonl", 3).items
     )
-    assert asked == [("allenai/ai2_arc", "ARC-Challenge", "test")]
+    assert asked == [("allenai/ai2_arc", "ARC-Challenge", "test", 3)]
 
 
 def test_wikitext_pages(tmp_path):
@@ -172,3 +173,22 @@ def test_wikitext_pages(tmp_path):
 def test_an_unknown_name_with_a_path():
     with pytest.raises(UserError, match="'chess' is no standard task"):
         load_task(f"chess={Path('x.jsonl')}")
+
+
+def test_rows_of_a_csv_file(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text('query,choices,gold\nThe sun is,"[""hot"", ""cold""]",1\n', encoding="utf-8")
+    (item,) = load_task(str(path)).items
+    assert (item.prompt, item.choices, item.gold) == ("The sun is", ("hot", "cold"), 1)
+    path.write_text("query,choices,gold\nThe sun is,hot or cold,1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"own\.csv, row 1: 'choices' must be a list"):
+        load_task(str(path))
+    path.write_text("goal,sol1,sol2,label\n42,Add 40 and 2.,Add 1.,0\n", encoding="utf-8")
+    (item,) = load_task(f"piqa={path}").items
+    assert item.prompt == "Question: 42\nAnswer:"
+
+
+def test_rows_of_a_parquet_file(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows("arc_easy")), path)
+    assert load_task(f"arc_easy={path}") == load_task(f"arc_easy={ROWS / 'arc_easy'}.jsonl")

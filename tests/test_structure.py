@@ -14,16 +14,24 @@ from .tiny import ROOT
 
 # From the ground up: a module may import only from those above it in this list.
 LAYERS = (
+    "reload_check",
     "errors",
+    "units",
     "recipe",
     "events",
     "stats",
+    "bundled",
+    "files",
+    "sources",
     "texts",
+    "overlap",
     "items",
     "standard",
     "tasks",
-    "sites",
     "families",
+    "anatomy",
+    "shape",
+    "sites",
     "rows",
     "machine",
     "streams",
@@ -35,27 +43,40 @@ LAYERS = (
     "allocate",
     "clock",
     "surgery",
-    "bundled",
+    "uneven",
+    "folder",
+    "hub",
     "checkpoint",
+    "latency",
     "encoding",
     "likelihood",
     "evaluation",
     "narrate",
     "card",
     "export",
+    "measure",
     "engine",
     "runs",
     "story",
+    "watcher",
     "plan",
+    "preflight",
     "figures",
     "markup",
     "chat",
     "bench",
-    "reload_check",
     "__main__",
 )
-FOLDERS = ("pip_core", "tests", "benchmarks")
-TOP_LEVEL = {"app.py", "assets", "requirements.txt", "README.md", "pyproject.toml", *FOLDERS}
+TOP_LEVEL = {
+    "app.py",
+    "pip_core",
+    "assets",
+    "benchmarks",
+    "tests",
+    "requirements.txt",
+    "README.md",
+    "pyproject.toml",
+}
 LONGEST = 400
 PACKAGE = ROOT / "pip_core"
 
@@ -180,7 +201,12 @@ def test_top_level_is_what_it_should_be():
 
 PYTHON_FILES = [
     p.relative_to(ROOT).as_posix()
-    for p in [*ROOT.glob("*.py"), *(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))]
+    for p in [
+        *ROOT.glob("*.py"),
+        *PACKAGE.rglob("*.py"),
+        *(ROOT / "tests").rglob("*.py"),
+        *(ROOT / "benchmarks").rglob("*.py"),
+    ]
 ]
 
 

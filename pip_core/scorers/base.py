@@ -32,6 +32,7 @@ class Scorer(Protocol):
         title: what people read.
         paper: where the method comes from.
         summary: two sentences for the page and the model card.
+        kinds: kinds of units it is defined for, see `pip_core.units`.
         passes: cost of one calibration pair, in forward passes over one view.
     """
 
@@ -39,6 +40,7 @@ class Scorer(Protocol):
     title: str
     paper: str
     summary: str
+    kinds: tuple[str, ...]
     passes: float
 
     def score(
