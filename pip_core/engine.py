@@ -35,7 +35,7 @@ from .shape import Shape
 from .sites import Site, sites_of
 from .streams import Halted, mapped, stoppable
 from .surgery import check_config_says, reshape
-from .tasks import Task, load_task
+from .tasks import Pages, Task, load_task
 from .texts import calibration_texts, documents
 from .units import BLOCKS, group
 from .views import Pair, draw_pairs
@@ -94,7 +94,7 @@ def check(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Goal:
     return goal
 
 
-def check_measuring(recipe: Recipe) -> tuple[list[Task], list[str]]:
+def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
     """The part of `check` that has to do with texts and tasks.
 
     Returns:
@@ -104,6 +104,11 @@ def check_measuring(recipe: Recipe) -> tuple[list[Task], list[str]]:
         UserError: an unreadable text or task, or calibration on the very text that is held back.
     """
     tasks = [load_task(name, recipe.items) for name in recipe.tasks]
+    if not any(isinstance(t, Task) for t in tasks):
+        raise UserError("Choose at least one task with right and wrong answers, for example endings.")
+    names = [t.name for t in tasks]
+    if len(set(names)) < len(names):
+        raise UserError(f"Two tasks have the same name ({', '.join(names)}); rename one of the files.")
     heldout = documents(recipe.heldout, "held-back text")
     calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain.documents}
     if calibration & set(heldout):
@@ -124,6 +129,7 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     tasks, heldout = check_measuring(recipe)
     loaded = yield from load(recipe.model, recipe.dtype)
     bench, depth = bench_for(recipe, loaded, tasks, heldout), loaded.model.config.num_hidden_layers
+    yield from bench.skipped
     yield (yield from measure(loaded, bench, 0, Clock({MEASURING: bench.tokens * depth}), depth))
 
 
@@ -239,6 +245,7 @@ def _run(
         Clock({}),
         measured={e.iteration: e for e in past.measured},
     )
+    yield from course.bench.skipped
     _plan_clock(course, len(removals), prune_on, out)
     yield from stoppable(course.measure(), stop, stopped)
     if removals:

@@ -117,9 +117,7 @@ def available_memory() -> int:
 
 @lru_cache(maxsize=64)
 def _task_tokens(name: str, items: int) -> float:
-    task = load_task(name, items)
-    characters = sum(len(i.prompt) * len(i.choices) + sum(map(len, i.choices)) for i in task.items)
-    return characters / CHARACTERS_PER_TOKEN
+    return load_task(name, items).characters / CHARACTERS_PER_TOKEN
 
 
 def number_format(reference: str, dtype: str) -> torch.dtype:
