@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="measure a model")
     evaluate.add_argument("--model", required=True, help="model reference, or the folder of a run")
-    evaluate.add_argument("--tasks", help="names or .jsonl paths, comma-separated")
+    evaluate.add_argument("--tasks", help="names, NAME=PATH or paths of files, comma-separated")
     evaluate.add_argument("--limit", type=int, default=0, help="items per task (default: all)")
     evaluate.add_argument("--heldout", help="text file for perplexity")
     evaluate.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
@@ -313,7 +313,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from .engine import evaluate
-    from .narrate import sentence
+    from .narrate import sentence, task_words
     from .recipe import Recipe
 
     if args.limit < 0:
@@ -324,6 +324,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.heldout:
         changes["heldout"] = args.heldout
     for result in evaluate(dataclasses.replace(Recipe(), **changes)):
+        if isinstance(result, ev.Skipped):
+            print(sentence(result), file=sys.stderr, flush=True)
         if isinstance(result, ev.Loading | ev.Progress) and sys.stderr.isatty():
             print(f"\r\033[K{sentence(result)}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
@@ -334,13 +336,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     print(f"{args.model}: {result.parameters / 1e6:.1f}M parameters, {result.blocks} blocks")
     print(
         f"perplexity {result.perplexity:.2f} ± {result.perplexity_se:.2f} "
-        f"({result.windows} windows of {result.window_tokens} tokens)"
+        f"({result.windows} windows of {result.window_tokens} tokens, stride {result.window_tokens})"
     )
-    for task in result.tasks:
+    for text in result.texts:
         print(
-            f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  "
-            f"({task.items} items, chance {task.chance:.0%})"
+            f"{text.name}: word perplexity {text.word_perplexity:.2f}, byte perplexity "
+            f"{text.byte_perplexity:.4f} ({text.documents} documents, windows of {text.window} tokens, "
+            f"stride {text.window})"
         )
+    for task in result.tasks:
+        print(f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({task_words(task)})")
     print(f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}")
     return 0
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from . import events as ev
-from .allocate import Goal, choose, complete, goal_of, offered
+from .allocate import NOTHING_LEFT, choose, complete
 from .anatomy import Anatomy, anatomy_of
 from .card import model_card
 from .checkpoint import Loaded, config_of, load
@@ -25,17 +25,17 @@ from .clock import MEASURING, SCORING, Clock
 from .errors import UserError
 from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
+from .goals import Goal, goal_for, goal_of, offered
 from .history import History
 from .machine import peak_memory
 from .measure import Bench, bench_for, context_of, measure
-from .reach import goal_for
 from .recipe import EVERY, Recipe
 from .scorers import Scorer, method
 from .shape import Shape
 from .sites import Site, sites_of
 from .streams import Halted, mapped, stoppable
 from .surgery import check_config_says, reshape
-from .tasks import Task, load_task
+from .tasks import Pages, Task, load_task
 from .texts import calibration_texts, documents
 from .units import BLOCKS, group
 from .views import Pair, draw_pairs
@@ -84,7 +84,8 @@ def check(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Goal:
         What the recipe will remove.
 
     Raises:
-        UserError: see `check_measuring`, `checkpoint.config_of`, `reach.goal_for`, `History.check`.
+        UserError: see `check_measuring`, `checkpoint.config_of`, `allocate.goal_for` and
+            `History.check`.
     """
     check_measuring(recipe)
     anatomy, past = anatomy_of(config_of(recipe.model)), History.of(history)
@@ -93,7 +94,7 @@ def check(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Goal:
     return goal
 
 
-def check_measuring(recipe: Recipe) -> tuple[list[Task], list[str]]:
+def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
     """The part of `check` that has to do with texts and tasks.
 
     Returns:
@@ -103,6 +104,11 @@ def check_measuring(recipe: Recipe) -> tuple[list[Task], list[str]]:
         UserError: an unreadable text or task, or calibration on the very text that is held back.
     """
     tasks = [load_task(name, recipe.items) for name in recipe.tasks]
+    if not any(isinstance(t, Task) for t in tasks):
+        raise UserError("Choose at least one task with right and wrong answers, for example endings.")
+    names = [t.name for t in tasks]
+    if len(set(names)) < len(names):
+        raise UserError(f"Two tasks have the same name ({', '.join(names)}); rename one of the files.")
     heldout = documents(recipe.heldout, "held-back text")
     calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain.documents}
     if calibration & set(heldout):
@@ -123,6 +129,7 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     tasks, heldout = check_measuring(recipe)
     loaded = yield from load(recipe.model, recipe.dtype)
     bench, depth = bench_for(recipe, loaded, tasks, heldout), loaded.model.config.num_hidden_layers
+    yield from bench.skipped
     yield (yield from measure(loaded, bench, 0, Clock({MEASURING: bench.tokens * depth}), depth))
 
 
@@ -238,6 +245,7 @@ def _run(
         Clock({}),
         measured={e.iteration: e for e in past.measured},
     )
+    yield from course.bench.skipped
     _plan_clock(course, len(removals), prune_on, out)
     yield from stoppable(course.measure(), stop, stopped)
     if removals:
@@ -269,6 +277,8 @@ def _iteration(course: _Course) -> Iterator[ev.Event]:
         chosen = choose(
             course.recipe, course.goal, iteration, course.removed, sites, scores, undone, protecting
         )
+        if not chosen:
+            raise UserError(NOTHING_LEFT)
         units = group(chosen)
         values = {
             (site.kind, site.block, number): value
@@ -343,9 +353,10 @@ def _export(course: _Course, out: Path, started: ev.Started, probe: str) -> Iter
 
 
 def _started(recipe: Recipe, loaded: Loaded, anatomy: Anatomy, goal: Goal, resumed: int) -> ev.Started:
+    source = loaded.source
     return ev.Started(
-        model=loaded.source.name,
-        origin=loaded.source.origin,
+        model=source.name,
+        origin=source.origin,
         model_type=anatomy.model_type,
         blocks=len(anatomy.blocks),
         parameters=anatomy.parameters,
@@ -382,7 +393,7 @@ def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) ->
     def depth(iteration: int) -> float:
         return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
 
-    sites = len(course.sites)
+    sites = len(sites_of(anatomy, Shape.dense(anatomy), course.recipe.units))
     course.clock.planned[SCORING] = sum(
         _scoring_work(course.recipe, course.scorer, depth(i), sites)
         for i in range(max(done, goal.asked), planned)

@@ -11,11 +11,11 @@ from html import escape
 
 from . import events as ev
 from .figures import removal_table
-from .narrate import agreement, clock, plan_sentence
+from .narrate import agreement, clock, paired_words, plan_sentence
 from .plan import Plan
 from .preflight import Inspection
 from .scorers import method
-from .stats import is_noise, paired_difference, retained
+from .stats import compare, retained
 from .story import Story
 from .units import TITLES
 
@@ -110,12 +110,14 @@ def tasks(story: Story) -> str:
     if dense is None or now is None:
         return "<p class='empty'>Accuracy on every task will stand here.</p>"
     rows = "".join(
-        f"<tr><td>{escape(a.name)}</td><td>{a.items}</td><td>{a.chance:.0%}</td>"
-        f"<td>{a.accuracy:.1%} ± {a.se:.1%}</td><td>{b.accuracy:.1%} ± {b.se:.1%}</td></tr>"
-        for a, b in zip(dense.tasks, now.tasks, strict=True)
+        f"<tr><td>{escape(a.name)}</td><td>{a.metric}</td><td>{a.items}</td><td>{a.chance:.0%}</td>"
+        f"<td>{a.accuracy:.1%} ± {a.se:.1%}</td><td>{b.accuracy:.1%} ± {b.se:.1%}</td>"
+        f"<td>{paired_words(c)}</td></tr>"
+        for a, b, c in zip(dense.tasks, now.tasks, compare(dense, now).tasks, strict=True)
     )
     return (
-        "<table><thead><tr><th>task</th><th>items</th><th>guessing</th><th>dense</th><th>now</th></tr>"
+        "<table><thead><tr><th>task</th><th>metric</th><th>items</th><th>guessing</th><th>dense</th>"
+        "<th>now</th><th>difference</th></tr>"
         f"</thead><tbody>{rows}</tbody></table>"
     )
 
@@ -262,6 +264,7 @@ def _share_done(progress: ev.Progress) -> float:
 def _kept_words(dense: ev.Evaluated, now: ev.Evaluated) -> str:
     if now.iteration == 0:
         return f"± {dense.accuracy_se:.1%}, the dense model"
-    noise = ", within noise" if is_noise(dense, now) else ""
-    _, se = paired_difference(dense, now)
-    return f"{retained(dense, now):.0%} kept{noise}; the difference is ± {se:.1%}"
+    kept, mean = retained(dense, now), compare(dense, now).mean
+    noise = ", within noise" if mean.noise else ""
+    above = "" if kept.above_chance is None else f", {kept.above_chance:.0%} of what is above guessing"
+    return f"{kept.share:.0%} kept ± {kept.se:.1%}{above}{noise}"

@@ -20,8 +20,8 @@ from .anatomy import Anatomy, anatomy_of
 from .checkpoint import config_of
 from .evaluation import BATCH_TOKENS
 from .families import blocks_of, skeleton
+from .goals import goal_for
 from .machine import device, fast_bfloat16
-from .reach import goal_for
 from .recipe import EVERY, Recipe
 from .scorers import method
 from .shape import Shape
@@ -117,9 +117,7 @@ def available_memory() -> int:
 
 @lru_cache(maxsize=64)
 def _task_tokens(name: str, items: int) -> float:
-    task = load_task(name, items)
-    characters = sum(len(i.prompt) * len(i.choices) + sum(map(len, i.choices)) for i in task.items)
-    return characters / CHARACTERS_PER_TOKEN
+    return load_task(name, items).characters / CHARACTERS_PER_TOKEN
 
 
 def number_format(reference: str, dtype: str) -> torch.dtype:

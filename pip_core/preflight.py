@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from .allocate import goal_of
 from .anatomy import Anatomy
 from .checkpoint import config_of
 from .errors import UserError
 from .families import skeleton
+from .goals import goal_of
 from .plan import anatomy_for, available_memory, make_plan, memory_of
 from .recipe import EQUAL, Recipe
 from .shape import Shape

@@ -58,7 +58,7 @@ class Recipe:
     rate: float = _setting(0.6, "share of the words that are edited, 0 < rate <= 1")
     seed: int = _setting(0, "seed of every random draw")
     measure: str = _setting(EVERY, "when to measure: after 'every' iteration, or at the 'end'")
-    tasks: tuple[str, ...] = _setting(TASKS, "shipped tasks or paths of .jsonl files")
+    tasks: tuple[str, ...] = _setting(TASKS, "tasks: shipped or standard names, NAME=PATH, or paths of files")
     items: int = _setting(60, "items measured per task; 0 means all of them")
     heldout: str = _setting("heldout", "text for perplexity: 'heldout' or path of a UTF-8 text file")
     perplexity_windows: int = _setting(8, "windows for perplexity; 0 means the whole text")

@@ -10,11 +10,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from pip_core import events as ev
-from pip_core.allocate import NOTHING_LEFT, choose, goal_of
+from pip_core.allocate import NOTHING_LEFT, choose
 from pip_core.anatomy import anatomy_of
 from pip_core.engine import check, run
 from pip_core.errors import UserError
 from pip_core.families import blocks_of
+from pip_core.goals import goal_of
 from pip_core.plan import make_plan
 from pip_core.scorers import METHODS, entropy, method
 from pip_core.scorers.moments import Moments
@@ -183,7 +184,7 @@ def test_a_target_beyond_what_a_method_touches_is_refused_beforehand(llama_folde
 
 def test_a_run_that_ends_because_all_is_spared(llama_folder, monkeypatch):
     monkeypatch.setattr(type(method("entrodrop")), "protects", lambda self, blocks: frozenset(range(blocks)))
-    monkeypatch.setattr("pip_core.engine.check", lambda *_: None)
+    monkeypatch.setattr("pip_core.engine.check", lambda recipe, history=(): None)
     found = list(run(tiny.recipe_for(llama_folder, method="entrodrop")))
     assert isinstance(found[-1], ev.Failed)
     assert found[-1].message == NOTHING_LEFT
