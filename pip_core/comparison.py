@@ -17,7 +17,7 @@ from .compare import Entry
 from .figures import comparison_chart
 from .recipe import EQUAL, Recipe
 from .runs import read_events
-from .stats import paired_difference, retained
+from .stats import LEVEL, compare, retained
 from .units import WIDTH
 
 # Budgets that differ by more than this share of the parameters are pointed out.
@@ -35,8 +35,9 @@ class Row:
         lost: what went, in words.
         removed: share of the parameters that went; `target` the share that was asked for.
         tasks: task -> (accuracy, its standard error).
-        kept: mean accuracy over that of the dense model.
-        difference: mean accuracy minus the dense model's, item by item, and its standard error.
+        kept: mean accuracy over that of the dense model, and its standard error.
+        difference: mean accuracy minus the dense model's, item by item; its standard error, and how
+            often chance alone makes one as large.
         scoring: seconds of all scoring; `seconds` of its worker from beginning to end, everything
             included (of the last one, where the run was interrupted).
         peak_memory: bytes, of the worker; 0 for the dense model, which has none of its own.
@@ -57,8 +58,10 @@ class Row:
     accuracy: float
     accuracy_se: float
     kept: float
+    kept_se: float
     difference: float
     difference_se: float
+    difference_p: float
     scoring: float
     seconds: float
     peak_memory: int
@@ -157,9 +160,8 @@ def write(folder: Path, found: Comparison) -> None:
     for row in found.rows:
         if row.label == DENSE:
             continue
-        # What differs is the accuracy on the same items; the dense model is where it is.
-        error = 100 * row.difference_se / found.dense.accuracy if found.dense.accuracy else 0.0
-        curves.setdefault(row.curve, []).append((100 * (1 - row.removed), 100 * row.kept, error))
+        point = (100 * (1 - row.removed), 100 * row.kept, 100 * row.kept_se)
+        curves.setdefault(row.curve, []).append(point)
     figure = comparison_chart(curves, found.recipe.model)
     figure.write_html(folder / CHART, include_plotlyjs=True)
 
@@ -177,7 +179,7 @@ def markdown(found: Comparison) -> str:
         f"{recipe.window_tokens} tokens; seed {recipe.seed}. Perplexity over {dense.windows} windows of "
         f"{dense.window_tokens} tokens ({recipe.heldout}); tasks of "
         f"{' to '.join(str(n) for n in {items[0]: 0, items[-1]: 0})} items. ± is one standard error; the "
-        "difference is taken item by item.",
+        f"difference is taken item by item, and is noise where chance alone makes it at p >= {LEVEL}.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
@@ -187,12 +189,14 @@ def markdown(found: Comparison) -> str:
         times = f" in {row.iterations} iteration{'s' * (row.iterations > 1)}" if row.iterations else ""
         cells = [f"{row.label}{mark}", row.settings, row.lost + times, f"{row.removed:.2%}"]
         cells.append(f"{row.perplexity:.2f} ± {row.perplexity_se:.2f}")
-        cells += [f"{row.tasks[t][0]:.1%} ± {row.tasks[t][1]:.1%}" for t in tasks]
-        cells += [f"{row.accuracy:.1%} ± {row.accuracy_se:.1%}", f"{row.kept:.0%}"]
+        cells += ["{:.1%} ± {:.1%}".format(*row.tasks[t]) if t in row.tasks else "-" for t in tasks]
+        cells.append(f"{row.accuracy:.1%} ± {row.accuracy_se:.1%}")
+        cells.append("100 %" if row.label == DENSE else f"{row.kept:.0%} ± {row.kept_se:.1%}")
         if row.label == DENSE:
             cells += ["-"] * 4
         else:
-            cells.append(f"{row.difference:+.1%} ± {row.difference_se:.1%}")
+            noise = " (noise)" if row.difference_p >= LEVEL else ""
+            cells.append(f"{row.difference:+.1%} ± {row.difference_se:.1%}{noise}")
             cells += [f"{row.scoring:.1f}", f"{row.seconds:.0f}", f"{row.peak_memory / 1e9:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     if found.unlike:
@@ -202,7 +206,7 @@ def markdown(found: Comparison) -> str:
 
 
 def _measured(dense: ev.Evaluated, now: ev.Evaluated) -> dict:
-    difference, difference_se = paired_difference(dense, now)
+    kept, difference = retained(dense, now), compare(dense, now).mean
     return {
         "parameters": now.parameters,
         "removed": 1 - now.parameters / dense.parameters,
@@ -211,9 +215,11 @@ def _measured(dense: ev.Evaluated, now: ev.Evaluated) -> dict:
         "tasks": {t.name: (t.accuracy, t.se) for t in now.tasks},
         "accuracy": now.accuracy,
         "accuracy_se": now.accuracy_se,
-        "kept": retained(dense, now),
-        "difference": difference,
-        "difference_se": difference_se,
+        "kept": kept.share,
+        "kept_se": kept.se,
+        "difference": difference.difference,
+        "difference_se": difference.se,
+        "difference_p": difference.p,
     }
 
 

@@ -241,8 +241,10 @@ def test_rows_tell_what_the_runs_recorded(done, entries):
         dense, now = tiny.only(events, ev.Evaluated)
         assert (row.parameters, row.lost) == (events[-1].parameters, events[-1].lost)
         assert row.removed == pytest.approx(1 - now.parameters / dense.parameters)
-        assert (row.difference, row.difference_se) == stats.paired_difference(dense, now)
-        assert row.kept == stats.retained(dense, now)
+        paired, kept = stats.compare(dense, now).mean, stats.retained(dense, now)
+        told = (row.difference, row.difference_se, row.difference_p)
+        assert told == (paired.difference, paired.se, paired.p)
+        assert (row.kept, row.kept_se) == (kept.share, kept.se)
         assert row.tasks == {t.name: (t.accuracy, t.se) for t in now.tasks}
         assert row.peak_memory > 10**7
         assert row.seconds > row.scoring >= 0
@@ -294,9 +296,7 @@ def test_the_chart_has_a_curve_for_each_method_with_error_bars(done, entries, tm
     assert one.name == "one"
     assert list(one.x) == pytest.approx([100, 90, 70])
     assert list(one.y) == pytest.approx([100, 100 * small.kept, 100 * large.kept])
-    assert list(one.error_y.array)[1:] == pytest.approx(
-        [100 * small.difference_se / found.dense.accuracy] * 2
-    )
+    assert list(one.error_y.array) == pytest.approx([0, 100 * small.kept_se, 100 * large.kept_se])
     assert [o.name for o in others] == ["taylor", "random"]
 
 
