@@ -7,7 +7,6 @@ was decided before (`history`) comes in as events, the export goes where `out` s
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -27,7 +26,7 @@ from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
 from .goals import Goal, goal_for, goal_of, offered
 from .history import History
-from .machine import peak_memory
+from .machine import peak_memory, user_message
 from .measure import Bench, bench_for, context_of, measure
 from .recipe import EVERY, Recipe
 from .scorers import Scorer, method
@@ -131,21 +130,6 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     bench, depth = bench_for(recipe, loaded, tasks, heldout), loaded.model.config.num_hidden_layers
     yield from bench.skipped
     yield (yield from measure(loaded, bench, 0, Clock({MEASURING: bench.tokens * depth}), depth))
-
-
-def user_message(error: Exception) -> str | None:
-    """What to tell the user about `error`; None where it is a fault of this program."""
-    if isinstance(error, UserError):
-        return str(error)
-    text = str(error)
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
-        return "The disk is full. Make room, then resume the run; nothing decided is lost."
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
-        return (
-            "The machine ran out of memory. Close other programs and resume the run (nothing decided is "
-            "lost), or start a new one with shorter windows or a smaller model."
-        )
-    return None
 
 
 @dataclass
