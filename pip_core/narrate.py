@@ -105,10 +105,14 @@ def _went(event: ev.Removed) -> str:
     what = removed_words(event)
     if event.asked:
         return f"{what[0].upper()}{what[1:]} went, as you asked."
+    much = f"{event.relative:.1%} of the largest"
+    if event.score < 0:
+        # Scores that fall below zero have no zero to measure a share from.
+        much = f"{event.score:.3g}; the largest is {event.score / event.relative:.3g}"
     if event.count == 1:
-        why = f"its score was the lowest ({event.relative:.1%} of the largest)"
+        why = f"its score was the lowest ({much})"
     else:
-        why = f"their scores were the lowest (at most {event.relative:.1%} of the largest)"
+        why = f"their scores were the lowest (at most {much})"
     return f"{what[0].upper()}{what[1:]} went: {why}."
 
 

@@ -51,6 +51,7 @@ def test_every_event_has_a_sentence(event):
         (EVERY[5], ["Scored the blocks in 2 s."]),
         (EVERY[12], ["Scored the channels in 2 s."]),
         (EVERY[6], ["Block 0 went: its score was the lowest (33.0% of the largest).", "0.0M parameters are"]),
+        (replace(EVERY[6], score=-0.5, relative=-0.25), ["was the lowest (-0.5; the largest is 2)."]),
         (
             EVERY[13],
             [
