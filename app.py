@@ -17,11 +17,11 @@ from pip_core.preflight import inspect
 from pip_core.recipe import PERTURBATION_KINDS, Recipe
 from pip_core.scorers import METHODS
 from pip_core.story import Story
+from pip_core.studio import Studio
 from pip_core.texts import ASSETS, DOMAINS
-from pip_core.watcher import Watcher
 
 ROOT = Path(os.environ.get("PIP_STUDIO_RUNS", "runs")).resolve()
-STUDIO = runs.Studio(ROOT)
+STUDIO = Studio(ROOT)
 DEFAULT = Recipe()
 POLL_SECONDS = 1.0
 EDITS = {"swap two letters": "swap", "replace a letter": "replace", "insert a letter": "insert"}
@@ -48,9 +48,6 @@ SHOW_ID = """(id) => { const url = new URL(window.location);
 FOLD = """() => { if (window.innerWidth < 700) {
   if (document.querySelector('.plan.problem')) return;
   const head = document.querySelector('#form > button.label-wrap.open'); if (head) head.click(); } }"""
-
-
-WATCHER = Watcher(STUDIO)
 
 
 def recipe_from(*values) -> Recipe:
@@ -104,13 +101,14 @@ def start(*values):
 def look(run_id: str, seen: tuple):
     """One glance at the run: what changed since the last is sent, the rest is left alone."""
     try:
-        story, state = WATCHER.story(run_id)
+        story, state = STUDIO.story(run_id)
     except UserError as error:  # a run of another version
         return markup.problem(str(error)), *[gr.skip()] * 12, seen, gr.Timer(active=False)
     now = (run_id, story.steps, state)
+    STUDIO.tend()
     folder = STUDIO.folder(run_id)
-    line = markup.status(story, state, runs.last_error(folder) if state == "interrupted" else None)
-    live = state in ("starting", "running", "stopping")
+    line = markup.status(story, state, runs.why_interrupted(folder) if state == "interrupted" else None)
+    live = state in ("waiting", "starting", "running", "stopping")
     timer = gr.Timer(active=live)
     if now == seen:
         return line, *[gr.skip()] * 12, now, timer
@@ -118,7 +116,7 @@ def look(run_id: str, seen: tuple):
         charts = [gr.skip(), gr.skip()]
     else:
         charts = [figures.importance_heatmap(story), figures.cost_curves(story)]
-    again = state in ("stopped", "interrupted", "failed")
+    again = state in ("stopped", "paused", "interrupted", "failed")
     download, badge = gr.DownloadButton(visible=False), markup.no_verdict()
     if state == "finished":
         download, badge = download_part(run_id, story)
@@ -150,19 +148,19 @@ def download_part(run_id: str, story: Story) -> tuple[gr.DownloadButton, str]:
 
 
 def stop(run_id: str) -> None:
-    if folder := STUDIO.folder(run_id):
-        runs.request_stop(folder)
+    if STUDIO.folder(run_id):
+        STUDIO.stop(run_id)
 
 
 def go_on(run_id: str):
     if STUDIO.folder(run_id):
-        STUDIO.launch(run_id, "resume")
+        STUDIO.resume(run_id)
     return gr.Timer(active=True)
 
 
 def export_now(run_id: str):
     if STUDIO.folder(run_id):
-        STUDIO.launch(run_id, "export")
+        STUDIO.export_now(run_id)
     return gr.Timer(active=True)
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m pip_core inspect | prune | resume | export | evaluate | latency | bench`.
+"""The command line: `python -m pip_core prune`, `resume`, `undo`, `evaluate`, ... (see `--help`).
 
 Exit codes: 0 the work is done (and the export verified), 1 a fault of this program or a stopped
 run, 2 something the user can put right.
@@ -56,11 +56,34 @@ def _parser() -> argparse.ArgumentParser:
 
     resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
     resume.add_argument("run", type=Path)
-    resume.set_defaults(do=lambda a: _work(a.run, prune_on=True))
+    resume.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
+    resume.set_defaults(do=lambda a: _work(a.run, True, a.launched))
 
     export = commands.add_parser("export", help="export a stopped run as pruned so far")
     export.add_argument("run", type=Path)
-    export.set_defaults(do=lambda a: _work(a.run, prune_on=False))
+    export.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
+    export.set_defaults(do=lambda a: _work(a.run, False, a.launched))
+
+    undo = commands.add_parser("undo", help="take the last removal back; what went then stays from there on")
+    undo.add_argument("run", type=Path)
+    undo.set_defaults(do=_undo)
+
+    extend = commands.add_parser("extend", help="go on with a run to a deeper target")
+    extend.add_argument("run", type=Path)
+    extend.add_argument("--target", type=float, required=True, help="share of all parameters to remove")
+    extend.set_defaults(do=_extend)
+
+    fork = commands.add_parser("fork", help="a new run from a run's iteration on, with other settings")
+    fork.add_argument("run", type=Path)
+    fork.add_argument("--out", type=Path, required=True, help="folder of the new run, new or empty")
+    fork.add_argument("--upto", type=int, help="iterations to take over (default: all)")
+    _recipe_options(fork)
+    fork.set_defaults(do=_fork)
+
+    listed = commands.add_parser("runs", help="list the runs below a folder")
+    listed.add_argument("root", type=Path, nargs="?", default=Path(os.environ.get("PIP_STUDIO_RUNS", "runs")))
+    listed.add_argument("--json", action="store_true", help="print one JSON array")
+    listed.set_defaults(do=_runs)
 
     evaluate = commands.add_parser("evaluate", help="measure a model")
     evaluate.add_argument("--model", required=True, help="model reference, or the folder of a run")
@@ -97,6 +120,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         default = field.default
         shown = ",".join(default) if isinstance(default, tuple) else default
         kind = _names if isinstance(default, tuple) else _yes if isinstance(default, bool) else type(default)
+        kind = _numbers if field.name in ("keep", "drop") else kind
         parser.add_argument(
             option,
             type=kind,
@@ -107,6 +131,13 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of block numbers, as in 3,17") from None
 
 
 def _yes(text: str) -> bool:
@@ -137,11 +168,18 @@ def _prune(args: argparse.Namespace) -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"The recipe '{args.recipe}' cannot be read: {error}.") from None
         base = _recipe_from(text)
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
-    recipe = dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
+    recipe = dataclasses.replace(base, **_given(args))
     check(recipe)
     create(args.out, recipe)
     return _work(args.out, prune_on=True)
+
+
+def _given(args: argparse.Namespace) -> dict:
+    """The settings of a recipe that were given."""
+    from .recipe import Recipe
+
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _recipe_from(text: str):
@@ -157,13 +195,58 @@ def _recipe_from(text: str):
     return Recipe.from_json(text)
 
 
-def _work(folder: Path, prune_on: bool) -> int:
+def _undo(args: argparse.Namespace) -> int:
+    from .narrate import sentence
+    from .runs import read_events, recipe_of, working
+    from .steering import undo
+
+    recipe_of(args.run)
+    undo(args.run)
+    if working(args.run):
+        print("The worker stops, and takes the last removal back.")
+        return 0
+    taken = [e for e in read_events(args.run) if isinstance(e, ev.Undone)]
+    print(sentence(taken[-1]))
+    return 0
+
+
+def _extend(args: argparse.Namespace) -> int:
+    from .steering import extend
+
+    extend(args.run, args.target)
+    return _work(args.run, prune_on=True)
+
+
+def _fork(args: argparse.Namespace) -> int:
+    from .steering import fork
+
+    fork(args.run, args.out, _given(args), args.upto, args.run.name)
+    return _work(args.out, prune_on=True)
+
+
+def _runs(args: argparse.Namespace) -> int:
+    from .studio import Studio
+
+    if not args.root.is_dir():
+        raise UserError(f"There is no folder '{args.root}'.")
+    found = Studio(args.root).listed(None)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(i) for i in found], indent=1))
+        return 0
+    for info in found:
+        kept = "" if info.kept is None else f", {info.kept:.0%} of the accuracy kept"
+        gone = 1 - info.parameters / info.dense_parameters if info.dense_parameters else 0.0
+        print(f"{info.id}  {info.state:<11}  {info.name}: {gone:.1%} removed{kept}")
+    return 0
+
+
+def _work(folder: Path, prune_on: bool, launched: bool = False) -> int:
     from .runs import request_stop, work
 
     # Ctrl-C and a polite kill stop the run as the Stop button does: what was decided is kept.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: request_stop(folder))
-    *_, last = _shown(work(folder, prune_on))
+    *_, last = _shown(work(folder, prune_on, launched))
     if isinstance(last, ev.Failed):
         return 2
     return 0 if isinstance(last, ev.Finished) else 1

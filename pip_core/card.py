@@ -21,12 +21,14 @@ def model_card(
     pruned: Evaluated,
     lost: str,
     uneven: str,
+    told: bool = True,
 ) -> str:
     """The card of a pruned model, as markdown with the Hub's header.
 
     Args:
         lost: what is gone, in words.
         uneven: why the model needs this project's loader; empty for an ordinary checkpoint.
+        told: whether the recipe beside the model tells all that is needed to make it again.
     """
     scorer = method(recipe.method)
     difference, kept = compare(dense, pruned), retained(dense, pruned)
@@ -96,12 +98,20 @@ def model_card(
         "",
         "## Make it again",
         "",
-        "```bash",
-        "python -m pip_core prune --recipe pip_recipe.json --out again",
-        "```",
+        *_again(told),
         "",
     ]
     return "\n".join(lines)
+
+
+def _again(told: bool) -> list[str]:
+    if told:
+        return ["```bash", "python -m pip_core prune --recipe pip_recipe.json --out again", "```"]
+    return [
+        "The run was steered on its way (removals taken back or taken over, another target), so the recipe "
+        "in `pip_recipe.json` alone does not lead here; what is left of every block stands beside it, in "
+        "`layers`."
+    ]
 
 
 def _caution(uneven: str) -> list[str]:

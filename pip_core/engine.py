@@ -10,13 +10,13 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from . import events as ev
-from .allocate import Goal, choose, goal_of
+from .allocate import Goal, choose, complete, goal_of, offered
 from .anatomy import Anatomy, anatomy_of
 from .card import model_card
 from .checkpoint import Loaded, config_of, load
@@ -24,6 +24,7 @@ from .clock import MEASURING, SCORING, Clock
 from .errors import UserError
 from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
+from .history import History
 from .machine import peak_memory
 from .measure import Bench, bench_for, context_of, measure
 from .recipe import Recipe
@@ -32,9 +33,9 @@ from .shape import Shape
 from .sites import Site, sites_of
 from .streams import Halted, mapped, stoppable
 from .surgery import check_config_says, reshape
-from .tasks import Pages, Task, load_task
+from .tasks import Pages, Task, load_tasks
 from .texts import calibration_texts, documents
-from .units import group
+from .units import BLOCKS, group
 from .views import Pair, draw_pairs
 
 EXPORT_SECONDS = 15.0
@@ -51,8 +52,8 @@ def run(
 
     Args:
         out: folder for the exported checkpoint; without it nothing is exported.
-        history: events of an earlier attempt at the same recipe: removals already decided are
-            replayed, what was measured is not measured again.
+        history: events of earlier attempts: removals already decided are replayed, what was measured
+            is not measured again, what was taken back stays.
         stop: asked after every batch; true ends the run with Stopped.
         prune_on: False removes nothing more, and exports the model as pruned so far.
 
@@ -71,15 +72,18 @@ def run(
         yield ev.Failed(message)
 
 
-def check(recipe: Recipe) -> Goal:
+def check(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Goal:
     """Whatever can be said to be wrong before a model is downloaded or a run is made.
+
+    Args:
+        history: events that the run would go on from.
 
     Returns:
         What the recipe will remove.
 
     Raises:
-        UserError: see `check_measuring`, `checkpoint.config_of`, `allocate.goal_of`; or a method
-            asked for units it is not defined for.
+        UserError: see `check_measuring`, `checkpoint.config_of`, `allocate.goal_of`, `History.check`;
+            or a method asked for units it is not defined for.
     """
     check_measuring(recipe)
     scorer = method(recipe.method)
@@ -89,7 +93,10 @@ def check(recipe: Recipe) -> Goal:
             f"The method '{scorer.name}' is not defined for {', '.join(strange)}: choose "
             f"{', '.join(scorer.kinds)}, or another method."
         )
-    return goal_of(recipe, anatomy_of(config_of(recipe.model)))
+    anatomy, past = anatomy_of(config_of(recipe.model)), History.of(history)
+    goal = goal_of(recipe, anatomy, past.undone)
+    past.check(recipe, anatomy, goal)
+    return goal
 
 
 def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
@@ -101,12 +108,7 @@ def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
     Raises:
         UserError: an unreadable text or task, or calibration on the very text that is held back.
     """
-    tasks = [load_task(name, recipe.items) for name in recipe.tasks]
-    if not any(isinstance(t, Task) for t in tasks):
-        raise UserError("Choose at least one task with right and wrong answers, for example endings.")
-    names = [t.name for t in tasks]
-    if len(set(names)) < len(names):
-        raise UserError(f"Two tasks have the same name ({', '.join(names)}); rename one of the files.")
+    tasks = load_tasks(recipe.tasks, recipe.items)
     heldout = documents(recipe.heldout, "held-back text")
     calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain.documents}
     if calibration & set(heldout):
@@ -151,6 +153,7 @@ class _Course:
     """A run under way: what it works on, and how far it has come.
 
     Attributes:
+        past: what it goes on from.
         shape: what remains of the model now.
         removals, measured: decided so far, and what was measured by iteration.
     """
@@ -160,6 +163,7 @@ class _Course:
     loaded: Loaded
     anatomy: Anatomy
     goal: Goal
+    past: History
     bench: Bench
     shape: Shape
     clock: Clock
@@ -180,10 +184,13 @@ class _Course:
     @property
     def done(self) -> bool:
         """Whether nothing more has to go."""
-        if self.goal.counts:
-            return len(self.removals) >= self.goal.iterations
-        sites = sites_of(self.anatomy, self.shape, self.recipe.units)
-        return all(self.removed + site.cost / 2 > self.goal.parameters for site in sites)
+        return complete(self.recipe, self.goal, self.removed, self.sites, self.past.undone)
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where something may still go."""
+        there = sites_of(self.anatomy, self.shape, self.recipe.units)
+        return offered(self.recipe, there, self.past.undone)
 
     def reshape(self, shape: Shape) -> None:
         """Bring the model into `shape`."""
@@ -210,9 +217,10 @@ def _run(
     prune_on: bool,
 ) -> Iterator[ev.Event]:
     began = time.monotonic()
-    check(recipe)
+    check(recipe, history)
     tasks, heldout = check_measuring(recipe)
-    removals = [e for e in history if isinstance(e, ev.Removed)]
+    past = History.of(history)
+    removals = list(past.removals)
 
     def stopped() -> ev.Stopped:
         return ev.Stopped(len(removals))
@@ -220,9 +228,9 @@ def _run(
     loaded = yield from stoppable(load(recipe.model, recipe.dtype), stop, stopped)
     _draw(recipe, loaded, 1)
     anatomy = anatomy_of(loaded.config)
-    goal = goal_of(recipe, anatomy)
+    goal = goal_of(recipe, anatomy, past.undone)
     started = _started(recipe, loaded, anatomy, goal, len(removals))
-    _check_same_model(started, history)
+    past.check_same_model(started)
     yield started
 
     course = _Course(
@@ -231,16 +239,17 @@ def _run(
         loaded,
         anatomy,
         goal,
+        past,
         bench_for(recipe, loaded, tasks, heldout),
         Shape.dense(anatomy),
         Clock({}),
-        measured={e.iteration: e for e in history if isinstance(e, ev.Evaluated)},
+        measured={e.iteration: e for e in past.measured},
     )
     yield from course.bench.skipped
     _plan_clock(course, len(removals), prune_on, out)
     yield from stoppable(course.measure(), stop, stopped)
     if removals:
-        course.reshape(course.shape.without(units for r in removals for units in r.units))
+        course.reshape(past.shape(anatomy))
         course.removals = removals
         yield from stoppable(course.measure(), stop, stopped)
     course.removals = removals
@@ -254,29 +263,28 @@ def _run(
 
 
 def _iteration(course: _Course) -> Iterator[ev.Event]:
-    """Score, remove, measure: once."""
+    """Score, remove, measure: once. What was asked to go goes first, unscored."""
     iteration, anatomy = len(course.removals) + 1, course.anatomy
-    sites = sites_of(anatomy, course.shape, course.recipe.units)
-    scores = yield from _score(course, sites, iteration)
-    chosen = choose(course.recipe, course.goal, iteration, course.removed, sites, scores)
-    units = group(chosen)
+    score, relative = 0.0, 0.0
+    asked = course.past.to_drop(course.recipe, course.shape)
+    if asked:
+        units = group([(BLOCKS, asked[0], 0)])
+    else:
+        sites = course.sites
+        scores = yield from _score(course, sites, iteration)
+        undone = course.past.undone
+        chosen = choose(course.recipe, course.goal, iteration, course.removed, sites, scores, undone)
+        units = group(chosen)
+        values = {
+            (site.kind, site.block, number): value
+            for site, found in zip(sites, scores, strict=True)
+            for number, value in zip(site.numbers, found.tolist(), strict=True)
+        }
+        score, largest = max(values[unit] for unit in chosen), max(values.values())
+        relative = score / largest if largest else 1.0
     course.reshape(course.shape.without(units))
-    values = {
-        (site.kind, site.block, number): value
-        for site, found in zip(sites, scores, strict=True)
-        for number, value in zip(site.numbers, found.tolist(), strict=True)
-    }
-    score, largest = max(values[unit] for unit in chosen), max(values.values())
-    course.removals.append(
-        ev.Removed(
-            iteration,
-            units,
-            score,
-            score / largest if largest else 1.0,
-            course.shape.parameters(anatomy),
-            course.shape.lost(anatomy),
-        )
-    )
+    left, lost = course.shape.parameters(anatomy), course.shape.lost(anatomy)
+    course.removals.append(ev.Removed(iteration, units, score, relative, left, lost, bool(asked)))
     yield course.removals[-1]
     yield from course.measure()
 
@@ -311,12 +319,20 @@ def _export(course: _Course, out: Path, started: ev.Started, probe: str) -> Iter
     yield ev.Progress("exporting", iterations, 0, 1, course.clock.elapsed, EXPORT_SECONDS)
     dense, pruned, uneven = course.measured[0], course.measured[iterations], shape.uneven() or ""
     lost = shape.lost(course.anatomy)
+    share = pruned.parameters / dense.parameters
+    again = course.past.again(recipe, course.goal, course.removals, course.done, share)
     card = model_card(
-        recipe, started, course.loaded.source.licence, course.removals, dense, pruned, lost, uneven
+        recipe,
+        started,
+        course.loaded.source.licence,
+        course.removals,
+        dense,
+        pruned,
+        lost,
+        uneven,
+        again is not None,
     )
-    # A run exported early says what it reached, so that its recipe makes this very model again.
-    again = recipe if course.done else replace(recipe, target=1 - pruned.parameters / dense.parameters)
-    facts = {"recipe": again.to_dict(), "removed": lost, **shape.to_dict()}
+    facts = {"recipe": (again or recipe).to_dict(), "removed": lost, **shape.to_dict()}
     verdict = write_checkpoint(course.loaded, shape, out, card, facts, probe)
     yield ev.Exported(
         str(out),
@@ -360,18 +376,6 @@ def _draw(recipe: Recipe, loaded: Loaded, iteration: int) -> list[Pair]:
     return pairs
 
 
-def _check_same_model(now: ev.Started, history: Sequence[ev.Event]) -> None:
-    """A resumed run must go on with the very model it began with."""
-    for event in history:
-        if isinstance(event, ev.Started):
-            before = (event.model, event.origin, event.parameters, event.dtype)
-            if before != (now.model, now.origin, now.parameters, now.dtype):
-                raise UserError(
-                    f"This run began with {event.model} ({event.origin}, {event.dtype}), but the same "
-                    f"reference now gives {now.model} ({now.origin}, {now.dtype}). Start a new run."
-                )
-
-
 def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) -> None:
     """Tell the clock the work that is planned, the model growing smaller as it goes."""
     goal, anatomy = course.goal, course.anatomy
@@ -382,7 +386,7 @@ def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) ->
         return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
 
     course.clock.planned[SCORING] = sum(
-        _scoring_work(course.recipe, course.scorer, depth(i)) for i in range(done, planned)
+        _scoring_work(course.recipe, course.scorer, depth(i)) for i in range(max(done, goal.asked), planned)
     )
     again = {i for i in (0, *range(done, planned + 1)) if i not in course.measured}
     course.clock.planned[MEASURING] = sum(course.bench.tokens * depth(i) for i in again)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import UserError
@@ -149,8 +150,9 @@ class Scored:
 class Removed:
     """Units were chosen and cut out.
 
-    `score` is the largest score among them and `relative` that over the iteration's largest. `lost`
-    says in words what is gone since the dense model.
+    `score` is the largest score among them and `relative` that over the iteration's largest; both are
+    0 where the user `asked` for it, and nothing was scored. `lost` says in words what is gone since
+    the dense model.
     """
 
     iteration: int
@@ -159,6 +161,7 @@ class Removed:
     relative: float
     parameters: int
     lost: str
+    asked: bool = False
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -168,6 +171,34 @@ class Removed:
     @property
     def count(self) -> int:
         return sum(len(u.units) for u in self.units)
+
+
+@dataclass(frozen=True)
+class Undone:
+    """The user took a removal back. `units` are those of removal `iteration`: they stay from here on,
+    so that something else goes. What was removed, scored or measured at that iteration or a later one
+    no longer counts, see `standing`."""
+
+    iteration: int
+    units: tuple[Units, ...]
+
+
+@dataclass(frozen=True)
+class Extended:
+    """The user set another target, `before` and `target` as shares of all parameters."""
+
+    before: float
+    target: float
+
+
+@dataclass(frozen=True)
+class Forked:
+    """The run began with the first `iterations` removals of another, called `name`; the settings in
+    `changed` (names of recipe fields) are its own."""
+
+    name: str
+    iterations: int
+    changed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -204,6 +235,13 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """As Stopped, by someone who means to go on."""
+
+    iterations: int
+
+
+@dataclass(frozen=True)
 class Failed:
     """The run could not go on. `message` is for people."""
 
@@ -218,13 +256,41 @@ Event = (
     | Evaluated
     | Scored
     | Removed
+    | Undone
+    | Extended
+    | Forked
     | Exported
     | Finished
     | Stopped
+    | Paused
     | Failed
 )
 _TYPES = {t.__name__: t for t in typing.get_args(Event)}
-ENDINGS = (Finished, Stopped, Failed)
+ENDINGS = (Finished, Stopped, Paused, Failed)
+# What the user did to a run that its recipe alone does not tell.
+STEERING = (Undone, Extended, Forked)
+
+
+def overtaken(event: Event, undone: Undone) -> bool:
+    """Whether `event`, told before `undone`, no longer counts."""
+    if isinstance(event, Exported):
+        return event.iterations >= undone.iteration
+    return isinstance(event, Removed | Scored | Evaluated) and event.iteration >= undone.iteration
+
+
+def standing(events: Iterable[Event]) -> list[Event]:
+    """The events that still count, in order: none that was taken back."""
+    found: list[Event] = []
+    for event in events:
+        if isinstance(event, Undone):
+            found = [e for e in found if not overtaken(e, event)]
+        found.append(event)
+    return found
+
+
+def removals(events: Iterable[Event]) -> list[Removed]:
+    """The removals that count, in order."""
+    return [e for e in standing(events) if isinstance(e, Removed)]
 
 
 def to_line(event: Event, at: float) -> str:
@@ -245,7 +311,7 @@ def from_line(line: str) -> tuple[Event, float]:
         if kind is Evaluated:
             values["tasks"] = [TaskResult(**t) for t in values["tasks"]]
             values["texts"] = [TextResult(**t) for t in values.get("texts", ())]
-        if kind is Removed:
+        if kind in (Removed, Undone):
             values["units"] = [Units(u["kind"], u["block"], tuple(u["units"])) for u in values["units"]]
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return kind(**values), at

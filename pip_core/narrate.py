@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import events as ev
 from .stats import Paired
-from .units import BLOCKS, DEPTH, TITLES, WIDTH, counted
+from .units import BLOCKS, DEPTH, TITLES, WIDTH, Units, counted
 
 
 def sentence(event: ev.Event) -> str:
@@ -41,6 +43,16 @@ def sentence(event: ev.Event) -> str:
             return f"Scored the {TITLES[event.kind]} in {event.seconds:.0f} s."
         case ev.Removed():
             return f"{_went(event)} {event.parameters / 1e6:.1f}M parameters are left."
+        case ev.Undone():
+            stays = "it stays" if sum(len(u.units) for u in event.units) == 1 else "they stay"
+            return f"Taken back: {words(event.units)}. From here on {stays}, and something else goes instead."
+        case ev.Extended():
+            return f"The target was changed from {event.before:.1%} to {event.target:.1%}."
+        case ev.Forked():
+            changed = ", ".join(name.replace("_", " ") for name in event.changed)
+            another = f", and another {changed}" if changed else ""
+            whose = event.name or "another run"
+            return f"Goes on from {whose}: {_iterations(event.iterations)} of it taken over{another}."
         case ev.Exported():
             loaded = "with this project's loader" if event.uneven else "plainly"
             return (
@@ -59,6 +71,8 @@ def sentence(event: ev.Event) -> str:
                 f"Stopped. What was decided in {_iterations(event.iterations)} is kept; resume to go on, or "
                 "export the model as it is now."
             )
+        case ev.Paused():
+            return f"Paused. What was decided in {_iterations(event.iterations)} is kept; resume to go on."
         case ev.Failed():
             return event.message
 
@@ -70,11 +84,16 @@ def plan_sentence(target: float, goal: str, share: float) -> str:
 
 
 def removed_words(event: ev.Removed) -> str:
-    """What went in one iteration: "block 17", "the mlp of block 3", "1,530 channels of 30 blocks"."""
-    depth = [u for u in event.units if u.kind in DEPTH]
+    """What went in one iteration, see `words`."""
+    return words(event.units)
+
+
+def words(units: Sequence[Units]) -> str:
+    """Units in words: "block 17", "the mlp of block 3", "1,530 channels in 30 blocks"."""
+    depth = [u for u in units if u.kind in DEPTH]
     names = [f"block {u.block}" if u.kind == BLOCKS else f"the {u.kind} of block {u.block}" for u in depth]
     for kind in WIDTH:
-        losing = [u for u in event.units if u.kind == kind]
+        losing = [u for u in units if u.kind == kind]
         if losing:
             number = sum(len(u.units) for u in losing)
             names.append(f"{counted(number, kind)} in {counted(len(losing), BLOCKS)}")
@@ -84,6 +103,8 @@ def removed_words(event: ev.Removed) -> str:
 def _went(event: ev.Removed) -> str:
     """What went in an iteration, and how little it mattered."""
     what = removed_words(event)
+    if event.asked:
+        return f"{what[0].upper()}{what[1:]} went, as you asked."
     if event.count == 1:
         why = f"its score was the lowest ({event.relative:.1%} of the largest)"
     else:

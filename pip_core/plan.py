@@ -89,7 +89,8 @@ def make_plan(recipe: Recipe) -> Plan:
     seconds = measuring * per_token
     for done in range(goal.iterations):
         left = 1 - whole * done / goal.iterations
-        seconds += (scoring * left + measuring * (left - whole / goal.iterations)) * per_token
+        scored = scoring * left if done >= goal.asked else 0
+        seconds += (scored + measuring * (left - whole / goal.iterations)) * per_token
     needs = memory_of(recipe.model, recipe.dtype, int(recipe.window_tokens * LONGER))
     return Plan(
         anatomy,

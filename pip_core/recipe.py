@@ -47,6 +47,8 @@ class Recipe:
         "removal per iteration: a whole number of units (of every block where equal), a share of all "
         "parameters below 1, or 0 for the usual: one block or half, or 5 % of the parameters",
     )
+    keep: tuple[int, ...] = _setting((), "blocks that lose nothing, by their number from 0")
+    drop: tuple[int, ...] = _setting((), "blocks that go first, in this order, before anything is scored")
     plain: bool = _setting(True, "refuse shapes that an ordinary checkpoint cannot have")
     calibration: str = _setting("mixed", "shipped domain, 'mixed', or path of a UTF-8 text file")
     windows: int = _setting(16, "calibration windows (pairs of views) per iteration")
@@ -66,6 +68,15 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
                 raise UserError(f"Recipe field '{name}' must be a list of names, not {value!r}.")
+            object.__setattr__(self, name, tuple(value))
+        for name in ("keep", "drop"):
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or not all(type(v) is int and v >= 0 for v in value):
+                raise UserError(
+                    f"Recipe field '{name}' must be a list of block numbers from 0, not {value!r}."
+                )
+            if len(set(value)) != len(value):
+                raise UserError(f"Recipe field '{name}' names a block twice: {', '.join(map(str, value))}.")
             object.__setattr__(self, name, tuple(value))
         for name in ("model", "method", "calibration", "heldout", "dtype"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():

@@ -52,6 +52,12 @@ EVERY = (
         "1 of 12 groups of heads and 5 of 192 channels",
     ),
     ev.Exported("/x/model", 1234, 2, 1e-6, 20, 4.0, "2 of its blocks' halves are gone"),
+    ev.Removed(1, (Units("blocks", 4, (0,)),), 0.0, 0.0, 79, "1 of 3 blocks", asked=True),
+    ev.Undone(2, (Units("heads", 2, (1,)), Units("channels", 0, (3, 5)))),
+    ev.Extended(0.2, 0.3),
+    ev.Forked("mine", 2, ("target", "per_parameter")),
+    ev.Forked("", 1, ()),
+    ev.Paused(1),
     ev.Skipped("facts", "The task facts cannot be measured: no."),
 )
 
@@ -79,7 +85,7 @@ def test_every_type_is_covered():
 
 
 def test_endings():
-    assert set(ev.ENDINGS) == {ev.Finished, ev.Stopped, ev.Failed}
+    assert set(ev.ENDINGS) == {ev.Finished, ev.Stopped, ev.Paused, ev.Failed}
 
 
 @pytest.mark.parametrize(
