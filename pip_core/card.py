@@ -39,6 +39,7 @@ def model_card(
     header = ["---", f"base_model: {started.model}", "library_name: transformers"]
     header += [f"license: {licence}"] if licence else []
     header += ["pipeline_tag: text-generation", "tags: [pruned, pip-studio]", "---"]
+    edits = f"; edits {', '.join(recipe.kinds)} on {recipe.rate:.0%} of the words" if scorer.perturbs else ""
     order = ", ".join(removed_words(r) for r in removals)
     lines = [
         *header,
@@ -53,7 +54,7 @@ def model_card(
         f"- Method: {scorer.title} (`{scorer.name}`), {scorer.paper}. {scorer.summary}",
         f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
         f"- Calibration: {recipe.calibration}, {recipe.windows} windows of {recipe.window_tokens} "
-        f"tokens; edits {', '.join(recipe.kinds)} on {recipe.rate:.0%} of the words",
+        f"tokens{edits}",
         f"- Seed: {recipe.seed}",
         "",
         "## Measured",

@@ -138,7 +138,8 @@ class Skipped:
 @dataclass(frozen=True)
 class Scored:
     """Scores of an iteration for one kind of units, one per block of the dense model: the score of
-    a block or half, or the mean over a block's heads or channels. None where nothing is left."""
+    a block or half, or the mean over a block's heads or channels. None where nothing is left, or
+    nothing that the method lets go."""
 
     iteration: int
     kind: str
