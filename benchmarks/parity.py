@@ -48,7 +48,8 @@ def main() -> int:
         if pages := real_pages(args.data, args.pages):
             real[WIKITEXT] = pages, pages
         good &= _compare("real", real, loaded.model, lm, encoder)
-    print("\nAll the same." if good else "\nThey differ.")
+    print("\nOf wikitext's documents the difference is per token.")
+    print("All the same." if good else "\nThey differ.")
     return 0 if good else 1
 
 

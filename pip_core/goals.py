@@ -193,7 +193,7 @@ def _equal_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
             )
         sizes[kind], costs[kind] = widths[0].size, sum(w.cost for w in widths)
     wanted = recipe.target * anatomy.parameters
-    most = sum((sizes[k] - 1) * costs[k] for k in recipe.units)
+    most = sum(_possible_counts(anatomy, k, sizes[k])[-1] * costs[k] for k in recipe.units)
     _check_reach(recipe, anatomy, wanted, most, min(costs.values()))
     rest, counts = wanted, {}
     # Groups of heads are large: channels make up what whole groups leave of the target.
@@ -202,7 +202,8 @@ def _equal_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
         portion = (
             rest / costs[kind] if last else wanted * sizes[kind] / sum(sizes[k] * costs[k] for k in sizes)
         )
-        counts[kind] = min(max(round(portion), 0), sizes[kind] - 1)
+        possible = _possible_counts(anatomy, kind, sizes[kind])
+        counts[kind] = min(possible, key=lambda n: (abs(n - portion), n))
         rest -= counts[kind] * costs[kind]
     counts = {kind: n for kind, n in counts.items() if n}
     if not counts:
@@ -211,7 +212,8 @@ def _equal_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
             f"A target of {recipe.target * 100:g} % is too little: choose at least {least:.2f} %."
         )
     for (kind, _), stay in Counter(unit[:2] for unit in undone).items():
-        counts[kind] = min(counts.get(kind, 0), sizes[kind] - stay)
+        possible = _possible_counts(anatomy, kind, sizes[kind])
+        counts[kind] = max(n for n in possible if n <= min(counts.get(kind, 0), sizes[kind] - stay))
     counts = {kind: n for kind, n in counts.items() if n}
     _check_left(len(counts))
     share = sum(n * costs[k] for k, n in counts.items()) / anatomy.parameters
@@ -224,6 +226,13 @@ def _equal_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
     iterations = min(iterations, max(counts.values()))
     words = " and ".join(f"{n:,} of {sizes[k]:,} {TITLES[k]}" for k, n in counts.items()) + " in every block"
     return Goal(wanted, share, iterations, words, counts=counts)
+
+
+def _possible_counts(anatomy: Anatomy, kind: str, size: int) -> Sequence[int]:
+    """How many units of a width kind every block may lose so that a plain config can state the rest."""
+    if kind == HEADS:
+        return [0, *sorted(size - left for left in anatomy.group_counts)]
+    return range(size)
 
 
 def _global_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,21 @@ class Pages:
     @property
     def characters(self) -> int:
         return sum(map(len, self.pages))
+
+
+def load_tasks(references: Sequence[str], limit: int = 0) -> list[Task | Pages]:
+    """What a run measures on, by reference.
+
+    Raises:
+        UserError: as `load_task`; no task with right and wrong answers; two of one name.
+    """
+    found = [load_task(reference, limit) for reference in references]
+    if not any(isinstance(t, Task) for t in found):
+        raise UserError("Choose at least one task with right and wrong answers, for example endings.")
+    names = [t.name for t in found]
+    if len(set(names)) < len(names):
+        raise UserError(f"Two tasks have the same name ({', '.join(names)}); rename one of the files.")
+    return found
 
 
 def load_task(reference: str, limit: int = 0) -> Task | Pages:

@@ -266,7 +266,8 @@ def test_exports_what_was_pruned_before_the_stop(events, recipe, tmp_path):
 def test_goes_on_with_the_same_model_only(events, checkpoints, recipe):
     other = list(run(replace(recipe, model=str(checkpoints["gpt2"])), history=events))
     assert isinstance(other[-1], ev.Failed)
-    assert "does not belong to this model. Start a new run" in other[-1].message
+    assert "This run began with" in other[-1].message
+    assert "Start a new run" in other[-1].message
     assert not tiny.only(other, ev.Started)
 
 

@@ -9,11 +9,12 @@ import torch
 
 from pip_core import events as ev
 from pip_core import plan
-from pip_core.allocate import choose, complete, goal_of, offered
+from pip_core.allocate import choose, complete
 from pip_core.anatomy import anatomy_of
 from pip_core.checkpoint import config_of
 from pip_core.engine import run
 from pip_core.errors import UserError
+from pip_core.goals import goal_of, offered
 from pip_core.plan import make_plan
 from pip_core.recipe import Recipe
 from pip_core.scorers import method
@@ -67,7 +68,7 @@ def test_what_is_asked_for_counts_in_the_plan(recipe, monkeypatch):
     monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 1.0)
     free, asked = make_plan(recipe), make_plan(replace(recipe, drop=(0,)))
     assert asked.iterations == free.iterations == 2
-    scoring = recipe.windows * recipe.window_tokens * method(recipe.method).passes
+    scoring = recipe.windows * recipe.window_tokens * method(recipe.method).cost(5)
     assert free.seconds - asked.seconds == pytest.approx(scoring)
     every = make_plan(replace(recipe, drop=(0, 1)))
     assert every.seconds < asked.seconds

@@ -8,7 +8,7 @@ import pytest
 
 from pip_core.errors import UserError
 from pip_core.recipe import TASKS
-from pip_core.tasks import Item, load_task
+from pip_core.tasks import Item, load_task, load_tasks
 from pip_core.texts import DOMAINS, calibration_texts, documents
 
 from . import tiny
@@ -145,3 +145,13 @@ def test_a_text_is_called_what_it_is_for(tmp_path):
         documents(missing, "held-back text")
     with pytest.raises(UserError, match="does not exist or is not a file"):
         documents(str(tmp_path))
+
+
+def test_what_a_run_measures_on(tmp_path):
+    page = tiny.write_lines(tmp_path / "pages.jsonl", [{"page": "One page."}])
+    own = tiny.write_lines(tmp_path / "facts.jsonl", [GOOD])
+    assert [t.name for t in load_tasks(("facts", f"wikitext={page}"), 2)] == ["facts", "wikitext"]
+    with pytest.raises(UserError, match="at least one task with right and wrong answers"):
+        load_tasks((f"wikitext={page}",))
+    with pytest.raises(UserError, match=r"Two tasks have the same name \(facts, facts\)"):
+        load_tasks(("facts", own))
