@@ -57,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
     resume.add_argument("run", type=Path)
     resume.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
-    resume.set_defaults(do=lambda a: _work(a.run, True, a.launched))
+    resume.add_argument("--no-export", action="store_true", help="prune and measure only")
+    resume.set_defaults(do=lambda a: _work(a.run, True, a.launched, not a.no_export))
 
     export = commands.add_parser("export", help="export a stopped run as pruned so far")
     export.add_argument("run", type=Path)
@@ -85,9 +86,18 @@ def _parser() -> argparse.ArgumentParser:
     listed.add_argument("--json", action="store_true", help="print one JSON array")
     listed.set_defaults(do=_runs)
 
+    compare = commands.add_parser("compare", help="several methods under one recipe, side by side")
+    compare.add_argument("--out", type=Path, required=True, help="folder of the comparison; goes on if begun")
+    compare.add_argument("--methods", type=_names, help="methods, comma-separated, each as it was published")
+    compare.add_argument("--plan", type=Path, help='JSON list of {"label": ..., any recipe setting: ...}')
+    compare.add_argument("--targets", type=_names, help="several targets, comma-separated: draws curves")
+    compare.add_argument("--no-export", action="store_true", help="prune and measure only")
+    _recipe_options(compare)
+    compare.set_defaults(do=_compare)
+
     evaluate = commands.add_parser("evaluate", help="measure a model")
     evaluate.add_argument("--model", required=True, help="model reference, or the folder of a run")
-    evaluate.add_argument("--tasks", help="names or .jsonl paths, comma-separated")
+    evaluate.add_argument("--tasks", help="names, NAME=PATH or paths of files, comma-separated")
     evaluate.add_argument("--limit", type=int, default=0, help="items per task (default: all)")
     evaluate.add_argument("--heldout", help="text file for perplexity")
     evaluate.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
@@ -240,39 +250,70 @@ def _runs(args: argparse.Namespace) -> int:
     return 0
 
 
-def _work(folder: Path, prune_on: bool, launched: bool = False) -> int:
+def _work(folder: Path, prune_on: bool, launched: bool = False, export: bool = True) -> int:
     from .runs import request_stop, work
 
     # Ctrl-C and a polite kill stop the run as the Stop button does: what was decided is kept.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: request_stop(folder))
-    *_, last = _shown(work(folder, prune_on, launched))
+    *_, last = _shown(work(folder, prune_on, launched, export))
     if isinstance(last, ev.Failed):
         return 2
     return 0 if isinstance(last, ev.Finished) else 1
 
 
 def _shown(stream: Iterator[ev.Event]) -> Iterator[ev.Event]:
-    """Print events: one line each, or progress in place on a terminal."""
+    for event in stream:
+        _show(event)
+        yield event
+
+
+def _show(event: ev.Event) -> None:
+    """Print an event: one line, or progress in place on a terminal."""
     from .narrate import sentence
 
-    terminal = sys.stdout.isatty()
-    for event in stream:
-        passing = isinstance(event, ev.Progress | ev.Loading)
-        if terminal:
-            width = os.get_terminal_size().columns - 1
-            text = sentence(event)
-            print("\r\033[K" + (text[:width] if passing else text), end="" if passing else "\n", flush=True)
-        elif isinstance(event, ev.Failed):
-            print(f"error: {event.message}", file=sys.stderr, flush=True)
-        else:
-            print(sentence(event), flush=True)
-        yield event
+    passing = isinstance(event, ev.Progress | ev.Loading)
+    if sys.stdout.isatty():
+        width = os.get_terminal_size().columns - 1
+        text = sentence(event)
+        print("\r\033[K" + (text[:width] if passing else text), end="" if passing else "\n", flush=True)
+    elif isinstance(event, ev.Failed):
+        print(f"error: {event.message}", file=sys.stderr, flush=True)
+    else:
+        print(sentence(event), flush=True)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from .compare import aligned, entries_from, read_plan, run
+    from .comparison import collect, markdown, write
+    from .recipe import Recipe
+    from .runs import request_stop
+
+    if bool(args.methods) == bool(args.plan):
+        raise UserError("Say what to compare: either --methods a,b,c or --plan plan.json.")
+    given = _given(args)
+    try:
+        targets = [float(t) for t in args.targets or (given.pop("target", Recipe().target),)]
+    except ValueError:
+        raise UserError(f"Targets are shares between 0 and 1, not '{','.join(args.targets)}'.") from None
+    plan = read_plan(args.plan) if args.plan else [{"label": m, "method": m} for m in args.methods]
+    entries, label, last = aligned(entries_from(Recipe(), given, plan, targets)), "", None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: request_stop(args.out / label) if label else None)
+    for name, last in run(args.out, entries, not args.no_export):
+        if name != label:
+            print(f"== {name}", flush=True)
+            label = name
+        _show(last)
+    found = collect(args.out, entries)
+    write(args.out, found)
+    print("\n" + markdown(found), end="")
+    return 1 if isinstance(last, ev.Stopped | ev.Paused) else 2 if found.missing else 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from .engine import evaluate
-    from .narrate import sentence
+    from .narrate import sentence, task_words
     from .recipe import Recipe
 
     if args.limit < 0:
@@ -283,6 +324,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.heldout:
         changes["heldout"] = args.heldout
     for result in evaluate(dataclasses.replace(Recipe(), **changes)):
+        if isinstance(result, ev.Skipped):
+            print(sentence(result), file=sys.stderr, flush=True)
         if isinstance(result, ev.Loading | ev.Progress) and sys.stderr.isatty():
             print(f"\r\033[K{sentence(result)}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
@@ -293,13 +336,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     print(f"{args.model}: {result.parameters / 1e6:.1f}M parameters, {result.blocks} blocks")
     print(
         f"perplexity {result.perplexity:.2f} ± {result.perplexity_se:.2f} "
-        f"({result.windows} windows of {result.window_tokens} tokens)"
+        f"({result.windows} windows of {result.window_tokens} tokens, stride {result.window_tokens})"
     )
-    for task in result.tasks:
+    for text in result.texts:
         print(
-            f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  "
-            f"({task.items} items, chance {task.chance:.0%})"
+            f"{text.name}: word perplexity {text.word_perplexity:.2f}, byte perplexity "
+            f"{text.byte_perplexity:.4f} ({text.documents} documents, windows of {text.window} tokens, "
+            f"stride {text.window})"
         )
+    for task in result.tasks:
+        print(f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({task_words(task)})")
     print(f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}")
     return 0
 

@@ -109,6 +109,8 @@ class Anatomy:
         channel_field: config field that states the channels; empty where channels cannot be cut.
         head_size: features of a head.
         queries: query heads per group.
+        group_counts: how many groups of heads a smaller config may state; some configs allow only
+            numbers that divide the width of the model.
         refused: unit kind -> why this model cannot lose units of it.
     """
 
@@ -121,6 +123,7 @@ class Anatomy:
     channel_field: str
     head_size: int
     queries: int
+    group_counts: frozenset[int]
     refused: Mapping[str, str]
 
     def check(self, kinds: Sequence[str]) -> None:
@@ -161,6 +164,9 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
             known[shapes] = _take_apart(config, family, block, index, channel_field, refused)
         blocks.append(known[shapes])
     total = sum(p.numel() for p in model.parameters())
+    counts = frozenset() if HEADS in refused else _group_counts(config, groups, head_size, heads // groups)
+    if not counts:
+        refused.setdefault(HEADS, "its config allows no smaller number of heads")
     return Anatomy(
         model_type=config.model_type,
         family=family,
@@ -171,6 +177,7 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
         channel_field=channel_field,
         head_size=head_size,
         queries=heads // groups,
+        group_counts=counts,
         refused=refused,
     )
 
@@ -188,6 +195,19 @@ def narrowed(
     if CHANNELS in sizes:
         setattr(found, channel_field, sizes[CHANNELS])
     return found
+
+
+def _group_counts(config: PreTrainedConfig, groups: int, head_size: int, queries: int) -> frozenset[int]:
+    """Numbers of groups below `groups` with which the config can be written and read again."""
+    found = set()
+    for count in range(1, groups):
+        made = narrowed(config, "", head_size, queries, {HEADS: count})
+        try:
+            type(config).from_dict(made.to_dict())
+        except Exception:  # whatever the config's own validation raises
+            continue
+        found.add(count)
+    return frozenset(found)
 
 
 def _meta_block(kind: type[nn.Module], config: PreTrainedConfig, index: int) -> nn.Module | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .events import Evaluated, Removed, Started
-from .narrate import removed_words
+from .narrate import paired_words, removed_words
 from .recipe import Recipe
 from .scorers import method
-from .stats import is_noise, paired_difference, retained
+from .stats import compare, retained
 from .uneven import LOADER
 
 
@@ -31,12 +31,15 @@ def model_card(
         told: whether the recipe beside the model tells all that is needed to make it again.
     """
     scorer = method(recipe.method)
-    difference, difference_se = paired_difference(dense, pruned)
-    noise = ", which is within noise" if is_noise(dense, pruned) else ""
+    difference, kept = compare(dense, pruned), retained(dense, pruned)
+    above = ""
+    if kept.above_chance is not None:
+        above = f"; {kept.above_chance:.0%} ± {kept.above_chance_se:.0%} of what is above guessing"
     share = 1 - pruned.parameters / dense.parameters
     header = ["---", f"base_model: {started.model}", "library_name: transformers"]
     header += [f"license: {licence}"] if licence else []
     header += ["pipeline_tag: text-generation", "tags: [pruned, pip-studio]", "---"]
+    edits = f"; edits {', '.join(recipe.kinds)} on {recipe.rate:.0%} of the words" if scorer.perturbs else ""
     order = ", ".join(removed_words(r) for r in removals)
     lines = [
         *header,
@@ -51,31 +54,39 @@ def model_card(
         f"- Method: {scorer.title} (`{scorer.name}`), {scorer.paper}. {scorer.summary}",
         f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
         f"- Calibration: {recipe.calibration}, {recipe.windows} windows of {recipe.window_tokens} "
-        f"tokens; edits {', '.join(recipe.kinds)} on {recipe.rate:.0%} of the words",
+        f"tokens{edits}",
         f"- Seed: {recipe.seed}",
         "",
         "## Measured",
         "",
-        "| | base model | this model | kept |",
+        "| | base model | this model | difference |",
         "|---|---|---|---|",
-        f"| perplexity ({dense.windows} windows of {dense.window_tokens} tokens, {recipe.heldout}) "
+        f"| perplexity ({dense.windows} windows of {dense.window_tokens} tokens, stride "
+        f"{dense.window_tokens}, {recipe.heldout}) "
         f"| {dense.perplexity:.2f} ± {dense.perplexity_se:.2f} "
         f"| {pruned.perplexity:.2f} ± {pruned.perplexity_se:.2f} | |",
     ]
-    for before, after in zip(dense.tasks, pruned.tasks, strict=True):
-        kept = f"{after.accuracy / before.accuracy:.0%}" if before.accuracy else "-"
+    for before, after in zip(dense.texts, pruned.texts, strict=True):
         lines.append(
-            f"| {before.name} ({before.items} items, chance {before.chance:.0%}) "
+            f"| {before.name}, word perplexity ({before.documents} documents, windows of {before.window} "
+            f"tokens, stride {before.window}) | {before.word_perplexity:.2f} "
+            f"| {after.word_perplexity:.2f} | |"
+        )
+    for before, after, pair in zip(dense.tasks, pruned.tasks, difference.tasks, strict=True):
+        lines.append(
+            f"| {before.name} ({before.metric}, {before.items} items, chance {before.chance:.0%}) "
             f"| {before.accuracy:.1%} ± {before.se:.1%} | {after.accuracy:.1%} ± {after.se:.1%} "
-            f"| {kept} |"
+            f"| {paired_words(pair)} |"
         )
     lines += [
         f"| **mean accuracy** | {dense.accuracy:.1%} ± {dense.accuracy_se:.1%} "
         f"| {pruned.accuracy:.1%} ± {pruned.accuracy_se:.1%} "
-        f"| {retained(dense, pruned):.0%} |",
+        f"| {paired_words(difference.mean)} |",
         "",
-        f"± is one standard error. On the same items the accuracy differs by {difference:+.1%} ± "
-        f"{difference_se:.1%}{noise}. Perplexity is per token of this model's tokenizer.",
+        f"Kept: {kept.share:.0%} ± {kept.se:.0%} of the base model's mean accuracy{above}. ± is one standard "
+        "error; differences are paired, both models answering the same items, and are called within noise "
+        "where chance alone makes them in one case of twenty or more often (McNemar's exact test for a "
+        "task, randomization for the mean). Perplexity is per token of this model's tokenizer.",
         "",
         "## Load it",
         "",

@@ -7,7 +7,7 @@ was decided before (`history`) comes in as events, the export goes where `out` s
 
 from __future__ import annotations
 
-import errno
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from . import events as ev
-from .allocate import Goal, choose, complete, goal_of, offered
+from .allocate import NOTHING_LEFT, choose, complete
 from .anatomy import Anatomy, anatomy_of
 from .card import model_card
 from .checkpoint import Loaded, config_of, load
@@ -24,16 +24,17 @@ from .clock import MEASURING, SCORING, Clock
 from .errors import UserError
 from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
+from .goals import Goal, goal_for, goal_of, offered
 from .history import History
-from .machine import peak_memory
+from .machine import peak_memory, user_message
 from .measure import Bench, bench_for, context_of, measure
-from .recipe import Recipe
+from .recipe import EVERY, Recipe
 from .scorers import Scorer, method
 from .shape import Shape
 from .sites import Site, sites_of
 from .streams import Halted, mapped, stoppable
 from .surgery import check_config_says, reshape
-from .tasks import Task, load_task
+from .tasks import Pages, Task, load_tasks
 from .texts import calibration_texts, documents
 from .units import BLOCKS, group
 from .views import Pair, draw_pairs
@@ -82,24 +83,17 @@ def check(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Goal:
         What the recipe will remove.
 
     Raises:
-        UserError: see `check_measuring`, `checkpoint.config_of`, `allocate.goal_of`, `History.check`;
-            or a method asked for units it is not defined for.
+        UserError: see `check_measuring`, `checkpoint.config_of`, `allocate.goal_for` and
+            `History.check`.
     """
     check_measuring(recipe)
-    scorer = method(recipe.method)
-    strange = [kind for kind in recipe.units if kind not in scorer.kinds]
-    if strange:
-        raise UserError(
-            f"The method '{scorer.name}' is not defined for {', '.join(strange)}: choose "
-            f"{', '.join(scorer.kinds)}, or another method."
-        )
     anatomy, past = anatomy_of(config_of(recipe.model)), History.of(history)
-    goal = goal_of(recipe, anatomy, past.undone)
+    goal = goal_for(recipe, anatomy, method(recipe.method), past.undone)
     past.check(recipe, anatomy, goal)
     return goal
 
 
-def check_measuring(recipe: Recipe) -> tuple[list[Task], list[str]]:
+def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
     """The part of `check` that has to do with texts and tasks.
 
     Returns:
@@ -108,7 +102,7 @@ def check_measuring(recipe: Recipe) -> tuple[list[Task], list[str]]:
     Raises:
         UserError: an unreadable text or task, or calibration on the very text that is held back.
     """
-    tasks = [load_task(name, recipe.items) for name in recipe.tasks]
+    tasks = load_tasks(recipe.tasks, recipe.items)
     heldout = documents(recipe.heldout, "held-back text")
     calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain.documents}
     if calibration & set(heldout):
@@ -129,22 +123,8 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     tasks, heldout = check_measuring(recipe)
     loaded = yield from load(recipe.model, recipe.dtype)
     bench, depth = bench_for(recipe, loaded, tasks, heldout), loaded.model.config.num_hidden_layers
+    yield from bench.skipped
     yield (yield from measure(loaded, bench, 0, Clock({MEASURING: bench.tokens * depth}), depth))
-
-
-def user_message(error: Exception) -> str | None:
-    """What to tell the user about `error`; None where it is a fault of this program."""
-    if isinstance(error, UserError):
-        return str(error)
-    text = str(error)
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
-        return "The disk is full. Make room, then resume the run; nothing decided is lost."
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
-        return (
-            "The machine ran out of memory. Close other programs and resume the run (nothing decided is "
-            "lost), or start a new one with shorter windows or a smaller model."
-        )
-    return None
 
 
 @dataclass
@@ -195,7 +175,8 @@ class _Course:
         """Bring the model into `shape`."""
         reshape(self.loaded.model, self.anatomy, self.shape, shape)
         self.shape = shape
-        if shape.uneven() is None:
+        # On the way to fewer heads a config may pass through numbers that it cannot state.
+        if self.recipe.units == (BLOCKS,):
             check_config_says(self.loaded.model)
 
     def measure(self) -> Iterator[ev.Event]:
@@ -244,15 +225,17 @@ def _run(
         Clock({}),
         measured={e.iteration: e for e in past.measured},
     )
+    yield from course.bench.skipped
     _plan_clock(course, len(removals), prune_on, out)
     yield from stoppable(course.measure(), stop, stopped)
     if removals:
         course.reshape(past.shape(anatomy))
-        course.removals = removals
-        yield from stoppable(course.measure(), stop, stopped)
     course.removals = removals
     while prune_on and not course.done:
+        if recipe.measure == EVERY:
+            yield from stoppable(course.measure(), stop, stopped)
         yield from stoppable(_iteration(course), stop, stopped)
+    yield from stoppable(course.measure(), stop, stopped)
 
     if out is not None:
         yield from _export(course, out, started, heldout[0])
@@ -261,7 +244,7 @@ def _run(
 
 
 def _iteration(course: _Course) -> Iterator[ev.Event]:
-    """Score, remove, measure: once. What was asked to go goes first, unscored."""
+    """Score and remove: once. What was asked to go goes first, unscored."""
     iteration, anatomy = len(course.removals) + 1, course.anatomy
     score, relative = 0.0, 0.0
     asked = course.past.to_drop(course.recipe, course.shape)
@@ -270,13 +253,18 @@ def _iteration(course: _Course) -> Iterator[ev.Event]:
     else:
         sites = course.sites
         scores = yield from _score(course, sites, iteration)
-        undone = course.past.undone
-        chosen = choose(course.recipe, course.goal, iteration, course.removed, sites, scores, undone)
+        undone, protecting = course.past.undone, course.scorer.protecting
+        chosen = choose(
+            course.recipe, course.goal, iteration, course.removed, sites, scores, undone, protecting
+        )
+        if not chosen:
+            raise UserError(NOTHING_LEFT)
         units = group(chosen)
         values = {
             (site.kind, site.block, number): value
             for site, found in zip(sites, scores, strict=True)
             for number, value in zip(site.numbers, found.tolist(), strict=True)
+            if value != math.inf
         }
         score, largest = max(values[unit] for unit in chosen), max(values.values())
         relative = score / largest if largest else 1.0
@@ -284,7 +272,6 @@ def _iteration(course: _Course) -> Iterator[ev.Event]:
     left, lost = course.shape.parameters(anatomy), course.shape.lost(anatomy)
     course.removals.append(ev.Removed(iteration, units, score, relative, left, lost, bool(asked)))
     yield course.removals[-1]
-    yield from course.measure()
 
 
 def _score(
@@ -293,11 +280,13 @@ def _score(
     """One iteration's scores, on views drawn anew."""
     began, clock, recipe = time.monotonic(), course.clock, course.recipe
     pairs = _draw(recipe, course.loaded, iteration)
-    work = _scoring_work(recipe, course.scorer, course.depth) / len(pairs)
+    work, before = _scoring_work(recipe, course.scorer, course.depth, len(sites)) / len(pairs), 0
     clock.skip()
 
     def step(done: int) -> ev.Progress:
-        clock.step(SCORING, work)
+        nonlocal before
+        clock.step(SCORING, work * (done - before))
+        before = done
         return ev.Progress("scoring", iteration, done, len(pairs), clock.elapsed, clock.remaining())
 
     model = course.loaded.model
@@ -305,8 +294,8 @@ def _score(
     for kind in recipe.units:
         means: list[float | None] = [None] * len(course.anatomy.blocks)
         for site, found in zip(sites, scores, strict=True):
-            if site.kind == kind:
-                means[site.block] = float(found.mean())
+            if site.kind == kind and bool((free := found[found.isfinite()]).numel()):
+                means[site.block] = float(free.mean())
         yield ev.Scored(iteration, kind, tuple(means), time.monotonic() - began)
     return scores
 
@@ -344,9 +333,10 @@ def _export(course: _Course, out: Path, started: ev.Started, probe: str) -> Iter
 
 
 def _started(recipe: Recipe, loaded: Loaded, anatomy: Anatomy, goal: Goal, resumed: int) -> ev.Started:
+    source = loaded.source
     return ev.Started(
-        model=loaded.source.name,
-        origin=loaded.source.origin,
+        model=source.name,
+        origin=source.origin,
         model_type=anatomy.model_type,
         blocks=len(anatomy.blocks),
         parameters=anatomy.parameters,
@@ -383,13 +373,16 @@ def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) ->
     def depth(iteration: int) -> float:
         return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
 
+    sites = len(sites_of(anatomy, Shape.dense(anatomy), course.recipe.units))
     course.clock.planned[SCORING] = sum(
-        _scoring_work(course.recipe, course.scorer, depth(i)) for i in range(max(done, goal.asked), planned)
+        _scoring_work(course.recipe, course.scorer, depth(i), sites)
+        for i in range(max(done, goal.asked), planned)
     )
-    again = {i for i in (0, *range(done, planned + 1)) if i not in course.measured}
+    every = range(done, planned + 1) if course.recipe.measure == EVERY else (planned,)
+    again = {i for i in (0, *every) if i not in course.measured}
     course.clock.planned[MEASURING] = sum(course.bench.tokens * depth(i) for i in again)
     course.clock.fixed = EXPORT_SECONDS if out else 0.0
 
 
-def _scoring_work(recipe: Recipe, scorer: Scorer, depth: float) -> float:
-    return recipe.windows * recipe.window_tokens * scorer.passes * depth
+def _scoring_work(recipe: Recipe, scorer: Scorer, depth: float, sites: int) -> float:
+    return recipe.windows * recipe.window_tokens * scorer.cost(sites) * depth

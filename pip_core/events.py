@@ -65,7 +65,13 @@ class Progress:
 @dataclass(frozen=True)
 class TaskResult:
     """Accuracy on one task. `se` is its standard error; `chance` the accuracy of guessing;
-    `hits` one character per item, "1" where the answer was right."""
+    `hits` one character per item, "1" where the answer was right.
+
+    `accuracy` and `hits` are those of `metric`, the one commonly reported: "acc" (the likeliest
+    choice, or the greedy last word) or "acc_norm" (the likeliest choice per character); both stand in
+    the fields of that name (`acc_norm` None for last words). `digest` tells the items from others;
+    `cut` is how many lost their beginning to the model's context, `duplicates` how many are repeated.
+    """
 
     name: str
     accuracy: float
@@ -73,6 +79,29 @@ class TaskResult:
     items: int
     chance: float
     hits: str
+    metric: str = "acc_norm"
+    acc: float | None = None
+    acc_se: float | None = None
+    acc_norm: float | None = None
+    acc_norm_se: float | None = None
+    digest: str = ""
+    cut: int = 0
+    duplicates: int = 0
+
+
+@dataclass(frozen=True)
+class TextResult:
+    """Perplexity of documents, each token predicted once in windows of `window` tokens (stride: the
+    same). Per word and per byte, so that models with different tokenizers can be compared."""
+
+    name: str
+    word_perplexity: float
+    byte_perplexity: float
+    bits_per_byte: float
+    documents: int
+    words: int
+    tokens: int
+    window: int
 
 
 @dataclass(frozen=True)
@@ -80,7 +109,8 @@ class Evaluated:
     """The model as it stands, measured. Iteration 0 is the dense model.
 
     `accuracy` is the mean over tasks and `accuracy_se` its standard error; `perplexity` is per
-    token, over `windows` windows of `window_tokens`, with its standard error over windows.
+    token, over `windows` windows of `window_tokens` (stride: the same), with its standard error over
+    windows. `texts` are further perplexities, of whole documents.
     """
 
     iteration: int
@@ -94,12 +124,22 @@ class Evaluated:
     accuracy_se: float
     tasks: tuple[TaskResult, ...]
     seconds: float
+    texts: tuple[TextResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A task that turned out not to be measurable with this model; the run goes on without it."""
+
+    task: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Scored:
     """Scores of an iteration for one kind of units, one per block of the dense model: the score of
-    a block or half, or the mean over a block's heads or channels. None where nothing is left."""
+    a block or half, or the mean over a block's heads or channels. None where nothing is left, or
+    nothing that the method lets go."""
 
     iteration: int
     kind: str
@@ -213,6 +253,7 @@ Event = (
     Loading
     | Started
     | Progress
+    | Skipped
     | Evaluated
     | Scored
     | Removed
@@ -270,6 +311,7 @@ def from_line(line: str) -> tuple[Event, float]:
         at = values.pop("at")
         if kind is Evaluated:
             values["tasks"] = [TaskResult(**t) for t in values["tasks"]]
+            values["texts"] = [TextResult(**t) for t in values.get("texts", ())]
         if kind in (Removed, Undone):
             values["units"] = [Units(u["kind"], u["block"], tuple(u["units"])) for u in values["units"]]
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

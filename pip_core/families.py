@@ -174,3 +174,8 @@ def head_counts(config: PreTrainedConfig) -> tuple[int, int]:
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None)
     return heads, heads if groups is None else groups
+
+
+def residual_scale(config: PreTrainedConfig) -> float:
+    """What the outputs of a block's halves are multiplied by before they join the residual stream."""
+    return getattr(config, "residual_multiplier", 1.0)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from . import events as ev
-from .allocate import Goal, Loose, complete, offered
+from .allocate import complete
 from .anatomy import Anatomy
 from .errors import UserError
+from .goals import Goal, Loose, offered
 from .recipe import EQUAL, Recipe
 from .shape import Shape
 from .sites import sites_of
@@ -93,9 +94,15 @@ class History:
         """Whether a recipe can go on from here.
 
         Raises:
-            UserError: it removes other units, keeps what is gone, drops more than there is room for,
-                or wants a shape that what is gone already rules out.
+            UserError: it is of another model, removes other units, keeps what is gone, drops more than
+                there is room for, or wants a shape that what is gone already rules out.
         """
+        for event in self.started:
+            if (event.blocks, event.parameters) != (len(anatomy.blocks), anatomy.parameters):
+                raise UserError(
+                    f"This run began with {event.model} of {event.parameters / 1e6:.1f}M parameters, and "
+                    f"'{recipe.model}' now has {anatomy.parameters / 1e6:.1f}M. Start a new run."
+                )
         if not self.removals:
             return
         gone = {u for r in self.removals for u in r.units}

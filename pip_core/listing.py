@@ -140,7 +140,7 @@ def _told(info: RunInfo, folder: Path, recipe: Recipe, story: Story, state: str)
         planned=story.planned,
         parameters=story.removals[-1].parameters if story.removals else first,
         dense_parameters=first,
-        kept=retained(dense, latest) if dense and latest else None,
+        kept=retained(dense, latest).share if dense and latest else None,
         perplexity=latest.perplexity if latest else None,
         dense_perplexity=dense.perplexity if dense else None,
         seconds=story.worked,

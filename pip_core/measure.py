@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
-from dataclasses import dataclass
-
-import torch
 
 from . import events as ev
 from .checkpoint import Loaded
 from .clock import MEASURING, Clock
-from .evaluation import TaskBatches, mean_accuracy, perplexity, text_windows
+from .evaluation import Bench, text_windows
 from .recipe import Recipe
 from .streams import mapped
-from .tasks import Task
+from .tasks import Pages, Task
 
 
-@dataclass
-class Bench:
-    """What a run measures with, prepared once: windows for perplexity, and packed tasks."""
-
-    windows: torch.Tensor
-    tasks: list[TaskBatches]
-
-    @property
-    def tokens(self) -> int:
-        return self.windows.numel() + sum(t.tokens for t in self.tasks)
-
-
-def bench_for(recipe: Recipe, loaded: Loaded, tasks: list[Task], heldout: list[str]) -> Bench:
+def bench_for(recipe: Recipe, loaded: Loaded, tasks: list[Task | Pages], heldout: list[str]) -> Bench:
     """Texts and tasks, tokenised and packed for a model.
 
     Raises:
-        UserError: too little held-back text.
+        UserError: too little held-back text, or no task that this model can be asked.
     """
-    context = context_of(loaded)
-    tokens = min(recipe.perplexity_tokens, context)
-    return Bench(
-        text_windows(heldout, loaded.tokenizer, tokens, recipe.perplexity_windows),
-        [TaskBatches(task, loaded.tokenizer, context) for task in tasks],
-    )
+    tokens = min(recipe.perplexity_tokens, context_of(loaded))
+    windows = text_windows(heldout, loaded.tokenizer, tokens, recipe.perplexity_windows)
+    return Bench(tasks, windows, loaded.tokenizer, loaded.model.config)
 
 
 def context_of(loaded: Loaded) -> int:
@@ -57,7 +38,7 @@ def measure(
     Args:
         depth: how many dense blocks the model's blocks amount to, for the clock.
     """
-    model, began, done = loaded.model, time.monotonic(), 0
+    done = 0
     clock.skip()
 
     def step(tokens: int) -> ev.Progress:
@@ -66,21 +47,4 @@ def measure(
         clock.step(MEASURING, tokens * depth)
         return ev.Progress("measuring", iteration, done, bench.tokens, clock.elapsed, clock.remaining())
 
-    ppl = yield from mapped(perplexity(model, bench.windows), lambda n: step(n * bench.windows.shape[1]))
-    results = []
-    for task in bench.tasks:
-        results.append((yield from mapped(task.measure(model), step)))
-    mean, se = mean_accuracy(results)
-    return ev.Evaluated(
-        iteration,
-        model.config.num_hidden_layers,
-        sum(p.numel() for p in model.parameters()),
-        ppl.value,
-        ppl.se,
-        ppl.windows,
-        ppl.window_tokens,
-        mean,
-        se,
-        tuple(results),
-        time.monotonic() - began,
-    )
+    return (yield from mapped(bench.measure(loaded.model, iteration), step))

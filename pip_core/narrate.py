@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import events as ev
+from .stats import Paired
 from .units import BLOCKS, DEPTH, TITLES, WIDTH, Units, counted
 
 
@@ -34,7 +35,10 @@ def sentence(event: ev.Event) -> str:
             return (
                 f"{who} has perplexity {event.perplexity:.2f} ± {event.perplexity_se:.2f} and answers "
                 f"{event.accuracy:.1%} ± {event.accuracy_se:.1%} right."
+                + "".join(f" {t.name} has word perplexity {t.word_perplexity:.2f}." for t in event.texts)
             )
+        case ev.Skipped():
+            return f"{event.reason} The run goes on without {event.task}."
         case ev.Scored():
             return f"Scored the {TITLES[event.kind]} in {event.seconds:.0f} s."
         case ev.Removed():
@@ -101,10 +105,14 @@ def _went(event: ev.Removed) -> str:
     what = removed_words(event)
     if event.asked:
         return f"{what[0].upper()}{what[1:]} went, as you asked."
+    much = f"{event.relative:.1%} of the largest"
+    if event.score < 0:
+        # Scores that fall below zero have no zero to measure a share from.
+        much = f"{event.score:.3g}; the largest is {event.score / event.relative:.3g}"
     if event.count == 1:
-        why = f"its score was the lowest ({event.relative:.1%} of the largest)"
+        why = f"its score was the lowest ({much})"
     else:
-        why = f"their scores were the lowest (at most {event.relative:.1%} of the largest)"
+        why = f"their scores were the lowest (at most {much})"
     return f"{what[0].upper()}{what[1:]} went: {why}."
 
 
@@ -115,6 +123,26 @@ def _iterations(number: int) -> str:
 def agreement(largest_difference: float) -> str:
     """How well the reloaded model's logits agree with those in memory."""
     return f"its logits agree to {largest_difference:.0e}" if largest_difference else "its logits are equal"
+
+
+def task_words(task: ev.TaskResult) -> str:
+    """How a task's accuracy was taken: metric, items, what is odd about them, the other metric."""
+    said = [task.metric, f"{task.items} items", f"chance {task.chance:.0%}"]
+    if task.metric == "acc" and task.acc_norm is not None:
+        said.append(f"acc_norm {task.acc_norm:.1%} ± {task.acc_norm_se:.1%}")
+    if task.metric == "acc_norm" and task.acc is not None:
+        said.append(f"acc {task.acc:.1%} ± {task.acc_se:.1%}")
+    if task.cut:
+        said.append(f"{task.cut} longer than the context, cut at the left")
+    if task.duplicates:
+        said.append(f"{task.duplicates} repeated")
+    return ", ".join(said)
+
+
+def paired_words(found: Paired) -> str:
+    """A difference between two models on the same items, and whether it is one."""
+    said = f"{found.difference:+.1%} ± {found.se:.1%}"
+    return f"{said}, within noise" if found.noise else said
 
 
 def clock(seconds: float) -> str:

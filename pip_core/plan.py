@@ -16,14 +16,16 @@ import psutil
 import torch
 from torch import nn
 
-from .allocate import goal_of
 from .anatomy import Anatomy, anatomy_of
 from .checkpoint import config_of
 from .evaluation import BATCH_TOKENS
 from .families import blocks_of, skeleton
+from .goals import goal_for
 from .machine import device, fast_bfloat16
-from .recipe import Recipe
+from .recipe import EVERY, Recipe
 from .scorers import method
+from .shape import Shape
+from .sites import sites_of
 from .tasks import load_task
 
 # Everything that is not a matrix product (attention, norms, loss, Python), as a share of those;
@@ -78,10 +80,11 @@ def make_plan(recipe: Recipe) -> Plan:
         UserError: a model that cannot be pruned, or a target that cannot be met.
     """
     anatomy = anatomy_for(recipe.model)
-    goal = goal_of(recipe, anatomy)
     scorer = method(recipe.method)
+    goal = goal_for(recipe, anatomy, scorer)
     per_token = seconds_per_token(recipe.model, recipe.dtype)
-    scoring = recipe.windows * recipe.window_tokens * scorer.passes
+    sites = len(sites_of(anatomy, Shape.dense(anatomy), recipe.units))
+    scoring = recipe.windows * recipe.window_tokens * scorer.cost(sites)
     measuring = recipe.perplexity_windows * recipe.perplexity_tokens + sum(
         _task_tokens(name, recipe.items) for name in recipe.tasks
     )
@@ -90,7 +93,8 @@ def make_plan(recipe: Recipe) -> Plan:
     for done in range(goal.iterations):
         left = 1 - whole * done / goal.iterations
         scored = scoring * left if done >= goal.asked else 0
-        seconds += (scored + measuring * (left - whole / goal.iterations)) * per_token
+        measured = recipe.measure == EVERY or done == goal.iterations - 1
+        seconds += (scored + measured * measuring * (left - whole / goal.iterations)) * per_token
     needs = memory_of(recipe.model, recipe.dtype, int(recipe.window_tokens * LONGER))
     return Plan(
         anatomy,
@@ -113,9 +117,7 @@ def available_memory() -> int:
 
 @lru_cache(maxsize=64)
 def _task_tokens(name: str, items: int) -> float:
-    task = load_task(name, items)
-    characters = sum(len(i.prompt) * len(i.choices) + sum(map(len, i.choices)) for i in task.items)
-    return characters / CHARACTERS_PER_TOKEN
+    return load_task(name, items).characters / CHARACTERS_PER_TOKEN
 
 
 def number_format(reference: str, dtype: str) -> torch.dtype:

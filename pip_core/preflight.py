@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from .allocate import goal_of
 from .anatomy import Anatomy
 from .checkpoint import config_of
 from .errors import UserError
 from .families import skeleton
+from .goals import goal_of
 from .plan import anatomy_for, available_memory, make_plan, memory_of
 from .recipe import EQUAL, Recipe
 from .shape import Shape
 from .surgery import check_config_says, reshape
-from .units import ATTENTION, BLOCKS, KINDS, MLP, TITLES, Units
+from .units import ATTENTION, BLOCKS, HEADS, KINDS, MLP, TITLES, Units
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,11 @@ def exports_plainly(reference: str, kind: str) -> bool:
     if kind == BLOCKS:
         trials = [[Units(BLOCKS, b, (0,))] for b in sorted({0, last // 2, last})]
     else:
+        size = anatomy.blocks[0].widths[kind].size
+        gone = size - max(anatomy.group_counts) if kind == HEADS else 1
         trials = [
-            [Units(kind, b, (unit,)) for b, block in enumerate(anatomy.blocks) if kind in block.widths]
-            for unit in (0, anatomy.blocks[0].widths[kind].size - 1)
+            [Units(kind, b, units) for b, block in enumerate(anatomy.blocks) if kind in block.widths]
+            for units in (tuple(range(gone)), tuple(range(size - gone, size)))
         ]
     for trial in trials:
         model, shape = skeleton(config_of(reference)), dense.without(trial)

@@ -18,6 +18,7 @@ TASKS = ("endings", "causes", "household", "facts", "sense")
 DTYPES = ("auto", "float32", "bfloat16")
 EQUAL, GLOBAL = "equal", "global"
 ALLOCATIONS = (EQUAL, GLOBAL)
+EVERY, END = "every", "end"
 
 
 def _setting(default, doc: str):
@@ -56,7 +57,8 @@ class Recipe:
     kinds: tuple[str, ...] = _setting(PERTURBATION_KINDS, "character edits of the perturbed view")
     rate: float = _setting(0.6, "share of the words that are edited, 0 < rate <= 1")
     seed: int = _setting(0, "seed of every random draw")
-    tasks: tuple[str, ...] = _setting(TASKS, "shipped tasks or paths of .jsonl files")
+    measure: str = _setting(EVERY, "when to measure: after 'every' iteration, or at the 'end'")
+    tasks: tuple[str, ...] = _setting(TASKS, "tasks: shipped or standard names, NAME=PATH, or paths of files")
     items: int = _setting(60, "items measured per task; 0 means all of them")
     heldout: str = _setting("heldout", "text for perplexity: 'heldout' or path of a UTF-8 text file")
     perplexity_windows: int = _setting(8, "windows for perplexity; 0 means the whole text")
@@ -78,7 +80,7 @@ class Recipe:
             if len(set(value)) != len(value):
                 raise UserError(f"Recipe field '{name}' names a block twice: {', '.join(map(str, value))}.")
             object.__setattr__(self, name, tuple(value))
-        for name in ("model", "method", "calibration", "heldout", "dtype"):
+        for name in ("model", "method", "calibration", "measure", "heldout", "dtype"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise UserError(f"Recipe field '{name}' must be a non-empty text.")
         for name, low, high in (
@@ -117,6 +119,8 @@ class Recipe:
         self._check_units()
         if not self.tasks:
             raise UserError(f"Choose at least one task, for example {TASKS[0]}.")
+        if self.measure not in (EVERY, END):
+            raise UserError(f"Unknown time to measure '{self.measure}': choose {EVERY} or {END}.")
         if self.dtype not in DTYPES:
             raise UserError(f"Unknown number format '{self.dtype}': choose {', '.join(DTYPES)}.")
 

@@ -42,8 +42,11 @@ FULL_BYTES = 2**20
 _probing = threading.Lock()
 
 
-def create(folder: Path, recipe: Recipe) -> None:
+def create(folder: Path, recipe: Recipe, history: Sequence[ev.Event] = ()) -> None:
     """Make a run's directory and write its recipe.
+
+    Args:
+        history: events to begin with, such as a measurement of the dense model made before.
 
     Raises:
         UserError: the folder exists and is not empty, or cannot be made.
@@ -54,7 +57,7 @@ def create(folder: Path, recipe: Recipe) -> None:
     except OSError as error:
         raise UserError(f"'{folder}' cannot be written: {error.strerror}.") from None
     write(folder / RECIPE, recipe.to_json())
-    write(folder / EVENTS, "")
+    write(folder / EVENTS, "".join(ev.to_line(event, time.time()) + "\n" for event in history))
 
 
 def refuse_taken(folder: Path) -> None:
@@ -97,7 +100,9 @@ def recipe_of(folder: Path) -> Recipe:
     return Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
 
 
-def work(folder: Path, prune_on: bool = True, launched: bool = False) -> Iterator[ev.Event]:
+def work(
+    folder: Path, prune_on: bool = True, launched: bool = False, export: bool = True
+) -> Iterator[ev.Event]:
     """Drain the engine into the run's directory, and pass its events on.
 
     Whatever an earlier attempt recorded is the history the engine goes on from. A file `stop`,
@@ -105,6 +110,7 @@ def work(folder: Path, prune_on: bool = True, launched: bool = False) -> Iterato
 
     Args:
         launched: whether `launch` began this process, and so saw to what was asked before.
+        export: whether to write the pruned model at the end.
 
     Raises:
         UserError: the folder is not a run, or another process works on it.
@@ -119,7 +125,8 @@ def work(folder: Path, prune_on: bool = True, launched: bool = False) -> Iterato
         if not prune_on and not ev.removals(history):
             raise UserError("Nothing has been removed yet, so there is nothing to export.")
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            for event in run_engine(recipe, folder / MODEL, history, lambda: asked(folder), prune_on):
+            out = folder / MODEL if export else None
+            for event in run_engine(recipe, out, history, lambda: asked(folder), prune_on):
                 if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
                     event = ev.Paused(event.iterations)
                 _append(file, event)
@@ -335,7 +342,7 @@ def request_stop(folder: Path) -> None:
     write(folder / STOP, "")
 
 
-def launch(folder: Path, command: str) -> subprocess.Popen:
+def launch(folder: Path, command: str, *options: str) -> subprocess.Popen:
     """Start a worker: `resume` to prune on, `export` to export what is pruned so far.
 
     Nobody may be working on the run.
@@ -351,7 +358,7 @@ def launch(folder: Path, command: str) -> subprocess.Popen:
             log.write(f"{LOG_MARK}{command}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
             log.flush()
             process = subprocess.Popen(
-                [sys.executable, "-m", "pip_core", command, str(folder), "--launched"],
+                [sys.executable, "-m", "pip_core", command, str(folder), "--launched", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

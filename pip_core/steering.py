@@ -13,11 +13,11 @@ from pathlib import Path
 
 from . import events as ev
 from . import runs
-from .allocate import Goal, goal_of
 from .anatomy import anatomy_of
 from .checkpoint import config_of
 from .engine import check
 from .errors import UserError
+from .goals import Goal, goal_of
 from .history import History
 from .recipe import Recipe
 

@@ -47,10 +47,10 @@ MAKING, LEAVING = ".making-", ".leaving-"
 
 def _workers() -> int:
     """Workers at once, from the environment; every one needs the memory of a run."""
-    try:
-        return max(1, int(os.environ.get("PIP_STUDIO_WORKERS", "1")))
-    except ValueError:
-        raise UserError("PIP_STUDIO_WORKERS must be a whole number, 1 or more.") from None
+    text = os.environ.get("PIP_STUDIO_WORKERS", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"PIP_STUDIO_WORKERS must be a whole number, 1 or more, not '{text}'.")
+    return int(text)
 
 
 @dataclass

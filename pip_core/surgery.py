@@ -100,7 +100,16 @@ def check_config_says(model: PreTrainedModel) -> None:
     Raises:
         UserError: they do not: the config states a rule that does not survive removal.
     """
-    said = skeleton(model.config)
+    try:
+        # As it would be written and read again: some configs check themselves then.
+        config = type(model.config).from_dict(model.config.to_dict())
+    except Exception as error:  # whatever the config's own validation raises
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The config of this model ({model.config.model_type}) cannot describe what is left: {reason} "
+            "Choose other units; nothing was written."
+        ) from None
+    said = skeleton(config)
     for index, (there, told) in enumerate(zip(blocks_of(model), blocks_of(said), strict=True)):
         ours, theirs = dict(there.named_modules()), dict(told.named_modules())
         for path in ours | theirs:

@@ -51,11 +51,12 @@ class View:
 @dataclass(frozen=True)
 class Pair:
     """A text seen twice. Both views have the same number of words; `edits` are (word, clean,
-    perturbed) for the words that differ."""
+    perturbed) for the words that differ; `domain` numbers the calibration's domains from 0."""
 
     clean: View
     other: View
     edits: tuple[tuple[int, str, str], ...]
+    domain: int = 0
 
 
 class Preview(NamedTuple):
@@ -156,7 +157,7 @@ def draw_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, iteration: in
         taken[i] += 1
         rng = random.Random(f"{recipe.seed}/view/{iteration}/{len(pairs)}")
         perturbed, edits = perturber.perturb(text, recipe.rate, rng)
-        pairs.append(Pair(view_of(text, tokenizer), view_of(perturbed, tokenizer), edits))
+        pairs.append(Pair(view_of(text, tokenizer), view_of(perturbed, tokenizer), edits, i))
     return pairs
 
 

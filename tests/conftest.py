@@ -22,8 +22,10 @@ from transformers.utils import logging
 from pip_core.checkpoint import Loaded, load_folder
 from pip_core.folder import Source
 from pip_core.recipe import Recipe
+from pip_core.studio import Studio
 
 from . import tiny, zoo
+from .studios import Workers
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -107,3 +109,15 @@ def command_run(tmp_path_factory, recipe) -> CommandRun:
     (root / "recipe.json").write_text(slower.to_json())
     done = tiny.cli("prune", "--recipe", root / "recipe.json", "--out", root / "run")
     return CommandRun(done, root / "run", slower)
+
+
+@pytest.fixture
+def workers(monkeypatch) -> Workers:
+    return Workers(monkeypatch)
+
+
+@pytest.fixture
+def studio(tmp_path, monkeypatch) -> Studio:
+    for name in ("PIP_STUDIO_WORKERS", "PIP_STUDIO_KEEP_DAYS", "PIP_STUDIO_KEEP_GB"):
+        monkeypatch.delenv(name, raising=False)
+    return Studio(tmp_path / "runs")

@@ -8,9 +8,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pip_core.allocate import choose, goal_of
+from pip_core.allocate import choose
 from pip_core.anatomy import Anatomy, anatomy_of
 from pip_core.errors import UserError
+from pip_core.goals import goal_of
 from pip_core.recipe import GLOBAL, Recipe
 from pip_core.shape import Shape
 from pip_core.sites import sites_of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from huggingface_hub import ModelCard
 
@@ -84,11 +86,11 @@ def test_an_unknown_licence_is_not_made_up():
         "Hugging Face Hub, org/base@abc",
         "12 windows of 128 tokens; edits swap, insert on 50% of the words",
         "Seed: 7",
-        "| 20.50 ± 1.25 | 31.25 ± 1.25 |",
-        "| facts (100 items, chance 50%) | 80.0% ± 5.0% | 60.0% ± 5.0% | 75% |",
-        "| words (100 items, chance 0%) | 50.0% ± 5.0% | 40.0% ± 5.0% | 80% |",
-        "| **mean accuracy** | 65.0% ± 3.0% | 50.0% ± 3.0% | 77% |",
-        "the accuracy differs by -15.0% ±",
+        "| perplexity (8 windows of 256 tokens, stride 256, heldout) | 20.50 ± 1.25 | 31.25 ± 1.25 |",
+        "| facts (acc_norm, 100 items, chance 50%) | 80.0% ± 5.0% | 60.0% ± 5.0% | -20.0% ± 4.0% |",
+        "| words (acc_norm, 100 items, chance 0%) | 50.0% ± 5.0% | 40.0% ± 5.0% | -10.0% ± 3.0% |",
+        "| **mean accuracy** | 65.0% ± 3.0% | 50.0% ± 3.0% | -15.0% ± 2.5% |",
+        "Kept: 77% ± 4% of the base model's mean accuracy; 62% ± 6% of what is above guessing.",
         "AutoModelForCausalLM.from_pretrained",
         "python -m pip_core prune --recipe pip_recipe.json",
     ],
@@ -127,11 +129,20 @@ def test_a_shape_of_its_own_says_how_it_loads():
 
 
 def test_noise_is_called_noise():
-    assert "within noise" not in card()
+    assert ", within noise |" not in card()
     near = measured(2, {"facts": "1" * 79 + "0" * 21, "words": "1" * 50 + "0" * 50}, 21.0, 680)
-    assert "within noise" in card(pruned=near)
+    assert card(pruned=near).count(", within noise |") == 3
 
 
 def test_nothing_right_in_the_dense_model():
     zero = measured(0, {"facts": "0" * 100, "words": "0" * 100}, 20.5, 1000)
-    assert "| - |" in card(dense=zero)
+    assert "Kept: 0% ± 0% of the base model's mean accuracy. " in card(dense=zero)
+
+
+def test_whole_documents_have_a_line():
+    texts = (ev.TextResult("wikitext", 30.5, 1.9, 0.9, 2, 900, 1200, 1024),)
+    dense, pruned = (replace(m, texts=texts) for m in (DENSE, PRUNED))
+    said = (
+        "| wikitext, word perplexity (2 documents, windows of 1024 tokens, stride 1024) | 30.50 | 30.50 | |"
+    )
+    assert said in card(dense=dense, pruned=pruned)

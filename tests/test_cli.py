@@ -166,7 +166,7 @@ def test_bad_task(capsys, llama_folder, tmp_path, options):
     path.write_text('{"query": "x", "choices": ["a", "b"], "gold": 2}\n')
     model = ("--model", llama_folder, "--out", tmp_path / "run")
     line = refused(capsys, "prune", *model, *options, f"--tasks={path}")
-    assert "own.jsonl, line 1: 'gold' is 2" in line
+    assert "own.jsonl, row 1: 'gold' is 2" in line
 
 
 def odd_folder(llama_folder: Path, target: Path, **changes) -> Path:

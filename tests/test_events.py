@@ -11,7 +11,9 @@ from pip_core import events as ev
 from pip_core.errors import UserError
 from pip_core.units import Units
 
-TASK = ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10")
+TASK = ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10", "acc", 0.5, 0.35, 0.0, 0.0, "abc", 1, 1)
+TEXT = ev.TextResult("wikitext", 30.5, 1.9, 0.9, 2, 900, 1200, 1024)
+OLD = ("name", "accuracy", "se", "items", "chance", "hits")
 EVERY = (
     ev.Loading("loading x"),
     ev.Loading("downloading x", 5, 10),
@@ -32,7 +34,7 @@ EVERY = (
         resumed=2,
     ),
     ev.Progress("scoring", 1, 2, 3, 0.5, 1.5),
-    ev.Evaluated(0, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK, TASK), 3.0),
+    ev.Evaluated(0, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK, TASK), 3.0, (TEXT,)),
     ev.Scored(1, "blocks", (0.1, None, 0.3), 2.0),
     ev.Removed(1, (Units("blocks", 0, (0,)),), 0.1, 0.33, 79, "1 of 3 blocks"),
     ev.Exported("/x/model", 1234, 2, 1e-6, 20, 4.0),
@@ -56,6 +58,7 @@ EVERY = (
     ev.Forked("mine", 2, ("target", "per_parameter")),
     ev.Forked("", 1, ()),
     ev.Paused(1),
+    ev.Skipped("facts", "The task facts cannot be measured: no."),
 )
 
 
@@ -65,6 +68,16 @@ def test_round_trip(event):
     assert "\n" not in line
     assert ev.from_line(line) == (event, 1700000000.123)
     assert hash(ev.from_line(line)[0]) == hash(event)
+
+
+def test_a_measurement_of_an_earlier_version_is_read():
+    (event,) = (e for e in EVERY if isinstance(e, ev.Evaluated))
+    values = json.loads(ev.to_line(event, 5.0))
+    del values["texts"]
+    values["tasks"] = [{k: v for k, v in t.items() if k in OLD} for t in values["tasks"]]
+    found, _ = ev.from_line(json.dumps(values))
+    assert found.texts == ()
+    assert found.tasks[0] == ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10")
 
 
 def test_every_type_is_covered():

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from pip_core.__main__ import main
+from pip_core.anatomy import anatomy_of
 from pip_core.errors import UserError
+from pip_core.goals import goal_of
 from pip_core.preflight import exports_plainly, inspect, report
 from pip_core.recipe import Recipe
 from pip_core.units import KINDS
@@ -93,3 +95,15 @@ def test_models_that_cannot_be_pruned(tmp_path, changes, message):
         inspect(Recipe(model=str(tmp_path)))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_numbers_of_heads_that_a_config_cannot_state_are_known_before():
+    """Llama's config wants the number of heads to divide the width: 32 features, 8 heads in 4 groups."""
+    anatomy = anatomy_of(zoo.CONFIGS["llama"]())
+    assert anatomy.group_counts == {1, 2}
+    one = sum(b.widths["heads"].cost for b in anatomy.blocks) / anatomy.parameters
+    goal = goal_of(Recipe(target=1.6 * one, units=("heads",)), anatomy)
+    assert goal.counts == {"heads": 2}
+    with pytest.raises(UserError, match="too little"):
+        goal_of(Recipe(target=0.7 * one, units=("heads",)), anatomy)
+    assert anatomy_of(zoo.CONFIGS["gemma2"]()).group_counts >= {1, 2}

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from pip_core import events as ev
 from pip_core import export, runs
 from pip_core.errors import UserError
 from pip_core.export import Verdict
-from pip_core.recipe import Recipe
 from pip_core.units import Units
 
 from . import tiny, zoo
@@ -295,67 +293,3 @@ def test_what_is_no_run(made, name):
 )
 def test_state(made, ending, told, working, silent, state):
     assert runs.state(made, ending, told, working, silent) == state
-
-
-def test_ids_cannot_be_guessed(tmp_path, recipe, monkeypatch):
-    monkeypatch.setattr(runs.Studio, "launch", lambda *_: None)
-    studio, other = runs.Studio(tmp_path / "a"), runs.Studio(tmp_path / "b")
-    ids = {studio.start(recipe) for _ in range(20)}
-    assert len(ids) == 20
-    assert all(len(i) >= 24 and i.isalnum() for i in ids)
-    one = ids.pop()
-    assert studio.folder(one) == tmp_path / "a" / one
-    assert other.folder(one) is None
-    assert studio.folder(one[:-1]) is None
-
-
-@pytest.mark.parametrize(
-    "run_id",
-    [
-        "",
-        ".",
-        "..",
-        "../outside",
-        "inside/../../outside",
-        "../a",
-        "/etc",
-        "a/../b",
-        "run id",
-        "x\0y",
-        "a.b",
-        "..\\a",
-        "unknown",
-    ],
-)
-def test_ids_lead_nowhere_else(tmp_path, recipe, run_id):
-    runs.create(tmp_path / "outside", Recipe())
-    studio = runs.Studio(tmp_path / "root")
-    runs.create(tmp_path / "root" / "inside", Recipe())
-    assert studio.folder(run_id) is None
-    assert studio.folder("inside") == tmp_path / "root" / "inside"
-
-
-def test_studio_runs_a_worker_to_its_end(tmp_path, recipe):
-    studio = runs.Studio(tmp_path)
-    run_id = studio.start(recipe)
-    folder = studio.folder(run_id)
-    assert studio.working(run_id)
-    studio.launch(run_id, "resume")
-    wait_for(lambda: not studio.working(run_id))
-    found = runs.read_events(folder)
-    assert isinstance(found[-1], ev.Finished), (folder / "worker.log").read_text()
-    assert len(tiny.only(found, ev.Started)) == 1
-    made = studio.zipped(run_id)
-    assert made.parent == folder
-    assert run_id not in made.name
-    with zipfile.ZipFile(made) as archive:
-        assert {"model/model.safetensors", "model/config.json"} <= set(archive.namelist())
-
-
-def test_studio_stops_a_worker_that_has_only_just_been_started(tmp_path, recipe):
-    studio = runs.Studio(tmp_path)
-    run_id = studio.start(recipe)
-    time.sleep(1.2)
-    runs.request_stop(studio.folder(run_id))
-    wait_for(lambda: not studio.working(run_id))
-    assert runs.read_events(studio.folder(run_id))[-1] == ev.Stopped(0)

@@ -10,6 +10,7 @@ from pip_core import rows
 from pip_core.anatomy import anatomy_of
 from pip_core.errors import UserError
 from pip_core.families import blocks_of
+from pip_core.recipe import Recipe
 from pip_core.scorers import METHODS, method
 from pip_core.scorers.base import backpropagate
 from pip_core.scorers.gate import gate_gradients
@@ -54,7 +55,7 @@ def naive_scores(model: PreTrainedModel, name: str, pairs: list[Pair], sites: li
 
 
 def test_every_method_has_its_naive_loop():
-    assert {m.name for m in METHODS} == set(NAIVE)
+    assert {m.name for m in METHODS if m.perturbs} == set(NAIVE)
 
 
 @pytest.mark.parametrize("name", NAIVE)
@@ -257,14 +258,20 @@ def test_bfloat16_scores_stay_near(pairs):
 
 
 def test_methods_tell_what_they_are():
-    assert [m.name for m in METHODS] == ["pip-gate", "pip"]
+    assert [m.name for m in METHODS][:2] == ["pip-gate", "pip"]
+    assert len({m.name for m in METHODS}) == len(METHODS)
     for scorer in METHODS:
         assert method(scorer.name) is scorer
-        assert scorer.passes > 0
+        assert scorer.cost(12) >= 0
         assert scorer.title
+        assert scorer.paper
+        assert scorer.summary.endswith(".")
+        assert set(scorer.kinds) <= set(KINDS)
+        # What it was published with is a recipe that it can work by.
+        assert set(Recipe(method=scorer.name, **scorer.usual).units) <= set(scorer.kinds)
+    for scorer in METHODS[:2]:
         assert scorer.kinds == KINDS
         assert "arXiv 2501.15278" in scorer.paper
-        assert scorer.summary.endswith(".")
 
 
 def test_unknown_method():

@@ -161,18 +161,18 @@ def test_the_config_states_even_sizes_and_no_others():
     model = zoo.build("llama")
     anatomy = anatomy_of(model.config)
     dense = Shape.dense(anatomy)
-    uneven = dense.without([Units(HEADS, 1, (0,)), Units(CHANNELS, 2, (5,))])
+    uneven = dense.without([Units(HEADS, 1, (0, 1)), Units(CHANNELS, 2, (5,))])
     reshape(model, anatomy, dense, uneven)
     said = model.config
     assert (said.num_attention_heads, said.num_key_value_heads, said.intermediate_size) == (8, 4, 64)
     even = uneven.without(
         [
-            *(Units(HEADS, n, (3,)) for n in (0, 2, 3, 4)),
+            *(Units(HEADS, n, (1, 3)) for n in (0, 2, 3, 4)),
             *(Units(CHANNELS, n, (63,)) for n in (0, 1, 3, 4)),
         ]
     )
     reshape(model, anatomy, uneven, even)
-    assert (said.num_attention_heads, said.num_key_value_heads, said.intermediate_size) == (6, 3, 63)
+    assert (said.num_attention_heads, said.num_key_value_heads, said.intermediate_size) == (4, 2, 63)
     assert (said.head_dim, said.hidden_size) == (4, 32)
     check_config_says(model)
 

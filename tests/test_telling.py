@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 
 from pip_core import events as ev
 from pip_core.narrate import clock, plan_sentence, sentence
-from pip_core.stats import is_noise, paired_difference, retained
 from pip_core.story import Story
 from pip_core.units import Units
 
@@ -53,6 +51,7 @@ def test_every_event_has_a_sentence(event):
         (EVERY[5], ["Scored the blocks in 2 s."]),
         (EVERY[12], ["Scored the channels in 2 s."]),
         (EVERY[6], ["Block 0 went: its score was the lowest (33.0% of the largest).", "0.0M parameters are"]),
+        (replace(EVERY[6], score=-0.5, relative=-0.25), ["was the lowest (-0.5; the largest is 2)."]),
         (
             EVERY[13],
             [
@@ -89,33 +88,6 @@ def test_a_target_that_is_not_met_exactly_is_said():
     assert "the nearest to 20.0%" in plan_sentence(0.2, "2 of 10 blocks", 0.19)
     least = plan_sentence(0.2, "the channels that matter least", 0.2)
     assert least == "The channels that matter least will go: 20.0% of all parameters."
-
-
-def test_paired_difference():
-    dense, now = measured("1100", "1111"), measured("1010", "0111")
-    difference, se = paired_difference(dense, now)
-    assert difference == pytest.approx((0 - 0.25) / 2)
-    # Gains 0 -1 1 0, and -1 0 0 0: sample variances 2/3 and 1/4, over four items each.
-    assert se == pytest.approx(math.sqrt((2 / 3) / 4 + (1 / 4) / 4) / 2)
-
-
-def test_equal_answers_differ_by_nothing():
-    dense = measured("1100", "1111")
-    assert paired_difference(dense, dense) == (0.0, 0.0)
-    assert is_noise(dense, dense)
-    assert retained(dense, dense) == 1.0
-
-
-def test_noise_and_signal():
-    dense = measured("1" * 100)
-    assert is_noise(dense, measured("1" * 98 + "00"))
-    assert not is_noise(dense, measured("1" * 60 + "0" * 40))
-    assert retained(dense, measured("1" * 60 + "0" * 40)) == pytest.approx(0.6)
-    assert retained(measured("000"), measured("111")) == 0.0
-
-
-def test_a_single_item_has_no_spread():
-    assert paired_difference(measured("1"), measured("0")) == (-1.0, 0.0)
 
 
 def told(*events: ev.Event) -> Story:

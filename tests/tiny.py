@@ -49,6 +49,21 @@ def build_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
 
 
+def fixed_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with a dozen merges that never change, for token ids that were written down."""
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("i", "n")]
+    merges += [("Ġ", "in"), ("Ġ", "a"), ("a", "t"), ("m", "at"), ("o", "n"), ("Ġ", "Ġ"), ("Ġ", "s")]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["<s>", "</s>", *letters, *("".join(m) for m in merges)]
+    bpe = Tokenizer(models.BPE(vocab={w: n for n, w in enumerate(words)}, merges=merges))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_special_tokens(["<s>", "</s>"])
+    if bos:
+        bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+
+
 def save(folder: Path, name: str, tokenizer: PreTrainedTokenizerFast) -> Path:
     """A checkpoint folder as a publisher would make it, of a model of the zoo."""
     zoo.build(name).save_pretrained(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -16,7 +16,8 @@ from ..recipe import Recipe
 from ..story import Story
 from .curves import add_run, finish, frame
 from .html import empty, millions, table
-from .ink import LINES, say
+from .ink import FAINT, LINES, say
+from .ink import figure as blank
 from .verdicts import kept_share
 
 COLUMNS = (
@@ -52,6 +53,43 @@ def chart(found: Sequence[Compared]) -> go.Figure:
     return figure
 
 
+def kept_chart(curves: Mapping[str, Sequence[tuple[float, float, float]]], model: str) -> go.Figure:
+    """Accuracy kept against parameters kept, a curve or a point for each method; on white, to be shown
+    anywhere.
+
+    Args:
+        curves: label -> (parameters kept, accuracy kept, its standard error), each in % of the dense
+            model's.
+    """
+    figure = blank(height=520)
+    for label, points in curves.items():
+        x, y, error = zip((100.0, 100.0, 0.0), *sorted(points, reverse=True), strict=True)
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=y,
+                error_y={"type": "data", "array": error, "thickness": 1.2, "width": 4},
+                name=label,
+                mode="lines+markers",
+                line={"width": 1.5},
+                marker={"size": 8},
+                hovertemplate="%{fullData.name}<br>%{y:.1f} ± %{error_y.array:.1f} % of the accuracy<br>"
+                "%{x:.1f} % of the parameters<extra></extra>",
+            )
+        )
+    figure.update_layout(
+        showlegend=True,
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        colorway=LINES,
+        margin={"t": 48},
+        title={"text": f"{model}: what each method keeps (± one standard error)", "x": 0},
+    )
+    figure.update_xaxes(title="parameters kept, %", gridcolor=FAINT, zeroline=False)
+    figure.update_yaxes(title="accuracy kept, %", gridcolor=FAINT, zeroline=False)
+    return figure
+
+
 def summary(found: Sequence[Compared]) -> str:
     """One row per run, in the colours of the chart."""
     if not found:
@@ -67,7 +105,7 @@ def summary(found: Sequence[Compared]) -> str:
                 f"{1 - now.parameters / dense.parameters:.1%}",
                 millions(now.parameters),
                 f"{now.accuracy:.1%} ± {now.accuracy_se:.1%}",
-                f"{kept_share(dense, now):.0%}",
+                kept_share(dense, now),
                 f"{now.perplexity:.1f} ± {now.perplexity_se:.1f}",
                 clock(run.story.worked),
             ]

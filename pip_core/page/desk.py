@@ -89,7 +89,11 @@ class Desk:
         try:
             changes["model_line"] = {"value": form.model_line(recipe)}
             changes["map"] = {"value": form.model_card_part(recipe)}
-            changes["units"] = {"choices": form.unit_choices(recipe)}
+            choices = form.unit_choices(recipe)
+            changes["units"] = {"choices": choices}
+            # Where a method or model cannot do what was chosen, the first that it can is chosen.
+            if choices and ",".join(recipe.units) not in {value for _, value in choices}:
+                changes["units"]["value"] = choices[0][1]
             blocks = [(str(n), str(n)) for n in range(len(anatomy_for(recipe.model).blocks))]
             changes["keep"] = changes["drop"] = {"choices": blocks}
         except UserError as error:

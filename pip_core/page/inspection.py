@@ -40,16 +40,17 @@ def tasks(story: Story) -> str:
     rows = [
         [
             escape(a.name),
+            escape(a.metric),
             str(a.items),
             f"{a.chance:.0%}",
             f"{a.accuracy:.1%} ± {a.se:.1%}",
             f"{b.accuracy:.1%} ± {b.se:.1%}",
             _bars(a.accuracy, a.se, b.accuracy, b.se, a.chance),
-            escape(task_words(dense, a, b)) if now.iteration else "",
+            escape(said) if now.iteration else "",
         ]
-        for a, b in zip(dense.tasks, now.tasks, strict=True)
+        for a, b, said in zip(dense.tasks, now.tasks, task_words(dense, now), strict=True)
     ]
-    head = ["task", "items", "guessing", "dense", "now", "0 to 100 %", "difference"]
+    head = ["task", "metric", "items", "guessing", "dense", "now", "0 to 100 %", "difference"]
     return table(head, rows, "Accuracy on every task, with one standard error", "tasks")
 
 

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from ..events import Evaluated, TaskResult
-from ..stats import is_noise, paired_difference, retained
+from ..events import Evaluated
+from ..narrate import paired_words
+from ..stats import compare, retained
 
 
 def kept_words(dense: Evaluated, now: Evaluated) -> str:
     """What of the accuracy is kept."""
     if now.iteration == 0:
         return f"± {dense.accuracy_se:.1%}, the dense model"
-    noise = ", within noise" if is_noise(dense, now) else ""
-    _, se = paired_difference(dense, now)
-    return f"{retained(dense, now):.0%} kept{noise}; the difference is ± {se:.1%}"
+    kept = retained(dense, now)
+    noise = ", within noise" if compare(dense, now).mean.noise else ""
+    above = "" if kept.above_chance is None else f"; {kept.above_chance:.0%} of what is above guessing"
+    return f"{kept.share:.0%} ± {kept.se:.0%} kept{noise}{above}"
 
 
-def kept_share(dense: Evaluated, now: Evaluated) -> float:
-    """Accuracy now over the dense model's."""
-    return retained(dense, now)
+def kept_share(dense: Evaluated, now: Evaluated) -> str:
+    """Accuracy now over the dense model's, with its standard error."""
+    kept = retained(dense, now)
+    return f"{kept.share:.0%} ± {kept.se:.0%}"
 
 
-def task_words(dense: Evaluated, before: TaskResult, after: TaskResult) -> str:
-    """One task's difference, in words."""
-    one, other = replace(dense, tasks=(before,)), replace(dense, tasks=(after,))
-    difference, se = paired_difference(one, other)
-    if before.hits == after.hits:
-        return "the same answers"
-    said = f"{difference:+.1%} ± {se:.1%}"
-    return (
-        f"{said}, within noise"
-        if is_noise(one, other)
-        else f"{said}, {'better' if difference > 0 else 'worse'}"
-    )
+def task_words(dense: Evaluated, now: Evaluated) -> list[str]:
+    """Every task's difference, in words."""
+    return [paired_words(found) for found in compare(dense, now).tasks]

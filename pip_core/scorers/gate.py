@@ -18,12 +18,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..sites import Site
-from ..units import BLOCKS, KINDS
+from ..units import BLOCKS
 from ..views import Pair
-from .base import Scores, backpropagate, gradients_for
+from .base import Scorer, Scores, backpropagate, gradients_for
 
 
-class GateGradientDifference:
+class GateGradientDifference(Scorer):
     """`mean over pairs of sum over words of || (f*g)_word - (f~*g~)_word ||_2`, per unit.
 
     `(f*g)_word` has shape `(features,)`: the products of a word's tokens, added up.
@@ -37,9 +37,11 @@ class GateGradientDifference:
         "a text and its perturbed view, word by word. It needs no weight gradients, so it is faster than "
         "PIP and holds nothing of the weights' size."
     )
-    kinds = KINDS
-    # For each view a forward, and a backward for activations alone that takes as long as two of it.
-    passes = 6.0
+    perturbs = True
+
+    def cost(self, sites: int) -> float:
+        # For each view a forward, and a backward for activations alone that takes as long as two of it.
+        return 6.0
 
     def score(
         self,

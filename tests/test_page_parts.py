@@ -1,0 +1,189 @@
+"""What the page shows, as plain values: the form, the maps, comparisons, downloads. No browser."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from pip_core import events as ev
+from pip_core.__main__ import _parser
+from pip_core.errors import UserError
+from pip_core.page import comparison, curves, download, form, heatmap, live, network
+from pip_core.page.desk import FIELDS, from_form, to_form
+from pip_core.page.html import millions, table
+from pip_core.page.ink import sendable
+from pip_core.plan import anatomy_for, make_plan
+from pip_core.recipe import Recipe
+from pip_core.shape import Shape
+from pip_core.story import Story
+from pip_core.units import Units
+
+from .test_telling import measured
+
+
+def form_of(recipe: Recipe) -> list:
+    said = to_form(recipe)
+    return [said[name]["value"] for name in FIELDS]
+
+
+def story(blocks: int = 5) -> Story:
+    """Two iterations of a run that has a third to come: blocks 3 and 0 went."""
+    started = ev.Started(
+        *("<b>m</b>", "here", "llama", blocks, 100, "pip", ("blocks",), 0.6, "3 of 5 blocks", 3, 0.6),
+        *("float32", "cpu"),
+    )
+    told = Story()
+    one = ev.Removed(1, (Units("blocks", 3, (0,)),), 0.1, 0.1, 80, "1 of 5 blocks")
+    two = ev.Removed(2, (Units("blocks", 0, (0,)),), 0.2, 0.2, 60, "2 of 5 blocks")
+    events = [
+        started,
+        measured("1111"),
+        ev.Scored(1, "blocks", (0.5, 0.8, 1.0, 0.1, 0.4), 1.0),
+        one,
+        replace(measured("1110", iteration=1), parameters=80),
+        ev.Scored(2, "blocks", (0.2, 0.9, 1.0, None, 0.3), 1.0),
+        two,
+        replace(measured("1100", iteration=2), parameters=60),
+    ]
+    told.tell((event, float(n)) for n, event in enumerate(events))
+    return told
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"keep": (1, 2), "drop": (4,)},
+        {"units": ("heads", "channels"), "calibration": "text:my own words", "seed": 7},
+        {"units": ("attention", "mlp"), "plain": False},
+    ],
+)
+def test_form_and_recipe_say_the_same(changes):
+    recipe = Recipe(**changes)
+    assert from_form(*form_of(recipe)) == recipe
+
+
+def test_a_form_with_a_hole_is_refused():
+    values = form_of(Recipe())
+    values[FIELDS.index("windows")] = None
+    with pytest.raises(UserError, match="windows"):
+        from_form(*values)
+
+
+def test_units_are_those_that_method_and_model_allow(llama_folder):
+    every = [value for _, value in form.unit_choices(Recipe(model=str(llama_folder), method="pip-gate"))]
+    depth = [value for _, value in form.unit_choices(Recipe(model=str(llama_folder), method="sleb"))]
+    assert every[0] == "blocks"
+    assert {"channels", "attention,mlp"} < set(every)
+    assert depth == ["blocks"]
+
+
+def test_plan_line_says_the_numbers(llama_folder):
+    recipe = Recipe(model=str(llama_folder), target=0.2, keep=(0,), drop=(1,))
+    plan = make_plan(recipe)
+    said = form.plan_line(plan, recipe)
+    assert "2 of 5 blocks" in said
+    assert millions(plan.anatomy.parameters) in said
+    assert "block 0 stays untouched; block 1 goes first" in said
+
+
+def test_map_draws_what_is_gone_and_what_is_narrowed(llama_folder):
+    anatomy = anatomy_for(str(llama_folder))
+    shape = Shape.dense(anatomy).without(
+        [Units("blocks", 1, (0,)), Units("attention", 2, (0,)), Units("channels", 3, tuple(range(32)))]
+    )
+    drawn = network.network_map(anatomy, shape)
+    assert drawn.count("block-bar") == 5 + 1  # and the row that holds them
+    assert drawn.count("block-bar gone") == 1
+    assert "Removed blocks: 1." in drawn
+    assert "block 2: 0% of its attention and 100% of its MLP are left" in drawn
+    assert "block 3: 100% of its attention and 50% of its MLP are left" in drawn
+
+
+def test_heatmap_marks_what_went_and_what_may_be_next():
+    told = story()
+    assert heatmap.likely_next(told) == ("blocks", 4)
+    figure = sendable(heatmap.importance_heatmap(told))
+    outlines = [(s["x0"] + 0.5, s["y0"] + 0.5, s["line"]["dash"]) for s in figure["layout"]["shapes"]]
+    assert outlines == [(3, 1, "solid"), (0, 2, "solid"), (4, 2, "dot")]
+    hover = figure["data"][1]["customdata"]
+    assert hover[0][3] == ["", "0.1", "10.0%", "1 of 5"]
+    assert hover[1][4][3] == "2 of 4"
+    assert hover[1][1][3] == "3 of 4, was 4"
+    said = heatmap.score_table(told)
+    assert said.count("class='gone'") == 1
+    assert said.count("class=went") == 2
+    told.tell([(ev.Stopped(2), 9.0)])
+    assert heatmap.likely_next(told) is None
+
+
+def test_a_removal_without_scores_leaves_its_row_empty():
+    told = story()
+    told.scored.pop((1, "blocks"))
+    figure = sendable(heatmap.importance_heatmap(told))
+    assert figure["data"][1]["y"] == [2]
+    assert figure["data"][0]["y"] == [1, 3]
+
+
+def test_curves_show_every_measurement_and_the_dense_line():
+    figure = sendable(curves.cost_curves(story()))
+    lines = [d for d in figure["data"] if d.get("mode") == "lines+markers"]
+    assert [len(d["x"]) for d in lines] == [3, 3]
+    assert lines[0]["y"] == [100.0, 75.0, 50.0]
+    assert [a["text"] for a in figure["layout"]["annotations"]][:1] == ["dense"]
+    assert "block 3" in curves.measurement_table(story())
+
+
+def test_nothing_is_drawn_of_nothing():
+    for figure in (heatmap.importance_heatmap(Story()), curves.cost_curves(Story()), comparison.chart([])):
+        assert len(figure.to_json()) < 10_000
+    assert "will stand here" in heatmap.score_table(Story())
+    assert "press Prune" in live.status(Story(), "none")
+
+
+@pytest.mark.parametrize("state", list(live.STATES))
+def test_every_state_has_a_line(state):
+    said = live.status(story(), state, "why", 2)
+    assert f"data-state='{state}'" in said
+    assert live.STATES[state][1] in said or state == "running"
+
+
+def test_comparison_tells_recipes_apart():
+    one = comparison.Compared("a <i>", Recipe(), story())
+    two = comparison.Compared("b", Recipe(method="pip", target=0.3), story())
+    said = comparison.summary([one, two])
+    assert "a &lt;i&gt;" in said
+    assert "<i>b" not in said.replace("<i class", "")
+    rows = comparison.differences([one, two])
+    assert rows.count("<tr>") == 3  # head, method, target
+    assert "are the same" in comparison.differences([one, one])
+    assert len([d for d in comparison.chart([one, two]).data if d.y is not None]) == 4
+
+
+def test_csv_holds_every_measurement_and_score():
+    rows = list(csv.DictReader(io.StringIO(comparison.as_csv([comparison.Compared("r", Recipe(), story())]))))
+    assert [r["iteration"] for r in rows] == ["0", "1", "2"]
+    assert [r["removed"] for r in rows] == ["", "block 3", "block 0"]
+    scores = list(csv.DictReader(io.StringIO(comparison.scores_csv(story()))))
+    assert len(scores) == 5 + 4
+
+
+def test_command_line_makes_the_recipe_again():
+    recipe = Recipe(
+        method="pip", target=0.35, units=("heads", "channels"), keep=(1, 2), plain=False, kinds=("swap",)
+    )
+    words = shlex.split(download.command_line(recipe))
+    assert words[:4] == ["python", "-m", "pip_core", "prune"]
+    given = vars(_parser().parse_args(words[3:]))
+    settings = {k: v for k, v in given.items() if k in Recipe.describe() and v is not None}
+    assert replace(Recipe(), **settings) == recipe
+
+
+def test_tables_escape_heads_and_captions():
+    said = table(["<x>"], [["1", "2"]], "a 'caption' <b>")
+    assert "<x>" not in said
+    assert "<b>" not in said
