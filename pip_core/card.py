@@ -9,6 +9,7 @@ from .narrate import paired_words, removed_words
 from .recipe import Recipe
 from .scorers import method
 from .stats import compare, retained
+from .texts import title
 from .uneven import LOADER
 
 
@@ -22,6 +23,7 @@ def model_card(
     lost: str,
     uneven: str,
     told: bool = True,
+    warned: Sequence[str] = (),
 ) -> str:
     """The card of a pruned model, as markdown with the Hub's header.
 
@@ -29,6 +31,7 @@ def model_card(
         lost: what is gone, in words.
         uneven: why the model needs this project's loader; empty for an ordinary checkpoint.
         told: whether the recipe beside the model tells all that is needed to make it again.
+        warned: what makes the figures say less than they seem to.
     """
     scorer = method(recipe.method)
     difference, kept = compare(dense, pruned), retained(dense, pruned)
@@ -53,7 +56,7 @@ def model_card(
         f"- Licence: {licence or 'that of the base model (not stated in its files)'}",
         f"- Method: {scorer.title} (`{scorer.name}`), {scorer.paper}. {scorer.summary}",
         f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
-        f"- Calibration: {recipe.calibration}, {recipe.windows} windows of {recipe.window_tokens} "
+        f"- Calibration: {title(recipe.calibration)}, {recipe.windows} windows of {recipe.window_tokens} "
         f"tokens{edits}",
         f"- Seed: {recipe.seed}",
         "",
@@ -62,7 +65,7 @@ def model_card(
         "| | base model | this model | difference |",
         "|---|---|---|---|",
         f"| perplexity ({dense.windows} windows of {dense.window_tokens} tokens, stride "
-        f"{dense.window_tokens}, {recipe.heldout}) "
+        f"{dense.window_tokens}, {title(recipe.heldout)}) "
         f"| {dense.perplexity:.2f} ± {dense.perplexity_se:.2f} "
         f"| {pruned.perplexity:.2f} ± {pruned.perplexity_se:.2f} | |",
     ]
@@ -87,6 +90,7 @@ def model_card(
         "error; differences are paired, both models answering the same items, and are called within noise "
         "where chance alone makes them in one case of twenty or more often (McNemar's exact test for a "
         "task, randomization for the mean). Perplexity is per token of this model's tokenizer.",
+        *(f"\n{sentence}" for sentence in warned),
         "",
         "## Load it",
         "",

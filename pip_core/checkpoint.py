@@ -1,6 +1,6 @@
 """From a model reference to a model in memory.
 
-A reference is a Hub id, a local folder, or `smollm2-135m`. All three become a local folder of
+A reference is a Hub id, a local folder, `smollm2-135m`, or `demo`. All become a local folder of
 safetensors first; nothing is ever executed from a checkpoint (`trust_remote_code=False`), and what
 cannot be pruned is refused before its weights are downloaded.
 """
@@ -29,6 +29,7 @@ from .events import Loading
 from .folder import Source, check_raw_config, config_in, licence_of, raw_config, unloadable
 from .hub import ask_hub, config_file, from_hub
 from .machine import device, fast_bfloat16
+from .recipe import DEMO
 from .sources import UNREACHABLE
 from .texts import ASSETS
 from .uneven import is_uneven, load_uneven
@@ -81,7 +82,8 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
                 f"The folder '{reference}' holds no safetensors file. Save the model again with "
                 "save_pretrained(), which writes safetensors."
             )
-        return Source(folder, folder.name, f"local folder {folder.name}", licence_of(folder))
+        where = "shipped with PIP Studio" if reference == DEMO else f"local folder {folder.name}"
+        return Source(folder, folder.name, where, licence_of(folder))
     if reference == bundled.NAME:
         try:
             return (yield from from_hub(bundled.HUB_ID))
@@ -96,8 +98,8 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
         _raise_if_disk_full(error)
         raise UserError(
             f"The Hub does not answer, and '{reference}' is not in the local cache "
-            f"({type(error).__name__}). Check the network, or choose a local folder or "
-            f"'{bundled.NAME}'."
+            f"({type(error).__name__}). Check the network, or choose a local folder, "
+            f"'{DEMO}' or '{bundled.NAME}'."
         ) from None
 
 
@@ -204,6 +206,8 @@ def _local_folder(reference: str) -> Path | None:
     Raises:
         UserError: a path that is not there, or a path on a public Space.
     """
+    if reference == DEMO:
+        return ASSETS / "models" / DEMO
     path = Path(reference).expanduser()
     if not path.is_dir():
         if reference.startswith((".", "/", "~")) or reference.count("/") > 1 or "\\" in reference:

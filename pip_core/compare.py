@@ -66,7 +66,7 @@ def entries_from(
         name = settings.get("method", given.get("method", base.method))
         if not isinstance(name, str):
             raise UserError(f"The method of '{line['label']}' must be a name, not {name!r}.")
-        recipe = replace(base, **{**method(name).usual, **given, **settings, "method": name})
+        recipe = base.but(**{**method(name).usual, **given, **settings, "method": name})
         for target in [recipe.target] if "target" in settings else targets:
             label = line["label"] if len(targets) == 1 else f"{line['label']}-{target:g}"
             if not label or label in (".", "..", "dense") or set(label) & set("/\\"):

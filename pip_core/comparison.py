@@ -18,6 +18,7 @@ from .page.comparison import kept_chart
 from .recipe import EQUAL, Recipe
 from .runs import read_events
 from .stats import LEVEL, compare, retained
+from .texts import title
 from .units import WIDTH
 
 # Budgets that differ by more than this share of the parameters are pointed out.
@@ -175,9 +176,9 @@ def markdown(found: Comparison) -> str:
     head = ["method", "settings", "what went", "removed", "perplexity", *tasks, "mean", "kept"]
     head += ["difference to dense", "scoring, s", "run, s", "peak, GB"]
     lines = [
-        f"{recipe.model}; calibration {recipe.calibration}, {recipe.windows} windows of "
+        f"{recipe.model}; calibration {title(recipe.calibration)}, {recipe.windows} windows of "
         f"{recipe.window_tokens} tokens; seed {recipe.seed}. Perplexity over {dense.windows} windows of "
-        f"{dense.window_tokens} tokens ({recipe.heldout}); tasks of "
+        f"{dense.window_tokens} tokens ({title(recipe.heldout)}); tasks of "
         f"{' to '.join(str(n) for n in {items[0]: 0, items[-1]: 0})} items. ± is one standard error; the "
         f"difference is taken item by item, and is noise where chance alone makes it at p >= {LEVEL}.",
         "",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from .families import blocks_of
 from .goals import Goal, goal_for, goal_of, offered
 from .history import History
 from .machine import peak_memory, user_message
-from .measure import Bench, bench_for, context_of, measure
+from .measure import Bench, bench_for, context_of, measure, warnings
 from .recipe import EVERY, Recipe
 from .scorers import Scorer, method
 from .shape import Shape
@@ -35,7 +35,7 @@ from .sites import Site, sites_of
 from .streams import Halted, mapped, stoppable
 from .surgery import check_config_says, reshape
 from .tasks import Pages, Task, load_tasks
-from .texts import calibration_texts, documents
+from .texts import calibration_texts, documents, pinned, title
 from .units import BLOCKS, group
 from .views import Pair, draw_pairs
 
@@ -107,8 +107,8 @@ def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
     calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain.documents}
     if calibration & set(heldout):
         raise UserError(
-            f"The calibration text '{recipe.calibration}' holds documents of the held-back text "
-            f"'{recipe.heldout}', and a model must not be measured on what it was pruned with. "
+            f"The calibration text '{title(recipe.calibration)}' holds documents of the held-back text "
+            f"'{title(recipe.heldout)}', and a model must not be measured on what it was pruned with. "
             "Choose another text for one of the two."
         )
     return tasks, heldout
@@ -134,6 +134,7 @@ class _Course:
     Attributes:
         past: what it goes on from.
         shape: what remains of the model now.
+        warned: what makes the figures say less than they seem to.
         removals, measured: decided so far, and what was measured by iteration.
     """
 
@@ -146,6 +147,7 @@ class _Course:
     bench: Bench
     shape: Shape
     clock: Clock
+    warned: tuple[str, ...]
     removals: list[ev.Removed] = field(default_factory=list)
     measured: dict[int, ev.Evaluated] = field(default_factory=dict)
 
@@ -199,6 +201,8 @@ def _run(
     began = time.monotonic()
     check(recipe, history)
     tasks, heldout = check_measuring(recipe)
+    # What was just read is what the card and the exported recipe name, on any machine.
+    recipe = replace(recipe, calibration=pinned(recipe.calibration), heldout=pinned(recipe.heldout))
     past = History.of(history)
     removals = list(past.removals)
 
@@ -212,6 +216,8 @@ def _run(
     started = _started(recipe, loaded, anatomy, goal, len(removals))
     past.check_same_model(started)
     yield started
+    warned = list(warnings(recipe, tasks, heldout))
+    yield from (w for w in warned if w not in history)
 
     course = _Course(
         recipe,
@@ -223,6 +229,7 @@ def _run(
         bench_for(recipe, loaded, tasks, heldout),
         Shape.dense(anatomy),
         Clock({}),
+        tuple(w.message for w in warned),
         measured={e.iteration: e for e in past.measured},
     )
     yield from course.bench.skipped
@@ -318,6 +325,7 @@ def _export(course: _Course, out: Path, started: ev.Started, probe: str) -> Iter
         lost,
         uneven,
         again is not None,
+        course.warned,
     )
     facts = {"recipe": (again or recipe).to_dict(), "removed": lost, **shape.to_dict()}
     verdict = write_checkpoint(course.loaded, shape, out, card, facts, probe)

@@ -136,6 +136,13 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """Something that makes the run's figures say less than they seem to. `message` is for people."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Scored:
     """Scores of an iteration for one kind of units, one per block of the dense model: the score of
     a block or half, or the mean over a block's heads or channels. None where nothing is left, or
@@ -254,6 +261,7 @@ Event = (
     | Started
     | Progress
     | Skipped
+    | Warned
     | Evaluated
     | Scored
     | Removed

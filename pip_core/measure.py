@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 from . import events as ev
 from .checkpoint import Loaded
 from .clock import MEASURING, Clock
 from .evaluation import Bench, text_windows
+from .overlap import overlap
 from .recipe import Recipe
 from .streams import mapped
 from .tasks import Pages, Task
+from .texts import calibration_texts, title
 
 
 def bench_for(recipe: Recipe, loaded: Loaded, tasks: list[Task | Pages], heldout: list[str]) -> Bench:
@@ -22,6 +24,32 @@ def bench_for(recipe: Recipe, loaded: Loaded, tasks: list[Task | Pages], heldout
     tokens = min(recipe.perplexity_tokens, context_of(loaded))
     windows = text_windows(heldout, loaded.tokenizer, tokens, recipe.perplexity_windows)
     return Bench(tasks, windows, loaded.tokenizer, loaded.model.config)
+
+
+def warnings(recipe: Recipe, tasks: list[Task | Pages], heldout: list[str]) -> Iterator[ev.Warned]:
+    """Calibration text in what is measured, and texts and items that are there twice."""
+    domains = calibration_texts(recipe.calibration)
+    for domain in domains:
+        if domain.duplicates:
+            yield ev.Warned(
+                f"{domain.duplicates} documents of the calibration text '{title(domain.name)}' are there "
+                "more than once; each is drawn from once."
+            )
+    measured = {f"documents of the held-back text '{title(recipe.heldout)}'": heldout}
+    for task in tasks:
+        if isinstance(task, Pages):
+            measured[f"documents of {task.name}"] = list(task.pages)
+            continue
+        measured[f"items of {task.name}"] = [f"{i.prompt} {i.choices[i.gold]}" for i in task.items]
+        if task.duplicates:
+            yield ev.Warned(
+                f"{task.duplicates} of the {len(task.items)} items of {task.name} are the same as an earlier "
+                "one; each counts."
+            )
+    for what, found in measured.items():
+        shared = overlap((d for domain in domains for d in domain.documents), found)
+        if said := shared.sentence(what):
+            yield ev.Warned(said)
 
 
 def context_of(loaded: Loaded) -> int:

@@ -39,6 +39,8 @@ def sentence(event: ev.Event) -> str:
             )
         case ev.Skipped():
             return f"{event.reason} The run goes on without {event.task}."
+        case ev.Warned():
+            return event.message
         case ev.Scored():
             return f"Scored the {TITLES[event.kind]} in {event.seconds:.0f} s."
         case ev.Removed():

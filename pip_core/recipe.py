@@ -1,7 +1,8 @@
 """The recipe: everything that decides a run's outcome, in one frozen value.
 
-A recipe knows no model and no file; it checks what can be checked without touching either (types,
-ranges). Names of methods, texts and tasks are resolved by the modules that own them.
+A recipe touches no model and no file; it checks what can be checked without (types, ranges). Names of
+methods, texts and tasks are resolved by the modules that own them. `auto` is a choice by the model's
+name: the demo model knows nothing but its own stories.
 """
 
 from __future__ import annotations
@@ -15,10 +16,21 @@ from .units import BLOCKS, DEPTH, KINDS, WIDTH
 
 PERTURBATION_KINDS = ("swap", "replace", "insert")
 TASKS = ("endings", "causes", "household", "facts", "sense")
+DEMO, STORIES, STORIES_HELDOUT = "demo", "stories", "stories-heldout"
+STORY_TASKS = tuple(f"{STORIES}-{kind}" for kind in ("who", "possession", "places", "counting", "causes"))
+MIXED, HELDOUT = "mixed", "heldout"
+AUTO = "auto"
 DTYPES = ("auto", "float32", "bfloat16")
 EQUAL, GLOBAL = "equal", "global"
 ALLOCATIONS = (EQUAL, GLOBAL)
 EVERY, END = "every", "end"
+
+
+def usual(model: str) -> dict[str, str | tuple[str, ...]]:
+    """What `auto` stands for with a model: its calibration, held-back text and tasks."""
+    if model == DEMO:
+        return {"calibration": STORIES, "heldout": STORIES_HELDOUT, "tasks": STORY_TASKS}
+    return {"calibration": MIXED, "heldout": HELDOUT, "tasks": TASKS}
 
 
 def _setting(default, doc: str):
@@ -35,7 +47,7 @@ class Recipe:
         UserError: a value is of the wrong type or out of range.
     """
 
-    model: str = _setting("smollm2-135m", "model reference: bundled name, local folder or Hub id")
+    model: str = _setting(DEMO, "model reference: demo, smollm2-135m, a local folder or a Hub id")
     method: str = _setting("pip-gate", "scoring method, see pip_core.scorers.METHODS")
     target: float = _setting(0.2, "share of all parameters to remove, between 0 and 1")
     units: tuple[str, ...] = _setting((BLOCKS,), f"what is removed: {', '.join(KINDS)}")
@@ -51,16 +63,18 @@ class Recipe:
     keep: tuple[int, ...] = _setting((), "blocks that lose nothing, by their number from 0")
     drop: tuple[int, ...] = _setting((), "blocks that go first, in this order, before anything is scored")
     plain: bool = _setting(True, "refuse shapes that an ordinary checkpoint cannot have")
-    calibration: str = _setting("mixed", "shipped domain, 'mixed', or path of a UTF-8 text file")
+    calibration: str = _setting(AUTO, "text to score on: a name, a dataset on the Hub or a file, see README")
     windows: int = _setting(16, "calibration windows (pairs of views) per iteration")
     window_tokens: int = _setting(128, "length of a window's clean view, in tokens")
     kinds: tuple[str, ...] = _setting(PERTURBATION_KINDS, "character edits of the perturbed view")
     rate: float = _setting(0.6, "share of the words that are edited, 0 < rate <= 1")
     seed: int = _setting(0, "seed of every random draw")
     measure: str = _setting(EVERY, "when to measure: after 'every' iteration, or at the 'end'")
-    tasks: tuple[str, ...] = _setting(TASKS, "tasks: shipped or standard names, NAME=PATH, or paths of files")
+    tasks: tuple[str, ...] = _setting(
+        (AUTO,), "tasks: shipped or standard names, NAME=PATH, or paths of files"
+    )
     items: int = _setting(60, "items measured per task; 0 means all of them")
-    heldout: str = _setting("heldout", "text for perplexity: 'heldout' or path of a UTF-8 text file")
+    heldout: str = _setting(AUTO, "text for perplexity, as for calibration")
     perplexity_windows: int = _setting(8, "windows for perplexity; 0 means the whole text")
     perplexity_tokens: int = _setting(256, "length of a perplexity window, in tokens")
     dtype: str = _setting("auto", "number format to compute in: auto, float32 or bfloat16")
@@ -83,6 +97,9 @@ class Recipe:
         for name in ("model", "method", "calibration", "measure", "heldout", "dtype"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise UserError(f"Recipe field '{name}' must be a non-empty text.")
+        for name, value in usual(self.model).items():
+            if getattr(self, name) in (AUTO, (AUTO,)):
+                object.__setattr__(self, name, value)
         for name, low, high in (
             ("windows", 1, 100_000),
             ("window_tokens", 8, 8192),
@@ -144,6 +161,22 @@ class Recipe:
                 "The step per iteration is a whole number of units, or a share of the parameters between 0 "
                 "and 1."
             )
+
+    def but(self, **changes) -> Recipe:
+        """This recipe with some settings changed. With another model, texts and tasks that were only the
+        old one's usual ones become the new one's.
+
+        Raises:
+            UserError: as for a new recipe; or a setting no recipe has.
+        """
+        unknown = sorted(set(changes) - set(Recipe.describe()))
+        if unknown:
+            raise UserError(f"No recipe has the setting {', '.join(unknown)}.")
+        if changes.get("model", self.model) != self.model:
+            was = {name: getattr(self, name) for name in usual(self.model)}
+            again = {name: (AUTO,) if name == "tasks" else AUTO for name in was}
+            changes = {n: a for n, a in again.items() if was[n] == usual(self.model)[n]} | changes
+        return dataclasses.replace(self, **changes)
 
     @staticmethod
     def describe() -> dict[str, str]:

@@ -18,11 +18,12 @@ from . import files
 from .errors import UserError
 from .files import ASSETS, own_file, read_text
 from .items import Item, own_item, text
-from .recipe import TASKS
+from .recipe import STORY_TASKS, TASKS
 from .sources import hub_rows
 from .standard import STANDARD, WIKITEXT, WIKITEXT_ROWS, wikitext_pages
 
 NAMES = {s.name: s for s in STANDARD}
+SHIPPED = (*TASKS, *STORY_TASKS)
 # Fields that hold a list or a number; in a CSV file they are written as JSON.
 NOT_TEXTS = {"choices", "gold", "label", "endings", "context_options"}
 
@@ -113,13 +114,13 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
         return _pages(place.strip(), limit)
     if name in NAMES:
         return _standard(name, place.strip(), limit)
-    if reference in TASKS:
+    if reference in SHIPPED:
         path = ASSETS / "tasks" / f"{reference}.jsonl"
     elif reference.endswith(files.TABLES):
         path = Path(reference)
     else:
         raise UserError(
-            f"Unknown task '{reference}': choose {', '.join(TASKS)}; a standard task ("
+            f"Unknown task '{reference}': choose {', '.join(SHIPPED)}; a standard task ("
             f"{', '.join((*NAMES, WIKITEXT))}); or the path of a .jsonl, .parquet or .csv file."
         )
     found = _items(_local_rows(path, limit), own_item, path.name)

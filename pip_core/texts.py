@@ -4,13 +4,13 @@ Shipped calibration domains and the held-back text lie in `assets/text`, one fil
 separated by two blank lines. Calibration never draws from the held-back text.
 
 A text's name is one of:
-- a shipped domain (`DOMAINS`), or `heldout`;
+- a shipped text (`SHIPPED`: the domains, and the demo model's stories), or a held-back one;
 - a name in `KNOWN`, with or without `@REVISION`;
 - `hub:OWNER/NAME[/CONFIG][:SPLIT][@REVISION][#FIELD]`, any dataset on the Hub;
 - a path: a UTF-8 text file, or a `.jsonl`, `.parquet` or `.csv` file with or without `#FIELD`;
 - `text:` and the text itself, so that a recipe holds what was pasted into it.
 
-For calibration also `mixed`, all shipped domains in equal shares, and `mix:NAME=SHARE,NAME=SHARE`.
+For calibration also `mixed`, the domains in equal shares, and `mix:NAME=SHARE,NAME=SHARE`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from pathlib import Path
 from . import sources
 from .errors import UserError
 from .files import ASSETS, LONGEST_TEXT, TABLES, column_of, iterate, own_file, read_text
+from .recipe import HELDOUT, MIXED, STORIES, STORIES_HELDOUT
 from .sources import HubSet
 
 DOMAINS = ("encyclopedic", "dialogue", "instructions", "code")
-HELDOUT = "heldout"
+SHIPPED = (*DOMAINS, STORIES)
 KNOWN = {
     "wikitext2": HubSet("Salesforce/wikitext", "wikitext-2-raw-v1", "train", field="text"),
     "wikitext2-test": HubSet("Salesforce/wikitext", "wikitext-2-raw-v1", "test", field="text"),
@@ -37,7 +38,6 @@ KNOWN = {
 # Datasets whose rows are the lines of longer documents, and how a document begins.
 LINES = {"Salesforce/wikitext": re.compile(r" = (?!= ).+(?<! =) = \s*")}
 PASTED, MIX = "text:", "mix:"
-MIXED = "mixed"
 DOCUMENT_BREAK = "\n\n\n"
 # Of a dataset on the Hub so much is taken, from its beginning: about a million tokens.
 POOL_CHARACTERS = 4_000_000
@@ -171,11 +171,11 @@ def _documents(name: str, what: str, characters: int, online: bool) -> list[str]
         return _split(_pasted(name.removeprefix(PASTED), what))
     if chosen := hub_of(name):
         return _from_hub(chosen, characters or POOL_CHARACTERS, online)
-    if name in (*DOMAINS, HELDOUT):
+    if name in (*SHIPPED, HELDOUT, STORIES_HELDOUT):
         return _split(read_text(ASSETS / "text" / f"{name}.txt", what))
     if not _is_path(name):
         raise UserError(
-            f"Unknown text '{name}': choose {MIXED}, {', '.join(DOMAINS)}, {', '.join(KNOWN)}, a dataset on "
+            f"Unknown text '{name}': choose {MIXED}, {', '.join(SHIPPED)}, {', '.join(KNOWN)}, a dataset on "
             f"the Hub ({sources.FORM}), or the path of a file."
         )
     path, field = own_file(name), None

@@ -98,6 +98,7 @@ LAYERS = (
     "page.talk",
     "comparison",
     "bench",
+    "commands",
     "__main__",
 )
 TOP_LEVEL = {
