@@ -4,8 +4,6 @@ worker processes that outlive it. Run it with `python app.py`."""
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from pathlib import Path
 
 import gradio as gr
@@ -15,18 +13,32 @@ from pip_core.bundled import NAME as BUNDLED
 from pip_core.engine import check, user_message
 from pip_core.errors import UserError
 from pip_core.plan import make_plan
+from pip_core.preflight import inspect
 from pip_core.recipe import PERTURBATION_KINDS, Recipe
 from pip_core.scorers import METHODS
 from pip_core.story import Story
+from pip_core.studio import Studio
 from pip_core.texts import ASSETS, DOMAINS
 
 ROOT = Path(os.environ.get("PIP_STUDIO_RUNS", "runs")).resolve()
-STUDIO = runs.Studio(ROOT)
+STUDIO = Studio(ROOT)
 DEFAULT = Recipe()
 POLL_SECONDS = 1.0
-REMEMBERED = 32
 EDITS = {"swap two letters": "swap", "replace a letter": "replace", "insert a letter": "insert"}
-FIELDS = ("model", "calibration", "method", "target", "kinds", "rate", "windows", "items", "seed")
+UNITS = {
+    "whole blocks": "blocks",
+    "MLP channels": "channels",
+    "groups of heads": "heads",
+    "heads and channels": "heads,channels",
+    "attention halves": "attention",
+    "MLP halves": "mlp",
+    "halves of either kind": "attention,mlp",
+}
+SHARING = {"as many from every block": "equal", "the least of all": "global"}
+FIELDS = (
+    *("model", "calibration", "method", "units", "target"),
+    *("allocation", "plain", "kinds", "rate", "windows", "items", "seed"),
+)
 
 # Put the run's id into the address, so that the link finds it again.
 SHOW_ID = """(id) => { const url = new URL(window.location);
@@ -38,37 +50,12 @@ FOLD = """() => { if (window.innerWidth < 700) {
   const head = document.querySelector('#form > button.label-wrap.open'); if (head) head.click(); } }"""
 
 
-class Watcher:
-    """Stories of the runs being looked at, each fed by one reader of its events."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, tuple[runs.Tail, Story]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def story(self, run_id: str) -> tuple[Story, str]:
-        """A run's story and state ("none" where there is no such run)."""
-        folder = STUDIO.folder(run_id)
-        if folder is None:
-            return Story(), "none"
-        with self._lock:
-            # Asked first: a worker that ends meanwhile has written its last event.
-            working, silent = STUDIO.working(run_id), STUDIO.silent(run_id)
-            tail, story = self._known.pop(run_id, None) or (runs.Tail(folder), Story())
-            story.tell(tail.poll())
-            self._known[run_id] = (tail, story)
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-            return story, runs.state(folder, story.ending, bool(story.sentences), working, silent)
-
-
-WATCHER = Watcher()
-
-
 def recipe_from(*values) -> Recipe:
     given = dict(zip(FIELDS, values, strict=True))
     given["model"] = (given["model"] or "").strip()
     given["target"] = given["target"] / 100
     given["rate"] = given["rate"] / 100
+    given["units"] = tuple(given["units"].split(","))
     for name in ("windows", "items", "seed"):
         number = given[name]
         given[name] = int(number) if number is not None and number == int(number) else number
@@ -77,22 +64,26 @@ def recipe_from(*values) -> Recipe:
 
 def to_form(recipe: Recipe) -> list:
     values = {**recipe.to_dict(), "target": recipe.target * 100, "rate": recipe.rate * 100}
-    values["kinds"] = list(recipe.kinds)
+    values["kinds"], values["units"] = list(recipe.kinds), ",".join(recipe.units)
     return [values[name] for name in FIELDS]
 
 
 def preview(*values):
-    """What the form means: the plan, and the two views of a text."""
+    """What the form means: the model, the plan, and the two views of a text."""
     try:
         recipe = recipe_from(*values)
-        note = markup.method_note(recipe.method)
-        shown = markup.two_views(*views.preview(recipe))
     except UserError as error:
-        return gr.skip(), markup.problem(str(error)), gr.skip()
+        return gr.skip(), gr.skip(), markup.problem(str(error)), gr.skip()
+    note, shown = markup.method_note(recipe.method), gr.skip()
     try:
-        return note, markup.plan(make_plan(recipe), recipe.target), shown
+        shown = markup.two_views(*views.preview(recipe))
+        facts = markup.model_facts(inspect(recipe))
     except UserError as error:
-        return note, markup.problem(str(error)), shown
+        return markup.no_facts(), note, markup.problem(str(error)), shown
+    try:
+        return facts, note, markup.plan(make_plan(recipe), recipe.target), shown
+    except UserError as error:
+        return facts, note, markup.problem(str(error)), shown
 
 
 def start(*values):
@@ -110,13 +101,14 @@ def start(*values):
 def look(run_id: str, seen: tuple):
     """One glance at the run: what changed since the last is sent, the rest is left alone."""
     try:
-        story, state = WATCHER.story(run_id)
+        story, state = STUDIO.story(run_id)
     except UserError as error:  # a run of another version
         return markup.problem(str(error)), *[gr.skip()] * 12, seen, gr.Timer(active=False)
     now = (run_id, story.steps, state)
+    STUDIO.tend()
     folder = STUDIO.folder(run_id)
-    line = markup.status(story, state, runs.last_error(folder) if state == "interrupted" else None)
-    live = state in ("starting", "running", "stopping")
+    line = markup.status(story, state, runs.why_interrupted(folder) if state == "interrupted" else None)
+    live = state in ("waiting", "starting", "running", "stopping")
     timer = gr.Timer(active=live)
     if now == seen:
         return line, *[gr.skip()] * 12, now, timer
@@ -124,7 +116,7 @@ def look(run_id: str, seen: tuple):
         charts = [gr.skip(), gr.skip()]
     else:
         charts = [figures.importance_heatmap(story), figures.cost_curves(story)]
-    again = state in ("stopped", "interrupted", "failed")
+    again = state in ("stopped", "paused", "interrupted", "failed")
     download, badge = gr.DownloadButton(visible=False), markup.no_verdict()
     if state == "finished":
         download, badge = download_part(run_id, story)
@@ -156,19 +148,19 @@ def download_part(run_id: str, story: Story) -> tuple[gr.DownloadButton, str]:
 
 
 def stop(run_id: str) -> None:
-    if folder := STUDIO.folder(run_id):
-        runs.request_stop(folder)
+    if STUDIO.folder(run_id):
+        STUDIO.stop(run_id)
 
 
 def go_on(run_id: str):
     if STUDIO.folder(run_id):
-        STUDIO.launch(run_id, "resume")
+        STUDIO.resume(run_id)
     return gr.Timer(active=True)
 
 
 def export_now(run_id: str):
     if STUDIO.folder(run_id):
-        STUDIO.launch(run_id, "export")
+        STUDIO.export_now(run_id)
     return gr.Timer(active=True)
 
 
@@ -214,7 +206,7 @@ def build() -> gr.Blocks:
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=310):
-                form, note, shown_plan, prune = form_part()
+                form, facts, note, shown_plan, prune = form_part()
             with gr.Column(scale=9, min_width=340):
                 outputs, stop_button, resume, export = live_part()
                 two_views, download, badge, prompt, ask, dense_says, pruned_says = tabs_part(outputs)
@@ -228,14 +220,15 @@ def build() -> gr.Blocks:
         # Nobody's glance waits for another's.
         quiet = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
+        meaning = [facts, note, shown_plan, two_views]
         page.load(found_again, [remembered], [run_id, remembered, timer, *fields], **quiet).then(
-            preview, fields, [note, shown_plan, two_views], **quiet
+            preview, fields, meaning, **quiet
         ).then(look, [run_id, seen], glance, **quiet).then(None, [remembered], None, js=SHOW_ID)
         gr.on(
             [f.change for f in fields],
             preview,
             fields,
-            [note, shown_plan, two_views],
+            meaning,
             trigger_mode="always_last",
             **quiet,
         )
@@ -252,7 +245,7 @@ def build() -> gr.Blocks:
     return page
 
 
-def form_part() -> tuple[dict, gr.HTML, gr.HTML, gr.Button]:
+def form_part() -> tuple[dict, gr.HTML, gr.HTML, gr.HTML, gr.Button]:
     """What goes in."""
     form = {}
     with gr.Accordion("What to prune, and how", elem_id="form"):
@@ -263,11 +256,15 @@ def form_part() -> tuple[dict, gr.HTML, gr.HTML, gr.Button]:
             label="Model",
             info="smollm2-135m, a Hugging Face id, or a local folder",
         )
+        facts = gr.HTML(markup.no_facts(), elem_classes="studio-html", elem_id="facts")
         form["method"] = gr.Radio(
             [(m.title, m.name) for m in METHODS],
             value=DEFAULT.method,
             label="Method",
-            info="what decides which block goes",
+            info="what decides what goes",
+        )
+        form["units"] = gr.Dropdown(
+            list(UNITS.items()), value=",".join(DEFAULT.units), label="What goes", info="the units of removal"
         )
         form["target"] = gr.Slider(
             3, 60, DEFAULT.target * 100, step=1, label="How much, %", info="share of all parameters to remove"
@@ -280,6 +277,17 @@ def form_part() -> tuple[dict, gr.HTML, gr.HTML, gr.Button]:
             info="what the model reads while it is scored",
         )
         with gr.Accordion("Perturbation and more", open=False):
+            form["allocation"] = gr.Radio(
+                list(SHARING.items()),
+                value=DEFAULT.allocation,
+                label="Heads and channels",
+                info="how many each block gives",
+            )
+            form["plain"] = gr.Checkbox(
+                DEFAULT.plain,
+                label="Ordinary checkpoint only",
+                info="else shapes that only this project's loader can load are allowed",
+            )
             form["kinds"] = gr.CheckboxGroup(
                 list(EDITS.items()),
                 value=list(PERTURBATION_KINDS),
@@ -301,7 +309,7 @@ def form_part() -> tuple[dict, gr.HTML, gr.HTML, gr.Button]:
         plan = gr.HTML("<div class='plan'></div>")
         prune = gr.Button("Prune", variant="primary", elem_id="go")
         note = gr.HTML(markup.method_note(DEFAULT.method))
-    return form, note, plan, prune
+    return form, facts, note, plan, prune
 
 
 def live_part() -> tuple[dict, gr.Button, gr.Button, gr.Button]:
@@ -334,7 +342,7 @@ def tabs_part(out: dict):
     with gr.Tabs():
         with gr.Tab("Events"):
             out["log"] = gr.HTML(markup.log(nothing), elem_classes="studio-html")
-        with gr.Tab("Removed blocks"):
+        with gr.Tab("Removed"):
             out["removals"] = gr.HTML(markup.removals(nothing), elem_classes="studio-html")
         with gr.Tab("Tasks"):
             out["tasks"] = gr.HTML(markup.tasks(nothing), elem_classes="studio-html")

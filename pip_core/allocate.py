@@ -2,61 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence, Set
+
+import torch
 
 from .errors import UserError
+from .goals import Goal, Loose, free_units
+from .recipe import Recipe
+from .sites import Site
+from .units import BLOCKS, DEPTH
+
+NOTHING_LEFT = (
+    "The target cannot be reached by this method: it spares everything that is left. What was removed so "
+    "far can be exported as it is; for more choose another method."
+)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How many blocks to remove for a target.
-
-    Attributes:
-        count: blocks to remove.
-        share: share of all parameters that goes with them (blocks of average size).
-    """
-
-    count: int
-    share: float
+def complete(
+    recipe: Recipe, goal: Goal, removed: int, sites: Sequence[Site], undone: Set[Loose] = frozenset()
+) -> bool:
+    """Whether nothing more has to go; arguments as for `choose`."""
+    if goal.counts:
+        return all(_gone(site) >= goal.counts.get(site.kind, 0) for site in sites)
+    giving = [s for s in sites if s.kind in DEPTH or s.size > 1]
+    return all(removed + s.cost / 2 > goal.parameters for s in giving if free_units(s, undone))
 
 
-def budget(block_parameters: Sequence[int], parameters: int, target: float) -> Budget:
-    """The count of blocks whose parameters come nearest to the share `target` of all `parameters`.
+def choose(
+    recipe: Recipe,
+    goal: Goal,
+    iteration: int,
+    removed: int,
+    sites: Sequence[Site],
+    scores: Sequence[torch.Tensor],
+    undone: Set[Loose] = frozenset(),
+    protecting: bool = False,
+) -> list[Loose]:
+    """The units to remove in an iteration: `(kind, dense block, dense unit)`; none when all is done.
+
+    Where more or less is gone than is usual by now (the target or the step was changed meanwhile),
+    an iteration takes what leads on from there.
+
+    Args:
+        iteration: from 1.
+        removed: parameters that are gone already.
+        sites: those that are `offered`.
+        scores: one tensor of shape `(site.size,)` per site; the lowest go.
+        undone: units that were taken back, and stay.
+        protecting: whether +inf means that a unit must not go, and not that numbers overflowed.
 
     Raises:
-        UserError: the target would leave no block, or not take one.
+        UserError: a score is not a finite number, or nothing is left that may go.
     """
-    total = sum(block_parameters)
-    each = total / len(block_parameters)
-    count = round(target * parameters / each)
-    most = len(block_parameters) - 1
-    if target * parameters > total or count > most:
-        raise UserError(
-            f"A target of {target * 100:g} % would leave no block: the blocks hold "
-            f"{total / parameters * 100:.0f} % of the parameters and at least one must stay. "
-            f"Choose at most {int(most * each / parameters * 100)} %."
-        )
-    if count < 1:
-        raise UserError(
-            f"A target of {target * 100:g} % is less than half a block: one block is "
-            f"{each / parameters * 100:.1f} % of the parameters. Choose at least "
-            f"{each / parameters * 100:.1f} %."
-        )
-    return Budget(count, count * each / parameters)
-
-
-def lowest(scores: Sequence[float | None]) -> int:
-    """Index of the lowest score; of equals the one nearest the middle, None never.
-
-    Raises:
-        UserError: a score is not a number (the model's gradients overflowed).
-    """
-    present = [(s, i) for i, s in enumerate(scores) if s is not None]
-    if any(s != s or s in (float("inf"), float("-inf")) for s, _ in present):
+    if not all(bool((s.isfinite() | (s.isposinf() & protecting)).all()) for s in scores):
         raise UserError(
             "The scores are not finite numbers: this model's gradients overflow in the chosen number "
             "format. Choose float32."
         )
-    middle = (len(scores) - 1) / 2
-    return min(present, key=lambda p: (p[0], abs(p[1] - middle), p[1]))[1]
+    if goal.counts:
+        whole = sum(goal.counts.get(s.kind, 0) * s.cost for s in sites)
+        for mark in _marks(goal, whole, iteration, removed):
+            if chosen := _equal(goal, mark, sites, scores, undone):
+                return chosen
+        return []
+    depth = sites[0].kind in DEPTH
+    # Blocks that stay in any case are not among the sites.
+    blocks = len({s.block for s in sites if s.kind == BLOCKS}) + bool(recipe.keep or undone)
+    middle = (len(sites) - 1) / 2
+    ranked = sorted(
+        (
+            float(value) / (site.cost if recipe.per_parameter else 1),
+            abs(place - middle),
+            (site.kind, site.block, site.numbers[unit]),
+            site.cost,
+        )
+        for place, (site, found) in enumerate(zip(sites, scores, strict=True))
+        for unit, value in enumerate(found.tolist())
+        if value != math.inf and (site.kind, site.block, site.numbers[unit]) not in undone
+    )
+    marks = [goal.iterations] if depth else _marks(goal, goal.parameters, iteration, removed)
+    for mark in marks:
+        until = goal.parameters * mark / goal.iterations
+        if chosen := _lowest(ranked, sites, removed, until, goal.each if depth else math.inf, blocks):
+            return chosen
+    return []
+
+
+def _lowest(
+    ranked: Sequence[tuple], sites: Sequence[Site], removed: int, until: float, most: float, blocks: int
+) -> list[Loose]:
+    """The first of `ranked`, `most` at most, that bring `removed` as near to `until` as whole units allow."""
+    left = {(s.kind, s.block): s.size for s in sites}
+    chosen: list[Loose] = []
+    for _, _, unit, cost in ranked:
+        if len(chosen) == most:
+            break
+        # A block keeps its last head and its last channel, a model its last block.
+        last = left[unit[:2]] == 1 if unit[0] not in DEPTH else unit[0] == BLOCKS and blocks == 1
+        if last or removed + cost / 2 > until:
+            continue
+        left[unit[:2]] -= 1
+        blocks -= unit[0] == BLOCKS
+        chosen.append(unit)
+        removed += cost
+    return chosen
+
+
+def _equal(
+    goal: Goal, mark: int, sites: Sequence[Site], scores: Sequence[torch.Tensor], undone: Set[Loose]
+) -> list[Loose]:
+    """As many of the lowest from every block as brings it to the share of the counts due at `mark`."""
+    chosen: list[Loose] = []
+    for site, found in zip(sites, scores, strict=True):
+        due = round(goal.counts.get(site.kind, 0) * mark / goal.iterations) - _gone(site)
+        order = [(site.kind, site.block, site.numbers[unit]) for unit in found.argsort(stable=True).tolist()]
+        going = [unit for unit in order if unit not in undone][: max(due, 0)]
+        if any(found[site.numbers.index(number)] == math.inf for _, _, number in going):
+            raise UserError(NOTHING_LEFT)
+        chosen += going
+    return chosen
+
+
+def _marks(goal: Goal, whole: float, iteration: int, removed: int) -> range:
+    """The iterations of the plan that could come next: the first, unless it has nothing to remove.
+
+    Args:
+        whole: parameters that go in all the plan's iterations.
+    """
+    pace, last = whole / goal.iterations, goal.iterations
+    usual = min(iteration, last)
+    if not pace / 4 <= pace * usual - removed <= pace * 1.5:
+        usual = min(math.ceil(removed / pace + 0.25), last)
+    return range(usual, last + 1)
+
+
+def _gone(site: Site) -> int:
+    """Units that a width site has lost."""
+    return site.width.size - site.size

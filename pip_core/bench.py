@@ -19,16 +19,20 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from .anatomy import anatomy_of
 from .checkpoint import load, resolve
 from .families import blocks_of
 from .machine import peak_memory
 from .recipe import Recipe
 from .scorers import METHODS, method
-from .sites import block_sites
+from .shape import Shape
+from .sites import sites_of
 from .streams import drain
+from .units import BLOCKS
 from .views import Pair, draw_pairs
 
 NAIVE, FOOTPRINT = "naive", "footprint"
+BENCHED = tuple(m.name for m in METHODS if BLOCKS in m.kinds)
 TOY_WORDS = 256
 
 
@@ -39,10 +43,8 @@ def report(model: str, windows: int) -> str:
         UserError: as `checkpoint.resolve`.
     """
     drain(resolve(model))  # what is wrong with the reference is said here, not in three processes
-    found = {
-        name: _in_a_process(name, model, windows) for name in (FOOTPRINT, NAIVE, *(m.name for m in METHODS))
-    }
-    weights = found[METHODS[0].name]["weights"]
+    found = {name: _in_a_process(name, model, windows) for name in (FOOTPRINT, NAIVE, *BENCHED)}
+    weights = found[BENCHED[0]]["weights"]
     base = found[FOOTPRINT]["peak"]
     lines = [
         f"One scoring pass over {model}: {windows} pairs of {Recipe().window_tokens} tokens, seed 0, "
@@ -52,7 +54,7 @@ def report(model: str, windows: int) -> str:
         "| method | seconds | times faster | peak above footprint, MB | in bfloat16 weights |",
         "|---|---|---|---|---|",
     ]
-    for name in (NAIVE, *(m.name for m in METHODS)):
+    for name in (NAIVE, *BENCHED):
         one, above = found[name], found[name]["peak"] - base
         lines.append(
             f"| {name} ({one['dtype']}) | {one['seconds']:.1f} "
@@ -77,7 +79,7 @@ def _measure(name: str, reference: str, windows: int) -> dict:
     if name == FOOTPRINT:
         tokenizer = AutoTokenizer.from_pretrained(drain(resolve(reference)).folder)
         pairs = [_within(p, TOY_WORDS) for p in draw_pairs(Recipe(windows=1), tokenizer, 1)]
-        model, variants = _toy(), [m.name for m in METHODS]
+        model, variants = _toy(), list(BENCHED)
     else:
         loaded = drain(load(reference, "float32" if name == NAIVE else "bfloat16"))
         pairs = draw_pairs(Recipe(windows=windows), loaded.tokenizer, 1)
@@ -87,9 +89,9 @@ def _measure(name: str, reference: str, windows: int) -> dict:
         if variant == NAIVE:
             naive_scores(model, pairs)
         else:
-            blocks = blocks_of(model)
-            sites = block_sites(blocks, range(len(blocks)))
-            drain(method(variant).score(model, blocks, sites, pairs))
+            anatomy = anatomy_of(model.config)
+            sites = sites_of(anatomy, Shape.dense(anatomy), (BLOCKS,))
+            drain(method(variant).score(model, blocks_of(model), sites, pairs))
     return {
         "seconds": time.perf_counter() - started,
         "peak": peak_memory(),

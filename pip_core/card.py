@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .events import Evaluated, Removed, Started
+from .narrate import paired_words, removed_words
 from .recipe import Recipe
 from .scorers import method
-from .stats import is_noise, paired_difference, retained
+from .stats import compare, retained
+from .uneven import LOADER
 
 
 def model_card(
@@ -17,68 +19,114 @@ def model_card(
     removals: Sequence[Removed],
     dense: Evaluated,
     pruned: Evaluated,
+    lost: str,
+    uneven: str,
+    told: bool = True,
 ) -> str:
-    """The card of a pruned model, as markdown with the Hub's header."""
+    """The card of a pruned model, as markdown with the Hub's header.
+
+    Args:
+        lost: what is gone, in words.
+        uneven: why the model needs this project's loader; empty for an ordinary checkpoint.
+        told: whether the recipe beside the model tells all that is needed to make it again.
+    """
     scorer = method(recipe.method)
-    difference, difference_se = paired_difference(dense, pruned)
-    noise = ", which is within noise" if is_noise(dense, pruned) else ""
+    difference, kept = compare(dense, pruned), retained(dense, pruned)
+    above = ""
+    if kept.above_chance is not None:
+        above = f"; {kept.above_chance:.0%} ± {kept.above_chance_se:.0%} of what is above guessing"
     share = 1 - pruned.parameters / dense.parameters
     header = ["---", f"base_model: {started.model}", "library_name: transformers"]
     header += [f"license: {licence}"] if licence else []
     header += ["pipeline_tag: text-generation", "tags: [pruned, pip-studio]", "---"]
-    blocks = ", ".join(str(r.block) for r in removals)
+    edits = f"; edits {', '.join(recipe.kinds)} on {recipe.rate:.0%} of the words" if scorer.perturbs else ""
+    order = ", ".join(removed_words(r) for r in removals)
     lines = [
         *header,
         f"# {started.model}, {share:.0%} smaller",
         "",
-        f"{started.model} with {len(removals)} of its {dense.blocks} decoder blocks removed: "
+        f"{started.model} without {lost}: "
         f"{dense.parameters / 1e6:.1f}M -> {pruned.parameters / 1e6:.1f}M parameters "
         f"({share:.1%} fewer). No training followed.",
         "",
         f"- Base model: `{started.model}` ({started.origin})",
         f"- Licence: {licence or 'that of the base model (not stated in its files)'}",
         f"- Method: {scorer.title} (`{scorer.name}`), {scorer.paper}. {scorer.summary}",
-        f"- Blocks removed, in order (numbers of the base model, from 0): {blocks}",
+        f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
         f"- Calibration: {recipe.calibration}, {recipe.windows} windows of {recipe.window_tokens} "
-        f"tokens; edits {', '.join(recipe.kinds)} on {recipe.rate:.0%} of the words",
+        f"tokens{edits}",
         f"- Seed: {recipe.seed}",
         "",
         "## Measured",
         "",
-        "| | base model | this model | kept |",
+        "| | base model | this model | difference |",
         "|---|---|---|---|",
-        f"| perplexity ({dense.windows} windows of {dense.window_tokens} tokens, {recipe.heldout}) "
+        f"| perplexity ({dense.windows} windows of {dense.window_tokens} tokens, stride "
+        f"{dense.window_tokens}, {recipe.heldout}) "
         f"| {dense.perplexity:.2f} ± {dense.perplexity_se:.2f} "
         f"| {pruned.perplexity:.2f} ± {pruned.perplexity_se:.2f} | |",
     ]
-    for before, after in zip(dense.tasks, pruned.tasks, strict=True):
-        kept = f"{after.accuracy / before.accuracy:.0%}" if before.accuracy else "-"
+    for before, after in zip(dense.texts, pruned.texts, strict=True):
         lines.append(
-            f"| {before.name} ({before.items} items, chance {before.chance:.0%}) "
+            f"| {before.name}, word perplexity ({before.documents} documents, windows of {before.window} "
+            f"tokens, stride {before.window}) | {before.word_perplexity:.2f} "
+            f"| {after.word_perplexity:.2f} | |"
+        )
+    for before, after, pair in zip(dense.tasks, pruned.tasks, difference.tasks, strict=True):
+        lines.append(
+            f"| {before.name} ({before.metric}, {before.items} items, chance {before.chance:.0%}) "
             f"| {before.accuracy:.1%} ± {before.se:.1%} | {after.accuracy:.1%} ± {after.se:.1%} "
-            f"| {kept} |"
+            f"| {paired_words(pair)} |"
         )
     lines += [
         f"| **mean accuracy** | {dense.accuracy:.1%} ± {dense.accuracy_se:.1%} "
         f"| {pruned.accuracy:.1%} ± {pruned.accuracy_se:.1%} "
-        f"| {retained(dense, pruned):.0%} |",
+        f"| {paired_words(difference.mean)} |",
         "",
-        f"± is one standard error. On the same items the accuracy differs by {difference:+.1%} ± "
-        f"{difference_se:.1%}{noise}. Perplexity is per token of this model's tokenizer.",
+        f"Kept: {kept.share:.0%} ± {kept.se:.0%} of the base model's mean accuracy{above}. ± is one standard "
+        "error; differences are paired, both models answering the same items, and are called within noise "
+        "where chance alone makes them in one case of twenty or more often (McNemar's exact test for a "
+        "task, randomization for the mean). Perplexity is per token of this model's tokenizer.",
         "",
         "## Load it",
         "",
+        *_caution(uneven),
         "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+        f"from transformers import {'' if uneven else 'AutoModelForCausalLM, '}AutoTokenizer",
+        *_loading(uneven),
         'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
         "```",
         "",
         "## Make it again",
         "",
-        "```bash",
-        "python -m pip_core prune --recipe pip_recipe.json --out again",
-        "```",
+        *_again(told),
         "",
     ]
     return "\n".join(lines)
+
+
+def _again(told: bool) -> list[str]:
+    if told:
+        return ["```bash", "python -m pip_core prune --recipe pip_recipe.json --out again", "```"]
+    return [
+        "The run was steered on its way (removals taken back or taken over, another target), so the recipe "
+        "in `pip_recipe.json` alone does not lead here; what is left of every block stands beside it, in "
+        "`layers`."
+    ]
+
+
+def _caution(uneven: str) -> list[str]:
+    if not uneven:
+        return []
+    return [
+        f"**This folder does not load with `from_pretrained`**: {uneven}, which no plain config can "
+        "describe. It loads with PIP Studio's own loader:",
+        "",
+    ]
+
+
+def _loading(uneven: str) -> list[str]:
+    if uneven:
+        module, _, name = LOADER.rpartition(".")
+        return [f"from {module} import {name}", f'model = {name}("path/to/this/folder")']
+    return ['model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")']

@@ -7,52 +7,39 @@ was decided before (`history`) comes in as events, the export goes where `out` s
 
 from __future__ import annotations
 
-import errno
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from . import events as ev
-from .allocate import budget, lowest
+from .allocate import NOTHING_LEFT, choose, complete
+from .anatomy import Anatomy, anatomy_of
 from .card import model_card
-from .checkpoint import Loaded, load
+from .checkpoint import Loaded, config_of, load
 from .clock import MEASURING, SCORING, Clock
 from .errors import UserError
-from .evaluation import TaskBatches, mean_accuracy, perplexity, text_windows
 from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
-from .machine import peak_memory
-from .recipe import Recipe
+from .goals import Goal, goal_for, goal_of, offered
+from .history import History
+from .machine import peak_memory, user_message
+from .measure import Bench, bench_for, context_of, measure
+from .recipe import EVERY, Recipe
 from .scorers import Scorer, method
-from .sites import Site, block_sites
-from .streams import mapped
-from .surgery import remove_blocks
-from .tasks import Task, load_task
+from .shape import Shape
+from .sites import Site, sites_of
+from .streams import Halted, mapped, stoppable
+from .surgery import check_config_says, reshape
+from .tasks import Pages, Task, load_tasks
 from .texts import calibration_texts, documents
+from .units import BLOCKS, group
 from .views import Pair, draw_pairs
 
 EXPORT_SECONDS = 15.0
-T = TypeVar("T")
-
-
-class _Stop(Exception):
-    """The user asked to stop."""
-
-
-@dataclass
-class _Bench:
-    """What a run measures with, prepared once: windows for perplexity, and packed tasks."""
-
-    windows: torch.Tensor
-    tasks: list[TaskBatches]
-
-    @property
-    def tokens(self) -> int:
-        return self.windows.numel() + sum(t.tokens for t in self.tasks)
 
 
 def run(
@@ -66,8 +53,8 @@ def run(
 
     Args:
         out: folder for the exported checkpoint; without it nothing is exported.
-        history: events of an earlier attempt at the same recipe: removals already decided are
-            replayed, what was measured is not measured again.
+        history: events of earlier attempts: removals already decided are replayed, what was measured
+            is not measured again, what was taken back stays.
         stop: asked after every batch; true ends the run with Stopped.
         prune_on: False removes nothing more, and exports the model as pruned so far.
 
@@ -76,7 +63,7 @@ def run(
     """
     try:
         yield from _run(recipe, out, list(history), stop, prune_on)
-    except _Stop:
+    except Halted:
         pass
     except Exception as error:
         message = user_message(error)
@@ -86,20 +73,38 @@ def run(
         yield ev.Failed(message)
 
 
-def check(recipe: Recipe) -> tuple[list[Task], list[str]]:
+def check(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Goal:
     """Whatever can be said to be wrong before a model is downloaded or a run is made.
+
+    Args:
+        history: events that the run would go on from.
+
+    Returns:
+        What the recipe will remove.
+
+    Raises:
+        UserError: see `check_measuring`, `checkpoint.config_of`, `allocate.goal_for` and
+            `History.check`.
+    """
+    check_measuring(recipe)
+    anatomy, past = anatomy_of(config_of(recipe.model)), History.of(history)
+    goal = goal_for(recipe, anatomy, method(recipe.method), past.undone)
+    past.check(recipe, anatomy, goal)
+    return goal
+
+
+def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
+    """The part of `check` that has to do with texts and tasks.
 
     Returns:
         The recipe's tasks, and the documents perplexity is measured on.
 
     Raises:
-        UserError: an unknown method, an unreadable text or task, or calibration on the very text
-            that is held back.
+        UserError: an unreadable text or task, or calibration on the very text that is held back.
     """
-    method(recipe.method)
-    tasks = [load_task(name, recipe.items) for name in recipe.tasks]
+    tasks = load_tasks(recipe.tasks, recipe.items)
     heldout = documents(recipe.heldout, "held-back text")
-    calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain}
+    calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain.documents}
     if calibration & set(heldout):
         raise UserError(
             f"The calibration text '{recipe.calibration}' holds documents of the held-back text "
@@ -115,27 +120,73 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     Raises:
         UserError: as for `run`. Other exceptions can be told by `user_message`.
     """
-    tasks, heldout = check(recipe)
+    tasks, heldout = check_measuring(recipe)
     loaded = yield from load(recipe.model, recipe.dtype)
-    bench = _bench(recipe, loaded, tasks, heldout)
-    clock = Clock({MEASURING: bench.tokens * loaded.model.config.num_hidden_layers})
-    result = yield from _measure(loaded, bench, 0, clock, lambda: False, ())
-    yield result
+    bench, depth = bench_for(recipe, loaded, tasks, heldout), loaded.model.config.num_hidden_layers
+    yield from bench.skipped
+    yield (yield from measure(loaded, bench, 0, Clock({MEASURING: bench.tokens * depth}), depth))
 
 
-def user_message(error: Exception) -> str | None:
-    """What to tell the user about `error`; None where it is a fault of this program."""
-    if isinstance(error, UserError):
-        return str(error)
-    text = str(error)
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
-        return "The disk is full. Make room, then resume the run; nothing decided is lost."
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
-        return (
-            "The machine ran out of memory. Close other programs and resume the run (nothing decided is "
-            "lost), or start a new one with shorter windows or a smaller model."
-        )
-    return None
+@dataclass
+class _Course:
+    """A run under way: what it works on, and how far it has come.
+
+    Attributes:
+        past: what it goes on from.
+        shape: what remains of the model now.
+        removals, measured: decided so far, and what was measured by iteration.
+    """
+
+    recipe: Recipe
+    scorer: Scorer
+    loaded: Loaded
+    anatomy: Anatomy
+    goal: Goal
+    past: History
+    bench: Bench
+    shape: Shape
+    clock: Clock
+    removals: list[ev.Removed] = field(default_factory=list)
+    measured: dict[int, ev.Evaluated] = field(default_factory=dict)
+
+    @property
+    def removed(self) -> int:
+        """Parameters that are gone."""
+        return self.anatomy.parameters - self.shape.parameters(self.anatomy)
+
+    @property
+    def depth(self) -> float:
+        """How many dense blocks the blocks that remain amount to."""
+        dense = self.anatomy.parameters - self.anatomy.embedding_parameters
+        return len(self.anatomy.blocks) * (1 - self.removed / dense)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more has to go."""
+        return complete(self.recipe, self.goal, self.removed, self.sites, self.past.undone)
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where something may still go."""
+        there = sites_of(self.anatomy, self.shape, self.recipe.units)
+        return offered(self.recipe, there, self.past.undone)
+
+    def reshape(self, shape: Shape) -> None:
+        """Bring the model into `shape`."""
+        reshape(self.loaded.model, self.anatomy, self.shape, shape)
+        self.shape = shape
+        # On the way to fewer heads a config may pass through numbers that it cannot state.
+        if self.recipe.units == (BLOCKS,):
+            check_config_says(self.loaded.model)
+
+    def measure(self) -> Iterator[ev.Event]:
+        """Measure the model as it stands, where that was not done before."""
+        iteration = len(self.removals)
+        if iteration in self.measured:
+            return
+        result = yield from measure(self.loaded, self.bench, iteration, self.clock, self.depth)
+        self.measured[iteration] = result
+        yield result
 
 
 def _run(
@@ -146,106 +197,165 @@ def _run(
     prune_on: bool,
 ) -> Iterator[ev.Event]:
     began = time.monotonic()
-    scorer = method(recipe.method)
-    tasks, heldout = check(recipe)
-    removals = [e for e in history if isinstance(e, ev.Removed)]
-    loaded = yield from _stoppable(load(recipe.model, recipe.dtype), stop, removals)
-    model = loaded.model
-    _draw(recipe, loaded, 1)
+    check(recipe, history)
+    tasks, heldout = check_measuring(recipe)
+    past = History.of(history)
+    removals = list(past.removals)
 
-    total = sum(p.numel() for p in model.parameters())
-    costs = tuple(site.cost for site in _sites(loaded, range(model.config.num_hidden_layers)))
-    planned = budget(costs, total, recipe.target)
-    measured = {e.iteration: e for e in history if isinstance(e, ev.Evaluated)}
-    started = ev.Started(
-        model=loaded.source.name,
-        origin=loaded.source.origin,
-        model_type=model.config.model_type,
-        blocks=len(costs),
-        parameters=total,
-        block_parameters=costs,
-        method=recipe.method,
-        target=recipe.target,
-        planned=planned.count,
-        planned_share=planned.share,
-        dtype=str(model.dtype).removeprefix("torch."),
-        device=str(model.device),
-        resumed=len(removals),
-    )
-    _check_same_model(started, history)
+    def stopped() -> ev.Stopped:
+        return ev.Stopped(len(removals))
+
+    loaded = yield from stoppable(load(recipe.model, recipe.dtype), stop, stopped)
+    _draw(recipe, loaded, 1)
+    anatomy = anatomy_of(loaded.config)
+    goal = goal_of(recipe, anatomy, past.undone)
+    started = _started(recipe, loaded, anatomy, goal, len(removals))
+    past.check_same_model(started)
     yield started
 
-    bench = _bench(recipe, loaded, tasks, heldout)
-    count = planned.count if prune_on else len(removals)
-    clock = _plan_clock(recipe, scorer, bench, len(costs), len(removals), count, measured, out)
+    course = _Course(
+        recipe,
+        method(recipe.method),
+        loaded,
+        anatomy,
+        goal,
+        past,
+        bench_for(recipe, loaded, tasks, heldout),
+        Shape.dense(anatomy),
+        Clock({}),
+        measured={e.iteration: e for e in past.measured},
+    )
+    yield from course.bench.skipped
+    _plan_clock(course, len(removals), prune_on, out)
+    yield from stoppable(course.measure(), stop, stopped)
+    if removals:
+        course.reshape(past.shape(anatomy))
+    course.removals = removals
+    while prune_on and not course.done:
+        if recipe.measure == EVERY:
+            yield from stoppable(course.measure(), stop, stopped)
+        yield from stoppable(_iteration(course), stop, stopped)
+    yield from stoppable(course.measure(), stop, stopped)
 
-    def measure(iteration: int) -> Iterator[ev.Event]:
-        result = yield from _measure(loaded, bench, iteration, clock, stop, removals)
-        measured[iteration] = result
-        yield result
-
-    if 0 not in measured:
-        yield from measure(0)
-    alive = [b for b in range(len(costs)) if b not in {r.block for r in removals}]
-    remove_blocks(model, [r.block for r in removals])
-    if len(removals) not in measured:
-        yield from measure(len(removals))
-    while len(removals) < count:
-        iteration = len(removals) + 1
-        scored = yield from _score(recipe, loaded, scorer, iteration, alive, clock, stop, removals)
-        yield scored
-        block = lowest(scored.scores)
-        remove_blocks(model, [alive.index(block)])
-        alive.remove(block)
-        score = scored.scores[block]
-        largest = max(s for s in scored.scores if s is not None)
-        left = sum(p.numel() for p in model.parameters())
-        removals.append(ev.Removed(iteration, block, score, score / largest if largest else 1.0, left))
-        yield removals[-1]
-        yield from measure(iteration)
-
-    removed = tuple(r.block for r in removals)
     if out is not None:
-        yield ev.Progress("exporting", len(removals), 0, 1, clock.elapsed, EXPORT_SECONDS)
-        card = model_card(
-            recipe, started, loaded.source.licence, removals, measured[0], measured[len(removals)]
-        )
-        # A run exported early says what it reached, so that its recipe makes this very model again.
-        reached = 1 - measured[len(removals)].parameters / total
-        again = recipe if len(removals) == planned.count else replace(recipe, target=reached)
-        facts = {"recipe": again.to_dict(), "removed_blocks": list(removed)}
-        verdict = write_checkpoint(loaded, out, card, facts, heldout[0])
-        yield ev.Exported(
-            str(out),
-            folder_bytes(out),
-            removed,
-            verdict.largest_difference,
-            verdict.tokens,
-            verdict.seconds,
-        )
-    left = sum(p.numel() for p in model.parameters())
-    yield ev.Finished(removed, left, time.monotonic() - began, peak_memory())
+        yield from _export(course, out, started, heldout[0])
+    lost, left = course.shape.lost(anatomy), course.shape.parameters(anatomy)
+    yield ev.Finished(len(removals), lost, left, time.monotonic() - began, peak_memory())
 
 
-def _bench(recipe: Recipe, loaded: Loaded, tasks: list[Task], heldout: list[str]) -> _Bench:
-    context = _context(loaded)
-    tokens = min(recipe.perplexity_tokens, context)
-    return _Bench(
-        text_windows(heldout, loaded.tokenizer, tokens, recipe.perplexity_windows),
-        [TaskBatches(task, loaded.tokenizer, context) for task in tasks],
+def _iteration(course: _Course) -> Iterator[ev.Event]:
+    """Score and remove: once. What was asked to go goes first, unscored."""
+    iteration, anatomy = len(course.removals) + 1, course.anatomy
+    score, relative = 0.0, 0.0
+    asked = course.past.to_drop(course.recipe, course.shape)
+    if asked:
+        units = group([(BLOCKS, asked[0], 0)])
+    else:
+        sites = course.sites
+        scores = yield from _score(course, sites, iteration)
+        undone, protecting = course.past.undone, course.scorer.protecting
+        chosen = choose(
+            course.recipe, course.goal, iteration, course.removed, sites, scores, undone, protecting
+        )
+        if not chosen:
+            raise UserError(NOTHING_LEFT)
+        units = group(chosen)
+        values = {
+            (site.kind, site.block, number): value
+            for site, found in zip(sites, scores, strict=True)
+            for number, value in zip(site.numbers, found.tolist(), strict=True)
+            if value != math.inf
+        }
+        score, largest = max(values[unit] for unit in chosen), max(values.values())
+        relative = score / largest if largest else 1.0
+    course.reshape(course.shape.without(units))
+    left, lost = course.shape.parameters(anatomy), course.shape.lost(anatomy)
+    course.removals.append(ev.Removed(iteration, units, score, relative, left, lost, bool(asked)))
+    yield course.removals[-1]
+
+
+def _score(
+    course: _Course, sites: Sequence[Site], iteration: int
+) -> Generator[ev.Event, None, list[torch.Tensor]]:
+    """One iteration's scores, on views drawn anew."""
+    began, clock, recipe = time.monotonic(), course.clock, course.recipe
+    pairs = _draw(recipe, course.loaded, iteration)
+    work, before = _scoring_work(recipe, course.scorer, course.depth, len(sites)) / len(pairs), 0
+    clock.skip()
+
+    def step(done: int) -> ev.Progress:
+        nonlocal before
+        clock.step(SCORING, work * (done - before))
+        before = done
+        return ev.Progress("scoring", iteration, done, len(pairs), clock.elapsed, clock.remaining())
+
+    model = course.loaded.model
+    scores = yield from mapped(course.scorer.score(model, blocks_of(model), sites, pairs), step)
+    for kind in recipe.units:
+        means: list[float | None] = [None] * len(course.anatomy.blocks)
+        for site, found in zip(sites, scores, strict=True):
+            if site.kind == kind and bool((free := found[found.isfinite()]).numel()):
+                means[site.block] = float(free.mean())
+        yield ev.Scored(iteration, kind, tuple(means), time.monotonic() - began)
+    return scores
+
+
+def _export(course: _Course, out: Path, started: ev.Started, probe: str) -> Iterator[ev.Event]:
+    """Write the model as it stands, verified."""
+    iterations, shape, recipe = len(course.removals), course.shape, course.recipe
+    yield ev.Progress("exporting", iterations, 0, 1, course.clock.elapsed, EXPORT_SECONDS)
+    dense, pruned, uneven = course.measured[0], course.measured[iterations], shape.uneven() or ""
+    lost = shape.lost(course.anatomy)
+    share = pruned.parameters / dense.parameters
+    again = course.past.again(recipe, course.goal, course.removals, course.done, share)
+    card = model_card(
+        recipe,
+        started,
+        course.loaded.source.licence,
+        course.removals,
+        dense,
+        pruned,
+        lost,
+        uneven,
+        again is not None,
+    )
+    facts = {"recipe": (again or recipe).to_dict(), "removed": lost, **shape.to_dict()}
+    verdict = write_checkpoint(course.loaded, shape, out, card, facts, probe)
+    yield ev.Exported(
+        str(out),
+        folder_bytes(out),
+        iterations,
+        verdict.largest_difference,
+        verdict.tokens,
+        verdict.seconds,
+        uneven,
     )
 
 
-def _context(loaded: Loaded) -> int:
-    """The longest input the model reads, in tokens."""
-    # Models with rotary positions and no stated limit read as far as they are asked to.
-    return getattr(loaded.model.config, "max_position_embeddings", None) or 2**30
+def _started(recipe: Recipe, loaded: Loaded, anatomy: Anatomy, goal: Goal, resumed: int) -> ev.Started:
+    source = loaded.source
+    return ev.Started(
+        model=source.name,
+        origin=source.origin,
+        model_type=anatomy.model_type,
+        blocks=len(anatomy.blocks),
+        parameters=anatomy.parameters,
+        method=recipe.method,
+        units=recipe.units,
+        target=recipe.target,
+        goal=goal.words,
+        planned=goal.iterations,
+        planned_share=goal.share,
+        dtype=str(loaded.model.dtype).removeprefix("torch."),
+        device=str(loaded.model.device),
+        resumed=resumed,
+    )
 
 
 def _draw(recipe: Recipe, loaded: Loaded, iteration: int) -> list[Pair]:
     """An iteration's calibration pairs, none longer than the model can read."""
     pairs = draw_pairs(recipe, loaded.tokenizer, iteration)
-    longest, context = max(len(v.ids) for p in pairs for v in (p.clean, p.other)), _context(loaded)
+    longest, context = max(len(v.ids) for p in pairs for v in (p.clean, p.other)), context_of(loaded)
     if longest > context:
         raise UserError(
             f"This model reads at most {context} tokens, and the views of {recipe.window_tokens}-token "
@@ -254,124 +364,25 @@ def _draw(recipe: Recipe, loaded: Loaded, iteration: int) -> list[Pair]:
     return pairs
 
 
-def _sites(loaded: Loaded, numbers: Sequence[int]) -> list[Site]:
-    return block_sites(blocks_of(loaded.model), numbers)
+def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) -> None:
+    """Tell the clock the work that is planned, the model growing smaller as it goes."""
+    goal, anatomy = course.goal, course.anatomy
+    planned = max(goal.iterations, done) if prune_on else done
+    whole = goal.share * anatomy.parameters / (anatomy.parameters - anatomy.embedding_parameters)
 
+    def depth(iteration: int) -> float:
+        return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
 
-def _check_same_model(now: ev.Started, history: Sequence[ev.Event]) -> None:
-    """A resumed run must go on with the very model it began with."""
-    for event in history:
-        if isinstance(event, ev.Started):
-            before = (event.model, event.origin, event.parameters, event.dtype)
-            if before != (now.model, now.origin, now.parameters, now.dtype):
-                raise UserError(
-                    f"This run began with {event.model} ({event.origin}, {event.dtype}), but the same "
-                    f"reference now gives {now.model} ({now.origin}, {now.dtype}). Start a new run."
-                )
-
-
-def _plan_clock(
-    recipe: Recipe,
-    scorer: Scorer,
-    bench: _Bench,
-    blocks: int,
-    done: int,
-    count: int,
-    measured: dict[int, ev.Evaluated],
-    out: Path | None,
-) -> Clock:
-    scoring = sum(_scoring_work(recipe, scorer, blocks - i) for i in range(done, count))
-    again = [i for i in (0, *range(done, count + 1)) if i not in measured]
-    measuring = sum(bench.tokens * (blocks - i) for i in set(again))
-    return Clock({SCORING: scoring, MEASURING: measuring}, EXPORT_SECONDS if out else 0.0)
-
-
-def _scoring_work(recipe: Recipe, scorer: Scorer, blocks: int) -> float:
-    return recipe.windows * recipe.window_tokens * scorer.passes * blocks
-
-
-def _measure(
-    loaded: Loaded,
-    bench: _Bench,
-    iteration: int,
-    clock: Clock,
-    stop: Callable[[], bool],
-    removals: Sequence[ev.Removed],
-) -> Generator[ev.Event, None, ev.Evaluated]:
-    """Perplexity and every task for the model as it stands."""
-    model, began, done = loaded.model, time.monotonic(), 0
-    blocks = model.config.num_hidden_layers
-    clock.skip()
-
-    def step(tokens: int) -> ev.Progress:
-        nonlocal done
-        done += tokens
-        clock.step(MEASURING, tokens * blocks)
-        return ev.Progress("measuring", iteration, done, bench.tokens, clock.elapsed, clock.remaining())
-
-    def watched(work: Generator[int, None, object], unit: int) -> Generator[ev.Event, None, object]:
-        return (yield from _stoppable(mapped(work, lambda n: step(n * unit)), stop, removals))
-
-    ppl = yield from watched(perplexity(model, bench.windows), bench.windows.shape[1])
-    results = []
-    for task in bench.tasks:
-        results.append((yield from watched(task.measure(model), 1)))
-    mean, se = mean_accuracy(results)
-    parameters = sum(p.numel() for p in model.parameters())
-    return ev.Evaluated(
-        iteration,
-        blocks,
-        parameters,
-        ppl.value,
-        ppl.se,
-        ppl.windows,
-        ppl.window_tokens,
-        mean,
-        se,
-        tuple(results),
-        time.monotonic() - began,
+    sites = len(sites_of(anatomy, Shape.dense(anatomy), course.recipe.units))
+    course.clock.planned[SCORING] = sum(
+        _scoring_work(course.recipe, course.scorer, depth(i), sites)
+        for i in range(max(done, goal.asked), planned)
     )
+    every = range(done, planned + 1) if course.recipe.measure == EVERY else (planned,)
+    again = {i for i in (0, *every) if i not in course.measured}
+    course.clock.planned[MEASURING] = sum(course.bench.tokens * depth(i) for i in again)
+    course.clock.fixed = EXPORT_SECONDS if out else 0.0
 
 
-def _score(
-    recipe: Recipe,
-    loaded: Loaded,
-    scorer: Scorer,
-    iteration: int,
-    alive: Sequence[int],
-    clock: Clock,
-    stop: Callable[[], bool],
-    removals: Sequence[ev.Removed],
-) -> Generator[ev.Event, None, ev.Scored]:
-    """One iteration's scores, on views drawn anew."""
-    began, total = time.monotonic(), len(alive) + len(removals)
-    pairs = _draw(recipe, loaded, iteration)
-    blocks = blocks_of(loaded.model)
-    work = _scoring_work(recipe, scorer, len(alive)) / len(pairs)
-    clock.skip()
-
-    def step(done: int) -> ev.Progress:
-        clock.step(SCORING, work)
-        return ev.Progress("scoring", iteration, done, len(pairs), clock.elapsed, clock.remaining())
-
-    scoring = scorer.score(loaded.model, blocks, _sites(loaded, alive), pairs)
-    found = yield from _stoppable(mapped(scoring, step), stop, removals)
-    scores: list[float | None] = [None] * total
-    for block, score in zip(alive, found, strict=True):
-        scores[block] = float(score)
-    return ev.Scored(iteration, tuple(scores), time.monotonic() - began)
-
-
-def _stoppable(
-    work: Generator[ev.Event, None, T], stop: Callable[[], bool], removals: Sequence[ev.Removed]
-) -> Generator[ev.Event, None, T]:
-    """Pass events on, asking after each whether to stop."""
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as end:
-            return end.value
-        yield event
-        if stop():
-            yield ev.Stopped(tuple(r.block for r in removals))
-            raise _Stop
+def _scoring_work(recipe: Recipe, scorer: Scorer, depth: float, sites: int) -> float:
+    return recipe.windows * recipe.window_tokens * scorer.cost(sites) * depth

@@ -7,21 +7,26 @@ return their result. Neither knows what was pruned.
 from __future__ import annotations
 
 import math
+import re
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from .encoding import Encoder, context_length
 from .errors import UserError
-from .events import TaskResult
-from .rows import rows_of
-from .tasks import Task
+from .events import Evaluated, Skipped, TaskResult, TextResult
+from .likelihood import BATCH_TOKENS, Found, Likelihoods
+from .standard import wikitext_detokenized
+from .stats import mean_accuracy, share
+from .streams import mapped
+from .tasks import Pages, Task
 
-# Tokens in one forward pass. Enough to keep two cores busy; small enough for logits of 1,024 x
-# 50,000 words.
-BATCH_TOKENS = 1024
+# exp of more is no number.
+LARGEST = 700.0
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,6 @@ class Perplexity:
     se: float
     windows: int
     window_tokens: int
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One (prompt, choice) to score: the last `scored` tokens of `ids` are the choice."""
-
-    item: int
-    choice: int
-    ids: torch.Tensor
-    scored: int
 
 
 def text_windows(
@@ -83,7 +78,7 @@ def perplexity(model: PreTrainedModel, windows: torch.Tensor) -> Generator[int, 
         yield len(part)
     nll = torch.tensor(means, dtype=torch.float64)
     # A model cut too deep can reach infinity, which no JSON number can say.
-    value = math.exp(min(float(nll.mean()), 700.0))
+    value = math.exp(min(float(nll.mean()), LARGEST))
     se = value * float(nll.std()) / math.sqrt(len(nll))
     return Perplexity(value, se, len(nll), windows.shape[1])
 
@@ -91,31 +86,32 @@ def perplexity(model: PreTrainedModel, windows: torch.Tensor) -> Generator[int, 
 class TaskBatches:
     """A task tokenised and packed once for a model's tokenizer, measured as often as needed."""
 
-    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
-        """Args:
-        context: the model's longest input; longer rows lose their beginning.
+    def __init__(self, task: Task, encoder: Encoder) -> None:
+        """Raises:
+        UserError: the tokenizer makes the task unanswerable.
         """
         self.task = task
-        rows = []
-        for number, item in enumerate(task.items):
-            start = len(tokenizer(item.prompt)["input_ids"])
-            for index, choice in enumerate(item.choices):
-                ids = tokenizer(f"{item.prompt} {choice}")["input_ids"]
-                # The first token has nothing before it, so it cannot be scored.
-                scored = min(max(1, len(ids) - start), len(ids) - 1, context - 1)
-                rows.append(_Row(number, index, torch.tensor(ids[-context:]), scored))
-        rows.sort(key=lambda r: len(r.ids))
-        self.batches: list[list[_Row]] = []
-        for row in rows:
-            last = self.batches[-1] if self.batches else None
-            if last is None or (len(last) + 1) * len(row.ids) > BATCH_TOKENS:
-                self.batches.append([row])
-            else:
-                last.append(row)
+        pairs = [pair for item in task.items for pair in item.requests]
+        try:
+            requests = iter(encoder.requests(pairs))
+        except UserError as error:
+            raise UserError(f"The task {task.name} cannot be measured: {error}") from None
+        groups = [[next(requests) for _ in item.choices] for item in task.items]
+        self.cut = sum(any(r.cut for r in group) for group in groups)
+        self._likelihoods = Likelihoods(groups)
 
     @property
     def tokens(self) -> int:
-        return sum(len(r.ids) for batch in self.batches for r in batch)
+        return self._likelihoods.tokens
+
+    def choices(self, model: PreTrainedModel) -> Generator[int, None, list[list[Found]]]:
+        """Per item and choice: log-likelihood in nats, and (last words) whether greedy would write it.
+
+        Yields:
+            How many tokens the step measured.
+        """
+        found = iter((yield from self._likelihoods.measure(model, self.task.greedy)))
+        return [[next(found) for _ in item.choices] for item in self.task.items]
 
     def measure(self, model: PreTrainedModel) -> Generator[int, None, TaskResult]:
         """Accuracy of `model`.
@@ -123,43 +119,152 @@ class TaskBatches:
         Yields:
             How many tokens the step measured.
         """
-        best: dict[int, tuple[float, int]] = {}
-        for batch in self.batches:
-            for row, (likelihood, greedy) in zip(batch, _score_rows(model, batch), strict=True):
-                item = self.task.items[row.item]
-                if self.task.greedy:
-                    best[row.item] = (0.0, 0 if greedy else -1)
-                    continue
-                candidate = (likelihood / len(item.choices[row.choice]), row.choice)
-                # The first of equal choices wins, as argmax has it.
-                if row.item not in best or (candidate[0], -candidate[1]) > (
-                    best[row.item][0],
-                    -best[row.item][1],
-                ):
-                    best[row.item] = candidate
-            yield sum(len(r.ids) for r in batch)
-        hits = "".join("1" if best[n][1] == item.gold else "0" for n, item in enumerate(self.task.items))
-        share = hits.count("1") / len(hits)
-        se = math.sqrt(share * (1 - share) / max(len(hits) - 1, 1))
-        return TaskResult(self.task.name, share, se, len(hits), self.task.chance, hits)
+        return self.result((yield from self.choices(model)))
+
+    def result(self, found: Sequence[Sequence[Found]]) -> TaskResult:
+        """Accuracy from what `choices` found."""
+        task, plain, norm = self.task, "", ""
+        for item, answers in zip(task.items, found, strict=True):
+            if task.greedy:
+                plain += "01"[answers[0][1]]
+                continue
+            values = [likelihood for likelihood, _ in answers]
+            weighed = [v / len(c) for v, c in zip(values, item.choices, strict=True)]
+            # The first of equal choices wins, as argmax has it.
+            plain += "01"[values.index(max(values)) == item.gold]
+            norm += "01"[weighed.index(max(weighed)) == item.gold]
+        hits = norm if task.metric == "acc_norm" else plain
+        return TaskResult(
+            task.name,
+            *share(hits),
+            len(hits),
+            task.chance,
+            hits,
+            task.metric,
+            *share(plain),
+            *(share(norm) if norm else (None, None)),
+            task.digest,
+            self.cut,
+            task.duplicates,
+        )
 
 
-def mean_accuracy(results: Sequence[TaskResult]) -> tuple[float, float]:
-    """Unweighted mean over tasks, and its standard error (tasks are independent)."""
-    count = len(results)
-    mean = sum(r.accuracy for r in results) / count
-    return mean, math.sqrt(sum(r.se**2 for r in results)) / count
+class PageBatches:
+    """Documents tokenised and packed once, every token predicted once: perplexity per word and byte.
+
+    As lm-evaluation-harness measures WikiText: windows of the whole context, side by side in each
+    document (the last one reaches back), text detokenised, words and bytes of the text as it was.
+    """
+
+    def __init__(self, pages: Pages, encoder: Encoder) -> None:
+        self.pages = pages
+        self.window = encoder.context
+        try:
+            documents = [encoder.windows(wikitext_detokenized(p)) for p in pages.pages]
+        except UserError as error:
+            raise UserError(f"The task {pages.name} cannot be measured: {error}") from None
+        self._counts = [len(d) for d in documents]
+        self._likelihoods = Likelihoods([[window] for d in documents for window in d])
+
+    @property
+    def tokens(self) -> int:
+        return self._likelihoods.tokens
+
+    def documents(self, model: PreTrainedModel) -> Generator[int, None, list[float]]:
+        """Log-likelihood of each document in nats.
+
+        Yields:
+            How many tokens the step measured.
+        """
+        found = iter((yield from self._likelihoods.measure(model)))
+        return [sum(next(found)[0] for _ in range(count)) for count in self._counts]
+
+    def measure(self, model: PreTrainedModel) -> Generator[int, None, TextResult]:
+        """Perplexity of `model`.
+
+        Yields:
+            How many tokens the step measured.
+        """
+        nats = -sum((yield from self.documents(model)))
+        # An empty text at either end counts as a word, as the harness splits.
+        words = sum(len(re.split(r"\s+", p)) for p in self.pages.pages)
+        size = sum(len(p.encode()) for p in self.pages.pages)
+        return TextResult(
+            self.pages.name,
+            math.exp(min(nats / words, LARGEST)),
+            math.exp(min(nats / size, LARGEST)),
+            nats / size / math.log(2),
+            len(self.pages.pages),
+            words,
+            self.tokens,
+            self.window,
+        )
 
 
-def _score_rows(model: PreTrainedModel, batch: Sequence[_Row]) -> list[tuple[float, bool]]:
-    """Per row: log-likelihood of its scored tokens in nats, and whether greedy would write them."""
-    rows, lengths = rows_of([r.ids for r in batch])
-    found = []
-    with torch.inference_mode():
-        logits = model(input_ids=rows.to(model.device), use_cache=False).logits
-        for row, length, scores in zip(batch, lengths.tolist(), logits, strict=True):
-            logp = F.log_softmax(scores[length - 1 - row.scored : length - 1].float(), dim=-1)
-            targets = row.ids[-row.scored :].to(logp.device)
-            likelihood = float(logp.gather(1, targets[:, None]).sum())
-            found.append((likelihood, bool((logp.argmax(-1) == targets).all())))
-    return found
+class Bench:
+    """What a run measures with, prepared once and used after every removal.
+
+    Attributes:
+        skipped: tasks that the model's tokenizer makes unanswerable; they are left out.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task | Pages],
+        windows: torch.Tensor,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+    ) -> None:
+        """Args:
+            windows: for perplexity, as `text_windows` makes them.
+
+        Raises:
+            UserError: no task is left.
+        """
+        self.windows = windows
+        self.tasks: list[TaskBatches] = []
+        self.texts: list[PageBatches] = []
+        self.skipped: list[Skipped] = []
+        encoder = Encoder(tokenizer, context_length(config, tokenizer))
+        for task in tasks:
+            try:
+                if isinstance(task, Task):
+                    self.tasks.append(TaskBatches(task, encoder))
+                else:
+                    self.texts.append(PageBatches(task, encoder))
+            except UserError as error:
+                self.skipped.append(Skipped(task.name, str(error)))
+        if not self.tasks:
+            raise UserError(" ".join(s.reason for s in self.skipped))
+
+    @property
+    def tokens(self) -> int:
+        """What one measurement reads."""
+        return self.windows.numel() + sum(t.tokens for t in (*self.tasks, *self.texts))
+
+    def measure(self, model: PreTrainedModel, iteration: int) -> Generator[int, None, Evaluated]:
+        """Perplexity and every task for the model as it stands.
+
+        Yields:
+            How many tokens the step measured.
+        """
+        began, results, texts = time.monotonic(), [], []
+        width = self.windows.shape[1]
+        ppl = yield from mapped(perplexity(model, self.windows), lambda count: count * width)
+        for task in self.tasks:
+            results.append((yield from task.measure(model)))
+        for text in self.texts:
+            texts.append((yield from text.measure(model)))
+        return Evaluated(
+            iteration,
+            model.config.num_hidden_layers,
+            sum(p.numel() for p in model.parameters()),
+            ppl.value,
+            ppl.se,
+            ppl.windows,
+            ppl.window_tokens,
+            *mean_accuracy(results),
+            tuple(results),
+            time.monotonic() - began,
+            tuple(texts),
+        )

@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import UserError
+from .units import Units
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Loading:
 class Started:
     """The model is loaded and the plan is made.
 
-    `planned` blocks will go (`planned_share` of all parameters; `target` was asked for).
-    `origin` says where the checkpoint came from; `resumed` how many removals were already decided.
+    `goal` says in words what will go ("8 of 30 blocks"), in about `planned` iterations:
+    `planned_share` of all parameters, where `target` was asked for. `origin` says where the
+    checkpoint came from; `resumed` how many iterations were already decided.
     """
 
     model: str
@@ -35,9 +38,10 @@ class Started:
     model_type: str
     blocks: int
     parameters: int
-    block_parameters: tuple[int, ...]
     method: str
+    units: tuple[str, ...]
     target: float
+    goal: str
     planned: int
     planned_share: float
     dtype: str
@@ -61,7 +65,13 @@ class Progress:
 @dataclass(frozen=True)
 class TaskResult:
     """Accuracy on one task. `se` is its standard error; `chance` the accuracy of guessing;
-    `hits` one character per item, "1" where the answer was right."""
+    `hits` one character per item, "1" where the answer was right.
+
+    `accuracy` and `hits` are those of `metric`, the one commonly reported: "acc" (the likeliest
+    choice, or the greedy last word) or "acc_norm" (the likeliest choice per character); both stand in
+    the fields of that name (`acc_norm` None for last words). `digest` tells the items from others;
+    `cut` is how many lost their beginning to the model's context, `duplicates` how many are repeated.
+    """
 
     name: str
     accuracy: float
@@ -69,6 +79,29 @@ class TaskResult:
     items: int
     chance: float
     hits: str
+    metric: str = "acc_norm"
+    acc: float | None = None
+    acc_se: float | None = None
+    acc_norm: float | None = None
+    acc_norm_se: float | None = None
+    digest: str = ""
+    cut: int = 0
+    duplicates: int = 0
+
+
+@dataclass(frozen=True)
+class TextResult:
+    """Perplexity of documents, each token predicted once in windows of `window` tokens (stride: the
+    same). Per word and per byte, so that models with different tokenizers can be compared."""
+
+    name: str
+    word_perplexity: float
+    byte_perplexity: float
+    bits_per_byte: float
+    documents: int
+    words: int
+    tokens: int
+    window: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +109,8 @@ class Evaluated:
     """The model as it stands, measured. Iteration 0 is the dense model.
 
     `accuracy` is the mean over tasks and `accuracy_se` its standard error; `perplexity` is per
-    token, over `windows` windows of `window_tokens`, with its standard error over windows.
+    token, over `windows` windows of `window_tokens` (stride: the same), with its standard error over
+    windows. `texts` are further perplexities, of whole documents.
     """
 
     iteration: int
@@ -90,46 +124,105 @@ class Evaluated:
     accuracy_se: float
     tasks: tuple[TaskResult, ...]
     seconds: float
+    texts: tuple[TextResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A task that turned out not to be measurable with this model; the run goes on without it."""
+
+    task: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of an iteration, one per block of the dense model; None where it is already gone."""
+    """Scores of an iteration for one kind of units, one per block of the dense model: the score of
+    a block or half, or the mean over a block's heads or channels. None where nothing is left, or
+    nothing that the method lets go."""
 
     iteration: int
+    kind: str
     scores: tuple[float | None, ...]
     seconds: float
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A block was chosen and cut out. `relative` is its score over the iteration's largest."""
+    """Units were chosen and cut out.
+
+    `score` is the largest score among them and `relative` that over the iteration's largest; both are
+    0 where the user `asked` for it, and nothing was scored. `lost` says in words what is gone since
+    the dense model.
+    """
 
     iteration: int
-    block: int
+    units: tuple[Units, ...]
     score: float
     relative: float
     parameters: int
+    lost: str
+    asked: bool = False
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks that lost something, ascending."""
+        return tuple(sorted({u.block for u in self.units}))
+
+    @property
+    def count(self) -> int:
+        return sum(len(u.units) for u in self.units)
+
+
+@dataclass(frozen=True)
+class Undone:
+    """The user took a removal back. `units` are those of removal `iteration`: they stay from here on,
+    so that something else goes. What was removed, scored or measured at that iteration or a later one
+    no longer counts, see `standing`."""
+
+    iteration: int
+    units: tuple[Units, ...]
+
+
+@dataclass(frozen=True)
+class Extended:
+    """The user set another target, `before` and `target` as shares of all parameters."""
+
+    before: float
+    target: float
+
+
+@dataclass(frozen=True)
+class Forked:
+    """The run began with the first `iterations` removals of another, called `name`; the settings in
+    `changed` (names of recipe fields) are its own."""
+
+    name: str
+    iterations: int
+    changed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Exported:
     """The checkpoint was written, loaded again by a fresh process, and agreed with the model in
-    memory: `largest_difference` of the logits, `tokens` generated alike with and without cache."""
+    memory: `largest_difference` of the logits, `tokens` generated alike with and without cache.
+    `uneven` says why it needs this project's loader; empty for an ordinary checkpoint."""
 
     path: str
     bytes: int
-    removed: tuple[int, ...]
+    iterations: int
     largest_difference: float
     tokens: int
     seconds: float
+    uneven: str = ""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The run ended as it should. `peak_memory` in bytes, of the whole process."""
+    """The run ended as it should, `lost` gone. `peak_memory` in bytes, of the whole process."""
 
-    removed: tuple[int, ...]
+    iterations: int
+    lost: str
     parameters: int
     seconds: float
     peak_memory: int
@@ -139,7 +232,14 @@ class Finished:
 class Stopped:
     """The user stopped the run; what was decided is kept."""
 
-    removed: tuple[int, ...]
+    iterations: int
+
+
+@dataclass(frozen=True)
+class Paused:
+    """As Stopped, by someone who means to go on."""
+
+    iterations: int
 
 
 @dataclass(frozen=True)
@@ -149,9 +249,49 @@ class Failed:
     message: str
 
 
-Event = Loading | Started | Progress | Evaluated | Scored | Removed | Exported | Finished | Stopped | Failed
+Event = (
+    Loading
+    | Started
+    | Progress
+    | Skipped
+    | Evaluated
+    | Scored
+    | Removed
+    | Undone
+    | Extended
+    | Forked
+    | Exported
+    | Finished
+    | Stopped
+    | Paused
+    | Failed
+)
 _TYPES = {t.__name__: t for t in typing.get_args(Event)}
-ENDINGS = (Finished, Stopped, Failed)
+ENDINGS = (Finished, Stopped, Paused, Failed)
+# What the user did to a run that its recipe alone does not tell.
+STEERING = (Undone, Extended, Forked)
+
+
+def overtaken(event: Event, undone: Undone) -> bool:
+    """Whether `event`, told before `undone`, no longer counts."""
+    if isinstance(event, Exported):
+        return event.iterations >= undone.iteration
+    return isinstance(event, Removed | Scored | Evaluated) and event.iteration >= undone.iteration
+
+
+def standing(events: Iterable[Event]) -> list[Event]:
+    """The events that still count, in order: none that was taken back."""
+    found: list[Event] = []
+    for event in events:
+        if isinstance(event, Undone):
+            found = [e for e in found if not overtaken(e, event)]
+        found.append(event)
+    return found
+
+
+def removals(events: Iterable[Event]) -> list[Removed]:
+    """The removals that count, in order."""
+    return [e for e in standing(events) if isinstance(e, Removed)]
 
 
 def to_line(event: Event, at: float) -> str:
@@ -171,6 +311,9 @@ def from_line(line: str) -> tuple[Event, float]:
         at = values.pop("at")
         if kind is Evaluated:
             values["tasks"] = [TaskResult(**t) for t in values["tasks"]]
+            values["texts"] = [TextResult(**t) for t in values.get("texts", ())]
+        if kind in (Removed, Undone):
+            values["units"] = [Units(u["kind"], u["block"], tuple(u["units"])) for u in values["units"]]
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return kind(**values), at
     except (ValueError, KeyError, TypeError, AttributeError):

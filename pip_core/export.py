@@ -22,6 +22,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from .checkpoint import Loaded
 from .errors import UserError
+from .shape import Shape
+from .surgery import check_config_says
+from .uneven import is_uneven, save_uneven
 
 RELOAD_CHECK = Path(__file__).with_name("reload_check.py")
 PROBE_TOKENS = 48
@@ -39,8 +42,13 @@ class Verdict:
     seconds: float
 
 
-def write_checkpoint(loaded: Loaded, folder: Path, card: str, recipe: dict, probe: str) -> Verdict:
-    """Write `loaded.model` to `folder` and verify it.
+def write_checkpoint(
+    loaded: Loaded, shape: Shape, folder: Path, card: str, recipe: dict, probe: str
+) -> Verdict:
+    """Write `loaded.model`, which has `shape`, to `folder` and verify it.
+
+    A shape that a plain config can describe becomes an ordinary checkpoint; any other a folder that
+    `pip_core.uneven` alone can load.
 
     Args:
         folder: must not exist, or hold an earlier export of the same run, which is replaced.
@@ -49,9 +57,12 @@ def write_checkpoint(loaded: Loaded, folder: Path, card: str, recipe: dict, prob
         probe: text whose logits are compared.
 
     Raises:
-        UserError: no space, or the written checkpoint does not load or answers differently.
+        UserError: no space, a config that cannot say what is left, or the written checkpoint does
+            not load or answers differently.
     """
-    model = loaded.model
+    model, uneven = loaded.model, shape.uneven() is not None
+    if not uneven:
+        check_config_says(model)
     needed = sum(p.numel() for p in model.parameters()) * loaded.stored.itemsize + MARGIN_BYTES
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
@@ -66,9 +77,13 @@ def write_checkpoint(loaded: Loaded, folder: Path, card: str, recipe: dict, prob
         # Weights alone: model.to() would also round the float32 buffers of rotary embeddings.
         for weight in model.parameters():
             weight.data = weight.data.to(loaded.stored)
-        model.save_pretrained(partial)
+        if uneven:
+            save_uneven(model, loaded.config, shape, partial)
+        else:
+            model.save_pretrained(partial)
         loaded.tokenizer.save_pretrained(partial)
-        _read_by_older_versions(partial, model.config)
+        if not uneven:
+            _read_by_older_versions(partial, model.config)
         (partial / "README.md").write_text(card, encoding="utf-8")
         (partial / "pip_recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
         verdict = verify(loaded, partial, probe)
@@ -97,7 +112,12 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Verdict:
     try:
         save_file({"ids": ids.cpu(), "logits": logits}, with_probe)
         done = subprocess.run(
-            [sys.executable, str(RELOAD_CHECK), str(folder), str(with_probe), str(GENERATED_TOKENS)],
+            [
+                sys.executable,
+                *(("-m", "pip_core.uneven") if is_uneven(folder) else (str(RELOAD_CHECK),)),
+                *(str(folder.resolve()), str(with_probe.resolve()), str(GENERATED_TOKENS)),
+            ],
+            cwd=RELOAD_CHECK.parent.parent,
             capture_output=True,
             text=True,
             start_new_session=True,  # Ctrl-C is meant for the run, which stops at its next batch

@@ -12,7 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from .narrate import removed_words
 from .story import Story
+from .units import BLOCKS, DEPTH, TITLES
 
 ACCENT = "#2f6fde"
 AMBER = "#f59e0b"
@@ -37,11 +39,19 @@ _LAYOUT = {
 def importance_heatmap(story: Story) -> go.Figure:
     """Iteration by block: score over the row's largest, on a log scale that spans what occurs.
 
-    A removed block's cells are empty and struck out; the block that goes next is outlined.
+    One row per kind of units where there are several. Where blocks or halves go, a removed one's
+    cells are empty and struck out, and what goes next is outlined.
     """
     blocks = story.started.blocks if story.started else 30
-    rows = story.planned or 8
-    gone_blocks = {r.block for r in story.removals}
+    kinds = story.started.units if story.started else (BLOCKS,)
+    rows = (story.planned or 8) * len(kinds)
+    place = {kind: n + 1 - len(kinds) for n, kind in enumerate(kinds)}
+    gone = {
+        (unit.kind, unit.block): removal.iteration
+        for removal in story.removals
+        for unit in removal.units
+        if unit.kind in DEPTH
+    }
     figure = go.Figure()
     values, hover = _rows(story, blocks)
     shown = [v for row in values for v in row if v is not None]
@@ -50,7 +60,10 @@ def importance_heatmap(story: Story) -> go.Figure:
     waiting = list(range(len(values) + 1, rows + 1))
     figure.add_trace(
         go.Heatmap(
-            z=[[0 if b not in gone_blocks else None for b in range(blocks)] for _ in waiting],
+            z=[
+                [0 if (kinds[(y - 1) % len(kinds)], b) not in gone else None for b in range(blocks)]
+                for y in waiting
+            ],
             x=list(range(blocks)),
             y=waiting,
             colorscale=[[0, SKELETON], [1, SKELETON]],
@@ -83,26 +96,37 @@ def importance_heatmap(story: Story) -> go.Figure:
             },
         )
     )
-    gone = [(r.block, y) for r in story.removals for y in range(r.iteration + 1, rows + 1)]
+    struck = [
+        (block, y)
+        for (kind, block), iteration in gone.items()
+        for y in range((iteration + 1) * len(kinds) + place[kind], rows + 1, len(kinds))
+    ]
     figure.add_trace(
         go.Scatter(
-            x=[b for b, _ in gone],
-            y=[y for _, y in gone],
+            x=[b for b, _ in struck],
+            y=[y for _, y in struck],
             mode="markers",
             marker={"symbol": "x-thin", "size": 6, "line": {"width": 1.2, "color": GREY}},
             hovertemplate="block %{x} is gone<extra></extra>",
         )
     )
-    for removal in story.removals:
+    for (kind, block), iteration in gone.items():
+        y = iteration * len(kinds) + place[kind]
         figure.add_shape(
             type="rect",
-            x0=removal.block - 0.5,
-            x1=removal.block + 0.5,
-            y0=removal.iteration - 0.5,
-            y1=removal.iteration + 0.5,
+            x0=block - 0.5,
+            x1=block + 0.5,
+            y0=y - 0.5,
+            y1=y + 0.5,
             line={"color": AMBER, "width": 2.5},
         )
-    figure.update_layout(**_LAYOUT, height=HEATMAP_HEIGHT, title=_title("Importance of every block"))
+    named = " and ".join(TITLES[k] for k in kinds)
+    ticks = list(range(1, rows + 1, len(kinds) * (1 if rows <= 24 else 5)))
+    figure.update_layout(
+        **_LAYOUT,
+        height=HEATMAP_HEIGHT,
+        title=_title("Importance of every block" if kinds == (BLOCKS,) else f"Importance of the {named}"),
+    )
     figure.update_xaxes(
         title="block of the dense model",
         range=[-0.6, blocks - 0.4],
@@ -111,11 +135,12 @@ def importance_heatmap(story: Story) -> go.Figure:
         dtick=1 if blocks <= 16 else 5,
     )
     figure.update_yaxes(
-        title="iteration",
+        title="iteration" if len(kinds) == 1 else f"iteration ({', then '.join(TITLES[k] for k in kinds)})",
         range=[rows + 0.5, 0.5],
         showgrid=False,
         zeroline=False,
-        dtick=1 if rows <= 12 else 5,
+        tickvals=ticks,
+        ticktext=[str((y - 1) // len(kinds) + 1) for y in ticks],
     )
     if not values:
         _say(
@@ -214,7 +239,7 @@ def removal_table(story: Story) -> pd.DataFrame:
         rows.append(
             {
                 "iteration": removal.iteration,
-                "block": removal.block,
+                "removed": removed_words(removal),
                 "score": f"{removal.score:.4g}",
                 "of the largest": f"{removal.relative:.1%}",
                 "parameters left": f"{removal.parameters / 1e6:.1f}M",
@@ -226,27 +251,31 @@ def removal_table(story: Story) -> pd.DataFrame:
 
 
 def _rows(story: Story, blocks: int) -> tuple[list[list[float | None]], list[list[str]]]:
-    """Heatmap values (log10 of score over the row's largest) and hover texts, a row per iteration."""
+    """Heatmap values (log10 of score over the row's largest) and hover texts, a row per iteration
+    and kind."""
     values, hover = [], []
-    previous: dict[int, int] = {}
-    for iteration in sorted(story.scored):
-        scores = story.scored[iteration].scores
+    ranks: dict[str, dict[int, int]] = {}
+    order = story.started.units if story.started else (BLOCKS,)
+    for iteration, kind in sorted(story.scored, key=lambda s: (s[0], order.index(s[1]))):
+        scores, previous = story.scored[iteration, kind].scores, ranks.get(kind, {})
         present = [s for s in scores if s is not None]
         top = max(present) or 1.0
-        order = sorted((s, b) for b, s in enumerate(scores) if s is not None)
-        rank = {b: i + 1 for i, (_, b) in enumerate(order)}
+        ranked = sorted((s, b) for b, s in enumerate(scores) if s is not None)
+        rank = {b: i + 1 for i, (_, b) in enumerate(ranked)}
+        what = "" if kind == BLOCKS else f", {TITLES[kind]}"
+        score = "score" if kind in DEPTH else "mean score"
         values.append([None if s is None else round(math.log10(max(s / top, FLOOR)), 3) for s in scores])
         hover.append(
             [
                 ""
                 if b not in rank
-                else f"block {b}, iteration {iteration}<br>score {scores[b]:.4g} "
+                else f"block {b}{what}, iteration {iteration}<br>{score} {scores[b]:.4g} "
                 f"({scores[b] / top:.1%} of the largest)<br>rank {rank[b]} of {len(present)}"
-                f"{_moved(previous.get(b), rank[b])} (1 goes first)"
+                f"{_moved(previous.get(b), rank[b])} (1 matters least)"
                 for b in range(blocks)
             ]
         )
-        previous = rank
+        ranks[kind] = rank
     return values, hover
 
 

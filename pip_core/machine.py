@@ -1,12 +1,15 @@
-"""What this machine is and has: device, number formats, memory."""
+"""What this machine is and has: device, number formats, memory, and what to say when it has no more."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
 import psutil
 import torch
+
+from .errors import UserError
 
 
 def device() -> torch.device:
@@ -34,3 +37,18 @@ def peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def user_message(error: Exception) -> str | None:
+    """What to tell the user about `error`; None where it is a fault of this program."""
+    if isinstance(error, UserError):
+        return str(error)
+    text = str(error)
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
+        return "The disk is full. Make room, then resume the run; nothing decided is lost."
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
+        return (
+            "The machine ran out of memory. Close other programs and resume the run (nothing decided is "
+            "lost), or start a new one with shorter windows or a smaller model."
+        )
+    return None

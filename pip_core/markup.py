@@ -11,11 +11,13 @@ from html import escape
 
 from . import events as ev
 from .figures import removal_table
-from .narrate import agreement, clock, plan_sentence
+from .narrate import agreement, clock, paired_words, plan_sentence
 from .plan import Plan
+from .preflight import Inspection
 from .scorers import method
-from .stats import is_noise, paired_difference, retained
+from .stats import compare, retained
 from .story import Story
+from .units import TITLES
 
 # state -> (tone of the dot, words)
 STATES = {
@@ -47,11 +49,11 @@ def status(story: Story, state: str, reason: str | None = None) -> str:
     elif state == "failed" and isinstance(story.ending, ev.Failed):
         detail = story.ending.message
     elif state == "stopped":
-        detail = f"{len(story.removals)} of {story.planned} removals are decided and kept."
+        detail = f"{len(story.removals)} of {story.planned} iterations are decided and kept."
     elif state == "finished" and isinstance(story.ending, ev.Finished):
         share = 1.0
         detail = (
-            f"{len(story.ending.removed)} blocks removed in {clock(story.ending.seconds)}. "
+            f"{story.ending.lost} removed in {clock(story.ending.seconds)}. "
             "The export was loaded again by a fresh process and verified."
         )
     elif isinstance(progress, ev.Loading):
@@ -108,12 +110,14 @@ def tasks(story: Story) -> str:
     if dense is None or now is None:
         return "<p class='empty'>Accuracy on every task will stand here.</p>"
     rows = "".join(
-        f"<tr><td>{escape(a.name)}</td><td>{a.items}</td><td>{a.chance:.0%}</td>"
-        f"<td>{a.accuracy:.1%} ± {a.se:.1%}</td><td>{b.accuracy:.1%} ± {b.se:.1%}</td></tr>"
-        for a, b in zip(dense.tasks, now.tasks, strict=True)
+        f"<tr><td>{escape(a.name)}</td><td>{a.metric}</td><td>{a.items}</td><td>{a.chance:.0%}</td>"
+        f"<td>{a.accuracy:.1%} ± {a.se:.1%}</td><td>{b.accuracy:.1%} ± {b.se:.1%}</td>"
+        f"<td>{paired_words(c)}</td></tr>"
+        for a, b, c in zip(dense.tasks, now.tasks, compare(dense, now).tasks, strict=True)
     )
     return (
-        "<table><thead><tr><th>task</th><th>items</th><th>guessing</th><th>dense</th><th>now</th></tr>"
+        "<table><thead><tr><th>task</th><th>metric</th><th>items</th><th>guessing</th><th>dense</th>"
+        "<th>now</th><th>difference</th></tr>"
         f"</thead><tbody>{rows}</tbody></table>"
     )
 
@@ -122,7 +126,7 @@ def removals(story: Story) -> str:
     """The table of what went."""
     table = removal_table(story)
     if table.empty:
-        return "<p class='empty'>Every removed block will be listed here, with its score and its cost.</p>"
+        return "<p class='empty'>Everything that goes will be listed here, with its score and its cost.</p>"
     return table.to_html(index=False, border=0, classes="removals")
 
 
@@ -137,8 +141,8 @@ def log(story: Story) -> str:
     return f"<ol class='log'>{items}</ol>"
 
 
-def two_views(text: str, edits: Sequence[tuple[int, str, str]]) -> str:
-    """A text as it is and perturbed, edits marked in both."""
+def two_views(text: str, edits: Sequence[tuple[int, str, str]], remark: str = "") -> str:
+    """A text as it is and perturbed, edits marked in both, and a remark on it."""
     changed = {number: (before, after) for number, before, after in edits}
     clean, other = [], []
     for number, word in enumerate(text.split()):
@@ -152,9 +156,10 @@ def two_views(text: str, edits: Sequence[tuple[int, str, str]]) -> str:
             other.append(escape(word))
     return (
         "<div class='views'><div><h4>A text as it is …</h4><p>" + " ".join(clean) + " …</p></div>"
-        "<div><h4>… and its perturbed view: blocks that cannot tell the two apart go first</h4><p>"
+        "<div><h4>… and its perturbed view: what cannot tell the two apart goes first</h4><p>"
         + " ".join(other)
         + " …</p></div></div>"
+        + (f"<p class='note'>{escape(remark)}</p>" if remark else "")
     )
 
 
@@ -167,12 +172,19 @@ def method_note(name: str) -> str:
 def verdict(story: Story) -> str:
     """The badge of a finished run: what was verified, and how to load it."""
     done = story.exported
+    if done.uneven:
+        how, says = "this project's own loader", f" No plain config can describe it: {escape(done.uneven)}."
+        snippet = 'from pip_core.uneven import load_uneven\nmodel = load_uneven("path/to/model")'
+    else:
+        how, says = "<code>from_pretrained</code> alone", ""
+        snippet = (
+            "from transformers import AutoModelForCausalLM\n"
+            'model = AutoModelForCausalLM.from_pretrained("path/to/model")'
+        )
     return (
-        f"<div class='verified'><b>Reloaded and verified.</b> A fresh process loaded the export with "
-        f"<code>from_pretrained</code> alone; {agreement(done.largest_difference)}, and it "
-        f"wrote {done.tokens} tokens with and without the key-value cache.</div>"
-        "<pre><code>from transformers import AutoModelForCausalLM\n"
-        'model = AutoModelForCausalLM.from_pretrained("path/to/model")</code></pre>'
+        f"<div class='verified'><b>Reloaded and verified.</b> A fresh process loaded the export with {how}; "
+        f"{agreement(done.largest_difference)}, and it wrote {done.tokens} tokens with and without the "
+        f"key-value cache.{says}</div><pre><code>{snippet}</code></pre>"
     )
 
 
@@ -180,15 +192,48 @@ def no_verdict() -> str:
     return "<p class='empty'>When a run has finished, its model can be downloaded here, verified.</p>"
 
 
+def model_facts(found: Inspection) -> str:
+    """What is known of a model before it is here: a line, and the rest folded away."""
+    need = max(found.memory.values())
+    fits = "fits" if found.fits else "does not fit"
+    plainly = [TITLES[c.kind] for c in found.choices if c.plain]
+    parts = "".join(
+        f"<tr><td>{escape(name)}</td><td>{count / 1e6:.1f}M</td><td>{count / found.parameters:.0%}</td></tr>"
+        for name, count in found.parts.items()
+    )
+    choices = "".join(
+        f"<li><b>{escape(TITLES[c.kind])}</b>: {escape(c.goal)}{_loads(c.plain) if c.possible else ''}</li>"
+        for c in found.choices
+    )
+    how = "" if found.listed else ", recognised by its structure"
+    return (
+        f"<div class='facts {'' if found.fits else 'problem'}'>{escape(found.model_type)}{how} · "
+        f"{found.blocks} blocks · {found.parameters / 1e6:.1f}M parameters · needs about {need / 1e9:.1f} of "
+        f"{found.available / 1e9:.0f} GB: {fits}"
+        f"<details><summary>exports plainly: {escape(', '.join(plainly) or 'nothing')}</summary>"
+        f"<table><tbody>{parts}</tbody></table><p>To remove {found.target:.0%}:</p><ul>{choices}</ul>"
+        "</details></div>"
+    )
+
+
+def no_facts() -> str:
+    return "<div class='facts'>&nbsp;</div>"
+
+
+def _loads(plain: bool) -> str:
+    return "; an ordinary checkpoint" if plain else "; loads with this project's loader only"
+
+
 def plan(found: Plan, target: float) -> str:
     """What a press of the button will do."""
-    sentence = plan_sentence(target, found.count, found.facts.blocks, found.share)
+    sentence = plan_sentence(target, found.goal, found.share)
     minutes = max(1, round(found.seconds / 60))
+    total = found.anatomy.parameters
     return (
         f"<div class='plan'><b>{escape(sentence)}</b> "
-        f"{found.facts.parameters / 1e6:.1f}M → "
-        f"{found.facts.parameters * (1 - found.share) / 1e6:.1f}M parameters. "
-        f"About {minutes} min on this machine, once the model is here.</div>"
+        f"{total / 1e6:.1f}M → {total * (1 - found.share) / 1e6:.1f}M parameters. "
+        f"About {minutes} min on this machine, once the model is here."
+        f"{' The result loads with this project&#39;s loader only.' if found.uneven else ''}</div>"
     )
 
 
@@ -219,6 +264,7 @@ def _share_done(progress: ev.Progress) -> float:
 def _kept_words(dense: ev.Evaluated, now: ev.Evaluated) -> str:
     if now.iteration == 0:
         return f"± {dense.accuracy_se:.1%}, the dense model"
-    noise = ", within noise" if is_noise(dense, now) else ""
-    _, se = paired_difference(dense, now)
-    return f"{retained(dense, now):.0%} kept{noise}; the difference is ± {se:.1%}"
+    kept, mean = retained(dense, now), compare(dense, now).mean
+    noise = ", within noise" if mean.noise else ""
+    above = "" if kept.above_chance is None else f", {kept.above_chance:.0%} of what is above guessing"
+    return f"{kept.share:.0%} kept ± {kept.se:.1%}{above}{noise}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import events as ev
+from .stats import Paired
+from .units import BLOCKS, DEPTH, TITLES, WIDTH, Units, counted
 
 
 def sentence(event: ev.Event) -> str:
@@ -16,10 +20,10 @@ def sentence(event: ev.Event) -> str:
                 )
             return f"{event.what[0].upper()}{event.what[1:]}."
         case ev.Started():
-            again = f" {event.resumed} removals were decided before." if event.resumed else ""
+            again = f" Decided before: {_iterations(event.resumed)}." if event.resumed else ""
             return (
                 f"{event.model}: {event.blocks} blocks, {event.parameters / 1e6:.1f}M parameters. "
-                f"{plan_sentence(event.target, event.planned, event.blocks, event.planned_share)}{again}"
+                f"{plan_sentence(event.target, event.goal, event.planned_share)}{again}"
             )
         case ev.Progress():
             return (
@@ -27,49 +31,114 @@ def sentence(event: ev.Event) -> str:
                 f"{event.total}; {clock(event.elapsed)} elapsed, about {clock(event.remaining)} left."
             )
         case ev.Evaluated():
-            who = "The dense model" if event.iteration == 0 else f"With {event.blocks} blocks it"
+            who = "The dense model" if event.iteration == 0 else "What is left"
             return (
                 f"{who} has perplexity {event.perplexity:.2f} ± {event.perplexity_se:.2f} and answers "
                 f"{event.accuracy:.1%} ± {event.accuracy_se:.1%} right."
+                + "".join(f" {t.name} has word perplexity {t.word_perplexity:.2f}." for t in event.texts)
             )
+        case ev.Skipped():
+            return f"{event.reason} The run goes on without {event.task}."
         case ev.Scored():
-            return f"Scored {sum(s is not None for s in event.scores)} blocks in {event.seconds:.0f} s."
+            return f"Scored the {TITLES[event.kind]} in {event.seconds:.0f} s."
         case ev.Removed():
-            return (
-                f"Block {event.block} went: of all blocks its gradients differed least between the two "
-                f"views ({event.relative:.1%} of the largest). "
-                f"{event.parameters / 1e6:.1f}M parameters are left."
-            )
+            return f"{_went(event)} {event.parameters / 1e6:.1f}M parameters are left."
+        case ev.Undone():
+            stays = "it stays" if sum(len(u.units) for u in event.units) == 1 else "they stay"
+            return f"Taken back: {words(event.units)}. From here on {stays}, and something else goes instead."
+        case ev.Extended():
+            return f"The target was changed from {event.before:.1%} to {event.target:.1%}."
+        case ev.Forked():
+            changed = ", ".join(name.replace("_", " ") for name in event.changed)
+            another = f", and another {changed}" if changed else ""
+            whose = event.name or "another run"
+            return f"Goes on from {whose}: {_iterations(event.iterations)} of it taken over{another}."
         case ev.Exported():
+            loaded = "with this project's loader" if event.uneven else "plainly"
             return (
-                f"Exported {event.bytes / 1e6:.0f} MB and verified: a fresh process loaded it, "
+                f"Exported {event.bytes / 1e6:.0f} MB and verified: a fresh process loaded it {loaded}, "
                 f"{agreement(event.largest_difference)}, and it wrote the same {event.tokens} tokens with "
                 "and without the cache."
             )
         case ev.Finished():
             return (
-                f"Finished in {clock(event.seconds)}: {len(event.removed)} blocks removed, "
+                f"Finished in {clock(event.seconds)}: {event.lost} removed, "
                 f"{event.parameters / 1e6:.1f}M parameters left, "
                 f"peak memory {event.peak_memory / 1e9:.2f} GB."
             )
         case ev.Stopped():
             return (
-                f"Stopped. {len(event.removed)} removals are decided and kept; resume to go on, or export "
-                "the model as it is now."
+                f"Stopped. What was decided in {_iterations(event.iterations)} is kept; resume to go on, or "
+                "export the model as it is now."
             )
+        case ev.Paused():
+            return f"Paused. What was decided in {_iterations(event.iterations)} is kept; resume to go on."
         case ev.Failed():
             return event.message
 
 
-def plan_sentence(target: float, count: int, blocks: int, share: float) -> str:
-    """What a target means in blocks, said aloud where it is not met exactly."""
+def plan_sentence(target: float, goal: str, share: float) -> str:
+    """What a target means in units, said aloud where it is not met exactly."""
     near = "" if abs(share - target) < 0.0005 else f", the nearest to {target:.1%}"
-    return f"{count} of {blocks} blocks will go: {share:.1%} of all parameters{near}."
+    return f"{goal[0].upper()}{goal[1:]} will go: {share:.1%} of all parameters{near}."
+
+
+def removed_words(event: ev.Removed) -> str:
+    """What went in one iteration, see `words`."""
+    return words(event.units)
+
+
+def words(units: Sequence[Units]) -> str:
+    """Units in words: "block 17", "the mlp of block 3", "1,530 channels in 30 blocks"."""
+    depth = [u for u in units if u.kind in DEPTH]
+    names = [f"block {u.block}" if u.kind == BLOCKS else f"the {u.kind} of block {u.block}" for u in depth]
+    for kind in WIDTH:
+        losing = [u for u in units if u.kind == kind]
+        if losing:
+            number = sum(len(u.units) for u in losing)
+            names.append(f"{counted(number, kind)} in {counted(len(losing), BLOCKS)}")
+    return " and ".join(names)
+
+
+def _went(event: ev.Removed) -> str:
+    """What went in an iteration, and how little it mattered."""
+    what = removed_words(event)
+    if event.asked:
+        return f"{what[0].upper()}{what[1:]} went, as you asked."
+    if event.count == 1:
+        why = f"its score was the lowest ({event.relative:.1%} of the largest)"
+    else:
+        why = f"their scores were the lowest (at most {event.relative:.1%} of the largest)"
+    return f"{what[0].upper()}{what[1:]} went: {why}."
+
+
+def _iterations(number: int) -> str:
+    return "1 iteration" if number == 1 else f"{number} iterations"
 
 
 def agreement(largest_difference: float) -> str:
     """How well the reloaded model's logits agree with those in memory."""
     return f"its logits agree to {largest_difference:.0e}" if largest_difference else "its logits are equal"
+
+
+def task_words(task: ev.TaskResult) -> str:
+    """How a task's accuracy was taken: metric, items, what is odd about them, the other metric."""
+    said = [task.metric, f"{task.items} items", f"chance {task.chance:.0%}"]
+    if task.metric == "acc" and task.acc_norm is not None:
+        said.append(f"acc_norm {task.acc_norm:.1%} ± {task.acc_norm_se:.1%}")
+    if task.metric == "acc_norm" and task.acc is not None:
+        said.append(f"acc {task.acc:.1%} ± {task.acc_se:.1%}")
+    if task.cut:
+        said.append(f"{task.cut} longer than the context, cut at the left")
+    if task.duplicates:
+        said.append(f"{task.duplicates} repeated")
+    return ", ".join(said)
+
+
+def paired_words(found: Paired) -> str:
+    """A difference between two models on the same items, and whether it is one."""
+    said = f"{found.difference:+.1%} ± {found.se:.1%}"
+    return f"{said}, within noise" if found.noise else said
 
 
 def clock(seconds: float) -> str:

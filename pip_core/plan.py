@@ -1,25 +1,31 @@
-"""Before a run: what a recipe will remove, and roughly how long that takes on this machine.
+"""Before a run: what a recipe will remove, what it needs, and roughly how long it takes here.
 
 Works from the model's config alone; no weights are downloaded or made. The time is that of the
-model's own matrix shapes, multiplied here and now for a fraction of a second.
+model's own matrix shapes, multiplied here and now for a fraction of a second; the memory is counted
+from the same shapes.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import psutil
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from .allocate import budget
+from .anatomy import Anatomy, anatomy_of
 from .checkpoint import config_of
-from .families import blocks_of
+from .evaluation import BATCH_TOKENS
+from .families import blocks_of, skeleton
+from .goals import goal_for
 from .machine import device, fast_bfloat16
-from .recipe import Recipe
+from .recipe import EVERY, Recipe
 from .scorers import method
+from .shape import Shape
+from .sites import sites_of
 from .tasks import load_task
 
 # Everything that is not a matrix product (attention, norms, loss, Python), as a share of those;
@@ -30,40 +36,41 @@ LOAD_AND_EXPORT_SECONDS = 20.0
 PROBE_TOKENS = 160
 # For each distinct matrix shape; a model has half a dozen.
 PROBE_SECONDS = 0.15
-
-
-@dataclass(frozen=True)
-class Facts:
-    """A model's shape, from its config: parameters in all and per block, number of blocks."""
-
-    model_type: str
-    blocks: int
-    parameters: int
-    block_parameters: tuple[int, ...]
+# What Python and the libraries take by themselves, measured.
+FOOTPRINT_BYTES = 435e6
+# A perturbed view has about so many more tokens than the clean one.
+LONGER = 1.15
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe will do: blocks and share of parameters to go, and seconds, roughly."""
+    """What a recipe will do.
 
-    facts: Facts
-    count: int
+    Attributes:
+        goal: what will go, in words; `share` of all parameters.
+        uneven: why the result needs this project's loader; empty for an ordinary checkpoint.
+        seconds: for the whole run on this machine, roughly.
+        memory: bytes the run needs at its peak, roughly; `available` are free now.
+    """
+
+    anatomy: Anatomy
+    goal: str
     share: float
+    iterations: int
+    uneven: str
     seconds: float
+    memory: float
+    available: int
 
 
 @lru_cache(maxsize=32)
-def facts_of(reference: str) -> Facts:
-    """The shape of a model reference.
+def anatomy_for(reference: str) -> Anatomy:
+    """The anatomy of a model reference.
 
     Raises:
-        UserError: as `checkpoint.config_of`.
+        UserError: as `checkpoint.config_of` and `anatomy.anatomy_of`.
     """
-    skeleton = _skeleton(config_of(reference))
-    blocks = blocks_of(skeleton)
-    costs = tuple(sum(p.numel() for p in b.parameters()) for b in blocks)
-    total = sum(p.numel() for p in skeleton.parameters())
-    return Facts(skeleton.config.model_type, len(blocks), total, costs)
+    return anatomy_of(config_of(reference))
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -72,52 +79,99 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
         UserError: a model that cannot be pruned, or a target that cannot be met.
     """
-    facts = facts_of(recipe.model)
-    planned = budget(facts.block_parameters, facts.parameters, recipe.target)
+    anatomy = anatomy_for(recipe.model)
     scorer = method(recipe.method)
-    per_token = _seconds_per_token(recipe.model, recipe.dtype)
-    scoring = recipe.windows * recipe.window_tokens * scorer.passes
+    goal = goal_for(recipe, anatomy, scorer)
+    per_token = seconds_per_token(recipe.model, recipe.dtype)
+    sites = len(sites_of(anatomy, Shape.dense(anatomy), recipe.units))
+    scoring = recipe.windows * recipe.window_tokens * scorer.cost(sites)
     measuring = recipe.perplexity_windows * recipe.perplexity_tokens + sum(
         _task_tokens(name, recipe.items) for name in recipe.tasks
     )
+    whole = goal.share * anatomy.parameters / (anatomy.parameters - anatomy.embedding_parameters)
     seconds = measuring * per_token
-    for gone in range(planned.count):
-        left = 1 - gone / facts.blocks
-        seconds += (scoring * left + measuring * (left - 1 / facts.blocks)) * per_token
-    return Plan(facts, planned.count, planned.share, seconds + LOAD_AND_EXPORT_SECONDS)
+    for done in range(goal.iterations):
+        left = 1 - whole * done / goal.iterations
+        scored = scoring * left if done >= goal.asked else 0
+        measured = recipe.measure == EVERY or done == goal.iterations - 1
+        seconds += (scored + measured * measuring * (left - whole / goal.iterations)) * per_token
+    needs = memory_of(recipe.model, recipe.dtype, int(recipe.window_tokens * LONGER))
+    return Plan(
+        anatomy,
+        goal.words,
+        goal.share,
+        goal.iterations,
+        goal.uneven,
+        seconds + LOAD_AND_EXPORT_SECONDS,
+        max(needs["scoring"], needs["evaluation"]),
+        available_memory(),
+    )
 
 
-def _skeleton(config: PreTrainedConfig) -> nn.Module:
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+def available_memory() -> int:
+    """Bytes free for a model on the device that would compute."""
+    if device().type == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available
 
 
 @lru_cache(maxsize=64)
 def _task_tokens(name: str, items: int) -> float:
-    task = load_task(name, items)
-    characters = sum(len(i.prompt) * len(i.choices) + sum(map(len, i.choices)) for i in task.items)
-    return characters / CHARACTERS_PER_TOKEN
+    return load_task(name, items).characters / CHARACTERS_PER_TOKEN
+
+
+def number_format(reference: str, dtype: str) -> torch.dtype:
+    """The format a model would be computed in, see `checkpoint.load`."""
+    stored = config_of(reference).dtype or torch.float32
+    fast = dtype == "bfloat16" or (dtype == "auto" and stored == torch.bfloat16 and fast_bfloat16())
+    return torch.bfloat16 if fast else torch.float32
 
 
 @lru_cache(maxsize=32)
-def _seconds_per_token(reference: str, dtype: str) -> float:
+def memory_of(reference: str, dtype: str, tokens: int) -> Mapping[str, float]:
+    """Bytes that scoring and evaluation need at their peak, libraries included, counted from shapes.
+
+    Scoring is `pip-gate` on one view of `tokens` tokens, the most of the methods shipped: the
+    weights, what every matrix reads and writes, and the logits with their gradient.
+    """
+    config, number = config_of(reference), number_format(reference, dtype)
+    model = skeleton(config)
+    parameters = sum(p.numel() for p in model.parameters())
+    moved = [_moved(block, config.hidden_size) for block in blocks_of(model)]
+    words = config.vocab_size
+    weights = FOOTPRINT_BYTES + parameters * number.itemsize
+    return {
+        "weights": parameters * number.itemsize,
+        "scoring": weights + tokens * number.itemsize * (sum(moved) + 2 * words),
+        "evaluation": weights + BATCH_TOKENS * (number.itemsize * (max(moved) + words) + 4 * words / 8),
+    }
+
+
+def _moved(block: nn.Module, width: int) -> int:
+    """Numbers a token leaves behind in a block: what its matrices read and write, and its norms."""
+    return 6 * width + sum(sum(p.shape) for p in block.parameters() if p.dim() == 2)
+
+
+@lru_cache(maxsize=32)
+def seconds_per_token(reference: str, dtype: str) -> float:
     """Seconds a forward pass takes for one token: every distinct matrix shape is timed once."""
-    config = config_of(reference)
-    stored = config.dtype or torch.float32
-    fast = dtype == "bfloat16" or (dtype == "auto" and stored == torch.bfloat16 and fast_bfloat16())
-    number = torch.bfloat16 if fast else torch.float32
+    config, number = config_of(reference), number_format(reference, dtype)
     counts: dict[torch.Size, int] = {}
-    skeleton = _skeleton(config)
-    for weight in blocks_of(skeleton).parameters():
+    model = skeleton(config)
+    for weight in blocks_of(model).parameters():
         if weight.dim() == 2:
             counts[weight.shape] = counts.get(weight.shape, 0) + 1
-    head = skeleton.get_output_embeddings()
+        elif weight.dim() == 3:
+            # Of a mixture's experts a token passes through a few.
+            used = getattr(config, "num_experts_per_tok", weight.shape[0])
+            counts[weight.shape[1:]] = counts.get(weight.shape[1:], 0) + used
+    head = model.get_output_embeddings()
     if head is not None:
         counts[head.weight.shape] = counts.get(head.weight.shape, 0) + 1
     total = 0.0
     with torch.inference_mode():
         for shape, count in counts.items():
-            # A giant head is timed on a slice of it.
+            # A giant matrix is timed on a slice of it.
             rows = min(shape[0], 8192)
             weight = torch.full((rows, shape[1]), 0.01, dtype=number, device=device())
             x = torch.full((PROBE_TOKENS, shape[1]), 0.01, dtype=number, device=device())

@@ -11,10 +11,14 @@ import json
 from dataclasses import dataclass, field
 
 from .errors import UserError
+from .units import BLOCKS, DEPTH, KINDS, WIDTH
 
 PERTURBATION_KINDS = ("swap", "replace", "insert")
 TASKS = ("endings", "causes", "household", "facts", "sense")
 DTYPES = ("auto", "float32", "bfloat16")
+EQUAL, GLOBAL = "equal", "global"
+ALLOCATIONS = (EQUAL, GLOBAL)
+EVERY, END = "every", "end"
 
 
 def _setting(default, doc: str):
@@ -34,13 +38,27 @@ class Recipe:
     model: str = _setting("smollm2-135m", "model reference: bundled name, local folder or Hub id")
     method: str = _setting("pip-gate", "scoring method, see pip_core.scorers.METHODS")
     target: float = _setting(0.2, "share of all parameters to remove, between 0 and 1")
+    units: tuple[str, ...] = _setting((BLOCKS,), f"what is removed: {', '.join(KINDS)}")
+    allocation: str = _setting(
+        EQUAL, "heads and channels: 'equal' takes as many from every block, 'global' the least of all"
+    )
+    per_parameter: bool = _setting(True, "rank units of unequal size by score per parameter")
+    step: float = _setting(
+        0.0,
+        "removal per iteration: a whole number of units (of every block where equal), a share of all "
+        "parameters below 1, or 0 for the usual: one block or half, or 5 % of the parameters",
+    )
+    keep: tuple[int, ...] = _setting((), "blocks that lose nothing, by their number from 0")
+    drop: tuple[int, ...] = _setting((), "blocks that go first, in this order, before anything is scored")
+    plain: bool = _setting(True, "refuse shapes that an ordinary checkpoint cannot have")
     calibration: str = _setting("mixed", "shipped domain, 'mixed', or path of a UTF-8 text file")
     windows: int = _setting(16, "calibration windows (pairs of views) per iteration")
     window_tokens: int = _setting(128, "length of a window's clean view, in tokens")
     kinds: tuple[str, ...] = _setting(PERTURBATION_KINDS, "character edits of the perturbed view")
     rate: float = _setting(0.6, "share of the words that are edited, 0 < rate <= 1")
     seed: int = _setting(0, "seed of every random draw")
-    tasks: tuple[str, ...] = _setting(TASKS, "shipped tasks or paths of .jsonl files")
+    measure: str = _setting(EVERY, "when to measure: after 'every' iteration, or at the 'end'")
+    tasks: tuple[str, ...] = _setting(TASKS, "tasks: shipped or standard names, NAME=PATH, or paths of files")
     items: int = _setting(60, "items measured per task; 0 means all of them")
     heldout: str = _setting("heldout", "text for perplexity: 'heldout' or path of a UTF-8 text file")
     perplexity_windows: int = _setting(8, "windows for perplexity; 0 means the whole text")
@@ -48,12 +66,21 @@ class Recipe:
     dtype: str = _setting("auto", "number format to compute in: auto, float32 or bfloat16")
 
     def __post_init__(self) -> None:
-        for name in ("kinds", "tasks"):
+        for name in ("kinds", "tasks", "units"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
                 raise UserError(f"Recipe field '{name}' must be a list of names, not {value!r}.")
             object.__setattr__(self, name, tuple(value))
-        for name in ("model", "method", "calibration", "heldout", "dtype"):
+        for name in ("keep", "drop"):
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or not all(type(v) is int and v >= 0 for v in value):
+                raise UserError(
+                    f"Recipe field '{name}' must be a list of block numbers from 0, not {value!r}."
+                )
+            if len(set(value)) != len(value):
+                raise UserError(f"Recipe field '{name}' names a block twice: {', '.join(map(str, value))}.")
+            object.__setattr__(self, name, tuple(value))
+        for name in ("model", "method", "calibration", "measure", "heldout", "dtype"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise UserError(f"Recipe field '{name}' must be a non-empty text.")
         for name, low, high in (
@@ -69,7 +96,10 @@ class Recipe:
                 raise UserError(
                     f"Recipe field '{name}' must be a whole number from {low} to {high}, not {value!r}."
                 )
-        for name in ("target", "rate"):
+        for name in ("per_parameter", "plain"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"Recipe field '{name}' must be true or false.")
+        for name in ("target", "rate", "step"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"Recipe field '{name}' must be a number, not {value!r}.")
@@ -86,10 +116,34 @@ class Recipe:
                 f"Unknown perturbation {', '.join(unknown) or '(none chosen)'}: choose one or more "
                 f"of {', '.join(PERTURBATION_KINDS)}."
             )
+        self._check_units()
         if not self.tasks:
             raise UserError(f"Choose at least one task, for example {TASKS[0]}.")
+        if self.measure not in (EVERY, END):
+            raise UserError(f"Unknown time to measure '{self.measure}': choose {EVERY} or {END}.")
         if self.dtype not in DTYPES:
             raise UserError(f"Unknown number format '{self.dtype}': choose {', '.join(DTYPES)}.")
+
+    def _check_units(self) -> None:
+        unknown = [k for k in self.units if k not in KINDS]
+        if unknown or not self.units or len(set(self.units)) != len(self.units):
+            raise UserError(
+                f"Units to remove are one or more of {', '.join(KINDS)}, each once; not "
+                f"{', '.join(self.units) or '(none)'}."
+            )
+        depth, width = set(self.units) & set(DEPTH), set(self.units) & set(WIDTH)
+        if (depth and width) or (BLOCKS in depth and len(depth) > 1):
+            raise UserError(
+                f"{', '.join(self.units)} cannot be removed in one run: choose blocks, or halves (attention, "
+                "mlp), or heads and channels."
+            )
+        if self.allocation not in ALLOCATIONS:
+            raise UserError(f"Unknown allocation '{self.allocation}': choose {' or '.join(ALLOCATIONS)}.")
+        if self.step < 0 or (self.step > 1 and self.step != int(self.step)):
+            raise UserError(
+                "The step per iteration is a whole number of units, or a share of the parameters between 0 "
+                "and 1."
+            )
 
     @staticmethod
     def describe() -> dict[str, str]:

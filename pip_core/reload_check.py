@@ -7,15 +7,18 @@ memory, and COUNT tokens are generated. Prints one line of JSON.
 
 import json
 import sys
+from collections.abc import Callable
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
-def main(folder: str, probe_path: str, count: int) -> None:
+def main(
+    folder: str, probe_path: str, count: int, load: Callable = AutoModelForCausalLM.from_pretrained
+) -> None:
     probe = load_file(probe_path)
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = load(folder).eval()
     AutoTokenizer.from_pretrained(folder)
     ids = probe["ids"]
     with torch.inference_mode():

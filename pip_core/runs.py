@@ -1,20 +1,24 @@
 """A run is a directory: `recipe.json`, `events.jsonl` (one event a line, flushed), `model/`.
 
 One worker process writes it, holding a lock; anybody may read it. So a reload, a second tab or a
-crash loses nothing, and whether a run is alive is asked of the lock, not of a process number.
+crash loses nothing, and whether a run is alive is asked of the lock. Only until a worker that was
+just launched has reached that lock (it loads its libraries first) is its process number asked.
+
+What is asked of a worker are empty files that it looks for at every batch: `stop`, `pause`, `undo`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-import secrets
+import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 from filelock import FileLock, Timeout
@@ -23,17 +27,19 @@ from . import events as ev
 from .engine import run as run_engine
 from .engine import user_message
 from .errors import UserError
-from .export import zip_folder
 from .recipe import Recipe
 
-RECIPE, EVENTS, MODEL, STOP, LOCK, LOG = (
-    "recipe.json",
-    "events.jsonl",
-    "model",
-    "stop",
-    "worker.lock",
-    "worker.log",
-)
+RECIPE, EVENTS, MODEL, LOCK, LOG = "recipe.json", "events.jsonl", "model", "worker.lock", "worker.log"
+# Asked of a worker; `undo` holds the number of the iteration to take back.
+STOP, PAUSE, UNDO = "stop", "pause", "undo"
+ASKED = (STOP, PAUSE, UNDO)
+# A run that waits for a worker; a worker that was launched.
+QUEUED, LAUNCHED = "queued", "launched"
+# Before what a worker says on its standard error.
+LOG_MARK = "=== "
+# A disk with less than this is full.
+FULL_BYTES = 2**20
+_probing = threading.Lock()
 
 
 def create(folder: Path, recipe: Recipe) -> None:
@@ -42,6 +48,19 @@ def create(folder: Path, recipe: Recipe) -> None:
     Raises:
         UserError: the folder exists and is not empty, or cannot be made.
     """
+    refuse_taken(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"'{folder}' cannot be written: {error.strerror}.") from None
+    write(folder / RECIPE, recipe.to_json())
+    write(folder / EVENTS, "")
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raises:
+    UserError: there is something in the folder already.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if (folder / RECIPE).is_file() and (folder / EVENTS).is_file():
             raise UserError(
@@ -49,12 +68,22 @@ def create(folder: Path, recipe: Recipe) -> None:
                 f"{folder}', or choose another folder."
             )
         raise UserError(f"'{folder}' exists and is not a run of ours. Choose a new or empty folder.")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small file whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
-        (folder / EVENTS).touch()
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
     except OSError as error:
-        raise UserError(f"'{folder}' cannot be written: {error.strerror}.") from None
+        partial.unlink(missing_ok=True)
+        reason = user_message(error) or f"'{path.parent}' cannot be written: {error.strerror}."
+        raise UserError(reason) from None
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -68,40 +97,110 @@ def recipe_of(folder: Path) -> Recipe:
     return Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
 
 
-def work(folder: Path, prune_on: bool = True) -> Iterator[ev.Event]:
+def work(folder: Path, prune_on: bool = True, launched: bool = False) -> Iterator[ev.Event]:
     """Drain the engine into the run's directory, and pass its events on.
 
-    Whatever an earlier attempt recorded is the history the engine goes on from. A `stop` file in
-    the directory stops it at the next batch.
+    Whatever an earlier attempt recorded is the history the engine goes on from. A file `stop`,
+    `pause` or `undo` in the directory stops it at the next batch.
+
+    Args:
+        launched: whether `launch` began this process, and so saw to what was asked before.
 
     Raises:
         UserError: the folder is not a run, or another process works on it.
     """
     recipe = recipe_of(folder)
+    lock = _hold(folder)
+    try:
+        if not launched:
+            _drop_old(folder / STOP, folder / PAUSE)
+        yield from _take_back(folder)
+        history = read_events(folder)
+        if not prune_on and not ev.removals(history):
+            raise UserError("Nothing has been removed yet, so there is nothing to export.")
+        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+            for event in run_engine(recipe, folder / MODEL, history, lambda: asked(folder), prune_on):
+                if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
+                    event = ev.Paused(event.iterations)
+                _append(file, event)
+                yield event
+        yield from _take_back(folder)
+    finally:
+        for name in (STOP, PAUSE, LAUNCHED):
+            (folder / name).unlink(missing_ok=True)
+        lock.release()
+
+
+def asked(folder: Path) -> bool:
+    """Whether the run's worker is asked to stop, for whatever reason."""
+    return any((folder / name).exists() for name in ASKED)
+
+
+def record(folder: Path, events: Sequence[ev.Event]) -> None:
+    """Add events to a run that nobody works on.
+
+    Raises:
+        UserError: somebody does, or there is no room for it.
+    """
+    lock = _hold(folder)
+    try:
+        _drop_torn_line(folder / EVENTS)
+        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+            for event in events:
+                _append(file, event)
+    finally:
+        lock.release()
+
+
+def settle(folder: Path) -> None:
+    """Take back what was asked to be, in a run that nobody works on.
+
+    Raises:
+        UserError: as `record`.
+    """
+    lock = _hold(folder)
+    try:
+        for _ in _take_back(folder):
+            pass
+    finally:
+        lock.release()
+
+
+def _hold(folder: Path) -> FileLock:
+    """The run's lock, held."""
     lock = FileLock(folder / LOCK)
     try:
         # A reader that asks whether the run is alive holds the lock for an instant.
         lock.acquire(timeout=2)
     except Timeout:
         raise UserError(f"Another process is working on '{folder}'. Stop it first.") from None
+    return lock
+
+
+def _append(file: TextIO, event: ev.Event) -> None:
     try:
-        _drop_old_stop(folder / STOP)
-        _drop_torn_line(folder / EVENTS)
-        history = read_events(folder)
-        if not prune_on and not any(isinstance(e, ev.Removed) for e in history):
-            raise UserError("Nothing has been removed yet, so there is nothing to export.")
-        stop = (folder / STOP).exists
+        file.write(ev.to_line(event, time.time()) + "\n")
+        file.flush()
+    except OSError as error:
+        raise UserError(user_message(error) or f"Cannot write: {error}") from None
+
+
+def _take_back(folder: Path) -> Iterator[ev.Event]:
+    """Do what the file `undo` asks for, and say so; a torn line goes first. The lock must be held."""
+    _drop_torn_line(folder / EVENTS)
+    request = folder / UNDO
+    if not request.exists():
+        return
+    iteration, history = int(request.read_text(encoding="utf-8")), read_events(folder)
+    removals = ev.removals(history)
+    if len(removals) >= iteration:
+        ending = ev.Paused if isinstance(history[-1], ev.Paused) else ev.Stopped
+        events = ev.Undone(iteration, removals[iteration - 1].units), ending(iteration - 1)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            for event in run_engine(recipe, folder / MODEL, history, stop, prune_on):
-                try:
-                    file.write(ev.to_line(event, time.time()) + "\n")
-                    file.flush()
-                except OSError as error:
-                    raise UserError(user_message(error) or f"Cannot write: {error}") from None
+            for event in events:
+                _append(file, event)
                 yield event
-    finally:
-        (folder / STOP).unlink(missing_ok=True)
-        lock.release()
+    request.unlink(missing_ok=True)
 
 
 def read_events(folder: Path) -> list[ev.Event]:
@@ -126,13 +225,14 @@ class Tail:
         return [ev.from_line(line) for line in whole.decode("utf-8").splitlines()]
 
 
-def _drop_old_stop(path: Path) -> None:
+def _drop_old(*paths: Path) -> None:
     """A stop that was asked of an earlier worker is not meant for this one.
 
     One asked since this process began is: loading the libraries takes seconds.
     """
-    if path.exists() and path.stat().st_mtime < psutil.Process().create_time():
-        path.unlink(missing_ok=True)
+    for path in paths:
+        if path.exists() and path.stat().st_mtime < psutil.Process().create_time():
+            path.unlink(missing_ok=True)
 
 
 def _drop_torn_line(path: Path) -> None:
@@ -146,13 +246,46 @@ def _drop_torn_line(path: Path) -> None:
 
 def alive(folder: Path) -> bool:
     """Whether a worker holds the run."""
+    if not (folder / LOCK).exists():
+        return False
     lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
+    with _probing:
+        try:
+            # Another process that asks the same holds the lock for an instant.
+            lock.acquire(timeout=0.05, poll_interval=0.01)
+        except Timeout:
+            return True
+        lock.release()
     return False
+
+
+def working(folder: Path) -> bool:
+    """Whether a worker is at the run, or has just been launched for it."""
+    return _launching(folder) or alive(folder)
+
+
+def silent(folder: Path) -> bool:
+    """Whether the worker that was launched has yet to say its first word."""
+    return (folder / EVENTS).stat().st_size == _launched(folder).get("said")
+
+
+def _launched(folder: Path) -> dict:
+    try:
+        return json.loads((folder / LAUNCHED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _launching(folder: Path) -> bool:
+    """Whether the process that was launched is there still."""
+    found = _launched(folder)
+    try:
+        process = psutil.Process(found["pid"])
+        # A number is given again to another process some day.
+        same = abs(process.create_time() - found["began"]) < 2
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except (KeyError, psutil.Error):
+        return False
 
 
 def state(folder: Path, ending: ev.Event | None, told: bool, working: bool, silent: bool = False) -> str:
@@ -165,72 +298,60 @@ def state(folder: Path, ending: ev.Event | None, told: bool, working: bool, sile
         silent: whether that worker has yet to say its first word.
 
     Returns:
-        "starting", "running", "stopping", "finished", "stopped", "failed" or "interrupted".
+        "waiting", "starting", "running", "stopping", "finished", "stopped", "paused", "failed" or
+        "interrupted".
     """
+    if (folder / QUEUED).exists() and (ending is not None or not working):
+        return "waiting"
     if working and (silent or not told):
-        return "starting"
+        return "stopping" if asked(folder) else "starting"
     if ending is not None:  # a worker lives a little longer than its last word
         return type(ending).__name__.lower()
     if not working:
         return "interrupted"
-    return "stopping" if (folder / STOP).exists() else "running"
+    return "stopping" if asked(folder) else "running"
 
 
-def last_error(folder: Path) -> str | None:
-    """The last thing a worker complained of outside its events, where it did."""
+def why_interrupted(folder: Path) -> str:
+    """What became of the worker of an interrupted run, in a sentence."""
     log = folder / LOG
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    found = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return found[-1] if found else None
+    said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    lines = ("\n" + said).rpartition("\n" + LOG_MARK)[2].strip().splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if errors:
+        return errors[-1]
+    if any(line.startswith("Traceback") for line in lines):
+        return f"The worker failed ({lines[-1][:200]}). Resume to go on; nothing decided is lost."
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        return "The disk is full. Make room, then resume the run; nothing decided is lost."
+    return (
+        "The worker was ended from outside: by hand, by a restart, or by the system for want of memory. "
+        "Resume to go on; nothing decided is lost."
+    )
 
 
 def request_stop(folder: Path) -> None:
     """Ask the worker to stop at its next batch."""
-    (folder / STOP).touch()
+    write(folder / STOP, "")
 
 
-def _with_this_project() -> str:
-    """PYTHONPATH for a worker, which runs in the user's folder, where relative paths mean something."""
-    here = str(Path(__file__).resolve().parent.parent)
-    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+def launch(folder: Path, command: str) -> subprocess.Popen:
+    """Start a worker: `resume` to prune on, `export` to export what is pruned so far.
 
+    Nobody may be working on the run.
 
-@dataclass
-class Studio:
-    """The runs below one root folder, each worked on by a process of its own.
-
-    Ids cannot be guessed: knowing one is the right to see that run.
+    Raises:
+        UserError: the system starts no process, or there is no room to write.
     """
-
-    root: Path
-    # Per run: its worker, and how long the events were when it was launched.
-    _workers: dict[str, tuple[subprocess.Popen, int]] = field(default_factory=dict)
-
-    def folder(self, run_id: str) -> Path | None:
-        """The directory of a run, or None where there is no such run."""
-        if not run_id or not run_id.isalnum():
-            return None
-        folder = self.root / run_id
-        return folder if (folder / RECIPE).is_file() else None
-
-    def start(self, recipe: Recipe) -> str:
-        """Make a run and start its worker; returns the id."""
-        run_id = secrets.token_hex(12)
-        create(self.root / run_id, recipe)
-        self.launch(run_id, "resume")
-        return run_id
-
-    def launch(self, run_id: str, command: str) -> None:
-        """Start a worker: `resume` to prune on, `export` to export what is pruned so far."""
-        folder = self.root / run_id
-        if any(isinstance(e, ev.ENDINGS) for e in read_events(folder)[-1:]):
-            self._outlive(run_id)
-        if self.working(run_id):
-            return
-        said = (folder / EVENTS).stat().st_size
+    for name in (STOP, PAUSE):
+        (folder / name).unlink(missing_ok=True)
+    said = (folder / EVENTS).stat().st_size
+    try:
         with (folder / LOG).open("ab") as log:
+            log.write(f"{LOG_MARK}{command}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+            log.flush()
             process = subprocess.Popen(
-                [sys.executable, "-m", "pip_core", command, str(folder)],
+                [sys.executable, "-m", "pip_core", command, str(folder), "--launched"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -238,29 +359,14 @@ class Studio:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": _with_this_project()},
             )
-        self._workers[run_id] = (process, said)
+    except OSError as error:
+        raise UserError(user_message(error) or f"No worker could be started: {error.strerror}.") from None
+    began = psutil.Process(process.pid).create_time()
+    write(folder / LAUNCHED, json.dumps({"pid": process.pid, "began": began, "said": said}))
+    return process
 
-    def _outlive(self, run_id: str) -> None:
-        """Wait for a worker that has said its last word to be gone."""
-        process, _ = self._workers.get(run_id, (None, 0))
-        if process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
 
-    def working(self, run_id: str) -> bool:
-        """Whether a worker is at it, or has just been started."""
-        process, _ = self._workers.get(run_id, (None, 0))
-        if process is not None and process.poll() is None:
-            return True
-        self._workers.pop(run_id, None)
-        return alive(self.root / run_id)
-
-    def silent(self, run_id: str) -> bool:
-        """Whether its worker has yet to say its first word."""
-        _, said = self._workers.get(run_id, (None, -1))
-        return (self.root / run_id / EVENTS).stat().st_size == said
-
-    def zipped(self, run_id: str) -> Path:
-        """The exported model as one file, made on first use."""
-        folder = self.root / run_id
-        return zip_folder(folder / MODEL, folder / f"pruned-{run_id[:6]}.zip")
+def _with_this_project() -> str:
+    """PYTHONPATH for a worker, which runs in the user's folder, where relative paths mean something."""
+    here = str(Path(__file__).resolve().parent.parent)
+    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))

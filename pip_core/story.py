@@ -18,16 +18,19 @@ class Story:
 
     Attributes:
         evaluated: iteration -> measurement; 0 is the dense model.
-        scored: iteration -> scores (the last attempt at it, where a run was resumed).
-        ending: Finished, Stopped or Failed, until something newer happens.
+        scored: (iteration, kind) -> scores (the last attempt, where a run was resumed).
+        undone: what was taken back; `evaluated`, `scored`, `removals` and `exported` are without it.
+        ending: Finished, Stopped, Paused or Failed, until something newer happens.
         sentences: (time, sentence) of everything but progress.
+        worked: seconds that workers have been at it, from what they said.
         steps: how many events other than progress and loading; a chart is redrawn when this grows.
     """
 
     started: ev.Started | None = None
     evaluated: dict[int, ev.Evaluated] = field(default_factory=dict)
-    scored: dict[int, ev.Scored] = field(default_factory=dict)
+    scored: dict[tuple[int, str], ev.Scored] = field(default_factory=dict)
     removals: list[ev.Removed] = field(default_factory=list)
+    undone: list[ev.Undone] = field(default_factory=list)
     exported: ev.Exported | None = None
     progress: ev.Progress | ev.Loading | None = None
     ending: ev.Event | None = None
@@ -35,12 +38,16 @@ class Story:
     steps: int = 0
     first_at: float = 0.0
     last_at: float = 0.0
+    worked: float = 0.0
+    _last: ev.Event | None = None
 
     def tell(self, events: Iterable[tuple[ev.Event, float]]) -> None:
         """Take in more events, each with its time."""
         for event, at in events:
             self.first_at = self.first_at or at
-            self.last_at = at
+            if not self._between(event):
+                self.worked += at - self.last_at
+            self.last_at, self._last = at, event
             self._take(event)
             if isinstance(event, ev.Progress):
                 continue
@@ -50,6 +57,14 @@ class Story:
                 self.sentences[-1] = (at, text)
             else:
                 self.sentences.append((at, text))
+
+    def _between(self, event: ev.Event) -> bool:
+        """Whether no worker was at it from the last event to this one."""
+        begins = isinstance(event, ev.Loading) and not isinstance(self._last, ev.Loading)
+        pauses = (*ev.ENDINGS, *ev.STEERING)
+        return (
+            self._last is None or begins or isinstance(event, ev.STEERING) or isinstance(self._last, pauses)
+        )
 
     def _take(self, event: ev.Event) -> None:
         self.ending = event if isinstance(event, ev.ENDINGS) else None
@@ -61,11 +76,21 @@ class Story:
             case ev.Evaluated():
                 self.evaluated[event.iteration] = event
             case ev.Scored():
-                self.scored[event.iteration] = event
+                self.scored[event.iteration, event.kind] = event
             case ev.Removed():
                 self.removals.append(event)
+            case ev.Undone():
+                self._take_back(event)
             case ev.Exported():
                 self.exported = event
+
+    def _take_back(self, event: ev.Undone) -> None:
+        self.undone.append(event)
+        self.evaluated = {k: e for k, e in self.evaluated.items() if not ev.overtaken(e, event)}
+        self.scored = {k: e for k, e in self.scored.items() if not ev.overtaken(e, event)}
+        self.removals = [e for e in self.removals if not ev.overtaken(e, event)]
+        if self.exported is not None and ev.overtaken(self.exported, event):
+            self.exported = None
 
     @property
     def dense(self) -> ev.Evaluated | None:

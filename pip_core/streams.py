@@ -29,3 +29,26 @@ def mapped(
         except StopIteration as end:
             return end.value
         yield change(step)
+
+
+class Halted(Exception):
+    """The user asked to stop."""
+
+
+def stoppable(
+    work: Generator[Step, None, Result], stop: Callable[[], bool], ending: Callable[[], Step]
+) -> Generator[Step, None, Result]:
+    """Pass reports on, asking after each whether to stop.
+
+    Raises:
+        Halted: it was asked to; `ending()` was the last report.
+    """
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as end:
+            return end.value
+        yield step
+        if stop():
+            yield ending()
+            raise Halted

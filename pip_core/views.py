@@ -12,16 +12,23 @@ import random
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from string import ascii_lowercase
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from .errors import UserError
 from .recipe import Recipe
-from .texts import calibration_texts
+from .sources import is_cached
+from .texts import DOMAINS, POOL_CHARACTERS, calibration_texts, documents, hub_of, parts, title
 
+# More than any tokenizer averages on plain text.
+CHARACTERS_PER_TOKEN = 8
+PREVIEW_CHARACTERS = 100_000
 _CHUNK = re.compile(r"\S+")
+_SPACE = re.compile(r"\s*")
 _CORE = re.compile(r"[A-Za-z]{3,}")
 _SPACE_MARKERS = str.maketrans({"Ġ": " ", "▁": " "})
 
@@ -44,11 +51,21 @@ class View:
 @dataclass(frozen=True)
 class Pair:
     """A text seen twice. Both views have the same number of words; `edits` are (word, clean,
-    perturbed) for the words that differ."""
+    perturbed) for the words that differ; `domain` numbers the calibration's domains from 0."""
 
     clean: View
     other: View
     edits: tuple[tuple[int, str, str], ...]
+    domain: int = 0
+
+
+class Preview(NamedTuple):
+    """A piece of a text and the edits of its perturbed view, as in `Pair`, words counted by white space.
+    `note` says what is not as it will be in a run; mostly it is empty."""
+
+    text: str
+    edits: tuple[tuple[int, str, str], ...]
+    note: str
 
 
 def vocabulary_words(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
@@ -104,7 +121,9 @@ class Perturber:
 def draw_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, iteration: int) -> list[Pair]:
     """The calibration pairs of one iteration: the same clean windows each time, views drawn anew.
 
-    The draw depends on `recipe.seed` and `iteration` alone. "mixed" takes the domains in turn.
+    The draw depends on `recipe.seed` and `iteration` alone: domain `i` of the calibration is put in
+    order by the stream `SEED/window/i`, pair `k` perturbed by `SEED/view/ITERATION/k`. Each domain has
+    its share of the windows (`window_counts`), the domains in turn.
 
     Args:
         iteration: from 1.
@@ -118,43 +137,82 @@ def draw_pairs(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, iteration: in
             "tokenizer.json), which aligning the two views needs. Choose a model with a fast tokenizer."
         )
     perturber = Perturber(vocabulary_words(tokenizer), recipe.kinds)
-    domains = [
-        _windows(docs, tokenizer, recipe.window_tokens, random.Random(f"{recipe.seed}/window/{i}"))
-        for i, docs in enumerate(calibration_texts(recipe.calibration))
+    wanted = recipe.windows * recipe.window_tokens * CHARACTERS_PER_TOKEN
+    domains = calibration_texts(recipe.calibration, max(POOL_CHARACTERS, wanted))
+    counts = window_counts([d.share for d in domains], recipe.windows)
+    streams = [
+        _windows(d.documents, tokenizer, recipe.window_tokens, random.Random(f"{recipe.seed}/window/{i}"))
+        for i, d in enumerate(domains)
     ]
     pairs: list[Pair] = []
-    while len(pairs) < recipe.windows:
-        text = next(domains[len(pairs) % len(domains)], None)
+    taken = [0] * len(domains)
+    for i in in_turn(counts):
+        text = next(streams[i], None)
         if text is None:
             raise UserError(
-                f"The calibration text '{recipe.calibration}' holds only about {len(pairs)} windows of "
-                f"{recipe.window_tokens} tokens, and {recipe.windows} are asked for. Use a longer "
+                f"The calibration text '{title(domains[i].name)}' holds only about {taken[i]} windows of "
+                f"{recipe.window_tokens} tokens, and {counts[i]} are asked for. Use a longer "
                 "text, fewer windows or shorter ones."
             )
+        taken[i] += 1
         rng = random.Random(f"{recipe.seed}/view/{iteration}/{len(pairs)}")
         perturbed, edits = perturber.perturb(text, recipe.rate, rng)
-        pairs.append(Pair(view_of(text, tokenizer), view_of(perturbed, tokenizer), edits))
+        pairs.append(Pair(view_of(text, tokenizer), view_of(perturbed, tokenizer), edits, i))
     return pairs
 
 
-def preview(recipe: Recipe, characters: int = 240) -> tuple[str, tuple[tuple[int, str, str], ...]]:
+def window_counts(shares: Sequence[float], windows: int) -> list[int]:
+    """How many of `windows` each domain gets, by the method of largest remainders.
+
+    Every domain gets the whole part of its quota; those with the largest remainders get one more,
+    the earlier of equals first.
+
+    Args:
+        shares: sum to 1.
+    """
+    quotas = [Fraction(s).limit_denominator(10**9) * windows for s in shares]
+    counts = [int(q) for q in quotas]
+    by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - quotas[i])
+    for i in by_remainder[: windows - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def in_turn(counts: Sequence[int]) -> Iterator[int]:
+    """Every domain as often as `counts` says, as evenly spread as can be."""
+    taken, total = [0] * len(counts), sum(counts)
+    for step in range(1, total + 1):
+        behind = [count * step - t * total for count, t in zip(counts, taken, strict=True)]
+        chosen = behind.index(max(behind))
+        taken[chosen] += 1
+        yield chosen
+
+
+def preview(recipe: Recipe, characters: int = 240) -> Preview:
     """The first words of a calibration text and the edits a perturbed view makes to them.
 
-    Needs no model: the words of the shipped texts stand in for the tokenizer's vocabulary.
-
-    Returns:
-        `(text, edits)`; edits as in `Pair`, words counted by white space.
+    Needs no model - the words of the shipped texts stand in for the tokenizer's vocabulary - and no
+    network: where a dataset on the Hub has not been fetched yet, a shipped text stands in, and `note`
+    says so.
 
     Raises:
         UserError: unreadable calibration text.
     """
     rng = random.Random(f"{recipe.seed}/preview")
-    text = " ".join(rng.choice(rng.choice(calibration_texts(recipe.calibration))).split())
+    names = [name for name, _ in parts(recipe.calibration)]
+    name, note = rng.choice(names), ""
+    chosen = hub_of(name)
+    if chosen is not None and not is_cached(chosen):
+        note = f"{title(name)} is fetched when the run begins; until then a shipped text shows the views."
+        name = rng.choice(DOMAINS)
+    found = documents(name, characters=PREVIEW_CHARACTERS, online=False)
+    text = " ".join(rng.choice(found).split())
     if len(text) > characters:
-        text = text[: text.rfind(" ", 0, characters)]
-    shipped = (w for docs in calibration_texts("mixed") for d in docs for w in _CORE.findall(d))
+        end = text.rfind(" ", 0, characters)
+        text = text[: end if end > 0 else characters]
+    shipped = (w for domain in DOMAINS for d in documents(domain) for w in _CORE.findall(d))
     words = frozenset(w for w in shipped if w.islower())
-    return text, Perturber(words, recipe.kinds).perturb(text, recipe.rate, rng)[1]
+    return Preview(text, Perturber(words, recipe.kinds).perturb(text, recipe.rate, rng)[1], note)
 
 
 def view_of(text: str, tokenizer: PreTrainedTokenizerBase) -> View:
@@ -173,7 +231,7 @@ def view_of(text: str, tokenizer: PreTrainedTokenizerBase) -> View:
 
 
 def _windows(
-    docs: list[str], tokenizer: PreTrainedTokenizerBase, tokens: int, rng: random.Random
+    docs: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int, rng: random.Random
 ) -> Iterator[str]:
     """Passages of whole words that are `tokens` tokens long or a word less, in seeded order.
 
@@ -182,22 +240,26 @@ def _windows(
     """
     order = list(docs)
     rng.shuffle(order)
-    rest = "\n\n".join(order)
-    while rest:
-        # Eight characters a token is more than any tokenizer averages on plain text.
-        view = view_of(rest[: tokens * 8], tokenizer)
+    text = "\n\n".join(order)
+    start, ahead = _SPACE.match(text).end(), tokens * CHARACTERS_PER_TOKEN
+    while start < len(text):
+        view = view_of(text[start : start + ahead], tokenizer)
         if len(view.ids) < tokens:
-            return
+            if start + ahead >= len(text):
+                return
+            ahead *= 2  # indentation, or one word over and over: many characters to a token
+            continue
         full = int(view.words[tokens - 1])
         # The word that holds the last token may go on beyond it; then it belongs to the next window.
         if len(view.ids) > tokens and int(view.words[tokens]) == full:
             full -= 1
         chunks = list(_CHUNK.finditer(view.text))
         end = chunks[max(full, 0)].end()
-        passage = rest[:end].strip()
+        passage = view.text[:end].strip()
         if full >= 0 and _CORE.search(passage):
             yield passage
-        rest = rest[end:].lstrip()
+        start = _SPACE.match(text, start + end).end()
+        ahead = tokens * CHARACTERS_PER_TOKEN
 
 
 def _candidates(word: str, kind: str) -> list[str]:

@@ -19,10 +19,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from pip_core.checkpoint import Loaded, Source, load_folder
+from pip_core.checkpoint import Loaded, load_folder
+from pip_core.folder import Source
 from pip_core.recipe import Recipe
+from pip_core.studio import Studio
 
-from . import tiny
+from . import tiny, zoo
+from .studios import Workers
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -48,9 +51,9 @@ def bos_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory, tokenizer) -> dict[str, Path]:
-    """Family -> a checkpoint folder on disk. Do not write there."""
+    """Model of the zoo -> a checkpoint folder on disk. Do not write there."""
     root = tmp_path_factory.mktemp("checkpoints")
-    return {name: tiny.save(root / name, name, tokenizer) for name in tiny.FAMILIES}
+    return {name: tiny.save(root / name, name, tokenizer) for name in tiny.SAVED}
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +78,7 @@ def recipe(llama_folder, tasks) -> Recipe:
 
 @pytest.fixture(params=["llama", "gpt2"])
 def model(request) -> PreTrainedModel:
-    return tiny.build(request.param)
+    return zoo.build(request.param)
 
 
 @pytest.fixture
@@ -106,3 +109,15 @@ def command_run(tmp_path_factory, recipe) -> CommandRun:
     (root / "recipe.json").write_text(slower.to_json())
     done = tiny.cli("prune", "--recipe", root / "recipe.json", "--out", root / "run")
     return CommandRun(done, root / "run", slower)
+
+
+@pytest.fixture
+def workers(monkeypatch) -> Workers:
+    return Workers(monkeypatch)
+
+
+@pytest.fixture
+def studio(tmp_path, monkeypatch) -> Studio:
+    for name in ("PIP_STUDIO_WORKERS", "PIP_STUDIO_KEEP_DAYS", "PIP_STUDIO_KEEP_GB"):
+        monkeypatch.delenv(name, raising=False)
+    return Studio(tmp_path / "runs")

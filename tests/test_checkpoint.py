@@ -11,12 +11,13 @@ from torch import nn
 from transformers import AutoConfig
 
 from pip_core import checkpoint
-from pip_core.checkpoint import Source, config_of, load, load_folder, resolve
+from pip_core.checkpoint import config_of, load, load_folder, resolve
 from pip_core.errors import UserError
 from pip_core.families import blocks_of, check_config, replace_blocks
+from pip_core.folder import Source
 from pip_core.streams import drain
 
-from . import tiny
+from . import zoo
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def own(llama_folder, tmp_path):
 def half(tmp_path_factory, tokenizer):
     """A checkpoint stored in bfloat16."""
     folder = tmp_path_factory.mktemp("half") / "half"
-    tiny.build("llama").to(torch.bfloat16).save_pretrained(folder)
+    zoo.build("llama").to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -47,7 +48,7 @@ def test_loads_a_folder(llama_folder):
     assert told == ["loading llama"]
     assert loaded.source == Source(llama_folder, "llama", "local folder llama", None)
     assert not loaded.model.training
-    expected = tiny.build("llama").state_dict()
+    expected = zoo.build("llama").state_dict()
     assert all(torch.equal(w, expected[n]) for n, w in loaded.model.state_dict().items())
 
 
@@ -95,7 +96,7 @@ def test_a_runs_folder_stands_for_its_model(own, tmp_path):
     run.mkdir()
     shutil.move(own, run / "model")
     assert drain(resolve(str(run))).folder == run / "model"
-    assert config_of(str(run)).num_hidden_layers == tiny.BLOCKS
+    assert config_of(str(run)).num_hidden_layers == zoo.BLOCKS
 
 
 def test_a_folder_is_called_what_it_is_called(own):
@@ -134,9 +135,9 @@ def test_tied_weights_are_no_missing_ones(llama_folder):
     assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", zoo.CONFIGS)
 def test_blocks_are_found(family):
-    model = tiny.build(family)
+    model = zoo.build(family)
     blocks = blocks_of(model)
     assert len(blocks) == model.config.num_hidden_layers
     assert len({type(b) for b in blocks}) == 1
@@ -147,7 +148,7 @@ def test_blocks_are_found(family):
 
 
 def test_no_plain_list_of_blocks():
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     model.model.layers = nn.ModuleList(list(model.model.layers)[:-1])
     with pytest.raises(UserError, match="does not keep its blocks in one plain list"):
         blocks_of(model)

@@ -18,7 +18,8 @@ from pip_core import export, runs
 from pip_core.export import Verdict
 from pip_core.recipe import Recipe
 
-from . import tiny
+from . import tiny, zoo
+from .bypass import logits_without
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +66,17 @@ def test_prune(command_run):
 
 
 def test_pruned_model_is_the_dense_one_with_blocks_bypassed(command_run):
-    (finished,) = tiny.only(runs.read_events(command_run.folder), ev.Finished)
+    told = runs.read_events(command_run.folder)
+    (finished,) = tiny.only(told, ev.Finished)
+    gone = [block for e in tiny.only(told, ev.Removed) for block in e.blocks]
     model = AutoModelForCausalLM.from_pretrained(command_run.folder / "model").eval()
     AutoTokenizer.from_pretrained(command_run.folder / "model")
-    dense, rows = tiny.build("llama"), tiny.token_rows(2, 30)
-    tiny.bypass(dense, finished.removed)
-    torch.testing.assert_close(model(rows).logits, dense(rows).logits, rtol=0, atol=1e-5)
+    dense, rows = zoo.build("llama"), tiny.token_rows(2, 30)
+    torch.testing.assert_close(model(rows).logits, logits_without(dense, rows, gone), rtol=0, atol=1e-5)
     made = json.loads((command_run.folder / "model" / "pip_recipe.json").read_text())
-    assert tuple(made["removed_blocks"]) == finished.removed
+    assert made["removed"] == finished.lost == "2 of 5 blocks"
     card = (command_run.folder / "model" / "README.md").read_text()
-    assert f"from 0): {', '.join(map(str, finished.removed))}" in card
+    assert f"from 0): {', '.join(f'block {b}' for b in gone)}" in card
     assert "--recipe pip_recipe.json" in card
 
 
@@ -99,7 +101,7 @@ def test_evaluate_json(llama_folder, tasks, capsys):
     arguments = ["evaluate", "--model", str(llama_folder), "--tasks", ",".join(tasks), "--limit", "4"]
     assert command.main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["blocks"] == tiny.BLOCKS
+    assert found["blocks"] == zoo.BLOCKS
     assert found["iteration"] == 0
     assert [(t["name"], t["items"]) for t in found["tasks"]] == [("choices", 4), ("words", 4)]
     assert found["perplexity"] > 1
@@ -114,7 +116,7 @@ def test_evaluate_a_run(command_run, tasks, capsys):
     whole = tuple(f"--tasks={t}" for t in tasks[:1])
     assert command.main(["evaluate", "--model", str(command_run.folder), *whole, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["blocks"] == tiny.BLOCKS - 2
+    assert found["blocks"] == zoo.BLOCKS - 2
     assert found["tasks"][0]["items"] == 8
 
 
@@ -164,7 +166,7 @@ def test_bad_task(capsys, llama_folder, tmp_path, options):
     path.write_text('{"query": "x", "choices": ["a", "b"], "gold": 2}\n')
     model = ("--model", llama_folder, "--out", tmp_path / "run")
     line = refused(capsys, "prune", *model, *options, f"--tasks={path}")
-    assert "own.jsonl, line 1: 'gold' is 2" in line
+    assert "own.jsonl, row 1: 'gold' is 2" in line
 
 
 def odd_folder(llama_folder: Path, target: Path, **changes) -> Path:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from pip_core import evaluation
+from pip_core.encoding import Encoder
 from pip_core.errors import UserError
-from pip_core.evaluation import TaskBatches, mean_accuracy, perplexity, text_windows
-from pip_core.events import TaskResult
+from pip_core.evaluation import Bench, PageBatches, TaskBatches, perplexity, text_windows
+from pip_core.events import Skipped
+from pip_core.items import Item
 from pip_core.recipe import TASKS
+from pip_core.standard import wikitext_detokenized
+from pip_core.stats import share
 from pip_core.streams import drain
-from pip_core.tasks import Item, Task, load_task
+from pip_core.tasks import Pages, Task, load_task
 from pip_core.texts import documents
 
-from . import tiny
+from . import zoo
 
 CONTEXT = 128
 
@@ -32,15 +37,12 @@ def naive_perplexity(model: PreTrainedModel, windows: torch.Tensor) -> tuple[flo
 
 
 def naive_likelihood(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, choice: str, context: int
+    model: PreTrainedModel, encoder: Encoder, request: tuple[str, str]
 ) -> tuple[float, bool]:
-    """Log-likelihood of the choice's tokens, and whether greedy decoding would write them."""
-    start = len(tokenizer(prompt)["input_ids"])
-    ids = tokenizer(f"{prompt} {choice}")["input_ids"]
-    scored = min(len(ids) - start, context - 1)
-    ids = ids[-context:]
-    total, greedy = 0.0, True
-    for position in range(len(ids) - scored, len(ids)):
+    """Log-likelihood of the continuation's tokens, and whether greedy decoding would write them."""
+    (found,) = encoder.requests([request])
+    total, greedy, ids = 0.0, True, [*found.ids, found.targets[-1]]
+    for position in range(len(ids) - len(found.targets), len(ids)):
         with torch.inference_mode():
             logp = F.log_softmax(model(input_ids=torch.tensor([ids[:position]])).logits[0, -1], dim=-1)
         total += float(logp[ids[position]])
@@ -48,24 +50,22 @@ def naive_likelihood(
     return total, greedy
 
 
-def naive_hits(model, tokenizer, task: Task, context: int = CONTEXT) -> str:
+def naive_hits(model, encoder: Encoder, task: Task, metric: str) -> str:
     hits = ""
     for item in task.items:
-        found = [naive_likelihood(model, tokenizer, item.prompt, c, context) for c in item.choices]
+        found = [naive_likelihood(model, encoder, r) for r in item.requests]
         if task.greedy:
             hits += str(int(found[0][1]))
-        else:
-            normed = [value / len(c) for (value, _), c in zip(found, item.choices, strict=True)]
-            hits += str(int(normed.index(max(normed)) == item.gold))
+            continue
+        lengths = [len(c) if metric == "acc_norm" else 1 for c in item.choices]
+        values = [v / n for (v, _), n in zip(found, lengths, strict=True)]
+        hits += str(int(values.index(max(values)) == item.gold))
     return hits
 
 
-def batched_likelihoods(model, batches: TaskBatches) -> dict[tuple[int, int], tuple[float, bool]]:
-    return {
-        (row.item, row.choice): found
-        for batch in batches.batches
-        for row, found in zip(batch, evaluation._score_rows(model, batch), strict=True)
-    }
+@pytest.fixture
+def encoder(tokenizer) -> Encoder:
+    return Encoder(tokenizer, CONTEXT)
 
 
 @pytest.fixture(params=["choices", "words", "facts", "endings"])
@@ -84,7 +84,7 @@ def test_perplexity_equals_one_window_at_a_time(model, tokenizer):
 
 
 def test_perplexity_of_a_broken_model_is_a_number(tokenizer):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     model.model.norm.weight.data *= 1e6
     found = drain(perplexity(model, text_windows(documents("heldout"), tokenizer, 48, 3)))
     assert math.isfinite(found.value)
@@ -112,58 +112,42 @@ def test_text_too_short_for_perplexity(tokenizer):
         text_windows(["Too short."], tokenizer, 64, 4)
 
 
-def test_likelihoods_equal_one_row_at_a_time(model, tokenizer, task):
-    batches = TaskBatches(task, tokenizer, CONTEXT)
-    found = batched_likelihoods(model, batches)
-    assert len(found) == sum(len(i.choices) for i in task.items)
-    for (number, index), (likelihood, greedy) in found.items():
-        item = task.items[number]
-        value, same = naive_likelihood(model, tokenizer, item.prompt, item.choices[index], CONTEXT)
-        assert likelihood == pytest.approx(value, abs=1e-4 * max(1.0, abs(value)))
-        assert greedy == same
-
-
-def test_predictions_equal_one_row_at_a_time(model, tokenizer, task):
-    result = drain(TaskBatches(task, tokenizer, CONTEXT).measure(model))
-    assert result.hits == naive_hits(model, tokenizer, task)
+def test_predictions_equal_one_row_at_a_time(model, encoder, task):
+    batches = TaskBatches(task, encoder)
+    result = drain(batches.measure(model))
+    assert result.hits == naive_hits(model, encoder, task, task.metric)
     assert result.name == task.name
     assert result.items == len(task.items) == len(result.hits)
-    assert result.chance == task.chance
-    share = result.hits.count("1") / len(result.hits)
-    assert result.accuracy == pytest.approx(share)
-    values = [int(h) for h in result.hits]
-    assert result.se == pytest.approx(statistics.stdev(values) / math.sqrt(len(values)))
+    assert (result.chance, result.metric, result.digest) == (task.chance, task.metric, task.digest)
+    assert (result.accuracy, result.se) == share(result.hits)
+    plain = naive_hits(model, encoder, task, "acc")
+    assert (result.acc, result.acc_se) == share(plain)
+    if task.greedy:
+        assert (result.acc_norm, result.acc_norm_se) == (None, None)
+    else:
+        norm = naive_hits(model, encoder, task, "acc_norm")
+        assert (result.acc_norm, result.acc_norm_se) == share(norm)
 
 
-def test_both_answers_occur(tokenizer):
+def test_both_metrics_differ_and_the_main_one_is_reported(encoder):
     """Otherwise the comparison above would show little."""
-    model = tiny.build("llama")
-    hits = drain(TaskBatches(load_task("sense", 30), tokenizer, CONTEXT).measure(model)).hits
-    assert 3 < hits.count("1") < 27
+    model, task = zoo.build("llama"), load_task("household", 40)
+    both = [replace(task, metric=m) for m in ("acc", "acc_norm")]
+    found = {t.metric: drain(TaskBatches(t, encoder).measure(model)) for t in both}
+    assert found["acc"].hits != found["acc_norm"].hits
+    for metric, result in found.items():
+        assert result.accuracy == getattr(result, metric)
+        assert 3 < result.hits.count("1") < 37
 
 
-def test_batch_size_changes_nothing(model, tokenizer, task, monkeypatch):
-    found = []
-    for tokens in (1, 100, 100_000):
-        monkeypatch.setattr(evaluation, "BATCH_TOKENS", tokens)
-        batches = TaskBatches(task, tokenizer, CONTEXT)
-        found.append((batched_likelihoods(model, batches), len(batches.batches)))
-    assert found[0][1] > found[1][1] > found[2][1] == 1
-    for other, _ in found[1:]:
-        assert other.keys() == found[0][0].keys()
-        for key, (likelihood, greedy) in other.items():
-            assert likelihood == pytest.approx(found[0][0][key][0], abs=1e-4, rel=1e-5)
-            assert greedy == found[0][0][key][1]
-
-
-def test_steps_add_up(model, tokenizer, task):
-    batches = TaskBatches(task, tokenizer, CONTEXT)
+def test_steps_add_up(model, encoder, task):
+    batches = TaskBatches(task, encoder)
     assert sum(batches.measure(model)) == batches.tokens
 
 
-def test_last_word_is_greedy(model, tokenizer):
+def test_last_word_is_greedy(model, encoder):
     """A last word that the model itself would write is right, another is wrong."""
-    prompt = "The dog ran around the tree and the"
+    prompt, tokenizer = "The dog ran around the tree and the", encoder.tokenizer
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1]
     words = {t: i for t, i in tokenizer.get_vocab().items() if t.startswith("Ġ") and t[1:].isalpha()}
@@ -175,79 +159,124 @@ def test_last_word_is_greedy(model, tokenizer):
     head.weight.data[words[best]] *= 50 * float(logits[words[best]].sign())
     other = next(t for t in words if t != best)
     items = tuple(Item(prompt, (t[1:],), 0) for t in (best, other))
-    assert drain(TaskBatches(Task("x", items, True), tokenizer, CONTEXT).measure(model)).hits == "10"
+    assert drain(TaskBatches(Task("x", items, True, "acc"), encoder).measure(model)).hits == "10"
 
 
-def test_choices_are_weighed_by_their_characters(tokenizer):
-    """The longer choice has the lower sum, yet wins where each character counts."""
-    model = tiny.build("llama")
-    weighed = summed = 0
-    for item in load_task("household", 30).items:
-        values = [naive_likelihood(model, tokenizer, item.prompt, c, CONTEXT)[0] for c in item.choices]
-        normed = [v / len(c) for v, c in zip(values, item.choices, strict=True)]
-        weighed += normed.index(max(normed)) != values.index(max(values))
-        task = Task("x", (Item(item.prompt, item.choices, normed.index(max(normed))),), False)
-        summed += int(drain(TaskBatches(task, tokenizer, CONTEXT).measure(model)).hits)
-    assert summed == 30
-    assert weighed > 0
-
-
-def test_equal_choices_give_the_first(tokenizer):
-    model = tiny.build("llama")
+def test_equal_choices_give_the_first(encoder):
+    model = zoo.build("llama")
     for gold, hits in ((0, "1"), (1, "0")):
         task = Task("x", (Item("The dog", ("ran", "ran"), gold),), False)
-        assert drain(TaskBatches(task, tokenizer, CONTEXT).measure(model)).hits == hits
+        assert drain(TaskBatches(task, encoder).measure(model)).hits == hits
 
 
-def test_a_long_row_loses_its_beginning(model, tokenizer):
-    context = 32
+def test_openings_compete(model, encoder):
+    """The same ending after different beginnings: only what comes before can decide."""
+    items = tuple(
+        Item("", ("slept.",) * 2, gold, (f"The dog and the cat were tired, so the {a}", f"It rained, so {b}"))
+        for gold, (a, b) in enumerate((("dog", "the cat"), ("tree", "she")))
+    )
+    task = Task("x", items, False, "acc")
+    result = drain(TaskBatches(task, encoder).measure(model))
+    assert result.hits == naive_hits(model, encoder, task, "acc")
+    assert result.acc == result.acc_norm
+
+
+def test_a_long_row_loses_its_beginning_and_is_counted(model, tokenizer):
+    encoder = Encoder(tokenizer, 32)
     long = "The dog ran around the tree and then it slept for a while. " * 6
     items = (
         Item(long + "It was a good", ("dog", "long wooden ladder"), 0),
         Item("Short", ("dog", "cat"), 0),
+        Item("Count", (" and ".join(["one two three"] * 80), "no"), 0),
     )
     task = Task("long", items, False)
-    batches = TaskBatches(task, tokenizer, context)
-    rows = {(r.item, r.choice): r for b in batches.batches for r in b}
-    assert len(rows[0, 0].ids) == context
-    whole = tokenizer(f"{items[0].prompt} dog")["input_ids"]
-    assert rows[0, 0].ids.tolist() == whole[-context:]
-    for key, (likelihood, _) in batched_likelihoods(model, batches).items():
-        item = items[key[0]]
-        value, _ = naive_likelihood(model, tokenizer, item.prompt, item.choices[key[1]], context)
-        assert likelihood == pytest.approx(value, rel=1e-4)
-    assert drain(batches.measure(model)).hits == naive_hits(model, tokenizer, task, context)
+    result = drain(TaskBatches(task, encoder).measure(model))
+    assert result.hits == naive_hits(model, encoder, task, "acc_norm")
+    assert result.cut == 2
 
 
-def test_a_choice_longer_than_the_context(tokenizer):
-    model = tiny.build("gpt2")
-    items = (Item("Count", (" and ".join(["one two three"] * 80), "no"), 0),)
-    result = drain(TaskBatches(Task("long", items, False), tokenizer, CONTEXT).measure(model))
-    assert result.items == 1
+def test_repeated_items_are_counted(model, encoder):
+    item = Item("The dog", ("ran", "slept"), 0)
+    task = Task("x", (item, Item("The cat", ("ran", "slept"), 0), item, item), False)
+    assert drain(TaskBatches(task, encoder).measure(model)).duplicates == 2
 
 
-def test_a_beginning_of_text_token_is_no_choice(bos_tokenizer):
-    model = tiny.build("llama")
-    batches = TaskBatches(load_task("facts", 4), bos_tokenizer, CONTEXT)
-    for (number, index), (likelihood, _) in batched_likelihoods(model, batches).items():
-        item = load_task("facts", 4).items[number]
-        value, _ = naive_likelihood(model, bos_tokenizer, item.prompt, item.choices[index], CONTEXT)
-        assert likelihood == pytest.approx(value, rel=1e-4)
-        row = next(r for b in batches.batches for r in b if (r.item, r.choice) == (number, index))
-        assert bos_tokenizer.decode(row.ids[-row.scored :]).strip() == item.choices[index]
+def test_items_have_a_digest():
+    first, second = load_task("facts", 10), load_task("facts", 11)
+    assert first.digest == load_task("facts", 10).digest != second.digest
+    assert len(first.digest) == 12
+
+
+class Swallowing(Encoder):
+    """As a tokenizer that makes one token of a prompt and the choice after it."""
+
+    def requests(self, pairs):
+        raise UserError("with this model's tokenizer 'x' has no token of its own.")
+
+
+def test_an_unanswerable_task_is_named(tokenizer):
+    with pytest.raises(UserError, match="The task facts cannot be measured: with this model's tokenizer"):
+        TaskBatches(load_task("facts", 3), Swallowing(tokenizer, 64))
+
+
+def test_a_bench_goes_on_without_a_task_that_cannot_be_asked(tokenizer, monkeypatch):
+    model, own = zoo.build("llama"), Encoder.requests
+    pages = Pages("wikitext", ("The dog slept . ", "The cat ran and ran and ran ."))
+
+    def requests(self, pairs):
+        if any("Question" in before for before, _ in pairs):
+            raise UserError("no.")
+        return own(self, pairs)
+
+    monkeypatch.setattr(Encoder, "requests", requests)
+    bad = Task("bad", (Item("Question", ("a", "b"), 0),), False)
+    windows = text_windows(documents("heldout"), tokenizer, 48, 2)
+    bench = Bench([load_task("facts", 3), bad, pages], windows, tokenizer, model.config)
+    assert bench.skipped == [Skipped("bad", "The task bad cannot be measured: no.")]
+    steps, result = [], None
+    work = bench.measure(model, 3)
+    try:
+        while True:
+            steps.append(next(work))
+    except StopIteration as end:
+        result = end.value
+    assert sum(steps) == bench.tokens
+    assert [t.name for t in result.tasks] == ["facts"]
+    assert [t.name for t in result.texts] == ["wikitext"]
+    assert (result.iteration, result.accuracy) == (3, result.tasks[0].accuracy)
+    with pytest.raises(UserError, match="The task bad cannot be measured"):
+        Bench([bad], windows, tokenizer, model.config)
+
+
+def test_perplexity_of_pages(model, tokenizer):
+    """Every token once, after all that the window holds, per word of the text as it was."""
+    encoder = Encoder(tokenizer, 16)
+    pages = ("The dog ran around the tree , and then it slept for a while @-@ long . ", " A cat .")
+    nats = 0.0
+    for page in pages:
+        tokens = tokenizer(wikitext_detokenized(page))["input_ids"]
+        ids = [tokenizer.bos_token_id, *tokens]
+        for position in range(1, len(ids)):
+            start = (position - 1) // 16 * 16
+            end = min(start + 16, len(tokens))
+            first = max(0, end - 16) if start else 0
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([ids[first:position]])).logits[0, -1]
+            nats -= float(F.log_softmax(logits, dim=-1)[ids[position]])
+    found = drain(PageBatches(Pages("w", pages), encoder).measure(model))
+    words = sum(len(re.split(r"\s+", p)) for p in pages)
+    assert found.words == words
+    assert found.word_perplexity == pytest.approx(math.exp(nats / words), rel=1e-4)
+    size = sum(len(p.encode()) for p in pages)
+    assert found.byte_perplexity == pytest.approx(math.exp(nats / size), rel=1e-4)
+    assert found.bits_per_byte == pytest.approx(nats / size / math.log(2), rel=1e-4)
+    assert (found.documents, found.window) == (2, 16)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_scored_tokens_are_the_choice(name, tokenizer):
     task = load_task(name)
-    for batch in TaskBatches(task, tokenizer, 1000).batches:
-        for row in batch:
-            text = tokenizer.decode(row.ids[-row.scored :])
-            assert text.strip() == task.items[row.item].choices[row.choice]
-
-
-def test_mean_accuracy():
-    results = [TaskResult("a", 0.5, 0.03, 10, 0.5, ""), TaskResult("b", 0.7, 0.04, 90, 0.25, "")]
-    mean, se = mean_accuracy(results)
-    assert mean == pytest.approx(0.6)
-    assert se == pytest.approx(0.025)
+    encoder = Encoder(tokenizer, 1000)
+    for item in task.items:
+        for request, choice in zip(encoder.requests(item.requests), item.choices, strict=True):
+            assert tokenizer.decode(request.targets) == f" {choice}"

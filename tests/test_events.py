@@ -9,21 +9,56 @@ import pytest
 
 from pip_core import events as ev
 from pip_core.errors import UserError
+from pip_core.units import Units
 
-TASK = ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10")
+TASK = ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10", "acc", 0.5, 0.35, 0.0, 0.0, "abc", 1, 1)
+TEXT = ev.TextResult("wikitext", 30.5, 1.9, 0.9, 2, 900, 1200, 1024)
+OLD = ("name", "accuracy", "se", "items", "chance", "hits")
 EVERY = (
     ev.Loading("loading x"),
     ev.Loading("downloading x", 5, 10),
-    ev.Started("a/b", "folder", "llama", 3, 99, (20, 20, 20), "pip", 0.2, 1, 0.2, "float32", "cpu", 2),
+    ev.Started(
+        model="a/b",
+        origin="folder",
+        model_type="llama",
+        blocks=3,
+        parameters=99,
+        method="pip",
+        units=("heads", "channels"),
+        target=0.2,
+        goal="1 of 3 blocks",
+        planned=1,
+        planned_share=0.2,
+        dtype="float32",
+        device="cpu",
+        resumed=2,
+    ),
     ev.Progress("scoring", 1, 2, 3, 0.5, 1.5),
-    ev.Evaluated(0, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK, TASK), 3.0),
-    ev.Scored(1, (0.1, None, 0.3), 2.0),
-    ev.Removed(1, 0, 0.1, 0.33, 79),
-    ev.Exported("/x/model", 1234, (0, 2), 1e-6, 20, 4.0),
-    ev.Finished((0, 2), 79, 60.0, 10**9),
-    ev.Stopped((0,)),
-    ev.Stopped(()),
+    ev.Evaluated(0, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK, TASK), 3.0, (TEXT,)),
+    ev.Scored(1, "blocks", (0.1, None, 0.3), 2.0),
+    ev.Removed(1, (Units("blocks", 0, (0,)),), 0.1, 0.33, 79, "1 of 3 blocks"),
+    ev.Exported("/x/model", 1234, 2, 1e-6, 20, 4.0),
+    ev.Finished(2, "2 of 3 blocks", 79, 60.0, 10**9),
+    ev.Stopped(1),
+    ev.Stopped(0),
     ev.Failed('No.\nSecond line with "quotes" and ü.'),
+    ev.Scored(2, "channels", (0.1, None, 0.3), 2.0),
+    ev.Removed(
+        2,
+        (Units("heads", 2, (1,)), Units("channels", 0, (3, 5)), Units("channels", 2, (0, 1, 63))),
+        0.2,
+        0.5,
+        70,
+        "1 of 12 groups of heads and 5 of 192 channels",
+    ),
+    ev.Exported("/x/model", 1234, 2, 1e-6, 20, 4.0, "2 of its blocks' halves are gone"),
+    ev.Removed(1, (Units("blocks", 4, (0,)),), 0.0, 0.0, 79, "1 of 3 blocks", asked=True),
+    ev.Undone(2, (Units("heads", 2, (1,)), Units("channels", 0, (3, 5)))),
+    ev.Extended(0.2, 0.3),
+    ev.Forked("mine", 2, ("target", "per_parameter")),
+    ev.Forked("", 1, ()),
+    ev.Paused(1),
+    ev.Skipped("facts", "The task facts cannot be measured: no."),
 )
 
 
@@ -35,12 +70,22 @@ def test_round_trip(event):
     assert hash(ev.from_line(line)[0]) == hash(event)
 
 
+def test_a_measurement_of_an_earlier_version_is_read():
+    (event,) = (e for e in EVERY if isinstance(e, ev.Evaluated))
+    values = json.loads(ev.to_line(event, 5.0))
+    del values["texts"]
+    values["tasks"] = [{k: v for k, v in t.items() if k in OLD} for t in values["tasks"]]
+    found, _ = ev.from_line(json.dumps(values))
+    assert found.texts == ()
+    assert found.tasks[0] == ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10")
+
+
 def test_every_type_is_covered():
     assert {type(e) for e in EVERY} == set(typing.get_args(ev.Event))
 
 
 def test_endings():
-    assert set(ev.ENDINGS) == {ev.Finished, ev.Stopped, ev.Failed}
+    assert set(ev.ENDINGS) == {ev.Finished, ev.Stopped, ev.Paused, ev.Failed}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +98,11 @@ def test_endings():
         "{}",
         '{"event": "Removed"}',
         '{"event": "Danced", "at": 1}',
-        '{"event": "Stopped", "at": 1, "removed": [], "mood": "good"}',
+        '{"event": "Stopped", "at": 1, "iterations": 1, "mood": "good"}',
+        '{"event": "Stopped", "at": 1, "removed": [1, 2]}',
+        '{"event": "Removed", "at": 1, "iteration": 1, "block": 3, "score": 1.0, "parameters": 5}',
+        '{"event": "Removed", "at": 1, "iteration": 1, "units": [{"kind": "heads"}], "score": 1.0,'
+        ' "relative": 1.0, "parameters": 5, "lost": ""}',
         '{"event": "Evaluated", "at": 1, "tasks": [{"name": "facts"}]}',
         '{"event": "Stopped", "at": 1, "remo',
     ],
@@ -67,4 +116,9 @@ def test_a_line_says_what_it_is():
     values = json.loads(ev.to_line(EVERY[6], 5.0))
     assert values["event"] == "Removed"
     assert values["at"] == 5.0
-    assert values["block"] == 0
+    assert values["units"] == [{"kind": "blocks", "block": 0, "units": [0]}]
+
+
+def test_what_a_removal_took():
+    assert (EVERY[6].blocks, EVERY[6].count) == ((0,), 1)
+    assert (EVERY[13].blocks, EVERY[13].count) == ((0, 2), 6)

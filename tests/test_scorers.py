@@ -1,24 +1,28 @@
-"""Scoring methods against the formulas as written: plain loops, full copies, no tricks."""
+"""Scoring methods against the formulas as written (`naive`), and what they leave behind."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from pip_core import rows
+from pip_core.anatomy import anatomy_of
 from pip_core.errors import UserError
 from pip_core.families import blocks_of
+from pip_core.recipe import Recipe
 from pip_core.scorers import METHODS, method
 from pip_core.scorers.base import backpropagate
 from pip_core.scorers.gate import gate_gradients
-from pip_core.sites import block_sites
+from pip_core.shape import Shape
+from pip_core.sites import Site, sites_of
 from pip_core.streams import drain
+from pip_core.surgery import reshape
+from pip_core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP, Units
 from pip_core.views import Pair, View
 
-from . import tiny
+from . import tiny, zoo
+from .naive import NAIVE, gate_gradient
 
 CLOSE = {"rtol": 2e-5, "atol": 0.0}
 
@@ -30,80 +34,89 @@ def pairs(tokenizer) -> list[Pair]:
     return found
 
 
-def scores(model: PreTrainedModel, name: str, pairs: list[Pair]) -> torch.Tensor:
-    blocks = blocks_of(model)
-    found = drain(method(name).score(model, blocks, block_sites(blocks, range(len(blocks))), pairs))
-    assert all(s.shape == (1,) and s.dtype == torch.float32 for s in found)
-    return torch.cat(found)
+def sites_in(model: PreTrainedModel, *kinds: str) -> list[Site]:
+    anatomy = anatomy_of(model.config)
+    return sites_of(anatomy, Shape.dense(anatomy), kinds or (BLOCKS,))
 
 
-def naive_weight_differences(model: PreTrainedModel, pairs: list[Pair]) -> torch.Tensor:
-    """Section 1 of METHODS: two backward passes per pair, all gradients copied, then compared."""
-
-    def gradients(view: View) -> list[list[torch.Tensor]]:
-        model.zero_grad()
-        model(input_ids=view.ids[None], labels=view.ids[None]).loss.backward()
-        return [[p.grad.clone() for p in block.parameters()] for block in blocks_of(model)]
-
-    totals = torch.zeros(len(blocks_of(model)))
-    for pair in pairs:
-        clean, other = gradients(pair.clean), gradients(pair.other)
-        for i, (ours, theirs) in enumerate(zip(clean, other, strict=True)):
-            flat = torch.cat([(a - b).flatten() for a, b in zip(ours, theirs, strict=True)])
-            totals[i] += flat.norm()
-    model.zero_grad()
-    return totals / len(pairs)
+def found_at(model: PreTrainedModel, name: str, pairs: list[Pair], sites: list[Site]) -> list[torch.Tensor]:
+    found = drain(method(name).score(model, blocks_of(model), sites, pairs))
+    assert [s.shape for s in found] == [(site.size,) for site in sites]
+    assert all(s.dtype == torch.float32 for s in found)
+    return found
 
 
-def naive_gate_gradient(model: PreTrainedModel, view: View) -> list[torch.Tensor]:
-    """Section 2: a gate of ones on what each block adds, token by token; its gradient."""
-    gates = []
-
-    def gate(block: nn.Module, args: tuple, kwargs: dict, output):
-        before = args[0] if args else kwargs["hidden_states"]
-        after = output[0] if isinstance(output, tuple) else output
-        z = torch.ones(after.shape[1:], requires_grad=True)
-        gates.append(z)
-        gated = before + z * (after - before)
-        return (gated, *output[1:]) if isinstance(output, tuple) else gated
-
-    handles = [b.register_forward_hook(gate, with_kwargs=True) for b in blocks_of(model)]
-    logits = model(input_ids=view.ids[None]).logits[0]
-    for handle in handles:
-        handle.remove()
-    return list(torch.autograd.grad(F.cross_entropy(logits[:-1], view.ids[1:]), gates))
+def scores(model: PreTrainedModel, name: str, pairs: list[Pair], *kinds: str) -> torch.Tensor:
+    return torch.cat(found_at(model, name, pairs, sites_in(model, *kinds)))
 
 
-def naive_gate_differences(model: PreTrainedModel, pairs: list[Pair]) -> torch.Tensor:
-    totals = torch.zeros(len(blocks_of(model)))
-    for pair in pairs:
-        clean, other = (naive_gate_gradient(model, v) for v in (pair.clean, pair.other))
-        for i, (ours, theirs) in enumerate(zip(clean, other, strict=True)):
-            for word in range(len(pair.clean.text.split())):
-                a = ours[pair.clean.words == word].sum(dim=0)
-                b = theirs[pair.other.words == word].sum(dim=0)
-                totals[i] += (a - b).norm()
-    return totals / len(pairs)
-
-
-NAIVE = {"pip": naive_weight_differences, "pip-gate": naive_gate_differences}
+def naive_scores(model: PreTrainedModel, name: str, pairs: list[Pair], sites: list[Site]) -> torch.Tensor:
+    return torch.cat(NAIVE[name](model, pairs, [(s.kind, s.position, s.size) for s in sites]))
 
 
 def test_every_method_has_its_naive_loop():
-    assert {m.name for m in METHODS} == set(NAIVE)
+    assert {m.name for m in METHODS if m.perturbs} == set(NAIVE)
 
 
 @pytest.mark.parametrize("name", NAIVE)
 def test_equals_the_naive_loop(model, pairs, name):
-    found, expected = scores(model, name, pairs), NAIVE[name](model, pairs)
+    found = scores(model, name, pairs)
+    expected = naive_scores(model, name, pairs, sites_in(model))
     assert (expected > 0).all()
     torch.testing.assert_close(found, expected, **CLOSE)
 
 
+# What the formulas meet: a norm after each half, halves that add the residual stream, an MLP of two
+# modules, an MLP that is added to in place, fused weights, weights of heads that are no matrices, experts.
+FAMILIES = {
+    "llama-biases": KINDS,
+    "gpt2": (BLOCKS, ATTENTION, MLP, CHANNELS),
+    "gemma2": KINDS,
+    "olmo2": (BLOCKS, ATTENTION, MLP, CHANNELS),
+    "bloom": (BLOCKS, ATTENTION, MLP),
+    "opt": (BLOCKS, ATTENTION, MLP, CHANNELS),
+    "falcon": (BLOCKS, ATTENTION, MLP, CHANNELS),
+    "phi3": KINDS,
+    "cohere": KINDS,
+    "qwen3_moe": (BLOCKS, ATTENTION, MLP, HEADS),
+}
+
+
 @pytest.mark.parametrize("name", NAIVE)
-def test_equals_the_naive_loop_with_per_layer_attention(pairs, name):
-    model = tiny.build("gemma2")
-    torch.testing.assert_close(scores(model, name, pairs), NAIVE[name](model, pairs), **CLOSE)
+@pytest.mark.parametrize(("family", "kind"), [(f, k) for f, kinds in FAMILIES.items() for k in kinds])
+def test_every_kind_equals_the_naive_loop(pairs, family, kind, name):
+    model, few = zoo.build(family), pairs[:2]
+    sites = sites_in(model, kind)
+    assert len(sites) == len(blocks_of(model))
+    found, expected = scores(model, name, few, kind), naive_scores(model, name, few, sites)
+    # A channel behind a ReLU may be silent on all of the text.
+    assert (expected > 0).float().mean() > (0.5 if family == "opt" else 0.99)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
+
+
+@pytest.mark.parametrize("name", NAIVE)
+@pytest.mark.parametrize("kinds", [(ATTENTION, MLP), (HEADS, CHANNELS)], ids="-".join)
+def test_kinds_together_score_as_alone(pairs, name, kinds):
+    model = zoo.build("llama")
+    together = found_at(model, name, pairs, sites_in(model, *kinds))
+    for n, kind in enumerate(kinds):
+        alone = scores(model, name, pairs, kind)
+        torch.testing.assert_close(torch.cat(together[n::2]), alone, **CLOSE)
+
+
+@pytest.mark.parametrize("name", NAIVE)
+@pytest.mark.parametrize("kinds", [(BLOCKS,), (ATTENTION, MLP), (HEADS, CHANNELS)], ids="-".join)
+def test_what_is_left_after_a_cut_is_scored_as_it_stands(pairs, name, kinds):
+    """A block is gone, a half of two others, and units of the rest: numbers and slices have moved."""
+    model = zoo.build("llama")
+    anatomy = anatomy_of(model.config)
+    dense = Shape.dense(anatomy)
+    gone = [(BLOCKS, 0, (0,)), (ATTENTION, 1, (0,)), (MLP, 2, (0,)), (HEADS, 3, (1,)), (CHANNELS, 4, (0, 9))]
+    shape = dense.without(Units(*unit) for unit in gone)
+    reshape(model, anatomy, dense, shape)
+    sites = sites_of(anatomy, shape, kinds)
+    found, expected = found_at(model, name, pairs[:2], sites), naive_scores(model, name, pairs[:2], sites)
+    torch.testing.assert_close(torch.cat(found), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("name", NAIVE)
@@ -132,9 +145,12 @@ def test_padding_changes_nothing(model, pairs, name, monkeypatch):
 def test_some_sites_score_as_among_all(model, pairs, name):
     blocks = blocks_of(model)
     everything = scores(model, name, pairs)
-    sites = [block_sites(blocks, range(len(blocks)))[i] for i in (1, 3)]
+    sites = [sites_in(model)[i] for i in (1, 3)]
     found = torch.cat(drain(method(name).score(model, blocks, sites, pairs)))
     torch.testing.assert_close(found, everything[[1, 3]], **CLOSE)
+
+
+WAYS = [(BLOCKS,), (ATTENTION, MLP), (CHANNELS,)]
 
 
 def fingerprint(model: PreTrainedModel) -> tuple:
@@ -151,12 +167,13 @@ def fingerprint(model: PreTrainedModel) -> tuple:
 
 @pytest.mark.parametrize("name", NAIVE)
 @pytest.mark.parametrize("abandoned", [False, True])
-def test_leaves_the_model_as_it_was(model, pairs, name, abandoned):
+@pytest.mark.parametrize("kinds", WAYS, ids="-".join)
+def test_leaves_the_model_as_it_was(model, pairs, name, abandoned, kinds):
     first = next(model.parameters())
     first.requires_grad_(False)
     before, weights = fingerprint(model), [p.clone() for p in model.parameters()]
     blocks = blocks_of(model)
-    work = method(name).score(model, blocks, block_sites(blocks, range(len(blocks))), pairs)
+    work = method(name).score(model, blocks, sites_in(model, *kinds), pairs)
     if abandoned:
         assert next(work) == 1
         work.close()
@@ -181,7 +198,7 @@ def test_reports_each_pair_and_holds_no_gradient_mode(model, pairs, name):
     blocks = blocks_of(model)
     with torch.no_grad():
         steps = []
-        for done in method(name).score(model, blocks, block_sites(blocks, range(len(blocks))), pairs):
+        for done in method(name).score(model, blocks, sites_in(model), pairs):
             steps.append(done)
             assert not torch.is_grad_enabled()
     assert steps == [1, 2, 3, 4]
@@ -194,7 +211,7 @@ def test_pip_holds_one_weight_gradient_at_a_time(model, pairs):
         held.append(sum(p.grad is not None for p in model.parameters()))
 
     handles = [p.register_post_accumulate_grad_hook(count) for b in blocks_of(model) for p in b.parameters()]
-    scores(model, "pip", pairs[:1])
+    scores(model, "pip", pairs[:1], BLOCKS)
     for handle in handles:
         handle.remove()
     assert held == [1] * len(handles)
@@ -204,16 +221,19 @@ def test_pip_gate_makes_no_weight_gradient(model, pairs):
     made = []
     for p in model.parameters():
         p.register_hook(made.append)
-    scores(model, "pip-gate", pairs[:1])
+    for kinds in WAYS:
+        scores(model, "pip-gate", pairs[:1], *kinds)
     assert made == []
 
 
-def test_gate_gradients_are_summed_per_word(model, pairs):
-    view = pairs[0].other
+@pytest.mark.parametrize("kinds", [(BLOCKS,), (ATTENTION, MLP), (CHANNELS,)], ids="-".join)
+def test_gate_gradients_are_summed_per_word(model, pairs, kinds):
+    view, sites = pairs[0].other, sites_in(model, *kinds)
     count = int(view.words[-1]) + 1
-    found = gate_gradients(model, list(blocks_of(model)), view.ids, view.words, count)
-    for ours, theirs in zip(found, naive_gate_gradient(model, view), strict=True):
-        assert ours.shape == (count, theirs.shape[1])
+    found = gate_gradients(model, list(blocks_of(model)), sites, view.ids, view.words, count)
+    expected = gate_gradient(model, view, [(s.kind, s.position, s.size) for s in sites])
+    for site, ours, theirs in zip(sites, found, expected, strict=True):
+        assert ours.shape == (count, site.size, theirs.shape[2])
         for word in range(count):
             torch.testing.assert_close(ours[word], theirs[view.words == word].sum(0), rtol=1e-4, atol=1e-7)
 
@@ -230,7 +250,7 @@ def test_backpropagate_gives_the_gradient_of_the_losses_difference(model, pairs)
 
 
 def test_bfloat16_scores_stay_near(pairs):
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     exact = {name: scores(model, name, pairs) for name in NAIVE}
     model.to(torch.bfloat16)
     for name, expected in exact.items():
@@ -238,13 +258,20 @@ def test_bfloat16_scores_stay_near(pairs):
 
 
 def test_methods_tell_what_they_are():
-    assert [m.name for m in METHODS] == ["pip-gate", "pip"]
+    assert [m.name for m in METHODS][:2] == ["pip-gate", "pip"]
+    assert len({m.name for m in METHODS}) == len(METHODS)
     for scorer in METHODS:
         assert method(scorer.name) is scorer
-        assert scorer.passes > 0
+        assert scorer.cost(12) >= 0
         assert scorer.title
-        assert "arXiv 2501.15278" in scorer.paper
+        assert scorer.paper
         assert scorer.summary.endswith(".")
+        assert set(scorer.kinds) <= set(KINDS)
+        # What it was published with is a recipe that it can work by.
+        assert set(Recipe(method=scorer.name, **scorer.usual).units) <= set(scorer.kinds)
+    for scorer in METHODS[:2]:
+        assert scorer.kinds == KINDS
+        assert "arXiv 2501.15278" in scorer.paper
 
 
 def test_unknown_method():

@@ -1,4 +1,4 @@
-"""Rows, sites, streams, this machine: the small parts that the others stand on."""
+"""Rows, streams, this machine: the small parts that the others stand on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import torch
 
 from pip_core import machine
 from pip_core.rows import rows_of
-from pip_core.sites import Site, block_sites
 from pip_core.streams import drain, mapped
-
-from . import tiny
 
 
 def test_rows_are_filled_on_the_right():
@@ -27,15 +24,6 @@ def test_rows_are_filled_on_the_right():
 def test_rows_are_a_multiple_long(length, width):
     rows, _ = rows_of([torch.ones(length, dtype=torch.long)])
     assert rows.shape == (1, width)
-
-
-def test_block_sites():
-    blocks = tiny.build("llama").model.layers
-    cost = sum(p.numel() for p in blocks[0].parameters())
-    sites = block_sites([blocks[0], blocks[3]], [0, 3])
-    assert sites == [Site("block", 0, 0, 1, cost), Site("block", 3, 1, 1, cost)]
-    with pytest.raises(ValueError, match="shorter"):
-        block_sites([blocks[0], blocks[1]], [0])
 
 
 def counting(closed: list):

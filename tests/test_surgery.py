@@ -1,4 +1,5 @@
-"""Removing a block equals bypassing it, for every family, and the config stays true."""
+"""The config stays true, and nothing is touched that need not be. What is left equals what was bypassed:
+`test_contract`."""
 
 from __future__ import annotations
 
@@ -6,146 +7,209 @@ import copy
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
-from pip_core.families import blocks_of
-from pip_core.surgery import remove_blocks, select_layers
+from pip_core.anatomy import anatomy_of
+from pip_core.errors import UserError
+from pip_core.families import FAMILIES, PLAIN, Family, blocks_of
+from pip_core.shape import Shape
+from pip_core.surgery import check_config_says, reshape, select_layers
+from pip_core.units import BLOCKS, CHANNELS, HEADS, MLP, WIDTH, Units
 
-from . import tiny
-
-REMOVED = {
-    "first": [0],
-    "second": [1],
-    "middle": [2],
-    "last": [-1],
-    "two": [1, 2],
-    "ends": [0, -1],
-    "all but one": [0, 1, -1],
-}
+from . import zoo
 
 
-def positions_in(model, which: str) -> list[int]:
-    count = len(blocks_of(model))
-    if which == "all but one":
-        return [i for i in range(count) if i != 1]
-    return [p % count for p in REMOVED[which]]
+def without_blocks(model: PreTrainedModel, *numbers: int) -> PreTrainedModel:
+    anatomy = anatomy_of(model.config)
+    dense = Shape.dense(anatomy)
+    reshape(model, anatomy, dense, dense.without(Units(BLOCKS, n, (0,)) for n in numbers))
+    return model
 
 
-def logits(model, rows) -> torch.Tensor:
-    with torch.inference_mode():
-        return model(input_ids=rows, use_cache=False).logits
-
-
-@pytest.mark.parametrize("which", REMOVED)
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_removed_equals_bypassed(family, which):
-    model, rows = tiny.build(family), tiny.token_rows(2, 30)
-    positions = positions_in(model, which)
-    dense = logits(model, rows)
-    handles = tiny.bypass(model, positions)
-    expected = logits(model, rows)
-    for handle in handles:
-        handle.remove()
-    remove_blocks(model, positions)
-    found = logits(model, rows)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    assert (found - dense).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_one_after_another_equals_at_once(family):
-    at_once, stepwise, rows = tiny.build(family), tiny.build(family), tiny.token_rows(1, 30)
-    remove_blocks(at_once, [1, 3])
-    remove_blocks(stepwise, [3])
-    remove_blocks(stepwise, [1])
-    assert torch.equal(logits(at_once, rows), logits(stepwise, rows))
-    assert at_once.config.to_dict() == stepwise.config.to_dict()
-
-
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_layer_indices_are_renumbered(family):
-    model = tiny.build(family)
-    remove_blocks(model, [0, 2])
-    blocks = blocks_of(model)
-    for index, block in enumerate(blocks):
-        found = {m.layer_idx for m in block.modules() if isinstance(getattr(m, "layer_idx", None), int)}
-        assert found == {index}
-    assert model.config.num_hidden_layers == len(blocks)
-
-
-@pytest.mark.parametrize("which", ["first", "middle", "two", "all but one"])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_generates_the_same_with_and_without_cache(family, which):
-    model, rows = tiny.build(family), tiny.token_rows(1, 12)
-    remove_blocks(model, positions_in(model, which))
-    settings = {"attention_mask": torch.ones_like(rows), "do_sample": False, "pad_token_id": 1}
-    settings |= {"min_new_tokens": 16, "max_new_tokens": 16}
-    cached, plain = (model.generate(rows, use_cache=c, **settings) for c in (True, False))
-    assert cached.shape == (1, 28)
-    assert torch.equal(cached, plain)
-
-
-def test_per_layer_lists_are_selected_not_cut_short():
-    model = tiny.build("qwen2")
-    remove_blocks(model, [0, 2])
-    assert model.config.layer_types == [tiny.PATTERN[i] for i in (1, 3, 4)]
-    assert model.config.layer_types != tiny.PATTERN[:3]
-    model = tiny.build("smollm3")
-    remove_blocks(model, [0])
-    assert model.config.no_rope_layers == [0, 1, 1, 0]
+@pytest.mark.parametrize(
+    ("name", "gone", "told"),
+    [
+        ("qwen2", (0, 2), {"layer_types": [zoo.PATTERN[i] for i in (1, 3, 4)]}),
+        ("gemma2", (0, 2), {"layer_types": [zoo.PATTERN[i] for i in (1, 3, 4)]}),
+        ("gemma3_text", (1,), {"layer_types": [zoo.PATTERN[i] for i in (0, 2, 3, 4)]}),
+        ("smollm3", (0,), {"no_rope_layers": [0, 1, 1, 0]}),
+        ("smollm3", (1, 4), {"no_rope_layers": [1, 1, 1]}),
+        (
+            "gpt_neo",
+            (0, 3),
+            {"attention_layers": ["local", "global"], "attention_types": [[["local"], 1], [["global"], 1]]},
+        ),
+        ("gpt_neo", (1, 3), {"attention_layers": ["global", "global"]}),
+        # Of five layers only the second is a mixture: every second is, but for the fourth.
+        ("qwen3_moe", (0,), {"decoder_sparse_step": 1, "mlp_only_layers": [1, 2, 3]}),
+        ("qwen3_moe", (1,), {"decoder_sparse_step": 1, "mlp_only_layers": [0, 1, 2, 3]}),
+        ("qwen3_moe", (2, 3), {"decoder_sparse_step": 1, "mlp_only_layers": [0, 2]}),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_per_layer_fields_are_selected_not_cut_short(name, gone, told, tmp_path):
+    model = without_blocks(zoo.build(name), *gone)
+    model.config.save_pretrained(tmp_path)
+    for config in (model.config, AutoConfig.from_pretrained(tmp_path)):
+        assert {field: getattr(config, field) for field in told} == told
+        assert config.num_hidden_layers == len(blocks_of(model))
 
 
 def test_wrong_selection_would_be_seen():
-    """The test above means something only if the entries matter to what the model says."""
-    model, rows = tiny.build("qwen2"), tiny.token_rows(1, 30)
-    before = logits(model, rows)
+    """The tests above mean something only if the entries matter to what the model says."""
+    model = zoo.build("qwen2")
+    rows = torch.randint(2, zoo.VOCABULARY, (1, 30), generator=torch.Generator().manual_seed(0))
     other = copy.deepcopy(model.config)
     other.layer_types = other.layer_types[::-1]
     changed = type(model)(other).eval()
     changed.load_state_dict(model.state_dict())
-    assert (logits(changed, rows) - before).abs().max() > 1e-2
+    assert (changed(rows).logits - model(rows).logits).abs().max() > 1e-2
 
 
 def test_lists_of_another_kind_stay():
     config = LlamaConfig(num_hidden_layers=3, eos_token_id=[5, 6, 7], architectures=["A", "B", "C"])
     config.per_layer = (10, 20, 30)
     config.other = [1, 2]
-    select_layers(config, [0, 2])
+    config.by_number = [0, 2]
+    select_layers(config, [0, 2], Family(layer_numbers=("by_number",)))
     assert config.num_hidden_layers == 2
     assert config.eos_token_id == [5, 6, 7]
     assert config.architectures == ["A", "B", "C"]
     assert config.per_layer == (10, 30)
     assert config.other == [1, 2]
+    assert config.by_number == [0, 1]
 
 
 def test_a_family_with_its_own_name_for_the_count():
     config = GPT2Config(n_layer=4)
-    select_layers(config, [0, 1, 3])
+    select_layers(config, [0, 1, 3], PLAIN)
     assert config.n_layer == config.num_hidden_layers == 3
 
 
+def test_layers_listed_by_number_as_many_as_there_are_layers():
+    """Such a list has the length of a per-layer one by chance."""
+    config = zoo.CONFIGS["qwen3_moe"]()
+    config.mlp_only_layers = [0, 1, 2, 3, 4]
+    select_layers(config, [1, 4], FAMILIES["qwen3_moe"])
+    assert (config.mlp_only_layers, config.num_hidden_layers) == ([0, 1], 2)
+
+
 def test_nothing_to_remove():
-    model, rows = tiny.build("llama"), tiny.token_rows(1, 10)
-    before, config = logits(model, rows), model.config.to_dict()
-    remove_blocks(model, [])
-    assert torch.equal(logits(model, rows), before)
-    assert model.config.to_dict() == config
+    model = zoo.build("llama")
+    before, weights = model.config.to_dict(), {n: p.data_ptr() for n, p in model.named_parameters()}
+    without_blocks(model)
+    assert model.config.to_dict() == before
+    assert {n: p.data_ptr() for n, p in model.named_parameters()} == weights
 
 
-@pytest.mark.parametrize(
-    ("positions", "message"), [([5], "outside"), ([-1], "outside"), (range(5), "remain")]
-)
-def test_impossible_positions_leave_the_model_alone(positions, message):
-    model = tiny.build("llama")
-    with pytest.raises(ValueError, match=message):
-        remove_blocks(model, list(positions))
-    assert len(blocks_of(model)) == tiny.BLOCKS
+def test_what_is_gone_cannot_come_back():
+    model = zoo.build("llama")
+    anatomy = anatomy_of(model.config)
+    dense = Shape.dense(anatomy)
+    smaller = dense.without([Units(BLOCKS, 1, (0,)), Units(BLOCKS, 3, (0,))])
+    reshape(model, anatomy, dense, smaller)
+    with pytest.raises(ValueError, match=r"blocks \[1, 3\] are not there"):
+        reshape(model, anatomy, smaller, dense)
+    assert len(blocks_of(model)) == zoo.BLOCKS - 2
 
 
 def test_other_weights_are_not_touched():
-    model = tiny.build("llama")
+    model = zoo.build("llama")
     before = {n: p.data_ptr() for n, p in model.named_parameters() if ".layers." not in n}
     kept = [p.data_ptr() for i in (0, 2, 3, 4) for p in blocks_of(model)[i].parameters()]
-    remove_blocks(model, [1])
+    without_blocks(model, 1)
     assert {n: p.data_ptr() for n, p in model.named_parameters() if ".layers." not in n} == before
     assert [p.data_ptr() for b in blocks_of(model) for p in b.parameters()] == kept
+
+
+@pytest.mark.parametrize("kind", WIDTH)
+def test_a_cut_touches_its_own_weights_only(kind):
+    """The other half and every other block keep their very tensors; what is cut keeps its settings."""
+    model = zoo.build("llama-biases").to(torch.bfloat16)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    anatomy = anatomy_of(model.config)
+    dense, before = Shape.dense(anatomy), {n: p.data_ptr() for n, p in model.named_parameters()}
+    reshape(model, anatomy, dense, dense.without([Units(kind, 2, (1, 2))]))
+    moved = {n for n, p in model.named_parameters() if p.data_ptr() != before[n]}
+    cut = {
+        HEADS: "q_proj.weight q_proj.bias k_proj.weight k_proj.bias v_proj.weight v_proj.bias o_proj.weight",
+        CHANNELS: "gate_proj.weight gate_proj.bias up_proj.weight up_proj.bias down_proj.weight",
+    }[kind].split()
+    half = {HEADS: "self_attn", CHANNELS: "mlp"}[kind]
+    assert moved == {f"model.layers.2.{half}.{name}" for name in cut}
+    block = blocks_of(model)[2]
+    assert {p.dtype for p in block.parameters()} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in block.parameters())
+    assert not any(m.training for m in block.modules())
+    assert all(p.device.type == "cpu" and p.is_contiguous() for p in block.parameters())
+    sizes = [(m.in_features, m.out_features) for m in block.modules() if isinstance(m, nn.Linear)]
+    assert sizes == [m.weight.shape[::-1] for m in block.modules() if isinstance(m, nn.Linear)]
+
+
+def test_a_cut_block_computes_attention_as_the_model_was_told_to():
+    model = AutoModelForCausalLM.from_config(zoo.CONFIGS["llama"](), attn_implementation="eager").eval()
+    anatomy = anatomy_of(model.config)
+    dense = Shape.dense(anatomy)
+    reshape(model, anatomy, dense, dense.without([Units(HEADS, 1, (0,))]))
+    asked = [block.self_attn.config._attn_implementation for block in blocks_of(model)]
+    assert asked == ["eager"] * zoo.BLOCKS
+
+
+def test_the_config_states_even_sizes_and_no_others():
+    model = zoo.build("llama")
+    anatomy = anatomy_of(model.config)
+    dense = Shape.dense(anatomy)
+    uneven = dense.without([Units(HEADS, 1, (0, 1)), Units(CHANNELS, 2, (5,))])
+    reshape(model, anatomy, dense, uneven)
+    said = model.config
+    assert (said.num_attention_heads, said.num_key_value_heads, said.intermediate_size) == (8, 4, 64)
+    even = uneven.without(
+        [
+            *(Units(HEADS, n, (1, 3)) for n in (0, 2, 3, 4)),
+            *(Units(CHANNELS, n, (63,)) for n in (0, 1, 3, 4)),
+        ]
+    )
+    reshape(model, anatomy, uneven, even)
+    assert (said.num_attention_heads, said.num_key_value_heads, said.intermediate_size) == (4, 2, 63)
+    assert (said.head_dim, said.hidden_size) == (4, 32)
+    check_config_says(model)
+
+
+@pytest.mark.parametrize(("gone", "possible"), [((0,), False), ((1,), False), ((0, 3), False), ((3,), True)])
+def test_a_rule_that_does_not_survive_removal(gone, possible):
+    """GPT-2 may scale attention by a block's place, which a block that moves up would change."""
+    config = zoo.CONFIGS["gpt2"]()
+    config.scale_attn_by_inverse_layer_idx = True
+    model = without_blocks(AutoModelForCausalLM.from_config(config), *gone)
+    if possible:
+        check_config_says(model)
+        return
+    with pytest.raises(UserError, match=r"config of this model \(gpt2\) cannot describe what is left"):
+        check_config_says(model)
+
+
+def test_a_config_that_says_something_else_is_noticed():
+    for change in ({"intermediate_size": 48}, {"num_key_value_heads": 2}, {"attention_bias": True}):
+        model = zoo.build("llama")
+        for name, value in change.items():
+            setattr(model.config, name, value)
+        with pytest.raises(UserError, match="cannot describe what is left"):
+            check_config_says(model)
+    model = zoo.build("qwen2")
+    model.config.layer_types = zoo.PATTERN[::-1]
+    with pytest.raises(UserError, match="nothing was written"):
+        check_config_says(model)
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom", "opt"])
+def test_a_half_that_is_gone_has_no_weights(name):
+    model = zoo.build(name)
+    anatomy = anatomy_of(model.config)
+    dense = Shape.dense(anatomy)
+    before = sum(p.numel() for p in model.parameters())
+    reshape(model, anatomy, dense, dense.without([Units(MLP, 1, (0,))]))
+    assert before - sum(p.numel() for p in model.parameters()) == anatomy.blocks[1].half_parameters[1]
+    with pytest.raises(UserError, match="cannot describe what is left"):
+        check_config_says(model)

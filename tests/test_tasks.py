@@ -8,7 +8,7 @@ import pytest
 
 from pip_core.errors import UserError
 from pip_core.recipe import TASKS
-from pip_core.tasks import Item, load_task
+from pip_core.tasks import Item, load_task, load_tasks
 from pip_core.texts import DOMAINS, calibration_texts, documents
 
 from . import tiny
@@ -63,8 +63,14 @@ def test_blank_lines_and_other_characters(tmp_path):
         ({"query": "x", "gold": 0}, "'choices' must be a list of at least two texts"),
         ({**GOOD, "choices": "hot"}, "'choices' must be a list of at least two texts"),
         ({**GOOD, "choices": ["hot."]}, "'choices' must be a list of at least two texts"),
-        ({**GOOD, "choices": ["hot.", 3]}, "'choices' must be a list of at least two texts"),
-        ({**GOOD, "choices": ["hot.", ""]}, "'choices' must be a list of at least two texts"),
+        (
+            {**GOOD, "choices": ["hot.", 3]},
+            "'choices' must be a list of at least two texts",
+        ),
+        (
+            {**GOOD, "choices": ["hot.", ""]},
+            "'choices' must be a list of at least two texts",
+        ),
         ({"query": "x", "choices": ["a", "b"]}, "'gold' is None, but must be a whole number from 0 to 1"),
         ({**GOOD, "gold": 2}, "'gold' is 2, but must be a whole number from 0 to 1"),
         ({**GOOD, "gold": -1}, "'gold' is -1"),
@@ -82,7 +88,7 @@ def test_a_bad_line_is_named(tmp_path, line, message):
     with pytest.raises(UserError) as refused:
         load_task(str(path))
     text = str(refused.value)
-    assert text.startswith("own.jsonl, line 3: ")
+    assert text.startswith(("own.jsonl, row 2: ", "own.jsonl, line 3: ")), text
     assert message in text
     assert "\n" not in text
 
@@ -98,8 +104,8 @@ def test_mixed_kinds(tmp_path):
     [
         (b"", "The task 'own.jsonl' is empty."),
         (b"\n\n", "The task 'own.jsonl' is empty."),
-        ('{"query": "Größe"}'.encode("latin-1"), "The task 'own.jsonl' is not UTF-8 text."),
-        (b"\x00\x01\x02", "The task 'own.jsonl' is not UTF-8 text."),
+        ('{"query": "Größe"}'.encode("latin-1"), "The task 'own.jsonl', line 1, is not UTF-8 text."),
+        (b"\x00\x01\x02", "The task 'own.jsonl', line 1, is not UTF-8 text."),
     ],
 )
 def test_unreadable_task(tmp_path, content, message):
@@ -120,8 +126,8 @@ def test_missing_task(tmp_path):
 
 
 def test_calibration_domains():
-    assert calibration_texts("mixed") == [documents(d) for d in DOMAINS]
-    assert calibration_texts("code") == [documents("code")]
+    assert [list(d.documents) for d in calibration_texts("mixed")] == [documents(d) for d in DOMAINS]
+    assert [list(d.documents) for d in calibration_texts("code")] == [documents("code")]
     assert all(len(documents(d)) > 5 for d in DOMAINS)
 
 
@@ -139,3 +145,13 @@ def test_a_text_is_called_what_it_is_for(tmp_path):
         documents(missing, "held-back text")
     with pytest.raises(UserError, match="does not exist or is not a file"):
         documents(str(tmp_path))
+
+
+def test_what_a_run_measures_on(tmp_path):
+    page = tiny.write_lines(tmp_path / "pages.jsonl", [{"page": "One page."}])
+    own = tiny.write_lines(tmp_path / "facts.jsonl", [GOOD])
+    assert [t.name for t in load_tasks(("facts", f"wikitext={page}"), 2)] == ["facts", "wikitext"]
+    with pytest.raises(UserError, match="at least one task with right and wrong answers"):
+        load_tasks((f"wikitext={page}",))
+    with pytest.raises(UserError, match=r"Two tasks have the same name \(facts, facts\)"):
+        load_tasks(("facts", own))

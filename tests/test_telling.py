@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 
 from pip_core import events as ev
 from pip_core.narrate import clock, plan_sentence, sentence
-from pip_core.stats import is_noise, paired_difference, retained
 from pip_core.story import Story
+from pip_core.units import Units
 
 from .test_events import EVERY
 
@@ -29,7 +28,7 @@ def measured(*hits: str, iteration: int = 0) -> ev.Evaluated:
 @pytest.mark.parametrize("event", EVERY, ids=lambda e: type(e).__name__)
 def test_every_event_has_a_sentence(event):
     text = sentence(event)
-    assert text[0].isupper() or text.startswith("a/b")
+    assert text[0].isupper() or text[0].isdigit() or text.startswith("a/b")
     assert text.rstrip().endswith((".", "ü."))
     assert "None" not in text
 
@@ -38,16 +37,36 @@ def test_every_event_has_a_sentence(event):
     ("event", "parts"),
     [
         (ev.Loading("downloading x", 5 * 10**6, 10**7), ["Downloading x: 5 of 10 MB."]),
-        (EVERY[2], ["a/b: 3 blocks", "1 of 3 blocks will go: 20.0% of all parameters.", "2 removals were"]),
+        (
+            EVERY[2],
+            [
+                "a/b: 3 blocks",
+                "1 of 3 blocks will go: 20.0% of all parameters.",
+                "Decided before: 2 iterations.",
+            ],
+        ),
         (EVERY[3], ["Scoring, iteration 1: 2 of 3", "0:00 elapsed, about 0:02 left"]),
         (EVERY[4], ["The dense model has perplexity 12.50 ± 0.30", "50.0% ± 2.0%"]),
-        (replace(EVERY[4], iteration=2), ["With 3 blocks it has perplexity"]),
-        (EVERY[5], ["Scored 2 blocks in 2 s."]),
-        (EVERY[6], ["Block 0 went", "33.0% of the largest", "two views"]),
-        (EVERY[7], ["verified", "agree to 1e-06", "same 20 tokens"]),
+        (replace(EVERY[4], iteration=2), ["What is left has perplexity 12.50 ± 0.30", "50.0% ± 2.0%"]),
+        (EVERY[5], ["Scored the blocks in 2 s."]),
+        (EVERY[12], ["Scored the channels in 2 s."]),
+        (EVERY[6], ["Block 0 went: its score was the lowest (33.0% of the largest).", "0.0M parameters are"]),
+        (
+            EVERY[13],
+            [
+                "1 group of heads in 1 block and 5 channels in 2 blocks went: their scores were the lowest",
+                "(at most 50.0% of the largest)",
+            ],
+        ),
+        (
+            replace(EVERY[6], units=(Units("attention", 3, (0,)), Units("mlp", 2, (0,)))),
+            ["The attention of block 3 and the mlp of block 2 went: their scores"],
+        ),
+        (EVERY[7], ["verified: a fresh process loaded it plainly", "agree to 1e-06", "same 20 tokens"]),
+        (EVERY[14], ["verified: a fresh process loaded it with this project's loader"]),
         (replace(EVERY[7], largest_difference=0.0), ["verified", "its logits are equal"]),
-        (EVERY[8], ["Finished in 1:00: 2 blocks removed", "peak memory 1.00 GB"]),
-        (EVERY[9], ["Stopped. 1 removals are decided and kept"]),
+        (EVERY[8], ["Finished in 1:00: 2 of 3 blocks removed", "peak memory 1.00 GB"]),
+        (EVERY[9], ["Stopped. What was decided in 1 iteration is kept"]),
         (EVERY[11], ["No."]),
     ],
 )
@@ -63,35 +82,11 @@ def test_clock(seconds, text):
 
 
 def test_a_target_that_is_not_met_exactly_is_said():
-    assert plan_sentence(0.2, 2, 10, 0.2) == "2 of 10 blocks will go: 20.0% of all parameters."
-    assert "the nearest to 20.0%" in plan_sentence(0.2, 2, 10, 0.19)
-
-
-def test_paired_difference():
-    dense, now = measured("1100", "1111"), measured("1010", "0111")
-    difference, se = paired_difference(dense, now)
-    assert difference == pytest.approx((0 - 0.25) / 2)
-    # Gains 0 -1 1 0, and -1 0 0 0: sample variances 2/3 and 1/4, over four items each.
-    assert se == pytest.approx(math.sqrt((2 / 3) / 4 + (1 / 4) / 4) / 2)
-
-
-def test_equal_answers_differ_by_nothing():
-    dense = measured("1100", "1111")
-    assert paired_difference(dense, dense) == (0.0, 0.0)
-    assert is_noise(dense, dense)
-    assert retained(dense, dense) == 1.0
-
-
-def test_noise_and_signal():
-    dense = measured("1" * 100)
-    assert is_noise(dense, measured("1" * 98 + "00"))
-    assert not is_noise(dense, measured("1" * 60 + "0" * 40))
-    assert retained(dense, measured("1" * 60 + "0" * 40)) == pytest.approx(0.6)
-    assert retained(measured("000"), measured("111")) == 0.0
-
-
-def test_a_single_item_has_no_spread():
-    assert paired_difference(measured("1"), measured("0")) == (-1.0, 0.0)
+    whole = "2 of 10 blocks will go: 20.0% of all parameters."
+    assert plan_sentence(0.2, "2 of 10 blocks", 0.2) == whole
+    assert "the nearest to 20.0%" in plan_sentence(0.2, "2 of 10 blocks", 0.19)
+    least = plan_sentence(0.2, "the channels that matter least", 0.2)
+    assert least == "The channels that matter least will go: 20.0% of all parameters."
 
 
 def told(*events: ev.Event) -> Story:
@@ -108,7 +103,7 @@ def test_story_of_a_run():
     assert story.started == EVERY[2]
     assert story.dense == dense
     assert story.latest == after
-    assert story.scored == {1: EVERY[5]}
+    assert story.scored == {(1, "blocks"): EVERY[5]}
     assert story.removals == [EVERY[6]]
     assert story.exported == EVERY[7]
     assert story.ending == EVERY[8]
@@ -116,6 +111,12 @@ def test_story_of_a_run():
     assert (story.first_at, story.last_at) == (10.0, 18.0)
     assert story.steps == 7  # progress and loading redraw no chart
     assert len(story.sentences) == 8
+
+
+def test_scores_are_kept_by_kind():
+    story = told(EVERY[12], replace(EVERY[12], kind="heads"), replace(EVERY[12], scores=(0.5, None, 0.3)))
+    assert list(story.scored) == [(2, "channels"), (2, "heads")]
+    assert story.scored[2, "channels"].scores == (0.5, None, 0.3)
 
 
 def test_an_empty_story():
@@ -134,7 +135,7 @@ def test_loading_keeps_one_sentence():
 
 
 def test_a_resumed_run_has_not_ended():
-    story = told(EVERY[2], ev.Stopped(()))
-    assert story.ending == ev.Stopped(())
+    story = told(EVERY[2], ev.Stopped(0))
+    assert story.ending == ev.Stopped(0)
     story.tell([(EVERY[2], 20.0)])
     assert story.ending is None

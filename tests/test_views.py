@@ -14,7 +14,12 @@ from tokenizers import processors
 from pip_core.errors import UserError
 from pip_core.recipe import PERTURBATION_KINDS
 from pip_core.texts import DOMAINS, calibration_texts
-from pip_core.views import Perturber, draw_pairs, preview, view_of, vocabulary_words
+from pip_core.views import (
+    Perturber,
+    draw_pairs,
+    view_of,
+    vocabulary_words,
+)
 
 from . import tiny
 
@@ -206,7 +211,7 @@ def test_a_word_longer_than_a_window_is_left_out(tokenizer, tmp_path):
 
 def test_windows_do_not_overlap(tokenizer):
     texts = [p.clean.text for p in tiny.pairs_for(tokenizer, 40, calibration="dialogue")]
-    whole = "\n\n".join(d for docs in calibration_texts("dialogue") for d in docs)
+    whole = "\n\n".join(d for docs in calibration_texts("dialogue") for d in docs.documents)
     assert len(set(texts)) == 40
     inside = [t for t in texts if t in whole]
     assert len(inside) > 30
@@ -217,7 +222,7 @@ def test_windows_do_not_overlap(tokenizer):
 def test_mixed_takes_the_domains_in_turn(tokenizer):
     mixed = tiny.pairs_for(tokenizer, 8)
     for i, pair in enumerate(mixed):
-        domain = "\n\n".join(calibration_texts(DOMAINS[i % 4])[0])
+        domain = "\n\n".join(calibration_texts(DOMAINS[i % 4])[0].documents)
         first = pair.clean.text.split("\n\n")[0]
         assert first in domain
 
@@ -319,12 +324,3 @@ def test_a_slow_tokenizer_is_refused(tokenizer):
 
     with pytest.raises(UserError, match="fast tokenizer"):
         draw_pairs(tiny.recipe_for("unused"), Slow(), 1)
-
-
-def test_preview_shows_text_and_edits():
-    text, edits = preview(tiny.recipe_for("unused", rate=0.5))
-    assert 20 < len(text) <= 240
-    words = text.split()
-    assert edits
-    assert all(clean in words[i] and edits_apart(clean.lower(), new.lower()) for i, clean, new in edits)
-    assert preview(tiny.recipe_for("unused", rate=0.5)) == (text, edits)

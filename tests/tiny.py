@@ -1,4 +1,4 @@
-"""Tiny random models, a tokenizer and tasks: everything a run needs, made in a second, no network."""
+"""A tokenizer, tasks and recipes for the tiny models of `zoo`: everything a run needs, no network."""
 
 from __future__ import annotations
 
@@ -11,109 +11,25 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import nn
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    SmolLM3Config,
-    SmolLM3ForCausalLM,
-)
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
+from pip_core.anatomy import anatomy_of
+from pip_core.checkpoint import Loaded
 from pip_core.events import Event
-from pip_core.families import blocks_of
 from pip_core.recipe import Recipe
+from pip_core.shape import Shape
+from pip_core.surgery import reshape
 from pip_core.texts import ASSETS
+from pip_core.units import BLOCKS as BLOCKS_KIND
+from pip_core.units import Units
 from pip_core.views import Pair, draw_pairs
 
+from . import zoo
+from .zoo import VOCABULARY
+
 ROOT = Path(__file__).resolve().parent.parent
-VOCABULARY = 1600
-BLOCKS = 5
-PATTERN = ["full_attention", "sliding_attention", "full_attention", "sliding_attention", "sliding_attention"]
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": BLOCKS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    # Larger than usual, so that every block changes what the model says.
-    "initializer_range": 0.2,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
-
-
-def llama() -> PreTrainedModel:
-    return LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True))
-
-
-def gpt2() -> PreTrainedModel:
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=128,
-        n_embd=32,
-        n_layer=4,
-        n_head=4,
-        initializer_range=0.2,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return GPT2LMHeadModel(config)
-
-
-def qwen2() -> PreTrainedModel:
-    """Per-layer attention: some blocks see all of the text, some four tokens."""
-    config = Qwen2Config(
-        **SHAPE,
-        tie_word_embeddings=True,
-        use_sliding_window=True,
-        sliding_window=4,
-        layer_types=list(PATTERN),
-    )
-    return Qwen2ForCausalLM(config)
-
-
-def gemma2() -> PreTrainedModel:
-    config = Gemma2Config(**SHAPE, head_dim=8, sliding_window=4, layer_types=list(PATTERN))
-    return Gemma2ForCausalLM(config)
-
-
-def smollm3() -> PreTrainedModel:
-    """Per-layer rotary positions."""
-    return SmolLM3ForCausalLM(SmolLM3Config(**SHAPE, no_rope_layers=[1, 0, 1, 1, 0]))
-
-
-FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
-    "llama": llama,
-    "gpt2": gpt2,
-    "qwen2": qwen2,
-    "gemma2": gemma2,
-    "smollm3": smollm3,
-}
-
-
-def build(family: str, seed: int = 0) -> PreTrainedModel:
-    """A random model of `family` in evaluation mode, float32."""
-    torch.manual_seed(seed)
-    model = FAMILIES[family]()
-    for name, weight in model.named_parameters():
-        # Weights that are made as ones and zeros would hide a mistake in them.
-        if weight.dim() == 1:
-            weight.data += 0.1 * torch.randn_like(weight)
-        assert weight.isfinite().all(), name
-    return model.eval()
+# Models of the zoo that lie on disk, for whatever needs a folder.
+SAVED = ("llama", "gpt2", "qwen2", "gemma2", "smollm3", "phi3", "bloom")
 
 
 def build_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
@@ -133,9 +49,24 @@ def build_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
 
 
-def save(folder: Path, family: str, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Path:
-    """A checkpoint folder as a publisher would make it."""
-    build(family, seed).save_pretrained(folder)
+def fixed_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with a dozen merges that never change, for token ids that were written down."""
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("i", "n")]
+    merges += [("Ġ", "in"), ("Ġ", "a"), ("a", "t"), ("m", "at"), ("o", "n"), ("Ġ", "Ġ"), ("Ġ", "s")]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["<s>", "</s>", *letters, *("".join(m) for m in merges)]
+    bpe = Tokenizer(models.BPE(vocab={w: n for n, w in enumerate(words)}, merges=merges))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_special_tokens(["<s>", "</s>"])
+    if bos:
+        bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+
+
+def save(folder: Path, name: str, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A checkpoint folder as a publisher would make it, of a model of the zoo."""
+    zoo.build(name).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -203,17 +134,6 @@ def token_rows(count: int, length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(2, VOCABULARY, (count, length), generator=torch.Generator().manual_seed(seed))
 
 
-def bypass(model: PreTrainedModel, positions: Sequence[int]) -> list:
-    """Make the blocks at `positions` hand on what they were given; returns the hooks' handles."""
-
-    def hand_on(block: nn.Module, args: tuple, kwargs: dict, output):
-        given = args[0] if args else kwargs["hidden_states"]
-        return (given, *output[1:]) if isinstance(output, tuple) else given
-
-    blocks = blocks_of(model)
-    return [blocks[p].register_forward_hook(hand_on, with_kwargs=True) for p in positions]
-
-
 def only(events: Sequence[Event], kind: type) -> list:
     return [e for e in events if isinstance(e, kind)]
 
@@ -233,3 +153,12 @@ def cli(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
         env={**os.environ, **environment},
         timeout=240,
     )
+
+
+def without_blocks(loaded: Loaded, blocks: Sequence[int]) -> Shape:
+    """Remove dense `blocks` from a model as it was loaded; returns its new shape."""
+    anatomy = anatomy_of(loaded.config)
+    dense = Shape.dense(anatomy)
+    shape = dense.without(Units(BLOCKS_KIND, block, (0,)) for block in blocks)
+    reshape(loaded.model, anatomy, dense, shape)
+    return shape

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from ..errors import UserError
 from .base import Scorer, Scores
+from .chance import Chance
+from .domains import MultiDomain, needs_domains
+from .entropy import EntroDrop
+from .flap import Flap
 from .gate import GateGradientDifference
+from .influence import BlockInfluence
+from .magnitude import Magnitude
 from .pip import WeightGradientDifference
+from .sleb import Sleb
+from .taylor import Taylor
 
-METHODS: tuple[Scorer, ...] = (GateGradientDifference(), WeightGradientDifference())
+METHODS: tuple[Scorer, ...] = (
+    GateGradientDifference(),
+    WeightGradientDifference(),
+    BlockInfluence(),
+    Sleb(),
+    EntroDrop(),
+    Flap(),
+    Taylor(),
+    MultiDomain(),
+    Magnitude(),
+    Chance(),
+)
 
-__all__ = ["METHODS", "Scorer", "Scores", "method"]
+__all__ = ["METHODS", "Scorer", "Scores", "method", "needs_domains"]
 
 
 def method(name: str) -> Scorer:

@@ -7,8 +7,8 @@ pairs, and answers with one 1-D tensor of `site.size` scores per site; larger me
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -16,15 +16,18 @@ from transformers import PreTrainedModel
 
 from ..rows import rows_of
 from ..sites import Site
+from ..units import KINDS
 from ..views import Pair
 
 Scores = list[torch.Tensor]
 
 # Positions whose logits are in float32 at a time: 32 x 50,000 words are 6 MB.
 POSITIONS = 32
+# The recipe's step that takes everything in one iteration.
+AT_ONCE = 0.999
 
 
-class Scorer(Protocol):
+class Scorer(ABC):
     """A scoring method: plain facts for the reader, and one function.
 
     Attributes:
@@ -32,15 +35,34 @@ class Scorer(Protocol):
         title: what people read.
         paper: where the method comes from.
         summary: two sentences for the page and the model card.
-        passes: cost of one calibration pair, in forward passes over one view.
+        kinds: kinds of units it is defined for, see `pip_core.units`.
+        usual: the recipe's settings as the method was published, where they are not the recipe's own
+            defaults; a comparison of methods starts from them.
+        protecting: a score of +inf means that the unit must not go. For all others it means that
+            numbers overflowed.
+        domains: how many domains the calibration must have at least.
+        perturbs: whether it looks at the perturbed view too.
     """
 
     name: str
     title: str
     paper: str
     summary: str
-    passes: float
+    kinds: tuple[str, ...] = KINDS
+    usual: Mapping[str, object] = {}
+    protecting: bool = False
+    domains: int = 1
+    perturbs: bool = False
 
+    @abstractmethod
+    def cost(self, sites: int) -> float:
+        """Cost of scoring `sites` sites on one calibration pair, in forward passes over one view."""
+
+    def protects(self, blocks: int) -> frozenset[int]:
+        """Numbers of the blocks it never takes anything from, of a dense model of `blocks` blocks."""
+        return frozenset()
+
+    @abstractmethod
     def score(
         self,
         model: PreTrainedModel,
@@ -56,12 +78,32 @@ class Scorer(Protocol):
             pairs: calibration pairs.
 
         Yields:
-            How many pairs are done, after each step. No gradient mode is held across a yield.
+            How many pairs are done, after each step; a step may be less than a pair. No gradient mode
+            is held across a yield.
 
         Returns:
-            One float32 tensor of shape `(site.size,)` per site.
+            One float32 tensor of shape `(site.size,)` per site, on the CPU: finite, or +inf for a unit
+            that must not go where the method is a `protecting` one.
+
+        Raises:
+            UserError: calibration that the method cannot work with.
         """
-        ...
+
+
+def loss_of(model: PreTrainedModel, ids: torch.Tensor) -> float:
+    """The mean next-token cross-entropy of one text in nats; no gradient.
+
+    Args:
+        ids: `(T,)` token ids.
+    """
+    rows, _ = rows_of((ids,))
+    with torch.inference_mode():
+        logits = model(input_ids=rows.to(model.device), use_cache=False).logits[0, : len(ids) - 1]
+        total = 0.0
+        for part, targets in zip(logits.split(POSITIONS), ids[1:].split(POSITIONS), strict=True):
+            found = part.float().log_softmax(dim=-1).gather(1, targets[:, None].to(part.device))
+            total -= float(found.sum(dtype=torch.float64))
+    return total / (len(ids) - 1)
 
 
 def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Sequence[float]) -> None:

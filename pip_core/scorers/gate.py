@@ -1,8 +1,10 @@
 """PIP at the gates (ours): how far the gradients at virtual gates differ between the views.
 
-Put a gate z = 1 on what a block adds to the residual stream, f. The loss's gradient at the gate is
-f * g, with g the gradient at the block's output; no weight gradient is needed. Taken per channel
-and per word, the two views can be compared where they say the same thing.
+Put a gate z = 1 on what a unit adds to the residual stream, f. The loss's gradient at the gate is
+f * g, with g the gradient at that sum; no weight gradient is needed. Taken word by word, the two
+views can be compared where they say the same thing. A head or channel is gated where it enters its
+output projection, feature by feature; for a block or half the products are taken per channel of
+the residual stream.
 """
 
 from __future__ import annotations
@@ -16,26 +18,30 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..sites import Site
+from ..units import BLOCKS
 from ..views import Pair
-from .base import Scores, backpropagate, gradients_for
+from .base import Scorer, Scores, backpropagate, gradients_for
 
 
-class GateGradientDifference:
-    """`mean over pairs of sum over words of || (f*g)_word - (f~*g~)_word ||_2`, for whole blocks.
+class GateGradientDifference(Scorer):
+    """`mean over pairs of sum over words of || (f*g)_word - (f~*g~)_word ||_2`, per unit.
 
-    `(f*g)_word` has shape `(d,)`: the products of a word's tokens, added up.
+    `(f*g)_word` has shape `(features,)`: the products of a word's tokens, added up.
     """
 
     name = "pip-gate"
     title = "PIP at the gates"
     paper = "this project, after Cao et al., arXiv 2501.15278"
     summary = (
-        "Puts a gate on what every block adds to the text, and compares the gradient at the gate between "
+        "Puts a gate on what every unit adds to the text, and compares the gradient at the gate between "
         "a text and its perturbed view, word by word. It needs no weight gradients, so it is faster than "
         "PIP and holds nothing of the weights' size."
     )
-    # For each view a forward, and a backward for activations alone that takes as long as two of it.
-    passes = 6.0
+    perturbs = True
+
+    def cost(self, sites: int) -> float:
+        # For each view a forward, and a backward for activations alone that takes as long as two of it.
+        return 6.0
 
     def score(
         self,
@@ -44,50 +50,72 @@ class GateGradientDifference:
         sites: Sequence[Site],
         pairs: Sequence[Pair],
     ) -> Generator[int, None, Scores]:
-        chosen = [blocks[s.position] for s in sites]
-        totals = torch.zeros(len(sites), dtype=torch.float64)
+        totals = [torch.zeros(s.size) for s in sites]
         for done, pair in enumerate(pairs, 1):
             count = int(max(pair.clean.words[-1], pair.other.words[-1])) + 1
-            clean = gate_gradients(model, chosen, pair.clean.ids, pair.clean.words, count)
-            other = gate_gradients(model, chosen, pair.other.ids, pair.other.words, count)
-            totals += (clean - other).norm(dim=2).sum(dim=1).double().cpu()
+            clean = gate_gradients(model, blocks, sites, pair.clean.ids, pair.clean.words, count)
+            other = gate_gradients(model, blocks, sites, pair.other.ids, pair.other.words, count)
+            for total, one, two in zip(totals, clean, other, strict=True):
+                total += (one - two).norm(dim=2).sum(dim=0).cpu()
             yield done
-        return [(t / len(pairs)).float().reshape(1) for t in totals]
+        return [t / len(pairs) for t in totals]
 
 
 def gate_gradients(
     model: PreTrainedModel,
     blocks: Sequence[nn.Module],
+    sites: Sequence[Site],
     ids: torch.Tensor,
     words: torch.Tensor,
     count: int,
-) -> torch.Tensor:
-    """Gate gradients of one view, per block, word and channel: shape `(blocks, count, d)`, float32.
+) -> list[torch.Tensor]:
+    """Gate gradients of one view, per site: shape `(count, units, features)`, float32.
 
     Args:
         ids: `(T,)` token ids.
         words: `(T,)` word index of each token, below `count`.
     """
-    found: list[torch.Tensor | None] = [None] * len(blocks)
+    found: list[torch.Tensor | None] = [None] * len(sites)
 
-    def on_output(index: int, block: nn.Module, args: tuple, kwargs: dict, output) -> None:
-        before = args[0] if args else kwargs["hidden_states"]
-        after = output[0] if isinstance(output, tuple) else output
-        added = (after.detach().float() - before.detach().float())[0]
+    def watch(index: int, stream: torch.Tensor, added: torch.Tensor) -> None:
+        """Keep the products of `added`, `(T, units, features)`, and the gradient at `stream`."""
+        if not stream.requires_grad:
+            # The first of the sites: gradients need not flow back beyond it.
+            stream.requires_grad_()
 
         def on_gradient(gradient: torch.Tensor) -> None:
-            product = (added * gradient[0].float())[: len(words)]
-            pooled = product.new_zeros(count, product.shape[1])
+            product = (added * gradient.reshape(added.shape).float())[: len(words)]
+            pooled = product.new_zeros(count, *product.shape[1:])
             found[index] = pooled.index_add_(0, words.to(product.device), product)
 
-        if not after.requires_grad:
-            # The first of the blocks: gradients need not flow back beyond its output.
-            after.requires_grad_()
-        after.register_hook(on_gradient)
+        stream.register_hook(on_gradient)
+
+    def on_output(index: int, module: nn.Module, args: tuple, kwargs: dict, output):
+        site, stream = sites[index], output[0] if isinstance(output, tuple) else output
+        added = stream.detach().float()
+        if site.kind == BLOCKS:
+            added = added - (args[0] if args else kwargs["hidden_states"]).detach().float()
+        elif site.adds_residual:
+            added = added - (args[1] if len(args) > 1 else kwargs["residual"]).detach().float()
+        watch(index, stream, added.reshape(-1, 1, added.shape[-1]))
+        if site.kind == BLOCKS:
+            return None
+        # A model may add to what a half gives in place (Falcon does), and so would change `added` too.
+        return (stream.clone(), *output[1:]) if isinstance(output, tuple) else stream.clone()
+
+    def on_input(index: int, module: nn.Module, args: tuple) -> None:
+        size = sites[index].size
+        watch(index, args[0], args[0].detach().float().reshape(-1, size, args[0].shape[-1] // size))
 
     with torch.enable_grad(), gradients_for(model, ()), contextlib.ExitStack() as stack:
-        for index, block in enumerate(blocks):
-            handle = block.register_forward_hook(partial(on_output, index), with_kwargs=True)
+        for index, site in enumerate(sites):
+            block = blocks[site.position]
+            if site.width is not None:
+                module = block.get_submodule(site.width.output)
+                handle = module.register_forward_pre_hook(partial(on_input, index))
+            else:
+                module = block.get_submodule(site.added) if site.added else block
+                handle = module.register_forward_hook(partial(on_output, index), with_kwargs=True)
             stack.callback(handle.remove)
         backpropagate(model, (ids,), (1.0,))
-    return torch.stack(found)
+    return found

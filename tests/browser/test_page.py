@@ -42,7 +42,7 @@ def state_of(page: Page) -> str:
 
 
 def removed_blocks(page: Page) -> list[str]:
-    page.get_by_role("tab", name="Removed blocks").click()
+    page.get_by_role("tab", name="Removed").click()
     return page.locator("table.removals tbody tr td:nth-child(2)").all_inner_texts()
 
 

@@ -1,0 +1,45 @@
+"""Removing at random: what any method has to beat."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..sites import Site
+from ..views import Pair
+from .base import Scorer, Scores
+
+
+class Chance(Scorer):
+    """Scores drawn evenly from 0 to 1.
+
+    The draw is seeded by the perturbed texts, which change with the recipe's seed and with the
+    iteration and with nothing else of a run: same recipe, same removals.
+    """
+
+    name = "random"
+    title = "Random"
+    paper = "the baseline that any method has to beat"
+    summary = (
+        "Removes units at random, looking neither at the text nor at the weights. What a method gains "
+        "over this is what it knows."
+    )
+
+    def cost(self, sites: int) -> float:
+        return 0.0
+
+    def score(
+        self,
+        model: PreTrainedModel,
+        blocks: Sequence[nn.Module],
+        sites: Sequence[Site],
+        pairs: Sequence[Pair],
+    ) -> Generator[int, None, Scores]:
+        rng = random.Random("\n".join(pair.other.text for pair in pairs))
+        found = [torch.tensor([rng.random() for _ in range(site.size)]) for site in sites]
+        yield len(pairs)
+        return found

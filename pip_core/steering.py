@@ -1,0 +1,169 @@
+"""Having a hand in a run: take a removal back, go on to a deeper target, go on with other settings.
+
+Events are only ever added: what was taken back no longer counts (`events.standing`), but stays told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from . import events as ev
+from . import runs
+from .anatomy import anatomy_of
+from .checkpoint import config_of
+from .engine import check
+from .errors import UserError
+from .goals import Goal, goal_of
+from .history import History
+from .recipe import Recipe
+
+# Settings that decide what goes, and have no part in how the model that is left is measured.
+CHOOSING = frozenset(
+    {"method", "target", "units", "allocation", "per_parameter", "step", "keep", "drop", "plain"}
+    | {"calibration", "windows", "window_tokens", "kinds", "rate", "seed"}
+)
+
+
+def undo(folder: Path) -> None:
+    """Take the last removal back; its units then stay for the rest of the run.
+
+    A worker is stopped by that, and does it; without one it is done at once.
+
+    Raises:
+        UserError: nothing was removed.
+    """
+    removals = ev.removals(runs.read_events(folder))
+    if not removals:
+        raise UserError("Nothing has been removed yet, so there is nothing to take back.")
+    # Asked twice before it is done, it is done once: the number is that of what was seen.
+    if not (folder / runs.UNDO).exists():
+        runs.write(folder / runs.UNDO, str(len(removals)))
+    if not runs.working(folder):
+        runs.settle(folder)
+
+
+def extend(folder: Path, target: float) -> None:
+    """Give a run another target, deeper than what it has reached. An export stays until the next.
+
+    Raises:
+        UserError: a worker is at it, or the target takes nothing more.
+    """
+    _check_idle(folder)
+    before, history = runs.recipe_of(folder), runs.read_events(folder)
+    recipe = replace(before, target=target)
+    if target == before.target and not _complete(recipe, history):
+        raise UserError(f"The target is {target:.1%} already: resume the run.")
+    if _complete(recipe, history):
+        reached = _reached(history)
+        raise UserError(
+            f"A target of {target:.1%} would take nothing more: {reached:.1%} of the parameters are gone. "
+            "Choose a higher one; for less, go on from an earlier iteration in a new run."
+        )
+    check(recipe, history)
+    runs.write(folder / runs.RECIPE, recipe.to_json())
+    runs.record(folder, [ev.Extended(before.target, target)])
+
+
+def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, name: str = "") -> None:
+    """Make a run in `new` that takes over what another has decided, and goes on with other settings.
+
+    What was measured is taken over too, unless a change makes it a measurement of something else. What
+    was taken back stays, unless `keep` is changed.
+
+    Args:
+        changes: recipe fields and their new values.
+        upto: how many iterations are taken over; None means all.
+        name: what the other run is called.
+
+    Raises:
+        UserError: it has fewer iterations, or the changed recipe cannot go on from there.
+    """
+    before, history = runs.recipe_of(folder), ev.standing(runs.read_events(folder))
+    recipe = _changed(before, changes)
+    decided = len(ev.removals(history))
+    upto = decided if upto is None else upto
+    if not 0 <= upto <= decided:
+        raise UserError(f"The run has {decided} iterations to go on from: choose 0 to {decided}, not {upto}.")
+    taken = _taken(before, recipe, history, upto, name)
+    goal = check(recipe, taken)
+    taken = [_restarted(e, recipe, goal, upto) if isinstance(e, ev.Started) else e for e in taken]
+    runs.create(new, recipe)
+    now = time.time()
+    runs.write(new / runs.EVENTS, "".join(ev.to_line(e, now) + "\n" for e in taken))
+
+
+def _changed(recipe: Recipe, changes: Mapping) -> Recipe:
+    if unknown := sorted(set(changes) - set(Recipe.describe())):
+        raise UserError(f"No recipe has the settings {', '.join(unknown)}.")
+    return replace(recipe, **changes)
+
+
+def _taken(
+    before: Recipe, recipe: Recipe, history: Sequence[ev.Event], upto: int, name: str
+) -> list[ev.Event]:
+    """The events that a fork begins with."""
+    changed = tuple(
+        f.name for f in dataclasses.fields(Recipe) if getattr(before, f.name) != getattr(recipe, f.name)
+    )
+    if "model" in changed and upto:
+        _check_alike(before, recipe)
+    stays: list[type] = [ev.Removed]
+    if "model" not in changed:
+        stays.append(ev.Scored)
+    if not set(changed) - CHOOSING:
+        stays.append(ev.Evaluated)
+    # First of all, where nothing that is told later is taken back by them.
+    first: list[ev.Event] = [ev.Forked(name, upto, changed)]
+    if "keep" not in changed and "model" not in changed:
+        first += [e for e in history if isinstance(e, ev.Undone)]
+    if not {"model", "dtype"} & set(changed):
+        first += [e for e in history if isinstance(e, ev.Started)][-1:]
+    return first + [e for e in history if isinstance(e, tuple(stays)) and e.iteration <= upto]
+
+
+def _restarted(event: ev.Started, recipe: Recipe, goal: Goal, upto: int) -> ev.Started:
+    """What a run said of its plan, as its fork will say it."""
+    return replace(
+        event,
+        method=recipe.method,
+        units=recipe.units,
+        target=recipe.target,
+        goal=goal.words,
+        planned=goal.iterations,
+        planned_share=goal.share,
+        resumed=upto,
+    )
+
+
+def _check_alike(before: Recipe, recipe: Recipe) -> None:
+    """Whether blocks of one model can be told by the numbers of another's."""
+    one, other = anatomy_of(config_of(before.model)), anatomy_of(config_of(recipe.model))
+    same = one.model_type == other.model_type and one.parameters == other.parameters
+    if not same or one.blocks != other.blocks:
+        raise UserError(
+            f"What was removed from '{before.model}' cannot be removed from '{recipe.model}': their blocks "
+            "are not alike. Take no iterations over, or choose a model of the same shape."
+        )
+
+
+def _check_idle(folder: Path) -> None:
+    if runs.working(folder):
+        raise UserError("The run is being worked on: stop or pause it first.")
+
+
+def _complete(recipe: Recipe, history: Sequence[ev.Event]) -> bool:
+    past = History.of(history)
+    anatomy = anatomy_of(config_of(recipe.model))
+    return past.complete(recipe, anatomy, goal_of(recipe, anatomy, past.undone))
+
+
+def _reached(history: Sequence[ev.Event]) -> float:
+    """Share of the parameters that is gone."""
+    past = History.of(history)
+    if not past.removals or not past.started:
+        return 0.0
+    return 1 - past.removals[-1].parameters / past.started[-1].parameters

@@ -1,0 +1,32 @@
+"""What tests of runs that are steered share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pip_core import events as ev
+from pip_core import runs
+from pip_core.units import Units
+
+TWO, THREE = 0.2, 0.29  # targets that take two and three of the five blocks
+WIDTH = {"units": ("heads", "channels"), "target": 0.1}
+
+
+def gone(events: Sequence[ev.Event]) -> list[int]:
+    """Blocks that are gone, in order."""
+    return [b for r in ev.removals(events) for b in r.blocks]
+
+
+def units_of(events: Sequence[ev.Event]) -> list[tuple[Units, ...]]:
+    return [r.units for r in ev.removals(events)]
+
+
+def stopping(folder: Path, when: Callable[[ev.Event], bool], do: Callable[[], None]) -> list[ev.Event]:
+    """Work on a run, and do something when an event comes."""
+    found = []
+    for event in runs.work(folder):
+        found.append(event)
+        if when(event):
+            do()
+    return found

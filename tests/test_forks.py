@@ -1,0 +1,200 @@
+"""Going on from a run with other settings, and the command line's side of steering."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pip_core import __main__ as command
+from pip_core import events as ev
+from pip_core import export, runs, steering
+from pip_core.engine import check
+from pip_core.errors import UserError
+from pip_core.export import Verdict
+
+from . import tiny, zoo
+from .steered import THREE, TWO, WIDTH, gone, units_of
+
+
+@pytest.fixture(autouse=True)
+def _trusting(monkeypatch) -> None:
+    """Exports without the fresh process."""
+    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
+
+
+@pytest.fixture
+def finished(tmp_path, recipe) -> Path:
+    """A finished run of two blocks."""
+    folder = tmp_path / "run"
+    runs.create(folder, recipe)
+    assert isinstance(list(runs.work(folder))[-1], ev.Finished)
+    return folder
+
+
+def test_a_fork_takes_over_what_was_decided_and_measured(finished, tmp_path, recipe):
+    before = runs.read_events(finished)
+    steering.fork(finished, tmp_path / "fork", {"method": "pip", "target": THREE}, 1, "mine")
+    taken = runs.read_events(tmp_path / "fork")
+    assert taken[0] == ev.Forked("mine", 1, ("method", "target"))
+    started = tiny.only(taken, ev.Started)
+    assert [(s.method, s.target, s.planned, s.resumed) for s in started] == [("pip", THREE, 3, 1)]
+    assert gone(taken) == gone(before)[:1]
+    again = list(runs.work(tmp_path / "fork"))
+    assert isinstance(again[-1], ev.Finished)
+    assert [e.iteration for e in tiny.only(again, ev.Evaluated)] == [2, 3]
+    assert [e.iteration for e in tiny.only(again, ev.Scored)] == [2, 3]
+    assert runs.read_events(finished) == before
+
+
+def test_a_fork_with_nothing_changed_ends_as_the_other(finished, tmp_path):
+    steering.fork(finished, tmp_path / "fork", {}, 1)
+    list(runs.work(tmp_path / "fork"))
+    assert units_of(runs.read_events(tmp_path / "fork")) == units_of(runs.read_events(finished))
+    ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (finished, tmp_path / "fork"))
+    assert ours == theirs
+
+
+def test_a_fork_of_all_is_exported_as_it_is(finished, tmp_path):
+    steering.fork(finished, tmp_path / "fork", {})
+    found = list(runs.work(tmp_path / "fork"))
+    assert not tiny.only(found, ev.Removed)
+    assert not tiny.only(found, ev.Evaluated)
+    assert tiny.only(found, ev.Exported)[0].iterations == 2
+
+
+def test_other_questions_are_measured_anew_where_it_matters(finished, tmp_path):
+    steering.fork(finished, tmp_path / "fork", {"items": 3}, 1)
+    assert not tiny.only(runs.read_events(tmp_path / "fork"), ev.Evaluated)
+    assert tiny.only(runs.read_events(tmp_path / "fork"), ev.Scored)
+    found = list(runs.work(tmp_path / "fork"))
+    assert [e.iteration for e in tiny.only(found, ev.Evaluated)] == [0, 1, 2]
+    assert {t.items for e in tiny.only(found, ev.Evaluated) for t in e.tasks} == {3}
+
+
+def test_a_fork_to_another_model_of_the_same_shape(finished, tmp_path, tokenizer, checkpoints):
+    sibling = tmp_path / "sibling"
+    zoo.build("llama", seed=1).save_pretrained(sibling)
+    tokenizer.save_pretrained(sibling)
+    steering.fork(finished, tmp_path / "fork", {"model": str(sibling)}, 1)
+    taken = runs.read_events(tmp_path / "fork")
+    assert [type(e) for e in taken] == [ev.Forked, ev.Removed]
+    assert isinstance(list(runs.work(tmp_path / "fork"))[-1], ev.Finished)
+    with pytest.raises(UserError, match="their blocks are not alike"):
+        steering.fork(finished, tmp_path / "other", {"model": str(checkpoints["gpt2"])}, 1)
+    assert not (tmp_path / "other").exists()
+    steering.fork(finished, tmp_path / "other", {"model": str(checkpoints["gpt2"])}, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "upto", "message"),
+    [
+        ({"units": ("channels",)}, 1, "blocks are gone already, and a run removes one kind of units"),
+        ({}, 3, "The run has 2 iterations to go on from: choose 0 to 2, not 3."),
+        ({}, -1, "choose 0 to 2"),
+        ({"colour": 1}, 1, "No recipe has the settings colour"),
+        ({"target": 0.1}, 2, "more than a target of 10.0% takes"),
+        ({"target": 2}, 1, "cannot be pruned"),
+        ({"drop": (0, 1)}, 1, "9.5% of the parameters are gone already, and the 2 blocks to drop"),
+        ({"method": "no-such"}, 1, "no-such"),
+    ],
+)
+def test_forks_that_cannot_be(finished, tmp_path, changes, upto, message):
+    with pytest.raises(UserError) as refused:
+        steering.fork(finished, tmp_path / "fork", changes, upto)
+    assert message in str(refused.value)
+    assert not (tmp_path / "fork").exists()
+
+
+def test_a_block_that_is_gone_cannot_be_kept(finished, tmp_path):
+    first = gone(runs.read_events(finished))[0]
+    with pytest.raises(UserError, match=f"Block {first} is to be kept, but has lost something"):
+        steering.fork(finished, tmp_path / "fork", {"keep": (first,)}, 1)
+    steering.fork(finished, tmp_path / "fork", {"keep": (first,)}, 0)
+    list(runs.work(tmp_path / "fork"))
+    assert first not in gone(runs.read_events(tmp_path / "fork"))
+
+
+def test_forks_keep_what_was_taken_back_unless_told_otherwise(finished, tmp_path):
+    undone = gone(runs.read_events(finished))[1]
+    steering.undo(finished)
+    steering.fork(finished, tmp_path / "a", {"target": TWO}, 1)
+    list(runs.work(tmp_path / "a"))
+    assert undone not in gone(runs.read_events(tmp_path / "a"))
+    other = next(b for b in range(5) if b != undone and b not in gone(runs.read_events(finished)))
+    steering.fork(finished, tmp_path / "b", {"keep": (other,)}, 1)
+    list(runs.work(tmp_path / "b"))
+    assert gone(runs.read_events(tmp_path / "b"))[1] == undone
+
+
+def test_equal_widths_cannot_go_on_from_unequal_ones(tmp_path, recipe):
+    wide = replace(recipe, **WIDTH, allocation="global", plain=False)
+    runs.create(tmp_path / "run", wide)
+    list(runs.work(tmp_path / "run"))
+    with pytest.raises(UserError, match="cannot go on with all blocks alike"):
+        steering.fork(tmp_path / "run", tmp_path / "fork", {"allocation": "equal", "plain": True}, 1)
+
+
+def test_history_of_another_model_is_refused_before_it_is_loaded(finished, checkpoints):
+    with pytest.raises(UserError, match="This run began with"):
+        check(replace(runs.recipe_of(finished), model=str(checkpoints["gpt2"])), runs.read_events(finished))
+
+
+def test_undo_extend_and_fork_from_the_command_line(finished, tmp_path, capsys):
+    first, second = gone(runs.read_events(finished))
+    assert command.main(["undo", str(finished)]) == 0
+    assert f"Taken back: block {second}." in capsys.readouterr().out
+    assert command.main(["extend", str(finished), "--target", str(THREE)]) == 0
+    capsys.readouterr()
+    assert gone(runs.read_events(finished))[0] == first
+    assert len(gone(runs.read_events(finished))) == 3
+    forked = [
+        "fork",
+        str(finished),
+        "--out",
+        str(tmp_path / "fork"),
+        "--upto",
+        "1",
+        "--keep",
+        "",
+        "--seed",
+        "5",
+    ]
+    assert command.main(forked) == 0
+    assert runs.recipe_of(tmp_path / "fork").seed == 5
+    assert gone(runs.read_events(tmp_path / "fork"))[0] == first
+    capsys.readouterr()
+    assert command.main(["runs", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {(i["id"], i["state"], i["iterations"]) for i in found} == {
+        ("run", "finished", 3),
+        ("fork", "finished", 3),
+    }
+    assert command.main(["runs", str(tmp_path)]) == 0
+    assert "run  finished     run: 28.5% removed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["undo", "nowhere"],
+        ["extend", "nowhere", "--target", "0.3"],
+        ["fork", "nowhere", "--out", "new"],
+        ["runs", "nowhere"],
+    ],
+)
+def test_commands_on_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_of_blocks_on_the_command_line(capsys):
+    parsed = command._parser().parse_args(["prune", "--out", "x", "--keep", "0, 3", "--drop", "2"])
+    assert (parsed.keep, parsed.drop) == ((0, 3), (2,))
+    with pytest.raises(SystemExit):
+        command._parser().parse_args(["prune", "--out", "x", "--keep", "first"])
+    assert "is not a list of block numbers" in capsys.readouterr().err
