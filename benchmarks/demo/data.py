@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from pip_core import texts
+from pip_core.recipe import Recipe
 
 from . import grammar
 
@@ -32,6 +33,17 @@ ITEMS = 80
 # Documents of the calibration text and of the held-back text.
 DOCUMENTS = 120
 MODEL, TEXTS, TASKS = "models/demo", "text", "tasks"
+
+
+def recipe(assets: Path = texts.ASSETS) -> Recipe:
+    """A run on the demo model with its own texts and its tasks, whole; everything else as usual."""
+    return Recipe(
+        model=str(assets / MODEL),
+        calibration=str(assets / TEXTS / "stories.txt"),
+        heldout=str(assets / TEXTS / "stories-heldout.txt"),
+        tasks=tuple(str(assets / TASKS / f"stories-{kind}.jsonl") for kind in grammar.KINDS),
+        items=0,
+    )
 
 
 def write_data(assets: Path) -> None:

@@ -19,6 +19,7 @@ import math
 import random
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 
@@ -27,26 +28,19 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pip_core import texts
-from pip_core.checkpoint import Source, load_folder
-from pip_core.evaluation import TaskBatches, mean_accuracy, perplexity, text_windows
-from pip_core.streams import drain
-from pip_core.tasks import load_task
+from pip_core import engine, texts
 
-from . import grammar
 from .data import (
     CONTEXT,
-    LONG_ROW_TOKENS,
     MODEL,
     SEED,
     STEPS,
-    TASKS,
-    TEXTS,
     TOKENS,
     VOCABULARY,
     batch,
     build_tokenizer,
     differences,
+    recipe,
     write_data,
 )
 
@@ -82,6 +76,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast, blocks: int) -> LlamaForCaus
         # Each block begins with its share of what all blocks together add to the stream.
         for layer in _outputs(model.model.layers):
             layer.weight /= math.sqrt(2 * blocks)
+        # Half of the heads begin by looking for what is like their own word (mimetic initialization:
+        # Trockman and Kolter, arXiv 2305.09828). Found by chance, that takes most of the training.
+        for block in model.model.layers:
+            half = block.self_attn.q_proj.out_features // 2
+            block.self_attn.k_proj.weight[:half] = block.self_attn.q_proj.weight[:half]
     return model
 
 
@@ -191,23 +190,17 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
 
 def measure(assets: Path) -> str:
     """What the model in `assets` can do, as a Markdown table: every task whole, and perplexity."""
-    folder = assets / MODEL
-    loaded = load_folder(Source(folder, "demo", "", None))
-    results = []
-    for kind in grammar.KINDS:
-        task = load_task(str(assets / TASKS / f"stories-{kind}.jsonl"))
-        results.append(drain(TaskBatches(task, loaded.tokenizer, CONTEXT).measure(loaded.model)))
-    documents = texts.documents(str(assets / TEXTS / "stories-heldout.txt"))
-    windows = text_windows(documents, loaded.tokenizer, LONG_ROW_TOKENS, 0)
-    found = drain(perplexity(loaded.model, windows))
-    mean, se = mean_accuracy(results)
-    chance = sum(r.chance for r in results) / len(results)
+    *_, found = engine.evaluate(replace(recipe(assets), perplexity_windows=0))
+    chance = sum(t.chance for t in found.tasks) / len(found.tasks)
+    items = sum(t.items for t in found.tasks)
     lines = ["| task | accuracy | chance | items |", "|---|---|---|---|"]
-    lines += [f"| {r.name} | {r.accuracy:.1%} ± {r.se:.1%} | {r.chance:.1%} | {r.items} |" for r in results]
-    lines += [f"| mean | {mean:.1%} ± {se:.1%} | {chance:.1%} | {sum(r.items for r in results)} |", ""]
+    lines += [
+        f"| {t.name} | {t.accuracy:.1%} ± {t.se:.1%} | {t.chance:.1%} | {t.items} |" for t in found.tasks
+    ]
+    lines += [f"| mean | {found.accuracy:.1%} ± {found.accuracy_se:.1%} | {chance:.1%} | {items} |", ""]
     lines += [
         f"Perplexity on the held-back stories ({found.windows} windows of {found.window_tokens} tokens): "
-        f"{found.value:.2f} ± {found.se:.2f}. ± is one standard error."
+        f"{found.perplexity:.2f} ± {found.perplexity_se:.2f}. ± is one standard error."
     ]
     return "\n".join(lines)
 
