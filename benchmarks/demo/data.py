@@ -21,7 +21,7 @@ from . import grammar
 
 SEED = 0
 # Steps of the training; of both stages together.
-STEPS = 10000
+STEPS = 20000
 # A step's batch: short rows, and every fourth time fewer long ones.
 TOKENS, ROW_TOKENS, LONG_ROW_TOKENS = 512, 128, 256
 CONTEXT = 512

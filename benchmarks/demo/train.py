@@ -44,14 +44,14 @@ from .data import (
     write_data,
 )
 
-SHALLOW, DEEP = 6, 14
-GROWN_AT = 6000
+SHALLOW, DEEP = 9, 14
+GROWN_AT = 12000
 # Blocks of the deep model that stood in the shallow one.
 OLD = tuple(i * DEEP // SHALLOW for i in range(SHALLOW))
 SKIPPED = 0.25
 # The learning rate rises over so many steps, at the start and once grown, and falls to zero in the
 # last part of the training.
-PEAK_RATE, WARM_UP, FALL = 2e-3, 200, 0.3
+PEAK_RATE, WARM_UP, FALL = 2e-3, 200, 0.4
 CARD = Path(__file__).with_name("card.md")
 SAVE_EVERY, SAY_EVERY = 100, 100
 
