@@ -5,12 +5,13 @@ Everything is read from the runs' own directories, so a comparison can be told a
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pandas as pd
 
 from . import events as ev
 from .compare import Entry
@@ -152,11 +153,7 @@ def write(folder: Path, found: Comparison) -> None:
     }
     (folder / JSON).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     (folder / TABLE).write_text(markdown(found), encoding="utf-8")
-    with (folder / CSV).open("w", newline="", encoding="utf-8") as file:
-        table = [_flat(row) for row in found.rows]
-        writer = csv.DictWriter(file, list(table[0]) if table else ["label"])
-        writer.writeheader()
-        writer.writerows(table)
+    pd.DataFrame([_flat(row) for row in found.rows]).to_csv(folder / CSV, index=False)
     curves: dict[str, list[tuple[float, float, float]]] = {}
     for row in found.rows:
         if row.label == DENSE:
