@@ -4,13 +4,20 @@ window.pip = {
   chart(element, props, watch) {
     const plot = element.querySelector(".plot");
     const options = { displaylogo: false, displayModeBar: false, responsive: false };
+    let bare = null;
+    // A number is written into the cells of a heatmap where they are wide enough for it.
+    const narrow = () => plot.clientWidth < 150 + 17 * Math.max(...props.value.data.map(d => (d.x || []).length));
     const draw = () => {
       if (!props.value || !window.Plotly) return;
-      window.Plotly.react(plot, props.value.data, props.value.layout, options);
+      bare = narrow();
+      const data = bare ? props.value.data.map(d => ({ ...d, texttemplate: undefined })) : props.value.data;
+      window.Plotly.react(plot, data, props.value.layout, options);
     };
     // A chart in a tab that is not shown has no width until it is.
     new ResizeObserver(() => {
-      if (plot.data && plot.clientWidth) window.Plotly.Plots.resize(plot);
+      if (!plot.data || !plot.clientWidth) return;
+      if (bare !== narrow()) draw();
+      window.Plotly.Plots.resize(plot);
     }).observe(plot);
     draw();
     watch("value", draw);

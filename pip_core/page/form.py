@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from ..errors import UserError
@@ -78,6 +78,33 @@ def method_note(name: str) -> str:
     """Two sentences on a method, and where it comes from."""
     found = method(name)
     return f"<div class='line'>{escape(found.summary)} <cite>{escape(found.paper)}</cite></div>"
+
+
+def locks_line(recipe: Recipe, ranks: Mapping[int, int] | None = None) -> str:
+    """What blocks that are locked or go first cost: their parameters, and how much they matter.
+
+    Args:
+        ranks: block -> its rank in the first iteration of a run of this model and method, 1 mattering
+            least; None where there is none to ask.
+
+    Raises:
+        UserError: a model that cannot be pruned.
+    """
+    anatomy, lines = anatomy_for(recipe.model), []
+    for blocks, says in ((recipe.drop, "goes"), (recipe.keep, "stays")):
+        for block in blocks:
+            if block >= len(anatomy.blocks):
+                continue
+            count = anatomy.blocks[block].parameters
+            said = f"block {block} {says}: {millions(count)} parameters, {count / anatomy.parameters:.1%}"
+            if ranks and block in ranks:
+                said += f"; rank {ranks[block]} of {len(ranks)} in the run shown (1 matters least)"
+            lines.append(said)
+    if not lines:
+        return ""
+    if ranks is None:
+        lines.append("how much they matter is known once a run of this model and method has scored them")
+    return "<ul class='line locks'>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
 
 def plan_line(plan: Plan, recipe: Recipe) -> str:
