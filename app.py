@@ -54,7 +54,8 @@ def changing(handler: Callable, outputs: Sequence[str]) -> Callable:
 
     def handle(*values):
         changes = handler(*values)
-        return [gr.update(**changes[name]) if name in changes else gr.skip() for name in outputs]
+        told = [gr.update(**changes[name]) if name in changes else gr.skip() for name in outputs]
+        return told if len(told) > 1 else told[0]
 
     return handle
 
@@ -332,7 +333,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise gr.Error(str(error)) from None
+        raise gr.Error(str(error), print_exception=False) from None
 
 
 def for_programs() -> None:
