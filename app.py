@@ -73,7 +73,7 @@ MEANT = [
 GLANCE = [
     *("status", "timer", "seen", "runs", "chosen", "picked", "onward", "upto", "notice"),
     *("stop", "pause", "resume", "undo", "export_now", "get"),
-    *("heatmap", "curves", "tiles", "log", "measurements", "scores", "tasks", "maps"),
+    *("heatmap", "curves", "tiles", "log", "said", "measurements", "scores", "tasks", "maps"),
     *("verdict", "load", "command", "zip", "recipe", "events", "csv", "scores_csv", "card"),
     *("comparison", "summary", "compare_csv"),
 ]
@@ -177,6 +177,7 @@ def status_part() -> None:
                 loud = "primary" if name in ("resume", "get") else "secondary"
                 press(name, label, variant=loud, visible=False)
     ui["notice"] = gr.HTML("", elem_id="notice")
+    ui["said"] = gr.HTML("", elem_id="said")
 
 
 def chart(name: str, value: dict) -> None:

@@ -133,6 +133,7 @@ def _charts(studio: Studio, run_id: str, story: Story) -> Changes:
         "curves": {"value": sendable(curves.cost_curves(story))},
         "tiles": {"value": live.tiles(story)},
         "log": {"value": live.log(story)},
+        "said": {"value": live.said(story)},
         "measurements": {"value": curves.measurement_table(story)},
         "scores": {"value": heatmap.score_table(story)},
         "tasks": {"value": inspection.tasks(story)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -59,7 +60,7 @@ def test_two_tabs_of_one_browser(visitor, server, model):
     other = page.context.new_page()
     other.goto(server.url)
     wait_for_state(other, "running")
-    assert run_id in other.url
+    expect(other).to_have_url(re.compile(run_id))
     other.locator("#stop").click()
     for tab in (page, other):
         wait_for_state(tab, "stopped", 30)
