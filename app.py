@@ -12,16 +12,17 @@ from pathlib import Path
 import gradio as gr
 import plotly
 
+from pip_core import cleaning
 from pip_core.errors import UserError
 from pip_core.files import UPLOADS
 from pip_core.page import comparison, curves, download, form, glance, heatmap, inspection, live, talk, words
 from pip_core.page.desk import FIELDS, Desk, to_form
-from pip_core.page.desk import UPLOADS as UPLOADED
 from pip_core.page.ink import sendable
 from pip_core.plan import make_plan
 from pip_core.recipe import DTYPES, Recipe
 from pip_core.scorers import METHODS
 from pip_core.story import Story
+from pip_core.studio import UPLOADS as UPLOADED
 from pip_core.studio import Studio
 from pip_core.texts import ASSETS, DOMAINS, KNOWN, MIXED
 
@@ -31,14 +32,16 @@ DESK = Desk(STUDIO)
 PLOTLY = Path(plotly.__file__).parent / "package_data"
 DEFAULT, NOTHING = Recipe(), Story()
 DEFAULTS = {name: change["value"] for name, change in to_form(DEFAULT).items()}
-MODELS = ["smollm2-135m"]
-POLL_SECONDS = 1.0
+MODELS = list(dict.fromkeys([DEFAULT.model, "smollm2-135m"]))
+READ = list(dict.fromkeys([DEFAULT.calibration, MIXED, *DOMAINS, *KNOWN]))
 EDITS = [("swap two letters", "swap"), ("replace a letter", "replace"), ("insert a letter", "insert")]
 SHARING = [("as many from every block", "equal"), ("the least of all", "global")]
 ACTIONS = [("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume", "Resume")]
 ACTIONS += [("export_now", "Export now"), ("get", "Download")]
 FILES = [("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")]
 FILES += [("scores_csv", "Scores, CSV")]
+# Gradio's own copies of what was uploaded: looked through every hour, kept for a day.
+CACHE = (3600, 86400)
 TEXTS = [".txt", ".md", ".jsonl", ".csv", ".parquet"]
 # Nobody's glance waits for another's, and none of this is for programs (see `for_programs`).
 QUIET = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -51,7 +54,8 @@ def changing(handler: Callable, outputs: Sequence[str]) -> Callable:
 
     def handle(*values):
         changes = handler(*values)
-        return [gr.update(**changes[name]) if name in changes else gr.skip() for name in outputs]
+        told = [gr.update(**changes[name]) if name in changes else gr.skip() for name in outputs]
+        return told if len(told) > 1 else told[0]
 
     return handle
 
@@ -63,46 +67,26 @@ def on(event: Callable, handler: Callable, inputs: Sequence[str], outputs: Seque
 
 
 MEANT = [
-    "model_line",
-    "method_note",
-    "units",
-    "keep",
-    "drop",
-    "plan",
-    "views",
-    "views_small",
-    "map",
-    "notice",
+    *("model_line", "method_note", "units", "keep", "drop", "locks", "plan"),
+    *("views", "views_small", "map", "notice"),
 ]
 GLANCE = [
-    *(
-        "status",
-        "timer",
-        "seen",
-        "runs",
-        "chosen",
-        "stop",
-        "pause",
-        "resume",
-        "undo",
-        "export_now",
-        "get",
-        "onward",
-    ),
-    *("upto", "heatmap", "curves", "tiles", "log", "measurements", "scores", "tasks", "maps", "verdict"),
-    *("command", "zip", "recipe", "events", "csv", "scores_csv", "card", "comparison", "summary"),
-    *("compare_csv", "notice"),
+    *("status", "timer", "seen", "runs", "chosen", "picked", "onward", "upto", "notice"),
+    *("stop", "pause", "resume", "undo", "export_now", "get"),
+    *("heatmap", "curves", "tiles", "log", "said", "measurements", "scores", "tasks", "maps"),
+    *("verdict", "load", "command", "zip", "recipe", "events", "csv", "scores_csv", "card"),
+    *("comparison", "summary", "compare_csv"),
 ]
-GOING = ["run", "memory", "notice", "timer", "tabs"]
+GOING = ["run", "memory", "notice", "tabs"]
 
 
 def build() -> gr.Blocks:
     """The page."""
-    with gr.Blocks(title="PIP Studio", fill_width=True, analytics_enabled=False) as page:
-        ui["run"], ui["seen"] = gr.State(""), gr.State(())
+    with gr.Blocks(title="PIP Studio", fill_width=True, analytics_enabled=False, delete_cache=CACHE) as page:
+        ui["run"], ui["seen"], ui["picked"] = gr.State(""), gr.State(()), gr.State(())
         # Of a run only its id is kept in the browser, and whose browser it is.
         ui["memory"] = gr.BrowserState({}, storage_key="pip-studio", secret="pip-studio")
-        ui["timer"] = gr.Timer(POLL_SECONDS, active=False)
+        ui["timer"] = gr.Timer(glance.IDLE_SECONDS)
         masthead()
         with gr.Row(equal_height=False, elem_id="bench"):
             with gr.Column(scale=0, min_width=360, elem_id="left"):
@@ -120,7 +104,7 @@ def build() -> gr.Blocks:
                         download_part()
         # What the usual recipe means stands there from the start; nothing that is slow can come later
         # and say it over what has been typed meanwhile.
-        for name, change in DESK.meaning(*(DEFAULTS[field] for field in FIELDS)).items():
+        for name, change in DESK.meaning("", *(DEFAULTS[field] for field in FIELDS)).items():
             for attribute, value in change.items():
                 setattr(ui[name], attribute, value)
         wire(page)
@@ -156,7 +140,7 @@ def form_part() -> None:
             put("model", gr.Dropdown, MODELS, allow_custom_value=True)
             ui["model_line"] = gr.HTML("<div class='line'>&nbsp;<br>&nbsp;</div>")
         with gr.Column(elem_classes="step"):
-            put("calibration", gr.Dropdown, [MIXED, *DOMAINS, *KNOWN], allow_custom_value=True)
+            put("calibration", gr.Dropdown, READ, allow_custom_value=True)
             with gr.Accordion("See both views, bring your own text", open=False):
                 put("kinds", gr.CheckboxGroup, EDITS)
                 put("rate", gr.Slider, 5, 100, step=5)
@@ -176,6 +160,7 @@ def form_part() -> None:
         with gr.Accordion("Lock or force blocks", open=False):
             put("keep", gr.Dropdown, multiselect=True)
             put("drop", gr.Dropdown, multiselect=True)
+            ui["locks"] = gr.HTML("", elem_id="locks")
         with gr.Accordion("Advanced", open=False):
             for name in ("windows", "window_tokens", "items", "seed"):
                 put(name, gr.Number, precision=0)
@@ -192,6 +177,7 @@ def status_part() -> None:
                 loud = "primary" if name in ("resume", "get") else "secondary"
                 press(name, label, variant=loud, visible=False)
     ui["notice"] = gr.HTML("", elem_id="notice")
+    ui["said"] = gr.HTML("", elem_id="said")
 
 
 def chart(name: str, value: dict) -> None:
@@ -228,10 +214,11 @@ def live_part() -> None:
     with gr.Column(elem_classes=["card", "when-run"]):
         titled("What happened")
         ui["log"] = gr.HTML(live.log(NOTHING))
-    with gr.Accordion("The charts' numbers", open=False, elem_classes="when-run"):
+    with gr.Accordion("The charts' numbers", open=False, elem_classes=["card", "when-run"]):
         ui["measurements"] = gr.HTML(curves.measurement_table(NOTHING), elem_id="measurements")
-        ui["scores"] = gr.HTML(heatmap.score_table(NOTHING), elem_id="scores")
-    with gr.Accordion("Go on from here", open=False, visible=False, elem_id="onward") as ui["onward"]:
+        gr.HTML("<p class='line'>Every block's score and rank stand under Inspect.</p>")
+    aside = {"open": False, "visible": False, "elem_id": "onward", "elem_classes": "card"}
+    with gr.Accordion("Go on from here", **aside) as ui["onward"]:
         gr.HTML("<p class='line'>Both use what the form on the left says now.</p>")
         with gr.Row():
             press("extend", "Go on with this run to the form's target")
@@ -246,6 +233,9 @@ def inspect_part() -> None:
     with gr.Column(elem_classes="card"):
         titled("Task by task")
         ui["tasks"] = gr.HTML(inspection.tasks(NOTHING), elem_id="tasks")
+    with gr.Column(elem_classes="card"):
+        titled("Every block's score, iteration by iteration")
+        ui["scores"] = gr.HTML(heatmap.score_table(NOTHING), elem_id="scores")
     with gr.Column(elem_classes="card"):
         titled("Talk to both")
         with gr.Row(equal_height=True):
@@ -272,10 +262,10 @@ def compare_part() -> None:
         chart("comparison", sendable(comparison.chart([])))
         ui["summary"] = gr.HTML(comparison.summary([]), elem_id="summary")
         press("compare_csv", "Download as CSV", gr.DownloadButton, visible=False)
-    with gr.Accordion("Try several methods at once", open=False):
+    with gr.Accordion("Try several methods at once", open=False, elem_classes="card"):
         put("methods", gr.CheckboxGroup, [(m.title, m.name) for m in METHODS])
         press("sweep", "Run them all")
-    with gr.Accordion("Rename or delete the run that is shown", open=False), gr.Row(equal_height=True):
+    with gr.Accordion("Rename or delete the run that is shown", open=False, elem_classes="card"), gr.Row():
         put("name", gr.Textbox, scale=4)
         press("rename", "Rename")
         press("delete", "Delete", variant="stop")
@@ -285,26 +275,27 @@ def download_part() -> None:
     with gr.Column(elem_classes="card"):
         ui["verdict"] = gr.HTML(download.verdict(NOTHING), elem_id="verdict")
         ui["zip"] = gr.DownloadButton("Download", visible=False, variant="primary", elem_id="download")
-        with gr.Row():
+        with gr.Row(elem_id="files"):
             for name, text in FILES:
                 press(name, text, gr.DownloadButton, visible=False)
+        ui["load"] = gr.HTML("", elem_id="load")
         ui["command"] = gr.HTML("", elem_id="command")
 
 
 def wire(page: gr.Blocks) -> None:
     """What happens when."""
     fields = list(FIELDS)
-    at_a_glance = (partial(glance.look, STUDIO), ["memory", "run", "seen", "chosen"], GLANCE)
+    at_a_glance = (partial(glance.look, STUDIO), ["memory", "run", "seen", "picked"], GLANCE)
 
     def look(after):
         return on(after.then, *at_a_glance).then(None, [ui["memory"]], None, js="m => pip.address(m.run)")
 
     def opened(memory: dict, request: gr.Request):
-        outputs = ["memory", "run", "timer", *fields]
+        outputs = ["memory", "run", *fields]
         return changing(lambda m: DESK.opened(m, request.query_params.get("run")), outputs)(memory)
 
-    meaning = (DESK.meaning, fields, MEANT)
-    outputs = [ui[name] for name in ("memory", "run", "timer", *fields)]
+    meaning = (DESK.meaning, ["run", *fields], MEANT)
+    outputs = [ui[name] for name in ("memory", "run", *fields)]
     ready = page.load(opened, [ui["memory"]], outputs, js="m => { pip.begin(); return m; }", **QUIET)
     look(ready).then(None, [ui["memory"]], None, js="m => { if (m.run) pip.fold(); }")
     changes = [ui[name].change for name in fields]
@@ -312,17 +303,17 @@ def wire(page: gr.Blocks) -> None:
     on(ui["timer"].tick, *at_a_glance)
     started = look(on(ui["go"].click, DESK.start, ["memory", *fields], GOING))
     started.then(None, None, None, js="() => pip.fold()")
-    look(on(ui["runs"].input, DESK.choose, ["memory", "runs"], ["memory", "run", "timer", "notice", *fields]))
+    look(on(ui["runs"].input, DESK.choose, ["memory", "runs"], ["memory", "run", "notice", *fields]))
     for action in ("stop", "pause", "resume", "undo", "export_now"):
-        look(on(ui[action].click, partial(DESK.act, action), ["run"], ["timer", "notice"]))
+        look(on(ui[action].click, partial(DESK.act, action), ["run"], ["notice"]))
     ui["get"].click(lambda: gr.Tabs(selected="download"), None, [ui["tabs"]], **QUIET)
-    look(on(ui["extend"].click, DESK.extend, ["run", "target"], ["timer", "notice"]))
+    look(on(ui["extend"].click, DESK.extend, ["run", "target"], ["notice"]))
     look(on(ui["fork"].click, DESK.fork, ["memory", "run", "upto", *fields], GOING))
-    look(on(ui["sweep"].click, DESK.sweep, ["memory", "methods", *fields], [*GOING, "chosen"]))
-    look(on(ui["rename"].click, DESK.rename, ["run", "name"], ["seen", "notice", "timer"]))
-    look(on(ui["delete"].click, DESK.delete, ["memory", "run"], ["memory", "run", "seen", "notice", "timer"]))
+    look(on(ui["sweep"].click, DESK.sweep, ["memory", "methods", *fields], [*GOING, "chosen", "picked"]))
+    look(on(ui["rename"].click, DESK.rename, ["run", "name"], ["seen", "notice"]))
+    look(on(ui["delete"].click, DESK.delete, ["memory", "run"], ["memory", "run", "seen", "notice"]))
     compare = partial(glance.compare, STUDIO)
-    look(on(ui["chosen"].input, compare, ["chosen"], ["comparison", "summary", "compare_csv"]))
+    look(on(ui["chosen"].input, compare, ["chosen"], ["picked", "comparison", "summary", "compare_csv"]))
     on(ui["upload"].upload, DESK.upload, ["upload"], ["calibration", "pasted"])
 
     ask = [ui["ask"].click, ui["prompt"].submit]
@@ -343,7 +334,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise gr.Error(str(error)) from None
+        raise gr.Error(str(error), print_exception=False) from None
 
 
 def for_programs() -> None:
@@ -379,6 +370,7 @@ def main() -> None:
     # ids cannot be guessed, and knowing one is the right to see that run.
     gr.set_static_paths([ROOT, PLOTLY])
     build().launch(
+        blocked_paths=[ROOT / cleaning.LOG],
         theme=gr.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=["Inter", "system-ui", "sans-serif"]
         ),

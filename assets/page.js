@@ -4,13 +4,20 @@ window.pip = {
   chart(element, props, watch) {
     const plot = element.querySelector(".plot");
     const options = { displaylogo: false, displayModeBar: false, responsive: false };
+    let bare = null;
+    // A number is written into the cells of a heatmap where they are wide enough for it.
+    const narrow = () => plot.clientWidth < 150 + 17 * Math.max(...props.value.data.map(d => (d.x || []).length));
     const draw = () => {
       if (!props.value || !window.Plotly) return;
-      window.Plotly.react(plot, props.value.data, props.value.layout, options);
+      bare = narrow();
+      const data = bare ? props.value.data.map(d => ({ ...d, texttemplate: undefined })) : props.value.data;
+      window.Plotly.react(plot, data, props.value.layout, options);
     };
     // A chart in a tab that is not shown has no width until it is.
     new ResizeObserver(() => {
-      if (plot.data && plot.clientWidth) window.Plotly.Plots.resize(plot);
+      if (!plot.data || !plot.clientWidth) return;
+      if (bare !== narrow()) draw();
+      window.Plotly.Plots.resize(plot);
     }).observe(plot);
     draw();
     watch("value", draw);
@@ -35,5 +42,8 @@ window.pip = {
     const chosen = localStorage.getItem("pip-studio-dark");
     if (chosen !== null) document.body.classList.toggle("dark", chosen === "1");
     document.documentElement.lang ||= "en";
+    // Screen readers hear each event once, and refusals at once; the ticking status line stays silent.
+    document.getElementById("said")?.setAttribute("aria-live", "polite");
+    document.getElementById("notice")?.setAttribute("aria-live", "assertive");
   },
 };

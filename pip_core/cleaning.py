@@ -20,7 +20,7 @@ LOG = "cleaned.log"
 # A run that has ended; by size only finished ones go, since the others have something left to do.
 ENDED = ("finished", "failed", "stopped", "interrupted")
 # What somebody may still be writing is younger.
-TEMPORARY_SECONDS = 3600.0
+TEMPORARY_SECONDS, SPARE_SECONDS = 3600.0, 86400.0
 TEMPORARY = ("*.partial", "*.probe.safetensors")
 PACKED = "pruned-*.zip"
 
@@ -56,7 +56,8 @@ def limit(variable: str, unit: float) -> float | None:
 def clean(
     root: Path,
     kept: Sequence[Kept],
-    leftovers: Sequence[str],
+    leftovers: Sequence[Path],
+    spare: Sequence[Path],
     max_age: float | None,
     max_bytes: float | None,
     discard: Callable[[Path], None],
@@ -65,7 +66,8 @@ def clean(
 
     Args:
         kept: the runs below `root`.
-        leftovers: patterns of entries of `root` that a crash may have left behind.
+        leftovers: what a crash may have left behind.
+        spare: what no run needs, though a page that is open may for a day.
         max_age: in seconds since a run's last word; None means any.
         max_bytes: of all runs together; None means any.
         discard: removes a run's folder.
@@ -81,9 +83,10 @@ def clean(
         remove(path)
         told.append(f"{what}, {size / 1e6:.1f} MB")
 
-    for path in [p for pattern in leftovers for p in root.glob(pattern)]:
-        if _old(path, now, TEMPORARY_SECONDS):
-            throw(path, f"left over: {path.name}", _remove)
+    for paths, age in ((leftovers, TEMPORARY_SECONDS), (spare, SPARE_SECONDS)):
+        for path in paths:
+            if _old(path, now, age):
+                throw(path, f"left over: {path.name}", _remove)
     for run in ended:
         for path in [p for pattern in TEMPORARY for p in run.folder.glob(pattern)]:
             if _old(path, now, TEMPORARY_SECONDS):

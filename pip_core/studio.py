@@ -43,6 +43,8 @@ CLEAN_SECONDS = 3600.0
 PATIENCE_SECONDS = 30.0
 # Folders that are being made or thrown away; a crash may leave them behind.
 MAKING, LEAVING = ".making-", ".leaving-"
+# Folders beside the runs: texts that were uploaded, and tables of several runs made to be downloaded.
+UPLOADS, TABLES = "uploads", "tables"
 
 
 def _workers() -> int:
@@ -170,8 +172,15 @@ class Studio:
         with self._held():
             infos = [(f, self._reader.info(f, [])) for f in self._folders()]
             kept = [Kept(f, i.name, i.state, (f / runs.EVENTS).stat().st_mtime) for f, i in infos]
-            leftovers = (f"{MAKING}*", f"{LEAVING}*", ".*.partial")
-            return cleaning.clean(self.root, kept, leftovers, max_age_seconds, max_bytes, self._discard)
+            recipes = "".join((f / runs.RECIPE).read_text(encoding="utf-8") for f, _ in infos)
+            unused = [p for p in self.root.glob(f"{UPLOADS}/*") if p.name not in recipes]
+            leftovers = [
+                p for name in (f"{MAKING}*", f"{LEAVING}*", ".*.partial") for p in self.root.glob(name)
+            ]
+            spare = [*unused, *self.root.glob(f"{TABLES}/*")]
+            return cleaning.clean(
+                self.root, kept, leftovers, spare, max_age_seconds, max_bytes, self._discard
+            )
 
     def _discard(self, folder: Path) -> None:
         """Remove a run's folder at once from every list, then from the disk."""

@@ -13,7 +13,7 @@ from pip_core import cleaning, runs
 from pip_core import events as ev
 from pip_core.errors import UserError
 from pip_core.recipe import Recipe
-from pip_core.studio import Studio
+from pip_core.studio import TABLES, UPLOADS, Studio
 
 from .studios import BLOCK, FINISHED, STARTED, ended, state
 
@@ -218,6 +218,24 @@ def test_what_a_crash_left_behind_goes(studio, workers):
     assert len(studio.clean()) == 4
     assert {p.parent.name for p in studio.root.rglob("*.partial")} == {running}
     assert not list(studio.root.glob(".*-abc"))
+
+
+def test_what_no_run_needs_goes_after_a_day(studio, workers):
+    needed, unused = (studio.root / UPLOADS / name / "mine.txt" for name in ("aa" * 8, "bb" * 8))
+    table = studio.root / TABLES / "abc" / "compared.csv"
+    for path in (needed, unused, table):
+        path.parent.mkdir(parents=True)
+        path.write_text("text")
+    studio.start(Recipe(calibration=str(needed)))
+    for path, hours in ((needed, 30), (unused, 30), (table, 2)):
+        os.utime(path.parent, (time.time() - hours * 3600,) * 2)
+    assert len(studio.clean()) == 1
+    assert needed.exists()
+    assert table.exists()
+    assert not unused.parent.exists()
+    os.utime(table.parent, (1000, 1000))
+    assert len(studio.clean()) == 1
+    assert not table.exists()
 
 
 def test_limits_from_the_environment(studio, various, monkeypatch):

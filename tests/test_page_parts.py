@@ -112,6 +112,7 @@ def test_heatmap_marks_what_went_and_what_may_be_next():
     assert outlines == [(3, 1, "solid"), (0, 2, "solid"), (4, 2, "dot")]
     hover = figure["data"][1]["customdata"]
     assert hover[0][3] == ["", "0.1", "10.0%", "1 of 5"]
+    assert figure["data"][1]["text"] == [[3, 4, 5, 1, 2], [1, 3, 4, "", 2]]
     assert hover[1][4][3] == "2 of 4"
     assert hover[1][1][3] == "3 of 4, was 4"
     said = heatmap.score_table(told)

@@ -33,23 +33,24 @@ class Compared:
     name: str
     recipe: Recipe
     story: Story
+    state: str = "finished"
 
 
 def chart(found: Sequence[Compared]) -> go.Figure:
     """Accuracy and perplexity of every run against parameters kept, as lines with error bars."""
-    shown = [c for c in found if c.story.dense is not None]
-    figure = frame(max((c.story.started.planned_share for c in shown), default=0.2))
+    shown = [(n, c) for n, c in enumerate(found) if c.story.dense is not None]
+    figure = frame(max((c.story.started.planned_share for _, c in shown), default=0.2))
     if not shown:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)
-        say(figure, "Choose runs below: each becomes a line here.")
+        say(figure, "Choose runs above: each becomes a line here.")
         return figure
     points, error = [], []
-    for number, run in enumerate(shown):
+    for number, run in shown:
         add_run(figure, run.story.dense, run.story.measured, run.name, LINES[number % len(LINES)], None)
         points += run.story.measured
         error += [100 * p.accuracy_se for p in run.story.measured]
-    finish(figure, [c.story.dense for c in shown], points, error)
+    finish(figure, [c.story.dense for _, c in shown], points, error)
     return figure
 
 
@@ -93,15 +94,23 @@ def kept_chart(curves: Mapping[str, Sequence[tuple[float, float, float]]], model
 def summary(found: Sequence[Compared]) -> str:
     """One row per run, in the colours of the chart."""
     if not found:
-        return empty("Finished runs of this browser are compared here: choose two or more.")
+        return empty("Choose two or more runs: what each came to will stand here, a row each.")
     rows = []
-    for number, run in enumerate(c for c in found if c.story.dense is not None):
+    for number, run in enumerate(found):
         dense, now = run.story.dense, run.story.latest
+        first = [
+            f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>{escape(run.name)}",
+            _progress(run),
+            escape(run.recipe.method),
+            escape(", ".join(run.recipe.units)),
+            f"{run.recipe.target:.0%}",
+        ]
+        if dense is None:
+            rows.append(first + ["–"] * 6)
+            continue
         rows.append(
             [
-                f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>{escape(run.name)}",
-                escape(run.recipe.method),
-                escape(", ".join(run.recipe.units)),
+                *first,
                 f"{1 - now.parameters / dense.parameters:.1%}",
                 millions(now.parameters),
                 f"{now.accuracy:.1%} ± {now.accuracy_se:.1%}",
@@ -110,8 +119,20 @@ def summary(found: Sequence[Compared]) -> str:
                 clock(run.story.worked),
             ]
         )
-    head = ["run", "method", "removes", "smaller", "parameters", "accuracy", "kept", "perplexity", "time"]
+    head = ["run", "state", "method", "removes", "target", "smaller", "parameters", "accuracy", "kept"]
+    head += ["perplexity", "time"]
     return table(head, rows, "The runs chosen, as they stand") + differences(found)
+
+
+def _progress(run: Compared) -> str:
+    """How far a run is: its state, and of one that goes on its iterations."""
+    done, planned = len(run.story.removals), run.story.planned
+    if run.state != "running" or not planned:
+        return escape(run.state)
+    return (
+        f"<progress max='{planned}' value='{done}' aria-label='{escape(run.name, quote=True)}'></progress> "
+        f"{done} of {planned}"
+    )
 
 
 def differences(found: Sequence[Compared]) -> str:

@@ -18,18 +18,18 @@ from ..errors import UserError
 from ..plan import anatomy_for, make_plan
 from ..recipe import GLOBAL, Recipe
 from ..story import Story
-from ..studio import Studio
+from ..studio import UPLOADS, Studio
 from ..texts import MIXED, PASTED
-from ..units import ATTENTION, MLP, WIDTH
+from ..units import ATTENTION, BLOCKS, MLP, WIDTH
 from . import form
-from .glance import LIVE, Changes, told
+from .glance import LIVE, Changes, menu, told
+from .heatmap import ranking
 from .html import empty, problem
 
 FIELDS = (
     *("model", "calibration", "pasted", "method", "units", "target", "keep", "drop", "kinds", "rate"),
     *("windows", "window_tokens", "items", "seed", "allocation", "step", "dtype"),
 )
-UPLOADS = "uploads"
 
 
 def from_form(*values) -> Recipe:
@@ -76,8 +76,8 @@ class Desk:
 
     # The form
 
-    def meaning(self, *values) -> Changes:
-        """What the form says, in words and pictures."""
+    def meaning(self, run_id: str, *values) -> Changes:
+        """What the form says, in words and pictures; `run_id` is the run that is looked at."""
         changes: Changes = {"notice": {"value": ""}}
         try:
             recipe = from_form(*values)
@@ -96,6 +96,7 @@ class Desk:
                 changes["units"]["value"] = choices[0][1]
             blocks = [(str(n), str(n)) for n in range(len(anatomy_for(recipe.model).blocks))]
             changes["keep"] = changes["drop"] = {"choices": blocks}
+            changes["locks"] = {"value": form.locks_line(recipe, self._ranks(run_id, recipe))}
         except UserError as error:
             changes["model_line"] = {"value": problem(str(error))}
             changes["plan"] = {"value": "<div class='plan'>&nbsp;</div>"}
@@ -106,6 +107,19 @@ class Desk:
         except UserError as error:
             changes["plan"] = {"value": problem(str(error))}
         return changes
+
+    def _ranks(self, run_id: str, recipe: Recipe) -> dict[int, int] | None:
+        """How the blocks ranked at first in a run, where it is one of this model and method."""
+        folder = self.studio.folder(run_id or "")
+        try:
+            if folder is None:
+                return None
+            other = runs.recipe_of(folder)
+            if (other.model, other.method) != (recipe.model, recipe.method):
+                return None
+            return ranking(self.studio.story(run_id)[0]).get((1, BLOCKS))
+        except UserError:  # of another version
+            return None
 
     def upload(self, path: str) -> Changes:
         """Keep an uploaded text where a run can read it again later."""
@@ -139,7 +153,7 @@ class Desk:
             fields = to_form(runs.recipe_of(self.studio.folder(run_id)))
         except UserError:  # of another version; `look` says so
             fields = {}
-        return {"run": {"value": run_id}, "timer": {"active": True}, **fields}
+        return {"run": {"value": run_id}, **fields}
 
     @told
     def start(self, memory: dict, *values) -> Changes:
@@ -154,7 +168,6 @@ class Desk:
             "run": {"value": run_id},
             "memory": {"value": {**memory, "run": run_id}},
             "notice": {"value": ""},
-            "timer": {"active": True},
             "tabs": {"selected": "live"},
         }
 
@@ -173,13 +186,13 @@ class Desk:
             self.studio.export_now(run_id)
         else:
             getattr(self.studio, action)(run_id)
-        return {"timer": {"active": True}, "notice": {"value": ""}}
+        return {"notice": {"value": ""}}
 
     @told
     def extend(self, run_id: str, target: float) -> Changes:
         """Go on with the run to the form's target."""
         self.studio.extend(run_id, target / 100)
-        return {"timer": {"active": True}, "notice": {"value": ""}}
+        return {"notice": {"value": ""}}
 
     @told
     def fork(self, memory: dict, run_id: str, upto: float | None, *values) -> Changes:
@@ -200,13 +213,19 @@ class Desk:
         for made in recipes:
             check(made)
         ids = [self.studio.start(made, memory["owner"]) for made in recipes]
-        return {**self._going(memory, ids[0]), "chosen": {"value": ids}, "tabs": {"selected": "compare"}}
+        listed = self.studio.listed(memory["owner"])
+        return {
+            **self._going(memory, ids[0]),
+            "tabs": {"selected": "compare"},
+            "chosen": {"choices": menu(self.studio, listed, ids[0]), "value": ids},
+            "picked": {"value": ids},
+        }
 
     @told
     def rename(self, run_id: str, name: str) -> Changes:
         """Call the run something else."""
         self.studio.rename(run_id, name)
-        return {"seen": {"value": ()}, "notice": {"value": ""}, "timer": {"active": True}}
+        return {"seen": {"value": ()}, "notice": {"value": ""}}
 
     @told
     def delete(self, memory: dict, run_id: str) -> Changes:
@@ -214,7 +233,7 @@ class Desk:
         if not self.studio.owns(run_id, memory.get("owner", "")):
             raise UserError("Only the browser that started a run can delete it.")
         self.studio.delete(run_id)
-        return {**self.choose(memory, ""), "seen": {"value": ()}, "timer": {"active": True}}
+        return {**self.choose(memory, ""), "seen": {"value": ()}}
 
     # For programs
 

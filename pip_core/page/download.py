@@ -14,29 +14,40 @@ from .html import empty
 
 
 def verdict(story: Story) -> str:
-    """What was verified of a finished run's export, and how to load it."""
+    """What was verified of a finished run's export."""
     done = story.exported
     if done is None:
         return empty(
             "When a run has finished, its model is offered here: an ordinary checkpoint, loaded again "
             "by a fresh process and verified."
         )
+    how, says = "<code>from_pretrained</code> alone", ""
     if done.uneven:
-        module, _, name = LOADER.rpartition(".")
         how, says = "this project's own loader", f" No plain config can describe it: {escape(done.uneven)}."
-        snippet = f'from {module} import {name}\nmodel = {name}("path/to/model")'
-    else:
-        how, says = "<code>from_pretrained</code> alone", ""
-        snippet = (
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-            'model = AutoModelForCausalLM.from_pretrained("path/to/model")\n'
-            'tokenizer = AutoTokenizer.from_pretrained("path/to/model")'
-        )
     return (
         f"<div class='verified'><b>✓ Reloaded and verified.</b> A fresh process loaded the export with "
         f"{how}; {agreement(done.largest_difference)}, and it wrote {done.tokens} tokens with and "
-        f"without the key-value cache.{says}</div>{code('Load it', snippet)}"
+        f"without the key-value cache.{says}</div>"
     )
+
+
+def snippet(story: Story) -> str:
+    """How to load what was exported and write with it; nothing where nothing was."""
+    if story.exported is None:
+        return ""
+    module, _, name = LOADER.rpartition(".")
+    own = bool(story.exported.uneven)
+    lines = [
+        f"from transformers import {'' if own else 'AutoModelForCausalLM, '}AutoTokenizer",
+        *([f"from {module} import {name}"] if own else []),
+        "",
+        'folder = "model"  # what the zip unpacks to',
+        f"model = {name if own else 'AutoModelForCausalLM.from_pretrained'}(folder)",
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        'prompt = tokenizer("The sky is", return_tensors="pt")',
+        "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=20)[0]))",
+    ]
+    return code("Load it", "\n".join(lines))
 
 
 def command_line(recipe: Recipe) -> str:

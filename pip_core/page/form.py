@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from ..errors import UserError
-from ..plan import Plan, anatomy_for
-from ..preflight import Inspection, inspect
+from ..plan import Plan, anatomy_for, available_memory, memory_of
+from ..preflight import exports_plainly
 from ..recipe import Recipe
 from ..scorers import method
-from ..units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
+from ..units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP
 from ..views import preview
 from .html import duration, millions
 from .network import legend, network_map
@@ -28,9 +27,14 @@ UNIT_SETS = (
 )
 
 
-@lru_cache(maxsize=32)
-def _inspection(model: str) -> Inspection:
-    return inspect(Recipe(model=model))
+def _possible(reference: str, kinds: Sequence[str]) -> bool:
+    """Whether a model can lose units of these kinds at all; how many is the plan's to say."""
+    refused = anatomy_for(reference).refused
+    return not any(kind in refused for kind in kinds) and (BLOCKS not in kinds or _plain(reference, kinds))
+
+
+def _plain(reference: str, kinds: Sequence[str]) -> bool:
+    return all(exports_plainly(reference, kind) for kind in kinds)
 
 
 def unit_choices(recipe: Recipe) -> list[tuple[str, str]]:
@@ -40,13 +44,12 @@ def unit_choices(recipe: Recipe) -> list[tuple[str, str]]:
     Raises:
         UserError: a model that cannot be pruned, or an unknown method.
     """
-    kinds = method(recipe.method).kinds
-    found = {c.kind: c for c in _inspection(recipe.model).choices}
+    scored = method(recipe.method).kinds
     choices = []
     for words, units in UNIT_SETS:
-        if all(kind in kinds and found[kind].possible for kind in units):
-            plain = all(found[kind].plain for kind in units)
-            choices.append((words if plain else f"{words} (own loader)", ",".join(units)))
+        if set(units) <= set(scored) and _possible(recipe.model, units):
+            own = "" if _plain(recipe.model, units) else " (own loader)"
+            choices.append((words + own, ",".join(units)))
     return choices
 
 
@@ -56,17 +59,17 @@ def model_line(recipe: Recipe) -> str:
     Raises:
         UserError: a model that cannot be pruned.
     """
-    found = _inspection(recipe.model)
-    needed = max(found.memory.values())
-    fits = needed <= found.available
-    plain = any(c.plain and c.possible for c in found.choices)
+    found = anatomy_for(recipe.model)
+    needed = max(memory_of(recipe.model, recipe.dtype, recipe.window_tokens).values())
+    free = available_memory()
+    plain = any(_possible(recipe.model, [k]) and _plain(recipe.model, [k]) for k in KINDS)
     known = "" if found.listed else " · recognised by its structure"
     signs = [
-        _sign(fits, f"needs {needed / 1e9:.1f} of {found.available / 1e9:.0f} GB free", "memory"),
+        _sign(needed <= free, f"needs {needed / 1e9:.1f} of {free / 1e9:.0f} GB free", "memory"),
         _sign(plain, "exports plainly" if plain else "exports with this project's loader only", "export"),
     ]
     return (
-        f"<div class='line'><b>{millions(found.parameters)}</b> parameters · {found.blocks} blocks · "
+        f"<div class='line'><b>{millions(found.parameters)}</b> parameters · {len(found.blocks)} blocks · "
         f"{escape(found.model_type)}{known}<br>{' '.join(signs)}</div>"
     )
 
@@ -77,15 +80,42 @@ def method_note(name: str) -> str:
     return f"<div class='line'>{escape(found.summary)} <cite>{escape(found.paper)}</cite></div>"
 
 
+def locks_line(recipe: Recipe, ranks: Mapping[int, int] | None = None) -> str:
+    """What blocks that are locked or go first cost: their parameters, and how much they matter.
+
+    Args:
+        ranks: block -> its rank in the first iteration of a run of this model and method, 1 mattering
+            least; None where there is none to ask.
+
+    Raises:
+        UserError: a model that cannot be pruned.
+    """
+    anatomy, lines = anatomy_for(recipe.model), []
+    for blocks, says in ((recipe.drop, "goes"), (recipe.keep, "stays")):
+        for block in blocks:
+            if block >= len(anatomy.blocks):
+                continue
+            count = anatomy.blocks[block].parameters
+            said = f"block {block} {says}: {millions(count)} parameters, {count / anatomy.parameters:.1%}"
+            if ranks and block in ranks:
+                said += f"; rank {ranks[block]} of {len(ranks)} in the run shown (1 matters least)"
+            lines.append(said)
+    if not lines:
+        return ""
+    if ranks is None:
+        lines.append("how much they matter is known once a run of this model and method has scored them")
+    return "<ul class='line locks'>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
+
+
 def plan_line(plan: Plan, recipe: Recipe) -> str:
     """What a press of the button will do, in numbers."""
     total = plan.anatomy.parameters
     gone = total * plan.share
     near = "" if abs(plan.share - recipe.target) < 0.0005 else f", the nearest to {recipe.target:.0%}"
     locks = []
-    if getattr(recipe, "keep", ()):
+    if recipe.keep:
         locks.append(f"{_numbers(recipe.keep)} stays untouched")
-    if getattr(recipe, "drop", ()):
+    if recipe.drop:
         locks.append(f"{_numbers(recipe.drop)} goes first")
     own = "<br>The result needs this project's loader." if plan.uneven else ""
     tight = (
@@ -113,7 +143,7 @@ def model_card_part(recipe: Recipe) -> str:
         UserError: a model that cannot be pruned.
     """
     anatomy = anatomy_for(recipe.model)
-    keep, drop = getattr(recipe, "keep", ()), getattr(recipe, "drop", ())
+    keep, drop = recipe.keep, recipe.drop
     return network_map(anatomy, keep=keep, drop=drop) + legend(anatomy)
 
 

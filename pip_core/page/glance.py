@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import runs
 from ..errors import UserError
+from ..listing import RunInfo
 from ..plan import anatomy_for
 from ..story import Story
-from ..studio import Studio
+from ..studio import TABLES, Studio
 from . import comparison, curves, download, form, heatmap, inspection, live
 from .html import problem
 from .ink import sendable
@@ -22,15 +22,16 @@ Changes = dict[str, dict]
 LIVE = ("waiting", "starting", "running", "stopping")
 AGAIN = ("stopped", "paused", "interrupted", "failed")
 LONGEST_LABEL = 48
+# Seconds between two glances: while something goes on, and in case another tab starts something.
+BUSY_SECONDS, IDLE_SECONDS = 1.0, 8.0
 
 
-def as_file(text: str, name: str) -> str:
-    """The path of a file called `name` that holds `text`; the same text is the same file."""
-    digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-    path = Path(tempfile.gettempdir()) / "pip-studio-tables" / digest / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+def as_file(folder: Path, text: str, name: str) -> str:
+    """The path of a file that holds `text`, in a folder that lives and goes with what it tells of."""
+    path = folder / name
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.write(path, text)
     return str(path)
 
 
@@ -47,50 +48,65 @@ def told(handler: Callable[..., Changes]) -> Callable[..., Changes]:
     return safe
 
 
-def look(studio: Studio, memory: dict, run_id: str, seen: tuple, chosen: list[str]) -> Changes:
-    """One glance: what changed since the last is sent, the rest is left alone."""
+def menu(studio: Studio, listed: Sequence[RunInfo], run_id: str) -> list[tuple[str, str]]:
+    """(label, id) of the runs there are to look at: `listed`, and `run_id` where somebody shared it."""
+    found = [(_label(i.name, i.state, i.iterations, i.planned), i.id) for i in listed]
+    if run_id and run_id not in {i.id for i in listed} and studio.folder(run_id) is not None:
+        found.insert(0, ("a run that was shared with you", run_id))
+    return found
+
+
+def look(studio: Studio, memory: dict, run_id: str, seen: tuple, picked: Sequence[str]) -> Changes:
+    """One glance: what changed since the last is sent, the rest is left alone.
+
+    Args:
+        picked: ids of the runs that are compared.
+    """
     listed = studio.listed((memory or {}).get("owner", ""))
-    known = {info.id for info in listed}
     changes: Changes = {}
     try:
         story, state = studio.story(run_id)
     except UserError as error:  # a run of another version
-        return {"notice": {"value": problem(str(error))}, "timer": {"active": False}}
+        return {"notice": {"value": problem(str(error))}, "timer": {"value": IDLE_SECONDS}}
     folder = studio.folder(run_id)
     reason = runs.why_interrupted(folder) if state == "interrupted" else None
     line = live.status(story, state, reason, studio.place(run_id) if state == "waiting" else None)
-    menu = [(_label(i.name, i.state, i.iterations, i.planned), i.id) for i in listed]
-    if run_id and run_id not in known and folder is not None:
-        menu.insert(0, ("a run that was shared with you", run_id))
-    compared = _versions(studio, [i for i in chosen or [] if studio.folder(i)])
-    now = (run_id, story.steps, state, tuple(menu), compared)
-    before = tuple(seen) if len(seen or ()) == len(now) else ("", -1, "", (), ())
-    changes["status"] = {"value": line}
+    there = [i for i in picked or () if studio.folder(i)]
     busy = state in LIVE or any(i.state in LIVE for i in listed)
-    changes["timer"] = {"active": busy}
+    choices = tuple(menu(studio, listed, run_id))
+    now = (run_id, story.steps, state, choices, _versions(studio, there), busy, line)
+    before = tuple(seen) if len(seen or ()) == len(now) else ("", -1, "", (), (), None, "")
     if now == before:
         return changes
     changes["seen"] = {"value": now}
+    if line != before[6]:
+        changes["status"] = {"value": line}
+    if busy != before[5]:
+        changes["timer"] = {"value": BUSY_SECONDS if busy else IDLE_SECONDS}
     if now[3] != before[3] or now[0] != before[0]:
-        finished = [(label, i) for label, i in menu]
-        changes["runs"] = {"choices": [("new run", ""), *menu], "value": run_id}
-        changes["chosen"] = {"choices": finished}
+        changes["runs"] = {"choices": [("new run", ""), *choices], "value": run_id}
+        changes["chosen"] = {"choices": list(choices)}
+        if len(there) < len(picked or ()):  # thrown away meanwhile
+            changes["chosen"]["value"] = there
+            changes["picked"] = {"value": there}
     if now[:3] != before[:3]:
         changes |= _controls(story, state)
     if now[:2] != before[:2]:
         changes |= _charts(studio, run_id, story)
     if now[:3] != before[:3]:
         changes |= _downloads(studio, run_id, story, state)
-    if compared != before[4]:
-        changes |= compare(studio, chosen)
+    if now[4] != before[4]:
+        changes |= compare(studio, there)
     return changes
 
 
-def _versions(studio: Studio, ids: list[str]) -> tuple:
+def _versions(studio: Studio, ids: Sequence[str]) -> tuple:
+    """What comparisons are redrawn for."""
     found = []
     for run_id in ids:
         try:
-            found.append((run_id, studio.story(run_id)[0].steps))
+            story, state = studio.story(run_id)
+            found.append((run_id, story.steps, state))
         except UserError:
             continue
     return tuple(found)
@@ -117,6 +133,7 @@ def _charts(studio: Studio, run_id: str, story: Story) -> Changes:
         "curves": {"value": sendable(curves.cost_curves(story))},
         "tiles": {"value": live.tiles(story)},
         "log": {"value": live.log(story)},
+        "said": {"value": live.said(story)},
         "measurements": {"value": curves.measurement_table(story)},
         "scores": {"value": heatmap.score_table(story)},
         "tasks": {"value": inspection.tasks(story)},
@@ -134,8 +151,12 @@ def _downloads(studio: Studio, run_id: str, story: Story, state: str) -> Changes
         hidden = {
             name: {"visible": False} for name in ("zip", "recipe", "events", "csv", "scores_csv", "card")
         }
-        return {"verdict": {"value": download.verdict(Story())}, "command": {"value": ""}, **hidden}
-    changes: Changes = {"verdict": {"value": download.verdict(story)}}
+        nothing = {"load": {"value": ""}, "command": {"value": ""}}
+        return {"verdict": {"value": download.verdict(Story())}, **nothing, **hidden}
+    changes: Changes = {
+        "verdict": {"value": download.verdict(story)},
+        "load": {"value": download.snippet(story)},
+    }
     recipe = runs.recipe_of(folder)
     changes["command"] = {
         "value": download.code("The same run on the command line", download.command_line(recipe))
@@ -155,16 +176,16 @@ def _downloads(studio: Studio, run_id: str, story: Story, state: str) -> Changes
             changes["zip"] = {"visible": False}
             changes["notice"] = {"value": problem(str(error))}
     if story.dense is not None:
-        measured = comparison.as_csv([comparison.Compared(run_id, recipe, story)])
-        changes["csv"]["value"] = as_file(measured, "measurements.csv")
+        measured = comparison.as_csv([comparison.Compared(run_id, recipe, story, state)])
+        changes["csv"]["value"] = as_file(folder, measured, "measurements.csv")
         changes["scores_csv"] = {
-            "value": as_file(comparison.scores_csv(story), "scores.csv"),
+            "value": as_file(folder, comparison.scores_csv(story), "scores.csv"),
             "visible": bool(story.scored),
         }
     return changes
 
 
-def compared(studio: Studio, ids: list[str]) -> list[comparison.Compared]:
+def compared(studio: Studio, ids: Sequence[str]) -> list[comparison.Compared]:
     """The chosen runs, as they stand."""
     names = {i.id: i.name for i in studio.listed(None) if i.id in (ids or ())}
     found, used = [], {}
@@ -176,22 +197,25 @@ def compared(studio: Studio, ids: list[str]) -> list[comparison.Compared]:
         # Two runs of one name are told apart.
         called = name if used[name] == 1 else f"{name} ({used[name]})"
         recipe = runs.recipe_of(studio.folder(run_id))
-        found.append(comparison.Compared(called, recipe, studio.story(run_id)[0]))
+        found.append(comparison.Compared(called, recipe, *studio.story(run_id)))
     return found
 
 
 @told
-def compare(studio: Studio, ids: list[str]) -> Changes:
+def compare(studio: Studio, ids: Sequence[str]) -> Changes:
     """The chosen runs on one chart and in one table."""
     found = compared(studio, ids)
     measured = [c for c in found if c.story.dense is not None]
     changes: Changes = {
+        "picked": {"value": list(ids or ())},
         "comparison": {"value": sendable(comparison.chart(found))},
         "summary": {"value": comparison.summary(found)},
         "compare_csv": {"visible": bool(measured)},
     }
     if measured:
-        changes["compare_csv"]["value"] = as_file(comparison.as_csv(measured), "compared.csv")
+        table = comparison.as_csv(measured)
+        folder = studio.root / TABLES / hashlib.sha256(table.encode()).hexdigest()[:24]
+        changes["compare_csv"]["value"] = as_file(folder, table, "compared.csv")
     return changes
 
 

@@ -69,6 +69,7 @@ def importance_heatmap(story: Story) -> go.Figure:
     gone = gone_blocks(story)
     chart = figure()
     values, facts = _rows(story, blocks)
+    ranks = ranking(story)
     # A removal that was asked for has no scores, so a row may be missing.
     scored = [(i - 1) * len(kinds) + kinds.index(k) + 1 for i, k in _in_order(story)]
     lowest = min((v for row in values for v in row if v is not None), default=-1.0)
@@ -100,6 +101,12 @@ def importance_heatmap(story: Story) -> go.Figure:
             customdata=facts,
             hovertemplate="block %{x}%{customdata[0]}<br>score %{customdata[1]}, %{customdata[2]} of the "
             "largest<br>rank %{customdata[3]} (1 matters least)<extra></extra>",
+            # Ranks; the browser leaves them out where cells are too narrow for a number.
+            text=[
+                [rank.get(b, "") for b in range(blocks)] for rank in (ranks[key] for key in _in_order(story))
+            ],
+            texttemplate="%{text}",
+            textfont={"size": 10},
             colorscale="Cividis",
             zmin=lowest,
             zmax=0,

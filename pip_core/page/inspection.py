@@ -39,18 +39,16 @@ def tasks(story: Story) -> str:
         return empty("Accuracy on every task, dense against pruned, will stand here.")
     rows = [
         [
-            escape(a.name),
-            escape(a.metric),
-            str(a.items),
+            f"{escape(a.name)} <small>{escape(a.metric)}, {a.items} items</small>",
             f"{a.chance:.0%}",
             f"{a.accuracy:.1%} ± {a.se:.1%}",
             f"{b.accuracy:.1%} ± {b.se:.1%}",
             _bars(a.accuracy, a.se, b.accuracy, b.se, a.chance),
-            escape(said) if now.iteration else "",
+            escape(said).replace(", within noise", " <small>within noise</small>") if now.iteration else "",
         ]
         for a, b, said in zip(dense.tasks, now.tasks, task_words(dense, now), strict=True)
     ]
-    head = ["task", "metric", "items", "guessing", "dense", "now", "0 to 100 %", "difference"]
+    head = ["task", "guessing", "dense", "now", "0 to 100 %", "difference"]
     return table(head, rows, "Accuracy on every task, with one standard error", "tasks")
 
 
@@ -59,7 +57,7 @@ def disagreements(places: Sequence[Place]) -> str:
     if not places:
         return empty("Give a text of at least two words, and press Compare predictions.")
     most = max(p.divergence for p in places) or 1.0
-    words = "".join(
+    words = escape(places[0].before) + "".join(
         f"<mark style='--heat:{p.divergence / most:.2f}' title='{_foreseen(p)}'>{escape(p.token)}</mark>"
         for p in places
     )

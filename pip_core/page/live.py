@@ -34,19 +34,20 @@ def status(story: Story, state: str, reason: str | None = None, place: int | Non
         place: its place in line, where it waits.
     """
     tone, words = STATES[state]
-    detail, share = "", 0.0
-    progress = story.progress
+    detail, progress = "", story.progress
+    # Of what does not go on, what is decided; of what does, the share of its time.
+    share = len(story.removals) / story.planned if story.planned else 0.0
     if state == "none":
         detail = "The form is filled in: press Prune, and everything that happens is drawn here."
     elif state == "waiting":
         detail = f"Number {place} in line; it starts by itself when the machine is free." if place else ""
     elif state == "interrupted":
-        reason = reason or "It was killed, or the machine ran out of memory."
-        detail = f"{reason} Nothing decided is lost: press Resume."
+        detail = reason or "It was killed, or the machine ran out of memory."
+        if "nothing decided is lost" not in detail:
+            detail += " Nothing decided is lost: press Resume."
     elif state == "failed" and isinstance(story.ending, ev.Failed):
         detail = story.ending.message
     elif state in ("stopped", "paused"):
-        share = len(story.removals) / story.planned if story.planned else 0.0
         detail = f"{len(story.removals)} of {story.planned} iterations are decided and kept. Resume goes on."
     elif state == "finished" and isinstance(story.ending, ev.Finished):
         share = 1.0
@@ -55,7 +56,7 @@ def status(story: Story, state: str, reason: str | None = None, place: int | Non
             "verified."
         )
     elif isinstance(progress, ev.Loading):
-        words = progress.what[0].upper() + progress.what[1:]
+        words, share = progress.what[0].upper() + progress.what[1:], 0.0
         if progress.total:
             share = progress.done / progress.total
             detail = f"{progress.done / 1e6:.0f} of {progress.total / 1e6:.0f} MB"
@@ -67,7 +68,7 @@ def status(story: Story, state: str, reason: str | None = None, place: int | Non
         if (pace := seconds_per_iteration(story)) is not None:
             detail += f" · {pace:.0f} s per iteration"
     return (
-        f"<div class='status {tone}' data-state='{state}' role='status'><span class='dot'></span>"
+        f"<div class='status {tone}' data-state='{state}'><span class='dot'></span>"
         f"<b>{escape(words)}</b><span class='detail'>{escape(detail)}</span>"
         f"<progress max='1' value='{share:.3f}' aria-label='share of the run that is done'></progress></div>"
     )
@@ -123,6 +124,11 @@ def log(story: Story) -> str:
         for at, text in reversed(story.sentences)
     )
     return f"<ol class='log' tabindex='0' aria-label='What happened, newest first'>{items}</ol>"
+
+
+def said(story: Story) -> str:
+    """The newest sentence, to be read aloud."""
+    return escape(story.sentences[-1][1]) if story.sentences else ""
 
 
 def _tiles(body: list[tuple[str, str, str]]) -> str:

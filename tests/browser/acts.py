@@ -44,7 +44,8 @@ def state_of(page: Page) -> str:
 
 
 def removed(page: Page) -> list[str]:
-    """What went, in order, from the table behind the charts."""
+    """What went, in order, from the table behind the charts, which must be unfolded."""
+    expect(page.locator("#measurements tbody tr").first).to_be_visible()
     return page.locator("#measurements tbody tr:not(:first-child) td:nth-child(2)").all_inner_texts()
 
 

@@ -17,6 +17,11 @@ LOAD_AND_WRITE = (
     "m.generate(torch.ones(1, 4, dtype=torch.long), max_new_tokens=4);"
     "print(m.config.num_hidden_layers)"
 )
+# Chromium's own measure of what moves on a page without anybody having touched it.
+WATCH_SHIFTS = (
+    "window.shifts = []; new PerformanceObserver(list => list.getEntries().forEach(e => {"
+    " if (!e.hadRecentInput) window.shifts.push(e.value); })).observe({type: 'layout-shift'})"
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +70,12 @@ def test_whole_run_then_download_loads_in_a_fresh_process(visitor, model, tmp_pa
     expect(page.locator("#plan")).to_contain_text("of 5 blocks will go")
     prune(page)
     wait_for_state(page, "running")
+    page.evaluate(WATCH_SHIFTS)
     drawn = page.locator("#heatmap .main-svg").first.element_handle()
     height = chart(page, "heatmap")["height"]
     wait_for_state(page, "finished")
+    # Nothing jumped while charts, tiles and log filled.
+    assert page.evaluate("window.shifts.reduce((a, b) => a + b, 0)") < 0.02
 
     unfold(page, "The charts' numbers")
     gone = removed(page)

@@ -1,4 +1,4 @@
-"""A hand in a run, in a real browser: reload, stop, undo, resume, lock and force, restart of the page."""
+"""A hand in a run, in a real browser: reload, stop, undo, resume, lock and force, several methods."""
 
 from __future__ import annotations
 
@@ -97,15 +97,3 @@ def test_methods_side_by_side(visitor, model):
     with page.expect_download() as waiting:
         page.locator("#compare_csv").click()
     assert waiting.value.path().read_text().count("pip-gate") >= 2
-
-
-def test_page_restart_in_mid_run_loses_nothing(visitor, server, model):
-    page = visitor()
-    fill_form(page, model, windows=120, target=30)
-    run_id = prune(page)
-    expect(page.locator("#status")).to_contain_text("Iteration 1", timeout=MINUTE)
-    page.context.close()
-    server.end()
-    server.start()
-    again = visitor(path=f"?run={run_id}")
-    wait_for_state(again, "finished", 240)
