@@ -80,8 +80,8 @@ def refit_rows(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.T
     if rows * length < needed:
         raise UserError(
             f"The refit needs {needed:,} tokens {'as asked for' if recipe.refit_tokens else why}, and the "
-            f"calibration text '{title(recipe.calibration)}' holds {rows * length:,}, each of its parts in its "
-            "share. Use a longer text, or switch the refit off."
+            f"calibration text '{title(recipe.calibration)}' holds {rows * length:,} (of a mix, each part in "
+            "its share). Use a longer text, or switch the refit off."
         )
     streams = [iter(h) for h in held]
     chosen = [next(streams[i]) for i in in_turn(window_counts(shares, rows))]
