@@ -37,53 +37,53 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pip_core", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    known = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    inspect = commands.add_parser("inspect", help="what can be pruned from a model, from its config alone")
+    inspect = known.add_parser("inspect", help="what can be pruned from a model, from its config alone")
     inspect.add_argument("--model", required=True, help="model reference")
     inspect.add_argument("--target", type=float, default=0.2, help="share of all parameters (default: 0.2)")
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.set_defaults(do=commands.inspect)
 
-    prune = commands.add_parser("prune", help="prune a model and export it")
+    prune = known.add_parser("prune", help="prune a model and export it")
     prune.add_argument("--out", type=Path, required=True, help="folder of the run, new or empty")
     prune.add_argument("--recipe", type=Path, help="recipe.json to start from")
     _recipe_options(prune)
     prune.set_defaults(do=commands.prune)
 
-    resume = commands.add_parser("resume", help="go on with a run that was stopped or killed")
+    resume = known.add_parser("resume", help="go on with a run that was stopped or killed")
     resume.add_argument("run", type=Path)
     resume.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
     resume.add_argument("--no-export", action="store_true", help="prune and measure only")
     resume.set_defaults(do=lambda a: commands.work(a.run, True, a.launched, not a.no_export))
 
-    export = commands.add_parser("export", help="export a stopped run as pruned so far")
+    export = known.add_parser("export", help="export a stopped run as pruned so far")
     export.add_argument("run", type=Path)
     export.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
     export.set_defaults(do=lambda a: commands.work(a.run, False, a.launched))
 
-    undo = commands.add_parser("undo", help="take the last removal back; what went then stays from there on")
+    undo = known.add_parser("undo", help="take the last removal back; what went then stays from there on")
     undo.add_argument("run", type=Path)
     undo.set_defaults(do=commands.undo)
 
-    extend = commands.add_parser("extend", help="go on with a run to a deeper target")
+    extend = known.add_parser("extend", help="go on with a run to a deeper target")
     extend.add_argument("run", type=Path)
     extend.add_argument("--target", type=float, required=True, help="share of all parameters to remove")
     extend.set_defaults(do=commands.extend)
 
-    fork = commands.add_parser("fork", help="a new run from a run's iteration on, with other settings")
+    fork = known.add_parser("fork", help="a new run from a run's iteration on, with other settings")
     fork.add_argument("run", type=Path)
     fork.add_argument("--out", type=Path, required=True, help="folder of the new run, new or empty")
     fork.add_argument("--upto", type=int, help="iterations to take over (default: all)")
     _recipe_options(fork)
     fork.set_defaults(do=commands.fork)
 
-    listed = commands.add_parser("runs", help="list the runs below a folder")
+    listed = known.add_parser("runs", help="list the runs below a folder")
     listed.add_argument("root", type=Path, nargs="?", default=Path(os.environ.get("PIP_STUDIO_RUNS", "runs")))
     listed.add_argument("--json", action="store_true", help="print one JSON array")
     listed.set_defaults(do=commands.runs)
 
-    compare = commands.add_parser("compare", help="several methods under one recipe, side by side")
+    compare = known.add_parser("compare", help="several methods under one recipe, side by side")
     compare.add_argument("--out", type=Path, required=True, help="folder of the comparison; goes on if begun")
     compare.add_argument(
         "--methods", type=commands.names, help="methods, comma-separated, each as it was published"
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     _recipe_options(compare)
     compare.set_defaults(do=commands.compare)
 
-    evaluate = commands.add_parser("evaluate", help="measure a model")
+    evaluate = known.add_parser("evaluate", help="measure a model")
     evaluate.add_argument("--model", required=True, help="model reference, or the folder of a run")
     evaluate.add_argument("--tasks", help="names, NAME=PATH or paths of files, comma-separated")
     evaluate.add_argument("--limit", type=int, default=0, help="items per task (default: all)")
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(do=commands.evaluate)
 
-    latency = commands.add_parser("latency", help="speed and memory of two models, measured in turn")
+    latency = known.add_parser("latency", help="speed and memory of two models, measured in turn")
     latency.add_argument("--model", required=True, help="the pruned model: a reference, or a run's folder")
     latency.add_argument("--against", default="smollm2-135m", help="the dense model (default: %(default)s)")
     latency.add_argument("--prompt-tokens", type=int, default=256, help="default: %(default)s")
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     latency.add_argument("--json", action="store_true", help="print one JSON object")
     latency.set_defaults(do=commands.latency)
 
-    bench = commands.add_parser("bench", help="time and memory of scoring, against the naive way")
+    bench = known.add_parser("bench", help="time and memory of scoring, against the naive way")
     bench.add_argument("--model", default="smollm2-135m")
     bench.add_argument("--windows", type=int, default=16)
     bench.set_defaults(do=commands.bench)

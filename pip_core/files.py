@@ -143,10 +143,22 @@ def _lines(path: Path, what: str) -> Iterator[str]:
 
 
 def _jsonl(path: Path, what: str) -> Iterator[dict]:
-    for number, line in enumerate(_lines(path, what), 1):
+    return json_lines(_lines(path, what), path.name)
+
+
+def json_lines(lines: Iterable[str], name: str) -> Iterator[dict]:
+    """Rows that are written as JSON, one a line.
+
+    Args:
+        name: where the lines are from, as it should stand in an error.
+
+    Raises:
+        UserError: a line that is no JSON object, or no text.
+    """
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        where = f"{path.name}, line {number}"
+        where = f"{name}, line {number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

@@ -1,7 +1,8 @@
 """Tasks: questions with known answers, by reference.
 
 A reference is a shipped task's name, the path of a file in the project's own format (see `items`), a
-standard task's name (rows from the Hub), or `NAME=PATH`, a standard task with rows of a local file.
+standard task's name (rows from the Hub), `NAME=PATH`, a standard task with rows of a local file, or
+`text:` and items that were pasted, in the project's own format.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .standard import STANDARD, WIKITEXT, WIKITEXT_ROWS, wikitext_pages
 
 NAMES = {s.name: s for s in STANDARD}
 SHIPPED = (*TASKS, *STORY_TASKS)
+PASTED = "text:"
 # Fields that hold a list or a number; in a CSV file they are written as JSON.
 NOT_TEXTS = {"choices", "gold", "label", "endings", "context_options"}
 
@@ -103,6 +105,12 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
     Raises:
         UserError: no such task, or a row that is not an item.
     """
+    if reference.startswith(PASTED):
+        lines = reference.removeprefix(PASTED).splitlines()
+        rows = list(files.json_lines(lines, "pasted task"))[: limit or None]
+        if not rows:
+            raise UserError("The pasted task is empty.")
+        return _own("pasted", rows, "pasted task")
     name, given, place = reference.partition("=")
     name = name.strip()
     if given and name not in (*NAMES, WIKITEXT):
@@ -123,12 +131,17 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
             f"Unknown task '{reference}': choose {', '.join(SHIPPED)}; a standard task ("
             f"{', '.join((*NAMES, WIKITEXT))}); or the path of a .jsonl, .parquet or .csv file."
         )
-    found = _items(_local_rows(path, limit), own_item, path.name)
+    return _own(path.stem, _local_rows(path, limit), path.name)
+
+
+def _own(name: str, rows: list[dict], where: str) -> Task:
+    """A task in the project's own format."""
+    found = _items(rows, own_item, where)
     kinds = {greedy for _, greedy in found}
     if len(kinds) != 1:
-        raise UserError(f"{path.name} mixes multiple choice and last words; use one file for each.")
+        raise UserError(f"{where} mixes multiple choice and last words; use one file for each.")
     greedy = kinds.pop()
-    return Task(path.stem, tuple(item for item, _ in found), greedy, "acc" if greedy else "acc_norm")
+    return Task(name, tuple(item for item, _ in found), greedy, "acc" if greedy else "acc_norm")
 
 
 def _standard(name: str, place: str, limit: int) -> Task:

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pip_core import __main__ as command
+from pip_core import commands, export, runs
 from pip_core import events as ev
-from pip_core import export, runs
 from pip_core.export import Verdict
 from pip_core.recipe import Recipe
 
@@ -91,7 +91,7 @@ def test_the_exported_recipe_makes_the_model_again(command_run, tmp_path, monkey
 
 
 def test_options_are_the_recipe(options, llama_folder, recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "_work", lambda folder, prune_on: 0)
+    monkeypatch.setattr(commands, "work", lambda folder, prune_on: 0)
     arguments = ["prune", "--model", str(llama_folder), "--out", str(tmp_path / "run"), *options]
     assert command.main(arguments) == 0
     assert runs.recipe_of(tmp_path / "run") == recipe

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from pip_core.errors import UserError
-from pip_core.recipe import DTYPES, PERTURBATION_KINDS, Recipe
+from pip_core.recipe import DTYPES, PERTURBATION_KINDS, STORY_TASKS, TASKS, Recipe
 
 
 def test_round_trip():
@@ -20,6 +20,24 @@ def test_round_trip():
 def test_defaults_fill_what_json_leaves_out():
     assert Recipe.from_json("{}") == Recipe()
     assert Recipe.from_json('{"seed": 3}') == Recipe(seed=3)
+
+
+def test_auto_goes_by_the_model():
+    demo, other = Recipe(), Recipe(model="a/b", calibration="auto", tasks=("auto",))
+    assert (demo.model, demo.calibration, demo.heldout) == ("demo", "stories", "stories-heldout")
+    assert demo.tasks == STORY_TASKS
+    assert (other.calibration, other.heldout, other.tasks) == ("mixed", "heldout", TASKS)
+
+
+def test_another_model_brings_its_usual_texts_unless_others_were_chosen():
+    chosen = Recipe(heldout="mine.txt")
+    assert chosen.but(model="a/b") == Recipe(model="a/b", heldout="mine.txt")
+    assert chosen.but(model="a/b").calibration == "mixed"
+    assert chosen.but(seed=3).calibration == "stories"
+    assert Recipe().but(model="a/b", calibration="stories") == Recipe(model="a/b", calibration="stories")
+    assert Recipe(model="a/b").but(model="demo") == Recipe()
+    with pytest.raises(UserError, match="has the setting targt"):
+        Recipe().but(targt=0.1)
 
 
 def test_every_field_is_documented():

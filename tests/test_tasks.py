@@ -93,6 +93,18 @@ def test_a_bad_line_is_named(tmp_path, line, message):
     assert "\n" not in text
 
 
+def test_pasted_items():
+    rows = tiny.choice_rows(3)
+    task = load_task("text:" + "\n".join(map(json.dumps, rows)))
+    assert task.name == "pasted"
+    assert [i.prompt for i in task.items] == [r["query"] for r in rows]
+    assert len(load_task("text:" + "\n".join(map(json.dumps, rows)), 2).items) == 2
+    with pytest.raises(UserError, match="pasted task is empty"):
+        load_task("text:  \n ")
+    with pytest.raises(UserError, match="pasted task, line 2: not valid JSON"):
+        load_task("text:" + json.dumps(rows[0]) + "\n{")
+
+
 def test_mixed_kinds(tmp_path):
     path = tiny.write_lines(tmp_path / "own.jsonl", [GOOD, WORD])
     with pytest.raises(UserError, match=r"own\.jsonl mixes multiple choice and last words"):

@@ -36,7 +36,8 @@ MODEL, TEXTS, TASKS = "models/demo", "text", "tasks"
 
 
 def recipe(assets: Path = texts.ASSETS) -> Recipe:
-    """A run on the demo model with its own texts and its tasks, whole; everything else as usual."""
+    """A run on the demo model in `assets` with its own texts and its tasks, whole; everything else as
+    usual."""
     return Recipe(
         model=str(assets / MODEL),
         calibration=str(assets / TEXTS / "stories.txt"),
