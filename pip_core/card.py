@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .events import Evaluated, Removed, Started
-from .narrate import paired_words, removed_words
+from .events import Evaluated, Refitted, Removed, Started
+from .narrate import paired_words, refit_words, removed_words
 from .recipe import Recipe
 from .scorers import method
 from .stats import compare, retained
@@ -24,6 +24,7 @@ def model_card(
     uneven: str,
     told: bool = True,
     warned: Sequence[str] = (),
+    refit: tuple[Refitted, Evaluated] | None = None,
 ) -> str:
     """The card of a pruned model, as markdown with the Hub's header.
 
@@ -32,6 +33,7 @@ def model_card(
         uneven: why the model needs this project's loader; empty for an ordinary checkpoint.
         told: whether the recipe beside the model tells all that is needed to make it again.
         warned: what makes the figures say less than they seem to.
+        refit: what the refit came to, and the measurement before it; None where there was none.
     """
     scorer = method(recipe.method)
     difference, kept = compare(dense, pruned), retained(dense, pruned)
@@ -58,6 +60,7 @@ def model_card(
         f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
         f"- Calibration: {title(recipe.calibration)}, {recipe.windows} windows of {recipe.window_tokens} "
         f"tokens{edits}",
+        f"- Refit: {refit_words(refit[0]) if refit else 'none'}",
         f"- Seed: {recipe.seed}",
         "",
         "## Measured",
@@ -90,6 +93,7 @@ def model_card(
         "error; differences are paired, both models answering the same items, and are called within noise "
         "where chance alone makes them in one case of twenty or more often (McNemar's exact test for a "
         "task, randomization for the mean). Perplexity is per token of this model's tokenizer.",
+        *_without_refit(refit, pruned),
         *(f"\n{sentence}" for sentence in warned),
         "",
         "## Load it",
@@ -107,6 +111,17 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _without_refit(refit: tuple[Refitted, Evaluated] | None, pruned: Evaluated) -> list[str]:
+    if refit is None:
+        return []
+    without = refit[1]
+    return [
+        f"\nWithout the refit: perplexity {without.perplexity:.2f} ± {without.perplexity_se:.2f}, mean "
+        f"accuracy {without.accuracy:.1%} ± {without.accuracy_se:.1%}; with it the mean accuracy differs by "
+        f"{paired_words(compare(without, pruned).mean)}."
+    ]
 
 
 def _again(told: bool) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 SCORING = "scoring"
 MEASURING = "measuring"
+REFITTING = "refitting"
 
 
 @dataclass

@@ -98,6 +98,7 @@ def collect(folder: Path, entries: Sequence[Entry]) -> Comparison:
     for entry in entries:
         place = folder / entry.label
         found = read_events(place) if place.exists() else []
+        # Of an iteration that was refitted, what was measured last is after the refit.
         measured = {e.iteration: e for e in found if isinstance(e, ev.Evaluated)}
         first = first or measured.get(0)
         finished = next((e for e in reversed(found) if isinstance(e, ev.Finished)), None)
@@ -226,7 +227,7 @@ def _settings(recipe: Recipe) -> str:
     words = ", ".join(recipe.units)
     if set(recipe.units) & set(WIDTH):
         words += "; equal" if recipe.allocation == EQUAL else "; global"
-    return words
+    return words + "; refit" if recipe.refit else words
 
 
 def _flat(row: Row) -> dict:

@@ -20,15 +20,17 @@ from .allocate import NOTHING_LEFT, choose, complete
 from .anatomy import Anatomy, anatomy_of
 from .card import model_card
 from .checkpoint import Loaded, config_of, load
-from .clock import MEASURING, SCORING, Clock
+from .clock import MEASURING, REFITTING, SCORING, Clock
 from .errors import UserError
 from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
 from .goals import Goal, goal_for, goal_of, offered
 from .history import History
 from .machine import peak_memory, user_message
-from .measure import Bench, bench_for, context_of, measure, warnings
+from .measure import Bench, bench_for, measure, pairs_for, warnings
 from .recipe import EVERY, Recipe
+from .repair import PASSES, refit_rows, repaired
+from .schedule import plan_clock, scoring_work
 from .scorers import Scorer, method
 from .shape import Shape
 from .sites import Site, sites_of
@@ -37,7 +39,6 @@ from .surgery import check_config_says, reshape
 from .tasks import Pages, Task, load_tasks
 from .texts import calibration_texts, documents, pinned, title
 from .units import BLOCKS, group
-from .views import Pair, draw_pairs
 
 EXPORT_SECONDS = 15.0
 
@@ -135,7 +136,9 @@ class _Course:
         past: what it goes on from.
         shape: what remains of the model now.
         warned: what makes the figures say less than they seem to.
+        rows: batches of token ids that the refit reads; none where there is no refit.
         removals, measured: decided so far, and what was measured by iteration.
+        refitted: what was measured after a refit, by iteration; `refit` what the last one came to.
     """
 
     recipe: Recipe
@@ -148,8 +151,11 @@ class _Course:
     shape: Shape
     clock: Clock
     warned: tuple[str, ...]
+    rows: list[torch.Tensor]
     removals: list[ev.Removed] = field(default_factory=list)
     measured: dict[int, ev.Evaluated] = field(default_factory=dict)
+    refitted: dict[int, ev.Evaluated] = field(default_factory=dict)
+    refit: ev.Refitted | None = None
 
     @property
     def removed(self) -> int:
@@ -183,12 +189,12 @@ class _Course:
 
     def measure(self) -> Iterator[ev.Event]:
         """Measure the model as it stands, where that was not done before."""
-        iteration = len(self.removals)
-        if iteration in self.measured:
+        iteration, known = len(self.removals), self.refitted if self.refit else self.measured
+        if iteration in known:
             return
         result = yield from measure(self.loaded, self.bench, iteration, self.clock, self.depth)
-        self.measured[iteration] = result
-        yield result
+        known[iteration] = replace(result, refitted=self.refit is not None)
+        yield known[iteration]
 
 
 def _run(
@@ -210,8 +216,9 @@ def _run(
         return ev.Stopped(len(removals))
 
     loaded = yield from stoppable(load(recipe.model, recipe.dtype), stop, stopped)
-    _draw(recipe, loaded, 1)
+    pairs_for(recipe, loaded, 1)
     anatomy = anatomy_of(loaded.config)
+    rows = refit_rows(recipe, loaded, anatomy)
     goal = goal_of(recipe, anatomy, past.undone)
     started = _started(recipe, loaded, anatomy, goal, len(removals))
     past.check_same_model(started)
@@ -228,12 +235,16 @@ def _run(
         past,
         bench_for(recipe, loaded, tasks, heldout),
         Shape.dense(anatomy),
-        Clock({}),
+        Clock({}, fixed=EXPORT_SECONDS if out else 0.0),
         tuple(w.message for w in warned),
+        rows,
         measured={e.iteration: e for e in past.measured},
+        refitted={e.iteration: e for e in past.refitted},
     )
     yield from course.bench.skipped
-    _plan_clock(course, len(removals), prune_on, out)
+    tokens = course.bench.tokens, sum(part.numel() for part in rows)
+    done = course.measured, course.refitted
+    plan_clock(course.clock, recipe, course.scorer, anatomy, goal, len(removals), prune_on, *done, tokens)
     yield from stoppable(course.measure(), stop, stopped)
     if removals:
         course.reshape(past.shape(anatomy))
@@ -243,6 +254,9 @@ def _run(
             yield from stoppable(course.measure(), stop, stopped)
         yield from stoppable(_iteration(course), stop, stopped)
     yield from stoppable(course.measure(), stop, stopped)
+    # Without an export, a model that was measured refitted need not be made again.
+    if rows and removals and (out is not None or len(removals) not in course.refitted):
+        yield from stoppable(_refit(course), stop, stopped)
 
     if out is not None:
         yield from _export(course, out, started, heldout[0])
@@ -286,8 +300,8 @@ def _score(
 ) -> Generator[ev.Event, None, list[torch.Tensor]]:
     """One iteration's scores, on views drawn anew."""
     began, clock, recipe = time.monotonic(), course.clock, course.recipe
-    pairs = _draw(recipe, course.loaded, iteration)
-    work, before = _scoring_work(recipe, course.scorer, course.depth, len(sites)) / len(pairs), 0
+    pairs = pairs_for(recipe, course.loaded, iteration)
+    work, before = scoring_work(recipe, course.scorer, course.depth, len(sites)) / len(pairs), 0
     clock.skip()
 
     def step(done: int) -> ev.Progress:
@@ -307,11 +321,29 @@ def _score(
     return scores
 
 
+def _refit(course: _Course) -> Iterator[ev.Event]:
+    """Solve the projections of what is left anew, and measure it."""
+    iteration, clock, blocks = len(course.removals), course.clock, len(course.shape.layers)
+    work = sum(part.numel() for part in course.rows) * PASSES * course.depth / blocks
+    clock.skip()
+
+    def step(done: int) -> ev.Progress:
+        clock.step(REFITTING, work * (done > 0))
+        return ev.Progress("refitting", iteration, done, blocks, clock.elapsed, clock.remaining())
+
+    refitting = repaired(course.recipe, course.loaded, course.anatomy, course.shape, course.rows, iteration)
+    course.refit = yield from mapped(refitting, step)
+    yield course.refit
+    yield from course.measure()
+
+
 def _export(course: _Course, out: Path, started: ev.Started, probe: str) -> Iterator[ev.Event]:
     """Write the model as it stands, verified."""
     iterations, shape, recipe = len(course.removals), course.shape, course.recipe
     yield ev.Progress("exporting", iterations, 0, 1, course.clock.elapsed, EXPORT_SECONDS)
     dense, pruned, uneven = course.measured[0], course.measured[iterations], shape.uneven() or ""
+    refit = (course.refit, pruned) if course.refit else None
+    pruned = course.refitted[iterations] if refit else pruned
     lost = shape.lost(course.anatomy)
     share = pruned.parameters / dense.parameters
     again = course.past.again(recipe, course.goal, course.removals, course.done, share)
@@ -326,6 +358,7 @@ def _export(course: _Course, out: Path, started: ev.Started, probe: str) -> Iter
         uneven,
         again is not None,
         course.warned,
+        refit,
     )
     facts = {"recipe": (again or recipe).to_dict(), "removed": lost, **shape.to_dict()}
     verdict = write_checkpoint(course.loaded, shape, out, card, facts, probe)
@@ -358,39 +391,3 @@ def _started(recipe: Recipe, loaded: Loaded, anatomy: Anatomy, goal: Goal, resum
         device=str(loaded.model.device),
         resumed=resumed,
     )
-
-
-def _draw(recipe: Recipe, loaded: Loaded, iteration: int) -> list[Pair]:
-    """An iteration's calibration pairs, none longer than the model can read."""
-    pairs = draw_pairs(recipe, loaded.tokenizer, iteration)
-    longest, context = max(len(v.ids) for p in pairs for v in (p.clean, p.other)), context_of(loaded)
-    if longest > context:
-        raise UserError(
-            f"This model reads at most {context} tokens, and the views of {recipe.window_tokens}-token "
-            f"windows have up to {longest}. Choose shorter windows."
-        )
-    return pairs
-
-
-def _plan_clock(course: _Course, done: int, prune_on: bool, out: Path | None) -> None:
-    """Tell the clock the work that is planned, the model growing smaller as it goes."""
-    goal, anatomy = course.goal, course.anatomy
-    planned = max(goal.iterations, done) if prune_on else done
-    whole = goal.share * anatomy.parameters / (anatomy.parameters - anatomy.embedding_parameters)
-
-    def depth(iteration: int) -> float:
-        return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
-
-    sites = len(sites_of(anatomy, Shape.dense(anatomy), course.recipe.units))
-    course.clock.planned[SCORING] = sum(
-        _scoring_work(course.recipe, course.scorer, depth(i), sites)
-        for i in range(max(done, goal.asked), planned)
-    )
-    every = range(done, planned + 1) if course.recipe.measure == EVERY else (planned,)
-    again = {i for i in (0, *every) if i not in course.measured}
-    course.clock.planned[MEASURING] = sum(course.bench.tokens * depth(i) for i in again)
-    course.clock.fixed = EXPORT_SECONDS if out else 0.0
-
-
-def _scoring_work(recipe: Recipe, scorer: Scorer, depth: float, sites: int) -> float:
-    return recipe.windows * recipe.window_tokens * scorer.cost(sites) * depth

@@ -51,7 +51,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a stage ("measuring", "scoring", "exporting"). `elapsed` and `remaining` in
+    """One step of a stage ("measuring", "scoring", "refitting", "exporting"). `elapsed` and `remaining` in
     seconds since the worker began; `remaining` is an estimate."""
 
     stage: str
@@ -110,7 +110,8 @@ class Evaluated:
 
     `accuracy` is the mean over tasks and `accuracy_se` its standard error; `perplexity` is per
     token, over `windows` windows of `window_tokens` (stride: the same), with its standard error over
-    windows. `texts` are further perplexities, of whole documents.
+    windows. `texts` are further perplexities, of whole documents. `refitted` tells a measurement after
+    the refit from the one before it, of the same iteration.
     """
 
     iteration: int
@@ -125,6 +126,7 @@ class Evaluated:
     tasks: tuple[TaskResult, ...]
     seconds: float
     texts: tuple[TextResult, ...] = ()
+    refitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,25 @@ class Removed:
     @property
     def count(self) -> int:
         return sum(len(u.units) for u in self.units)
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """What was left after `iteration` was refitted on `tokens` of the calibration text: `projections` of
+    its `halves` (attentions and MLPs) were solved anew, and `left` says in words why others were not.
+
+    `before` and `after` are how far its last hidden states are from the dense model's on those tokens,
+    as a share of their length.
+    """
+
+    iteration: int
+    tokens: int
+    projections: int
+    halves: int
+    left: str
+    before: float
+    after: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -265,6 +286,7 @@ Event = (
     | Evaluated
     | Scored
     | Removed
+    | Refitted
     | Undone
     | Extended
     | Forked
@@ -284,7 +306,7 @@ def overtaken(event: Event, undone: Undone) -> bool:
     """Whether `event`, told before `undone`, no longer counts."""
     if isinstance(event, Exported):
         return event.iterations >= undone.iteration
-    return isinstance(event, Removed | Scored | Evaluated) and event.iteration >= undone.iteration
+    return isinstance(event, Removed | Scored | Evaluated | Refitted) and event.iteration >= undone.iteration
 
 
 def standing(events: Iterable[Event]) -> list[Event]:

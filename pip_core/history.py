@@ -21,7 +21,7 @@ class History:
     """What a run goes on from.
 
     Attributes:
-        measured: iteration -> measurement.
+        measured: the last measurement of every iteration; `refitted` those after a refit.
         undone: units that were taken back, and stay for the rest of the run.
         steered: whether something was taken back or taken over, which the recipe does not tell.
         extended: whether the target was changed on the way.
@@ -30,6 +30,7 @@ class History:
     started: tuple[ev.Started, ...] = ()
     removals: tuple[ev.Removed, ...] = ()
     measured: tuple[ev.Evaluated, ...] = ()
+    refitted: tuple[ev.Evaluated, ...] = ()
     undone: frozenset[Loose] = frozenset()
     steered: bool = False
     extended: bool = False
@@ -38,10 +39,12 @@ class History:
     def of(events: Iterable[ev.Event]) -> History:
         """Fold events, oldest first."""
         found = ev.standing(events)
+        measured = [e for e in found if isinstance(e, ev.Evaluated)]
         return History(
             tuple(e for e in found if isinstance(e, ev.Started)),
             tuple(e for e in found if isinstance(e, ev.Removed)),
-            tuple({e.iteration: e for e in found if isinstance(e, ev.Evaluated)}.values()),
+            tuple({e.iteration: e for e in measured if not e.refitted}.values()),
+            tuple({e.iteration: e for e in measured if e.refitted}.values()),
             frozenset(
                 (u.kind, u.block, unit)
                 for e in found

@@ -1,4 +1,4 @@
-"""Measuring a loaded model as a run does: perplexity and every task, as events."""
+"""What a run reads, for a loaded model; measuring it as a run does, as events."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Generator, Iterator
 from . import events as ev
 from .checkpoint import Loaded
 from .clock import MEASURING, Clock
+from .errors import UserError
 from .evaluation import Bench, text_windows
 from .overlap import overlap
 from .recipe import Recipe
 from .streams import mapped
 from .tasks import Pages, Task
 from .texts import calibration_texts, title
+from .views import Pair, draw_pairs
 
 
 def bench_for(recipe: Recipe, loaded: Loaded, tasks: list[Task | Pages], heldout: list[str]) -> Bench:
@@ -50,6 +52,22 @@ def warnings(recipe: Recipe, tasks: list[Task | Pages], heldout: list[str]) -> I
         shared = overlap((d for domain in domains for d in domain.documents), found)
         if said := shared.sentence(what):
             yield ev.Warned(said)
+
+
+def pairs_for(recipe: Recipe, loaded: Loaded, iteration: int) -> list[Pair]:
+    """An iteration's calibration pairs, none longer than the model can read.
+
+    Raises:
+        UserError: as `draw_pairs`, or windows that are too long.
+    """
+    pairs = draw_pairs(recipe, loaded.tokenizer, iteration)
+    longest, context = max(len(v.ids) for p in pairs for v in (p.clean, p.other)), context_of(loaded)
+    if longest > context:
+        raise UserError(
+            f"This model reads at most {context} tokens, and the views of {recipe.window_tokens}-token "
+            f"windows have up to {longest}. Choose shorter windows."
+        )
+    return pairs
 
 
 def context_of(loaded: Loaded) -> int:

@@ -32,6 +32,7 @@ def sentence(event: ev.Event) -> str:
             )
         case ev.Evaluated():
             who = "The dense model" if event.iteration == 0 else "What is left"
+            who = "After the refit it" if event.refitted else who
             return (
                 f"{who} has perplexity {event.perplexity:.2f} ± {event.perplexity_se:.2f} and answers "
                 f"{event.accuracy:.1%} ± {event.accuracy_se:.1%} right."
@@ -45,6 +46,8 @@ def sentence(event: ev.Event) -> str:
             return f"Scored the {TITLES[event.kind]} in {event.seconds:.0f} s."
         case ev.Removed():
             return f"{_went(event)} {event.parameters / 1e6:.1f}M parameters are left."
+        case ev.Refitted():
+            return f"{refit_words(event)} It took {event.seconds:.0f} s."
         case ev.Undone():
             stays = "it stays" if sum(len(u.units) for u in event.units) == 1 else "they stay"
             return f"Taken back: {words(event.units)}. From here on {stays}, and something else goes instead."
@@ -83,6 +86,16 @@ def plan_sentence(target: float, goal: str, share: float) -> str:
     """What a target means in units, said aloud where it is not met exactly."""
     near = "" if abs(share - target) < 0.0005 else f", the nearest to {target:.1%}"
     return f"{goal[0].upper()}{goal[1:]} will go: {share:.1%} of all parameters{near}."
+
+
+def refit_words(event: ev.Refitted) -> str:
+    """What a refit came to: how much was solved, on what, what for, and what was left as it was."""
+    left = f" Left as they were: {event.left}." if event.left else ""
+    return (
+        f"{event.projections} of the {event.halves} output projections that are left were solved anew on "
+        f"{event.tokens:,} tokens; the distance to the dense model's last hidden states went from "
+        f"{event.before:.1%} to {event.after:.1%} there.{left}"
+    )
 
 
 def removed_words(event: ev.Removed) -> str:

@@ -23,6 +23,7 @@ from .families import blocks_of, skeleton
 from .goals import goal_for
 from .machine import device, fast_bfloat16
 from .recipe import EVERY, Recipe
+from .repair import LEAST, PASSES, least_tokens, refit_memory, usual_tokens
 from .scorers import method
 from .shape import Shape
 from .sites import sites_of
@@ -95,7 +96,11 @@ def make_plan(recipe: Recipe) -> Plan:
         scored = scoring * left if done >= goal.asked else 0
         measured = recipe.measure == EVERY or done == goal.iterations - 1
         seconds += (scored + measured * measuring * (left - whole / goal.iterations)) * per_token
-    needs = memory_of(recipe.model, recipe.dtype, int(recipe.window_tokens * LONGER))
+    needs = memory_for(recipe, int(recipe.window_tokens * LONGER))
+    if recipe.refit:
+        least = least_tokens(skeleton(config_of(recipe.model)), anatomy)
+        refitting = usual_tokens(recipe, least) * PASSES + measuring
+        seconds += refitting * (1 - whole) * per_token
     return Plan(
         anatomy,
         goal.words,
@@ -103,7 +108,7 @@ def make_plan(recipe: Recipe) -> Plan:
         goal.iterations,
         goal.uneven,
         seconds + LOAD_AND_EXPORT_SECONDS,
-        max(needs["scoring"], needs["evaluation"]),
+        max(needs.values()),
         available_memory(),
     )
 
@@ -125,6 +130,18 @@ def number_format(reference: str, dtype: str) -> torch.dtype:
     stored = config_of(reference).dtype or torch.float32
     fast = dtype == "bfloat16" or (dtype == "auto" and stored == torch.bfloat16 and fast_bfloat16())
     return torch.bfloat16 if fast else torch.float32
+
+
+def memory_for(recipe: Recipe, tokens: int) -> Mapping[str, float]:
+    """Bytes each stage of a recipe needs at its peak, see `memory_of`; with a refit, that of both models."""
+    found = dict(memory_of(recipe.model, recipe.dtype, tokens))
+    if recipe.refit:
+        model = skeleton(config_of(recipe.model))
+        least = least_tokens(model, anatomy_for(recipe.model))
+        read, number = usual_tokens(recipe, least), number_format(recipe.model, recipe.dtype)
+        widths = model.config.hidden_size, least // LEAST
+        found["refit"] = FOOTPRINT_BYTES + refit_memory(found["weights"], number.itemsize, read, *widths)
+    return found
 
 
 @lru_cache(maxsize=32)

@@ -16,7 +16,7 @@ from .checkpoint import config_of
 from .errors import UserError
 from .families import skeleton
 from .goals import goal_of
-from .plan import anatomy_for, available_memory, make_plan, memory_of
+from .plan import anatomy_for, available_memory, make_plan, memory_for
 from .recipe import EQUAL, Recipe
 from .shape import Shape
 from .surgery import check_config_says, reshape
@@ -49,7 +49,7 @@ class Inspection:
         listed: whether its family is in the table, or it was recognised by its structure.
         parts: parameters of embeddings (and head), attention, MLPs, and everything else.
         choices: one per kind of units.
-        memory: bytes for the weights, and at the peak of scoring and of evaluation.
+        memory: bytes for the weights, and at the peak of scoring, of evaluation and of a refit.
         available: bytes free on this machine.
         seconds: a default run to the target, roughly; None where no run is possible.
     """
@@ -92,7 +92,7 @@ def inspect(recipe: Recipe) -> Inspection:
         parts=_parts(anatomy),
         target=recipe.target,
         choices=choices,
-        memory=memory_of(recipe.model, recipe.dtype, recipe.window_tokens),
+        memory=memory_for(recipe, recipe.window_tokens),
         available=available_memory(),
         seconds=seconds,
     )
@@ -145,10 +145,12 @@ def report(found: Inspection) -> str:
             said = "an ordinary checkpoint" if choice.plain else "loads with this project's loader only"
             lines.append(f"  {title:<17} {choice.goal}; {said}")
     needs = found.memory
+    refit = f", the refit about {needs['refit'] / 1e9:.2f} GB" if "refit" in needs else ""
     lines += [
         "",
         f"Memory: weights {needs['weights'] / 1e9:.2f} GB, scoring about {needs['scoring'] / 1e9:.2f} GB, "
-        f"evaluation about {needs['evaluation'] / 1e9:.2f} GB; {found.available / 1e9:.1f} GB are free: "
+        f"evaluation about {needs['evaluation'] / 1e9:.2f} GB"
+        f"{refit}; {found.available / 1e9:.1f} GB are free: "
         f"{'it fits' if found.fits else 'it does not fit'}.",
     ]
     if found.seconds is not None:

@@ -68,6 +68,13 @@ class Recipe:
     window_tokens: int = _setting(128, "length of a window's clean view, in tokens")
     kinds: tuple[str, ...] = _setting(PERTURBATION_KINDS, "character edits of the perturbed view")
     rate: float = _setting(0.6, "share of the words that are edited, 0 < rate <= 1")
+    refit: bool = _setting(
+        False,
+        "solve the projections of what is left anew, by least squares towards the dense model, at the end",
+    )
+    refit_tokens: int = _setting(
+        0, "calibration tokens the refit reads; 0 is the usual: 16 for each input of the widest projection"
+    )
     seed: int = _setting(0, "seed of every random draw")
     measure: str = _setting(EVERY, "when to measure: after 'every' iteration, or at the 'end'")
     tasks: tuple[str, ...] = _setting(
@@ -103,6 +110,7 @@ class Recipe:
         for name, low, high in (
             ("windows", 1, 100_000),
             ("window_tokens", 8, 8192),
+            ("refit_tokens", 0, 100_000_000),
             ("items", 0, 1_000_000),
             ("perplexity_windows", 0, 1_000_000),
             ("perplexity_tokens", 8, 8192),
@@ -113,7 +121,7 @@ class Recipe:
                 raise UserError(
                     f"Recipe field '{name}' must be a whole number from {low} to {high}, not {value!r}."
                 )
-        for name in ("per_parameter", "plain"):
+        for name in ("per_parameter", "plain", "refit"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"Recipe field '{name}' must be true or false.")
         for name in ("target", "rate", "step"):

@@ -24,7 +24,7 @@ from .recipe import Recipe
 # Settings that decide what goes, and have no part in how the model that is left is measured.
 CHOOSING = frozenset(
     {"method", "target", "units", "allocation", "per_parameter", "step", "keep", "drop", "plain"}
-    | {"calibration", "windows", "window_tokens", "kinds", "rate", "seed"}
+    | {"refit", "refit_tokens", "calibration", "windows", "window_tokens", "kinds", "rate", "seed"}
 )
 
 
@@ -122,7 +122,9 @@ def _taken(
         first += [e for e in history if isinstance(e, ev.Undone)]
     if not {"model", "dtype"} & set(changed):
         first += [e for e in history if isinstance(e, ev.Started)][-1:]
-    return first + [e for e in history if isinstance(e, tuple(stays)) and e.iteration <= upto]
+    taken = [e for e in history if isinstance(e, tuple(stays)) and e.iteration <= upto]
+    # A fork does its own refit, and measures it.
+    return first + [e for e in taken if not (isinstance(e, ev.Evaluated) and e.refitted)]
 
 
 def _restarted(event: ev.Started, recipe: Recipe, goal: Goal, upto: int) -> ev.Started:

@@ -17,9 +17,10 @@ class Story:
     """What is known of a run so far.
 
     Attributes:
-        evaluated: iteration -> measurement; 0 is the dense model.
+        evaluated: iteration -> measurement; 0 is the dense model. After a refit: `refits`.
         scored: (iteration, kind) -> scores (the last attempt, where a run was resumed).
-        undone: what was taken back; `evaluated`, `scored`, `removals` and `exported` are without it.
+        undone: what was taken back; `evaluated`, `refits`, `scored`, `removals` and `exported` are without
+            it.
         ending: Finished, Stopped, Paused or Failed, until something newer happens.
         sentences: (time, sentence) of everything but progress.
         worked: seconds that workers have been at it, from what they said.
@@ -28,6 +29,7 @@ class Story:
 
     started: ev.Started | None = None
     evaluated: dict[int, ev.Evaluated] = field(default_factory=dict)
+    refits: dict[int, ev.Evaluated] = field(default_factory=dict)
     scored: dict[tuple[int, str], ev.Scored] = field(default_factory=dict)
     removals: list[ev.Removed] = field(default_factory=list)
     undone: list[ev.Undone] = field(default_factory=list)
@@ -74,7 +76,7 @@ class Story:
             case ev.Started():
                 self.started = event
             case ev.Evaluated():
-                self.evaluated[event.iteration] = event
+                (self.refits if event.refitted else self.evaluated)[event.iteration] = event
             case ev.Scored():
                 self.scored[event.iteration, event.kind] = event
             case ev.Removed():
@@ -87,6 +89,7 @@ class Story:
     def _take_back(self, event: ev.Undone) -> None:
         self.undone.append(event)
         self.evaluated = {k: e for k, e in self.evaluated.items() if not ev.overtaken(e, event)}
+        self.refits = {k: e for k, e in self.refits.items() if not ev.overtaken(e, event)}
         self.scored = {k: e for k, e in self.scored.items() if not ev.overtaken(e, event)}
         self.removals = [e for e in self.removals if not ev.overtaken(e, event)]
         if self.exported is not None and ev.overtaken(self.exported, event):
@@ -97,13 +100,19 @@ class Story:
         return self.evaluated.get(0)
 
     @property
+    def refitted(self) -> ev.Evaluated | None:
+        """What is left now, measured after its refit; None where it was not refitted, or not yet."""
+        return self.refits.get(len(self.removals))
+
+    @property
     def latest(self) -> ev.Evaluated | None:
-        return self.evaluated[max(self.evaluated)] if self.evaluated else None
+        return self.measured[-1] if self.evaluated else None
 
     @property
     def measured(self) -> list[ev.Evaluated]:
-        """All measurements, the dense model's first."""
-        return [self.evaluated[i] for i in sorted(self.evaluated)]
+        """All measurements, the dense model's first; what is left now without its refit, then with it."""
+        found = [self.evaluated[i] for i in sorted(self.evaluated)]
+        return [*found, self.refitted] if self.refitted else found
 
     @property
     def planned(self) -> int:

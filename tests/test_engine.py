@@ -340,7 +340,7 @@ def test_faults_of_the_machine_are_told(recipe, monkeypatch, fault, message):
     def broken(*_):
         raise fault
 
-    monkeypatch.setattr(engine, "draw_pairs", broken)
+    monkeypatch.setattr(engine, "pairs_for", broken)
     (*_, last) = run(recipe)
     assert isinstance(last, ev.Failed)
     assert message in last.message
@@ -350,7 +350,7 @@ def test_a_fault_of_the_program_is_told_and_raised(recipe, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(engine, "draw_pairs", broken)
+    monkeypatch.setattr(engine, "pairs_for", broken)
     stream, seen = run(recipe), []
     with pytest.raises(ZeroDivisionError):
         seen.extend(stream)

@@ -50,7 +50,7 @@ def add_run(
     accuracy = [round(100 * p.accuracy, 2) for p in points]
     error = [round(100 * p.accuracy_se, 2) for p in points]
     prefix = f"{name}, " if name else ""
-    names = [prefix + ("dense model" if p.iteration == 0 else f"iteration {p.iteration}") for p in points]
+    names = [prefix + _name(p) for p in points]
     line = {"color": color, "width": 2}
     if band is not None:
         edge = [a + e for a, e in zip(accuracy, error, strict=True)]
@@ -98,6 +98,11 @@ def add_run(
         2,
         1,
     )
+
+
+def _name(point: ev.Evaluated) -> str:
+    name = f"iteration {point.iteration}" if point.iteration else "dense model"
+    return f"{name}, refitted" if point.refitted else name
 
 
 def finish(
@@ -148,11 +153,12 @@ def measurement_table(story: Story) -> str:
     went = {r.iteration: r for r in story.removals}
     rows = []
     for found in story.measured:
-        removal = went.get(found.iteration)
+        removal = None if found.refitted else went.get(found.iteration)
+        kept = "nothing more; refitted" if found.refitted else "the dense model"
         rows.append(
             [
                 str(found.iteration),
-                "the dense model" if removal is None else removed_words(removal),
+                kept if removal is None else removed_words(removal),
                 "" if removal is None else f"{removal.relative:.1%}",
                 millions(found.parameters),
                 f"{found.parameters / story.dense.parameters:.1%}",

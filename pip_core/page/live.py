@@ -149,9 +149,8 @@ def _where(story: Story, progress: ev.Progress) -> str:
     done = f"{progress.done / progress.total:.0%}"
     if progress.iteration == 0:
         return f"Measuring the dense model · {done}"
-    verb = "scoring" if progress.stage == "scoring" else "measuring"
-    count = f"{progress.done}/{progress.total}" if progress.stage == "scoring" else done
-    return f"Iteration {progress.iteration} of {story.planned} · {verb} {count}"
+    count = done if progress.stage == "measuring" else f"{progress.done}/{progress.total}"
+    return f"Iteration {progress.iteration} of {story.planned} · {progress.stage} {count}"
 
 
 def _share_done(progress: ev.Progress) -> float:

@@ -1,0 +1,135 @@
+"""The refit as a stage of a run: how many tokens it needs, which it reads, and the second dense model."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Generator
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .anatomy import Anatomy
+from .checkpoint import Loaded, load_folder
+from .errors import UserError
+from .events import Refitted
+from .measure import context_of
+from .recipe import Recipe
+from .refit import refit, widest
+from .shape import Shape
+from .texts import POOL_CHARACTERS, calibration_texts, title
+from .views import CHARACTERS_PER_TOKEN, in_turn, window_counts
+
+ROW_TOKENS = 256
+BATCH_ROWS = 8
+# Tokens per input of the widest projection: below the first a regression would learn the text by heart;
+# the second is what is read where the recipe does not say.
+LEAST, USUAL = 4, 16
+# Forward passes of a block that solving it takes: twice the dense one, four times what is left of it,
+# and the products of its inputs.
+PASSES = 8
+
+
+def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:
+    """Calibration tokens below which the refit of a model (weights or none) is refused."""
+    return LEAST * widest(model, anatomy)
+
+
+def usual_tokens(recipe: Recipe, least: int) -> int:
+    """Tokens that a recipe's refit reads where the text holds them."""
+    return recipe.refit_tokens or USUAL // LEAST * least
+
+
+def refit_rows(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.Tensor]:
+    """The tokens a refit reads, none twice: batches of token ids, int64, each `(B, T)`; none where the
+    recipe asks for no refit.
+
+    Every domain of the calibration has its share. Its documents are put in order by the stream
+    `SEED/refit/DOMAIN` and packed into rows. Where the recipe names no number of tokens and the text
+    does not hold the usual one, what it holds is read.
+
+    Raises:
+        UserError: nothing to solve; the text or the recipe's number of tokens is below `least_tokens`, or
+            the text below that number.
+    """
+    if not recipe.refit:
+        return []
+    least = least_tokens(loaded.model, anatomy)
+    length, wanted = min(ROW_TOKENS, context_of(loaded)), usual_tokens(recipe, least)
+    if not least:
+        raise UserError(
+            "This model cannot be refitted: its blocks hold no attention or MLP that ends in a projection of "
+            "its own. Switch the refit off."
+        )
+    why = f"for this model ({LEAST} for each input of its widest projection)"
+    if wanted < least:
+        raise UserError(
+            f"The refit needs at least {least:,} tokens {why}, and is given {wanted:,}. Choose more "
+            "(refit_tokens), or 0 for the usual number."
+        )
+    domains = calibration_texts(recipe.calibration, max(POOL_CHARACTERS, wanted * CHARACTERS_PER_TOKEN))
+    held = [
+        _packed(list(d.documents), loaded.tokenizer, length, f"{recipe.seed}/refit/{number}")
+        for number, d in enumerate(domains)
+    ]
+    shares = [d.share for d in domains]
+    rows = -(-wanted // length)
+    while any(n > len(h) for n, h in zip(window_counts(shares, rows), held, strict=True)):
+        rows -= 1
+    needed = recipe.refit_tokens or least
+    if rows * length < needed:
+        raise UserError(
+            f"The refit needs {needed:,} tokens {'as asked for' if recipe.refit_tokens else why}, and the "
+            f"calibration text '{title(recipe.calibration)}' holds {rows * length:,} (of a mix, each part in "
+            "its share). Use a longer text, or switch the refit off."
+        )
+    streams = [iter(h) for h in held]
+    chosen = [next(streams[i]) for i in in_turn(window_counts(shares, rows))]
+    return list(torch.stack(chosen).split(BATCH_ROWS))
+
+
+def repaired(
+    recipe: Recipe, loaded: Loaded, anatomy: Anatomy, shape: Shape, parts: list[torch.Tensor], iteration: int
+) -> Generator[int, None, Refitted]:
+    """Refit the model in memory, with the dense one loaded beside it for as long as that takes.
+
+    Yields:
+        How many blocks are done, after each.
+    """
+    began = time.monotonic()
+    dense = load_folder(loaded.source, recipe.dtype).model
+    on_device = [part.to(loaded.model.device) for part in parts]
+    found = yield from refit(dense, loaded.model, anatomy, shape, on_device)
+    return Refitted(
+        iteration,
+        sum(part.numel() for part in parts),
+        found.projections,
+        found.halves,
+        found.left,
+        found.before,
+        found.after,
+        time.monotonic() - began,
+    )
+
+
+def refit_memory(weights: float, itemsize: int, tokens: int, width: int, inputs: int) -> float:
+    """Bytes at the peak of a refit: both models, their streams, one regression, a batch inside a block.
+
+    Args:
+        weights: bytes of the dense model.
+        width: of the residual stream; `inputs` of the widest projection.
+    """
+    batch = BATCH_ROWS * ROW_TOKENS
+    streams = 6 * tokens * width * itemsize
+    regression = inputs * inputs * (4 + 8 + 8) + inputs * width * 4 * 6
+    return 2 * weights + streams + regression + batch * itemsize * 8 * max(inputs, width)
+
+
+def _packed(
+    documents: list[str], tokenizer: PreTrainedTokenizerBase, length: int, stream: str
+) -> torch.Tensor:
+    """Rows of a text one after another, `(N, length)`; what does not fill the last one is left out."""
+    random.Random(stream).shuffle(documents)
+    ids = tokenizer("\n\n".join(documents), return_tensors="pt", verbose=False)["input_ids"][0]
+    count = len(ids) // length
+    return ids[: count * length].view(count, length)

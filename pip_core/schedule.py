@@ -1,0 +1,55 @@
+"""The work a run has before it, as its clock counts it: tokens times blocks of the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from .anatomy import Anatomy
+from .clock import MEASURING, REFITTING, SCORING, Clock
+from .goals import Goal
+from .recipe import EVERY, Recipe
+from .repair import PASSES
+from .scorers import Scorer
+from .shape import Shape
+from .sites import sites_of
+
+
+def plan_clock(
+    clock: Clock,
+    recipe: Recipe,
+    scorer: Scorer,
+    anatomy: Anatomy,
+    goal: Goal,
+    done: int,
+    prune_on: bool,
+    measured: Collection[int],
+    refitted: Collection[int],
+    tokens: tuple[int, int],
+) -> None:
+    """Tell the clock the work that is planned, the model growing smaller as it goes.
+
+    Args:
+        done: iterations that are decided.
+        measured, refitted: iterations that need not be measured again, before a refit and after it.
+        tokens: what one measurement reads, and the refit; 0 where none is to be made.
+    """
+    planned = max(goal.iterations, done) if prune_on else done
+    whole = goal.share * anatomy.parameters / (anatomy.parameters - anatomy.embedding_parameters)
+
+    def depth(iteration: int) -> float:
+        return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
+
+    sites = len(sites_of(anatomy, Shape.dense(anatomy), recipe.units))
+    clock.planned[SCORING] = sum(
+        scoring_work(recipe, scorer, depth(i), sites) for i in range(max(done, goal.asked), planned)
+    )
+    every = range(done, planned + 1) if recipe.measure == EVERY else (planned,)
+    again = {i for i in (0, *every) if i not in measured}
+    clock.planned[MEASURING] = sum(tokens[0] * depth(i) for i in again)
+    if tokens[1]:
+        clock.planned[MEASURING] += tokens[0] * depth(planned) * (planned not in refitted)
+        clock.planned[REFITTING] = tokens[1] * PASSES * depth(planned)
+
+
+def scoring_work(recipe: Recipe, scorer: Scorer, depth: float, sites: int) -> float:
+    return recipe.windows * recipe.window_tokens * scorer.cost(sites) * depth
