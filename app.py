@@ -213,7 +213,7 @@ def live_part() -> None:
     ui["tiles"] = gr.HTML(live.tiles(NOTHING), elem_id="tiles", elem_classes="when-run")
     with gr.Column(elem_classes=["card", "when-run"]):
         titled("What happened")
-        ui["log"] = gr.HTML(live.log(NOTHING))
+        ui["log"] = gr.HTML(live.log(NOTHING), elem_id="log")
     with gr.Accordion("The charts' numbers", open=False, elem_classes=["card", "when-run"]):
         ui["measurements"] = gr.HTML(curves.measurement_table(NOTHING), elem_id="measurements")
         gr.HTML("<p class='line'>Every block's score and rank stand under Inspect.</p>")
