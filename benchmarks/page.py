@@ -109,9 +109,7 @@ def measure(browser: Browser, server: Server, arguments: argparse.Namespace) -> 
     """Print the figures, as they come."""
     server_process = psutil.Process(server.process.pid)
     first = [opening(browser, server.url, MAP) for _ in range(OPENED)]
-    print(
-        f"opening the page to its first chart: {statistics.median(first):.2f} s ({said(first)})", flush=True
-    )
+    print(f"opening the page to its first chart: {said(first)}", flush=True)
 
     page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
     page.goto(server.url)
@@ -137,9 +135,7 @@ def measure(browser: Browser, server: Server, arguments: argparse.Namespace) -> 
     share = own / (own + run)
     print(f"the page's share of the run's processor time: {share:.1%} ({own:.1f} of {own + run:.0f} s)")
     charts = [opening(browser, f"{server.url}?run={run_id}", CHARTS) for _ in range(OPENED)]
-    print(
-        f"opening a run's link to its charts: {statistics.median(charts):.2f} s ({said(charts)})", flush=True
-    )
+    print(f"opening a run's link to its charts: {said(charts)}", flush=True)
 
     fill_again(page)
     resident = [server_process.memory_info().rss / 1e6]

@@ -90,7 +90,7 @@ def look(studio: Studio, memory: dict, run_id: str, seen: tuple, picked: Sequenc
             changes["chosen"]["value"] = there
             changes["picked"] = {"value": there}
     if now[:3] != before[:3]:
-        changes |= _controls(story, state)
+        changes |= _controls(story, state, studio.steers(run_id, (memory or {}).get("owner", "")))
     if now[:2] != before[:2]:
         changes |= _charts(studio, run_id, story)
     if now[:3] != before[:3]:
@@ -112,8 +112,10 @@ def _versions(studio: Studio, ids: Sequence[str]) -> tuple:
     return tuple(found)
 
 
-def _controls(story: Story, state: str) -> Changes:
-    live_now, again, some = state in LIVE, state in AGAIN, bool(story.removals)
+def _controls(story: Story, state: str, steered: bool) -> Changes:
+    """The buttons; who may only look at a run gets those that change nothing of it."""
+    live_now, again = steered and state in LIVE, steered and state in AGAIN
+    some = steered and bool(story.removals)
     done = story.exported is not None and story.exported.iterations == len(story.removals)
     return {
         "stop": {"visible": live_now, "interactive": state != "stopping"},
