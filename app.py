@@ -40,6 +40,7 @@ ACTIONS = [("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume
 ACTIONS += [("export_now", "Export now"), ("get", "Download")]
 FILES = [("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")]
 FILES += [("scores_csv", "Scores, CSV")]
+QUEUE_SECONDS = 0.02
 # Gradio's own copies of what was uploaded: looked through every hour, kept for a day.
 CACHE = (3600, 86400)
 TEXTS = [".txt", ".md", ".jsonl", ".csv", ".parquet"]
@@ -300,7 +301,8 @@ def wire(page: gr.Blocks) -> None:
     look(ready).then(None, [ui["memory"]], None, js="m => { if (m.run) pip.fold(); }")
     changes = [ui[name].change for name in fields]
     on(lambda *a, **k: gr.on(changes, *a, **k), *meaning, trigger_mode="always_last")
-    on(ui["timer"].tick, *at_a_glance)
+    # A glance is answered at once: one request, where the queue needs a request and a stream.
+    on(ui["timer"].tick, *at_a_glance, queue=False)
     started = look(on(ui["go"].click, DESK.start, ["memory", *fields], GOING))
     started.then(None, None, None, js="() => pip.fold()")
     look(on(ui["runs"].input, DESK.choose, ["memory", "runs"], ["memory", "run", "notice", *fields]))
@@ -369,7 +371,10 @@ def main() -> None:
     # A finished model is served from where it lies, not copied into a cache first. The folder's
     # ids cannot be guessed, and knowing one is the right to see that run.
     gr.set_static_paths([ROOT, PLOTLY])
-    build().launch(
+    page = build().queue()
+    # Gradio looks into its queue a thousand times a second, which alone takes some percent of a core.
+    page._queue.sleep_when_free = QUEUE_SECONDS
+    page.launch(
         blocked_paths=[ROOT / cleaning.LOG],
         theme=gr.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=["Inter", "system-ui", "sans-serif"]

@@ -133,7 +133,10 @@ def measure(browser: Browser, server: Server, arguments: argparse.Namespace) -> 
         f"{traffic.bytes / seconds / 1e3:.1f} KB a second)"
     )
     share = own / (own + run)
-    print(f"the page's share of the run's processor time: {share:.1%} ({own:.1f} of {own + run:.0f} s)")
+    print(
+        f"the page's share of the run's processor time: {share:.1%} ({own:.1f} of {own + run:.0f} s; "
+        f"{1e3 * own / seconds:.0f} ms a second, in which the worker had {1e3 * run / seconds:.0f} ms)"
+    )
     charts = [opening(browser, f"{server.url}?run={run_id}", CHARTS) for _ in range(OPENED)]
     print(f"opening a run's link to its charts: {said(charts)}", flush=True)
 

@@ -24,7 +24,7 @@ LIVE = ("waiting", "starting", "running", "stopping")
 AGAIN = ("stopped", "paused", "interrupted", "failed")
 LONGEST_LABEL = 48
 # Seconds between two glances: while something goes on, and in case another tab starts something.
-BUSY_SECONDS, IDLE_SECONDS = 1.0, 8.0
+BUSY_SECONDS, IDLE_SECONDS = 2.0, 10.0
 
 
 def as_file(folder: Path, text: str, name: str) -> str:
