@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -365,7 +365,8 @@ def for_programs() -> None:
 
 
 def main() -> None:
-    make_plan(DEFAULT)  # measures this machine before a browser on it takes its share
+    with suppress(UserError):  # where the usual model is missing, the form says so
+        make_plan(DEFAULT)  # measures this machine before a browser on it takes its share
     os.environ.setdefault(UPLOADS, str(ROOT / UPLOADED))
     STUDIO.keep_tending()
     # A finished model is served from where it lies, not copied into a cache first. The folder's

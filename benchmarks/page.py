@@ -26,15 +26,23 @@ CHARTS = "document.querySelectorAll('#heatmap .main-svg, #curves .main-svg').len
 
 
 class Traffic:
-    """Bytes that reach a tab, as they come over the wire."""
+    """Bytes that a page's handlers send to a tab, as they come over the wire; not its scripts and styles,
+    which come once."""
 
     def __init__(self, page: Page) -> None:
-        self.bytes = 0
+        self.bytes, self._asked = 0, {}
         session = page.context.new_cdp_session(page)
         session.send("Network.enable")
+        session.on("Network.requestWillBeSent", self._ask)
         session.on("Network.dataReceived", self._count)
 
+    def _ask(self, event: dict) -> None:
+        self._asked[event["requestId"]] = event["request"]["url"]
+
     def _count(self, event: dict) -> None:
+        url = self._asked.get(event["requestId"], "")
+        if "/gradio_api/" not in url or "/file=" in url:
+            return
         # A stream tells its encoded length late, or never.
         self.bytes += event["encodedDataLength"] or event["dataLength"]
 
