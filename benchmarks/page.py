@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.acts import MINUTE, fill_form, prune, unfold, wait_for_state
+from tests.browser.acts import MINUTE, fill_form, prune, removed, unfold, wait_for_state
 from tests.browser.server import FLAGS, Server, chromium
 
 RUN_SECONDS = 1800
@@ -135,7 +135,7 @@ def measure(browser: Browser, server: Server, arguments: argparse.Namespace) -> 
     page.wait_for_timeout(1500)
     own, seconds = processor_seconds(server_process) - before, time.perf_counter() - began
     unfold(page, "The charts' numbers")
-    iterations = page.locator("#measurements tbody tr").count() - 1
+    iterations = len(removed(page))
     print(
         f"bytes sent per iteration: {traffic.bytes / iterations / 1e3:.0f} KB ({iterations} iterations, "
         f"{traffic.bytes / seconds / 1e3:.1f} KB a second)"
