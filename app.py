@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +42,7 @@ ACTIONS = [("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume
 ACTIONS += [("export_now", "Export now"), ("get", "Download")]
 FILES = [("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")]
 FILES += [("scores_csv", "Scores, CSV")]
+QUEUE_SECONDS = 0.02
 # Gradio's own copies of what was uploaded: looked through every hour, kept for a day.
 CACHE = (3600, 86400)
 TEXTS = [".txt", ".md", ".jsonl", ".csv", ".parquet"]
@@ -221,7 +222,7 @@ def live_part() -> None:
     ui["tiles"] = gr.HTML(live.tiles(NOTHING), elem_id="tiles", elem_classes="when-run")
     with gr.Column(elem_classes=["card", "when-run"]):
         titled("What happened")
-        ui["log"] = gr.HTML(live.log(NOTHING))
+        ui["log"] = gr.HTML(live.log(NOTHING), elem_id="log")
     with gr.Accordion("The charts' numbers", open=False, elem_classes=["card", "when-run"]):
         ui["measurements"] = gr.HTML(curves.measurement_table(NOTHING), elem_id="measurements")
         gr.HTML("<p class='line'>Every block's score and rank stand under Inspect.</p>")
@@ -308,17 +309,18 @@ def wire(page: gr.Blocks) -> None:
     look(ready).then(None, [ui["memory"]], None, js="m => { if (m.run) pip.fold(); }")
     changes = [ui[name].change for name in fields]
     on(lambda *a, **k: gr.on(changes, *a, **k), *meaning, trigger_mode="always_last")
-    on(ui["timer"].tick, *at_a_glance)
+    # A glance is answered at once: one request, where the queue needs a request and a stream.
+    on(ui["timer"].tick, *at_a_glance, queue=False)
     started = look(on(ui["go"].click, DESK.start, ["memory", *fields], GOING))
     started.then(None, None, None, js="() => pip.fold()")
     look(on(ui["runs"].input, DESK.choose, ["memory", "runs"], ["memory", "run", "notice", *fields]))
     for action in ("stop", "pause", "resume", "undo", "export_now"):
-        look(on(ui[action].click, partial(DESK.act, action), ["run"], ["notice"]))
+        look(on(ui[action].click, partial(DESK.act, action), ["memory", "run"], ["notice"]))
     ui["get"].click(lambda: gr.Tabs(selected="download"), None, [ui["tabs"]], **QUIET)
-    look(on(ui["extend"].click, DESK.extend, ["run", "target"], ["notice"]))
+    look(on(ui["extend"].click, DESK.extend, ["memory", "run", "target"], ["notice"]))
     look(on(ui["fork"].click, DESK.fork, ["memory", "run", "upto", *fields], GOING))
     look(on(ui["sweep"].click, DESK.sweep, ["memory", "methods", *fields], [*GOING, "chosen", "picked"]))
-    look(on(ui["rename"].click, DESK.rename, ["run", "name"], ["seen", "notice"]))
+    look(on(ui["rename"].click, DESK.rename, ["memory", "run", "name"], ["seen", "notice"]))
     look(on(ui["delete"].click, DESK.delete, ["memory", "run"], ["memory", "run", "seen", "notice"]))
     compare = partial(glance.compare, STUDIO)
     look(on(ui["chosen"].input, compare, ["chosen"], ["picked", "comparison", "summary", "compare_csv"]))
@@ -372,13 +374,17 @@ def for_programs() -> None:
 
 
 def main() -> None:
-    make_plan(DEFAULT)  # measures this machine before a browser on it takes its share
+    with suppress(UserError):  # where the usual model is missing, the form says so
+        make_plan(DEFAULT)  # measures this machine before a browser on it takes its share
     os.environ.setdefault(UPLOADS, str(ROOT / UPLOADED))
     STUDIO.keep_tending()
     # A finished model is served from where it lies, not copied into a cache first. The folder's
     # ids cannot be guessed, and knowing one is the right to see that run.
     gr.set_static_paths([ROOT, PLOTLY])
-    build().launch(
+    page = build().queue()
+    # Gradio looks into its queue a thousand times a second, which alone takes some percent of a core.
+    page._queue.sleep_when_free = QUEUE_SECONDS
+    page.launch(
         blocked_paths=[ROOT / cleaning.LOG],
         theme=gr.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=["Inter", "system-ui", "sans-serif"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.acts import MINUTE, fill_form, prune, unfold, wait_for_state
+from tests.browser.acts import MINUTE, fill_form, prune, removed, unfold, wait_for_state
 from tests.browser.server import FLAGS, Server, chromium
 
 RUN_SECONDS = 1800
@@ -26,15 +26,23 @@ CHARTS = "document.querySelectorAll('#heatmap .main-svg, #curves .main-svg').len
 
 
 class Traffic:
-    """Bytes that reach a tab, as they come over the wire."""
+    """Bytes that a page's handlers send to a tab, as they come over the wire; not its scripts and styles,
+    which come once."""
 
     def __init__(self, page: Page) -> None:
-        self.bytes = 0
+        self.bytes, self._asked = 0, {}
         session = page.context.new_cdp_session(page)
         session.send("Network.enable")
+        session.on("Network.requestWillBeSent", self._ask)
         session.on("Network.dataReceived", self._count)
 
+    def _ask(self, event: dict) -> None:
+        self._asked[event["requestId"]] = event["request"]["url"]
+
     def _count(self, event: dict) -> None:
+        url = self._asked.get(event["requestId"], "")
+        if "/gradio_api/" not in url or "/file=" in url:
+            return
         # A stream tells its encoded length late, or never.
         self.bytes += event["encodedDataLength"] or event["dataLength"]
 
@@ -109,9 +117,7 @@ def measure(browser: Browser, server: Server, arguments: argparse.Namespace) -> 
     """Print the figures, as they come."""
     server_process = psutil.Process(server.process.pid)
     first = [opening(browser, server.url, MAP) for _ in range(OPENED)]
-    print(
-        f"opening the page to its first chart: {statistics.median(first):.2f} s ({said(first)})", flush=True
-    )
+    print(f"opening the page to its first chart: {said(first)}", flush=True)
 
     page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
     page.goto(server.url)
@@ -129,17 +135,18 @@ def measure(browser: Browser, server: Server, arguments: argparse.Namespace) -> 
     page.wait_for_timeout(1500)
     own, seconds = processor_seconds(server_process) - before, time.perf_counter() - began
     unfold(page, "The charts' numbers")
-    iterations = page.locator("#measurements tbody tr").count() - 1
+    iterations = len(removed(page))
     print(
         f"bytes sent per iteration: {traffic.bytes / iterations / 1e3:.0f} KB ({iterations} iterations, "
         f"{traffic.bytes / seconds / 1e3:.1f} KB a second)"
     )
     share = own / (own + run)
-    print(f"the page's share of the run's processor time: {share:.1%} ({own:.1f} of {own + run:.0f} s)")
-    charts = [opening(browser, f"{server.url}?run={run_id}", CHARTS) for _ in range(OPENED)]
     print(
-        f"opening a run's link to its charts: {statistics.median(charts):.2f} s ({said(charts)})", flush=True
+        f"the page's share of the run's processor time: {share:.1%} ({own:.1f} of {own + run:.0f} s; "
+        f"{1e3 * own / seconds:.0f} ms a second, in which the worker had {1e3 * run / seconds:.0f} ms)"
     )
+    charts = [opening(browser, f"{server.url}?run={run_id}", CHARTS) for _ in range(OPENED)]
+    print(f"opening a run's link to its charts: {said(charts)}", flush=True)
 
     fill_again(page)
     resident = [server_process.memory_info().rss / 1e6]

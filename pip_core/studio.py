@@ -112,6 +112,11 @@ class Studio:
         folder = self.folder(run_id)
         return bool(folder and owner and self._owned(folder, owner))
 
+    def steers(self, run_id: str, owner: str) -> bool:
+        """Whether an owner may change a run: it is theirs, or nobody's, as one of the command line is."""
+        folder = self.folder(run_id)
+        return bool(folder and (self.owns(run_id, owner) or not about(folder).get("owner")))
+
     def place(self, run_id: str) -> int | None:
         """A waiting run's place in the queue, 1 being next; None for one that does not wait."""
         waiting = [f.name for f in self._waiting()]

@@ -228,6 +228,10 @@ def test_a_list_shows_only_ones_own(studio, workers):
     assert {i.id for i in studio.listed(None)} == {mine, theirs, nobodys}
     assert (studio.owns(mine, "me"), studio.owns(mine, "you")) == (True, False)
     assert not studio.owns(nobodys, "")
+    # What is nobody's may be steered by whoever knows of it; what is somebody's by them alone.
+    assert (studio.steers(mine, "me"), studio.steers(mine, "you")) == (True, False)
+    assert studio.steers(nobodys, "you")
+    assert not studio.steers("0" * 24, "me")
     # Who has the id sees the run.
     assert studio.story(theirs)[1] == "waiting"
 

@@ -15,7 +15,7 @@ from ..narrate import clock, removed_words
 from ..recipe import Recipe
 from ..story import Story
 from .curves import add_run, finish, frame
-from .html import empty, millions, table
+from .html import empty, table
 from .ink import FAINT, LINES, say
 from .ink import figure as blank
 from .verdicts import kept_share
@@ -43,7 +43,8 @@ def chart(found: Sequence[Compared]) -> go.Figure:
     if not shown:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)
-        say(figure, "Choose runs above: each becomes a line here.")
+        none = "Choose runs above: each becomes a line here."
+        say(figure, "None of them is measured yet: each becomes a line here." if found else none)
         return figure
     points, error = [], []
     for number, run in shown:
@@ -101,26 +102,23 @@ def summary(found: Sequence[Compared]) -> str:
         first = [
             f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>{escape(run.name)}",
             _progress(run),
-            escape(run.recipe.method),
-            escape(", ".join(run.recipe.units)),
+            f"{escape(run.recipe.method)} <small>{escape(', '.join(run.recipe.units))}</small>",
             f"{run.recipe.target:.0%}",
         ]
         if dense is None:
-            rows.append(first + ["–"] * 6)
+            rows.append(first + ["–"] * 5)
             continue
         rows.append(
             [
                 *first,
                 f"{1 - now.parameters / dense.parameters:.1%}",
-                millions(now.parameters),
                 f"{now.accuracy:.1%} ± {now.accuracy_se:.1%}",
                 kept_share(dense, now),
                 f"{now.perplexity:.1f} ± {now.perplexity_se:.1f}",
                 clock(run.story.worked),
             ]
         )
-    head = ["run", "state", "method", "removes", "target", "smaller", "parameters", "accuracy", "kept"]
-    head += ["perplexity", "time"]
+    head = ["run", "state", "method", "target", "smaller", "accuracy", "kept", "perplexity", "time"]
     return table(head, rows, "The runs chosen, as they stand") + differences(found)
 
 

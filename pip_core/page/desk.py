@@ -183,11 +183,21 @@ class Desk:
             "tabs": {"selected": "live"},
         }
 
-    @told
-    def act(self, action: str, run_id: str) -> Changes:
-        """Stop, pause, resume, undo, export_now. A run that goes on is paused before it is exported."""
+    def _steered(self, memory: dict, run_id: str) -> None:
+        """Raises:
+        UserError: the run is somebody else's, or gone.
+        """
         if self.studio.folder(run_id) is None:
-            return {}
+            raise UserError("There is no such run. It may have been deleted.")
+        if not self.studio.steers(run_id, memory.get("owner", "")):
+            raise UserError(
+                "Only the browser that started a run can change it. Fork it, to go on with a run of your own."
+            )
+
+    @told
+    def act(self, action: str, memory: dict, run_id: str) -> Changes:
+        """Stop, pause, resume, undo, export_now. A run that goes on is paused before it is exported."""
+        self._steered(memory, run_id)
         if action == "undo":
             going = self.studio.story(run_id)[1] in LIVE
             self.studio.undo(run_id)
@@ -201,8 +211,9 @@ class Desk:
         return {"notice": {"value": ""}}
 
     @told
-    def extend(self, run_id: str, target: float) -> Changes:
+    def extend(self, memory: dict, run_id: str, target: float) -> Changes:
         """Go on with the run to the form's target."""
+        self._steered(memory, run_id)
         self.studio.extend(run_id, target / 100)
         return {"notice": {"value": ""}}
 
@@ -234,8 +245,9 @@ class Desk:
         }
 
     @told
-    def rename(self, run_id: str, name: str) -> Changes:
+    def rename(self, memory: dict, run_id: str, name: str) -> Changes:
         """Call the run something else."""
+        self._steered(memory, run_id)
         self.studio.rename(run_id, name)
         return {"seen": {"value": ()}, "notice": {"value": ""}}
 

@@ -44,8 +44,8 @@ def snippet(story: Story) -> str:
         'folder = "model"  # what the zip unpacks to',
         f"model = {name if own else 'AutoModelForCausalLM.from_pretrained'}(folder)",
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
-        'prompt = tokenizer("The sky is", return_tensors="pt")',
-        "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=20)[0]))",
+        'ids = tokenizer("The sky is", return_tensors="pt").input_ids',
+        "print(tokenizer.decode(model.generate(ids, max_new_tokens=20)[0]))",
     ]
     return code("Load it", "\n".join(lines))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ LIVE = ("waiting", "starting", "running", "stopping")
 AGAIN = ("stopped", "paused", "interrupted", "failed")
 LONGEST_LABEL = 48
 # Seconds between two glances: while something goes on, and in case another tab starts something.
-BUSY_SECONDS, IDLE_SECONDS = 1.0, 8.0
+BUSY_SECONDS, IDLE_SECONDS = 2.0, 10.0
 
 
 def as_file(folder: Path, text: str, name: str) -> str:
@@ -75,10 +76,9 @@ def look(studio: Studio, memory: dict, run_id: str, seen: tuple, picked: Sequenc
     busy = state in LIVE or any(i.state in LIVE for i in listed)
     choices = tuple(menu(studio, listed, run_id))
     now = (run_id, story.steps, state, choices, _versions(studio, there), busy, line)
-    before = tuple(seen) if len(seen or ()) == len(now) else ("", -1, "", (), (), None, "")
-    if now == before:
+    *before, drawn = seen or ("", -1, "", (), (), None, "", {})
+    if now == tuple(before):
         return changes
-    changes["seen"] = {"value": now}
     if line != before[6]:
         changes["status"] = {"value": line}
     if busy != before[5]:
@@ -89,15 +89,23 @@ def look(studio: Studio, memory: dict, run_id: str, seen: tuple, picked: Sequenc
         if len(there) < len(picked or ()):  # thrown away meanwhile
             changes["chosen"]["value"] = there
             changes["picked"] = {"value": there}
-    if now[:3] != before[:3]:
-        changes |= _controls(story, state)
-    if now[:2] != before[:2]:
-        changes |= _charts(studio, run_id, story)
-    if now[:3] != before[:3]:
+    if now[:3] != tuple(before[:3]):
+        changes |= _controls(story, state, studio.steers(run_id, (memory or {}).get("owner", "")))
+    if now[:2] != tuple(before[:2]):
+        # A score changes the heatmap and not the map, a measurement the curves and not the heatmap.
+        charts = _charts(studio, run_id, story)
+        held = {name: _digest(change) for name, change in charts.items()}
+        changes |= {name: change for name, change in charts.items() if held[name] != drawn.get(name)}
+        drawn = {**drawn, **held}
+    if now[:3] != tuple(before[:3]):
         changes |= _downloads(studio, run_id, story, state)
     if now[4] != before[4]:
         changes |= compare(studio, there)
-    return changes
+    return {**changes, "seen": {"value": (*now, drawn)}}
+
+
+def _digest(change: dict) -> str:
+    return hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest()
 
 
 def _versions(studio: Studio, ids: Sequence[str]) -> tuple:
@@ -112,8 +120,10 @@ def _versions(studio: Studio, ids: Sequence[str]) -> tuple:
     return tuple(found)
 
 
-def _controls(story: Story, state: str) -> Changes:
-    live_now, again, some = state in LIVE, state in AGAIN, bool(story.removals)
+def _controls(story: Story, state: str, steered: bool) -> Changes:
+    """The buttons; who may only look at a run gets those that change nothing of it."""
+    live_now, again = steered and state in LIVE, steered and state in AGAIN
+    some = steered and bool(story.removals)
     done = story.exported is not None and story.exported.iterations == len(story.removals)
     return {
         "stop": {"visible": live_now, "interactive": state != "stopping"},

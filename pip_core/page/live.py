@@ -145,7 +145,7 @@ def _change(before: str, now: str) -> str:
 
 def _where(story: Story, progress: ev.Progress) -> str:
     if progress.stage == "exporting":
-        return "Exporting, then loading it again in a fresh process to verify"
+        return "Exporting, and verifying in a fresh process"
     done = f"{progress.done / progress.total:.0%}"
     if progress.iteration == 0:
         return f"Measuring the dense model · {done}"

@@ -76,6 +76,25 @@ def test_two_tabs_of_one_browser(visitor, server, model):
     assert not (server.runs / run_id).exists()
 
 
+def test_a_link_shows_a_run_and_changes_nothing(visitor, model):
+    page = visitor()
+    fill_form(page, model)
+    run_id = prune(page)
+    friend = visitor(path=f"?run={run_id}")
+    wait_for_state(friend, "finished")
+    wait_for_state(page, "finished")
+    expect(page.locator("#undo")).to_be_visible()
+    expect(friend.locator("#get")).to_be_visible()
+    expect(friend.locator("#undo")).to_be_hidden()
+    friend.get_by_role("tab", name="Compare").click()
+    unfold(friend, "Rename or delete")
+    friend.get_by_label("New name").fill("theirs")
+    friend.locator("#rename").click()
+    expect(friend.locator("#notice")).to_contain_text("Only the browser that started a run can change it")
+    friend.locator("#delete").click()
+    expect(friend.locator("#notice")).to_contain_text("can delete it")
+
+
 def test_page_restart_in_mid_run_loses_nothing(visitor, server, model):
     """The tab that was open finds its way back by itself, as a laptop does that was closed."""
     page = visitor(forgiving=True)  # the browser itself complains of a server that is away

@@ -102,6 +102,10 @@ def test_whole_run_then_download_loads_in_a_fresh_process(visitor, model, tmp_pa
         check=True,
     )
     assert int(done.stdout.split()[-1]) == 5 - len(gone)
+    # What the page says of loading it is true, word by word.
+    said = page.locator("#load code").inner_text()
+    written = subprocess.run([sys.executable, "-c", said], cwd=tmp_path, capture_output=True, text=True)
+    assert "The sky is" in written.stdout, written.stderr
     for name in ("card", "recipe", "events", "csv", "scores_csv"):
         with page.expect_download() as waiting:
             page.locator(f"#{name}").click()
