@@ -328,7 +328,7 @@ def _refit(course: _Course) -> Iterator[ev.Event]:
     clock.skip()
 
     def step(done: int) -> ev.Progress:
-        clock.step(REFITTING, work * (done > 0))
+        clock.step(REFITTING, work) if done else clock.skip()
         return ev.Progress("refitting", iteration, done, blocks, clock.elapsed, clock.remaining())
 
     refitting = repaired(course.recipe, course.loaded, course.anatomy, course.shape, course.rows, iteration)

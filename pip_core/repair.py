@@ -25,9 +25,9 @@ BATCH_ROWS = 8
 # Tokens per input of the widest projection: below the first a regression would learn the text by heart;
 # the second is what is read where the recipe does not say.
 LEAST, USUAL = 4, 16
-# Forward passes of a block that solving it takes: twice the dense one, four times what is left of it,
-# and the products of its inputs.
-PASSES = 8
+# Forward passes of a block that solving it takes: the dense one, thrice what is left of it, and the
+# products of its inputs.
+PASSES = 6
 
 
 def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:
