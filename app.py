@@ -14,17 +14,18 @@ import plotly
 
 from pip_core import cleaning
 from pip_core.errors import UserError
-from pip_core.files import UPLOADS
+from pip_core.files import TABLES, UPLOADS
 from pip_core.page import comparison, curves, download, form, glance, heatmap, inspection, live, talk, words
 from pip_core.page.desk import FIELDS, Desk, to_form
 from pip_core.page.ink import sendable
 from pip_core.plan import make_plan
-from pip_core.recipe import DTYPES, Recipe
+from pip_core.recipe import AUTO, DTYPES, STORY_TASKS, TASKS, Recipe
 from pip_core.scorers import METHODS
 from pip_core.story import Story
 from pip_core.studio import UPLOADS as UPLOADED
 from pip_core.studio import Studio
-from pip_core.texts import ASSETS, DOMAINS, KNOWN, MIXED
+from pip_core.tasks import NAMES
+from pip_core.texts import ASSETS, KNOWN, MIXED, SHIPPED
 
 ROOT = Path(os.environ.get("PIP_STUDIO_RUNS", "runs")).resolve()
 STUDIO = Studio(ROOT)
@@ -33,7 +34,8 @@ PLOTLY = Path(plotly.__file__).parent / "package_data"
 DEFAULT, NOTHING = Recipe(), Story()
 DEFAULTS = {name: change["value"] for name, change in to_form(DEFAULT).items()}
 MODELS = list(dict.fromkeys([DEFAULT.model, "smollm2-135m"]))
-READ = list(dict.fromkeys([DEFAULT.calibration, MIXED, *DOMAINS, *KNOWN]))
+READ = [AUTO, MIXED, *SHIPPED, *KNOWN]
+ASKED = [AUTO, *TASKS, *STORY_TASKS, *NAMES]
 EDITS = [("swap two letters", "swap"), ("replace a letter", "replace"), ("insert a letter", "insert")]
 SHARING = [("as many from every block", "equal"), ("the least of all", "global")]
 ACTIONS = [("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume", "Resume")]
@@ -161,11 +163,17 @@ def form_part() -> None:
             put("keep", gr.Dropdown, multiselect=True)
             put("drop", gr.Dropdown, multiselect=True)
             ui["locks"] = gr.HTML("", elem_id="locks")
+        with gr.Accordion("What is measured", open=False):
+            put("asked", gr.Dropdown, ASKED, multiselect=True, allow_custom_value=True)
+            put("items", gr.Number, precision=0)
+            put("questions", gr.Textbox, lines=2, max_lines=6)
+            ui["upload_task"] = gr.UploadButton("Upload questions", size="sm", file_types=list(TABLES))
         with gr.Accordion("Advanced", open=False):
-            for name in ("windows", "window_tokens", "items", "seed"):
+            for name in ("windows", "window_tokens", "seed"):
                 put(name, gr.Number, precision=0)
             put("allocation", gr.Radio, SHARING)
             put("step", gr.Number)
+            put("refit", gr.Checkbox)
             put("dtype", gr.Radio, list(DTYPES))
 
 
@@ -239,7 +247,7 @@ def inspect_part() -> None:
     with gr.Column(elem_classes="card"):
         titled("Talk to both")
         with gr.Row(equal_height=True):
-            put("prompt", gr.Textbox, value="Why is the sky blue?", scale=6, max_lines=4)
+            put("prompt", gr.Textbox, value=words.PROMPT, scale=6, max_lines=4)
             press("ask", "Ask both", scale=1)
         with gr.Row():
             for name, text in zip(("dense_says", "pruned_says"), talk.no_answers(), strict=True):
@@ -315,6 +323,7 @@ def wire(page: gr.Blocks) -> None:
     compare = partial(glance.compare, STUDIO)
     look(on(ui["chosen"].input, compare, ["chosen"], ["picked", "comparison", "summary", "compare_csv"]))
     on(ui["upload"].upload, DESK.upload, ["upload"], ["calibration", "pasted"])
+    on(ui["upload_task"].upload, DESK.upload_task, ["upload_task", "asked"], ["asked"])
 
     ask = [ui["ask"].click, ui["prompt"].submit]
     gr.on(

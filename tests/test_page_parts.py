@@ -6,6 +6,7 @@ import csv
 import io
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,13 +14,14 @@ from pip_core import events as ev
 from pip_core.__main__ import _parser
 from pip_core.errors import UserError
 from pip_core.page import comparison, curves, download, form, heatmap, live, network
-from pip_core.page.desk import FIELDS, from_form, to_form
+from pip_core.page.desk import FIELDS, Desk, from_form, to_form
 from pip_core.page.html import millions, table
 from pip_core.page.ink import sendable
 from pip_core.plan import anatomy_for, make_plan
 from pip_core.recipe import Recipe
 from pip_core.shape import Shape
 from pip_core.story import Story
+from pip_core.studio import Studio
 from pip_core.units import Units
 
 from .test_telling import measured
@@ -60,11 +62,31 @@ def story(blocks: int = 5) -> Story:
         {"keep": (1, 2), "drop": (4,)},
         {"units": ("heads", "channels"), "calibration": "text:my own words", "seed": 7},
         {"units": ("attention", "mlp"), "plain": False},
+        {"tasks": ("facts", "arc_easy=rows.jsonl", 'text:{"query": "a"}'), "refit": True},
+        {"model": "a/b"},
+        {"model": "a/b", "calibration": "stories"},
     ],
 )
 def test_form_and_recipe_say_the_same(changes):
     recipe = Recipe(**changes)
     assert from_form(*form_of(recipe)) == recipe
+
+
+def test_another_model_in_the_form_brings_its_own_texts():
+    values = form_of(Recipe())
+    values[FIELDS.index("model")] = "a/b"
+    assert from_form(*values) == Recipe(model="a/b")
+
+
+def test_an_uploaded_task_is_asked_instead_of_the_usual_ones(tmp_path):
+    (tmp_path / "mine.jsonl").write_text("{}")
+    desk = Desk(Studio(tmp_path / "runs"))
+    first = desk.upload_task(str(tmp_path / "mine.jsonl"), ["auto"])["asked"]["value"]
+    assert [Path(p).name for p in first] == ["mine.jsonl"]
+    assert Path(first[0]).read_text() == "{}"
+    more = desk.upload_task(str(tmp_path / "mine.jsonl"), ["facts", *first])["asked"]["value"]
+    assert more[:2] == ["facts", first[0]]
+    assert more[2] != first[0]
 
 
 def test_a_form_with_a_hole_is_refused():

@@ -16,10 +16,10 @@ from .. import runs
 from ..engine import check
 from ..errors import UserError
 from ..plan import anatomy_for, make_plan
-from ..recipe import GLOBAL, Recipe
+from ..recipe import AUTO, GLOBAL, Recipe, usual
 from ..story import Story
 from ..studio import UPLOADS, Studio
-from ..texts import MIXED, PASTED
+from ..texts import PASTED
 from ..units import ATTENTION, BLOCKS, MLP, WIDTH
 from . import form
 from .glance import LIVE, Changes, menu, told
@@ -28,7 +28,8 @@ from .html import empty, problem
 
 FIELDS = (
     *("model", "calibration", "pasted", "method", "units", "target", "keep", "drop", "kinds", "rate"),
-    *("windows", "window_tokens", "items", "seed", "allocation", "step", "dtype"),
+    *("asked", "questions", "windows", "window_tokens", "items", "seed"),
+    *("allocation", "step", "refit", "dtype"),
 )
 
 
@@ -42,6 +43,8 @@ def from_form(*values) -> Recipe:
     given["model"] = (given["model"] or "").strip()
     pasted = (given.pop("pasted") or "").strip()
     given["calibration"] = PASTED + pasted if pasted else given["calibration"]
+    questions = (given.pop("questions") or "").strip()
+    given["tasks"] = (*(given.pop("asked") or ()), *([PASTED + questions] if questions else ()))
     given["target"], given["rate"] = given["target"] / 100, given["rate"] / 100
     given["units"] = tuple((given["units"] or "").split(","))
     for name in ("keep", "drop"):
@@ -59,13 +62,16 @@ def to_form(recipe: Recipe) -> Changes:
     """The form that says a recipe."""
     values = {**recipe.to_dict(), "target": recipe.target * 100, "rate": recipe.rate * 100, "pasted": ""}
     values["kinds"], values["units"] = list(recipe.kinds), ",".join(recipe.units)
-    values["keep"], values["drop"] = map(str, recipe.keep), map(str, recipe.drop)
+    values["keep"], values["drop"] = list(map(str, recipe.keep)), list(map(str, recipe.drop))
     if recipe.calibration.startswith(PASTED):
-        values["pasted"], values["calibration"] = recipe.calibration.removeprefix(PASTED), MIXED
-    return {
-        name: {"value": list(values[name]) if isinstance(values[name], map) else values[name]}
-        for name in FIELDS
-    }
+        values["pasted"], values["calibration"] = recipe.calibration.removeprefix(PASTED), AUTO
+    values["asked"] = [t for t in recipe.tasks if not t.startswith(PASTED)]
+    values["questions"] = "\n".join(t.removeprefix(PASTED) for t in recipe.tasks if t.startswith(PASTED))
+    # So that another model in the form brings its own.
+    usually = usual(recipe.model)
+    values["calibration"] = AUTO if recipe.calibration == usually["calibration"] else values["calibration"]
+    values["asked"] = [AUTO] if recipe.tasks == usually["tasks"] else values["asked"]
+    return {name: {"value": values[name]} for name in FIELDS}
 
 
 class Desk:
@@ -122,11 +128,17 @@ class Desk:
             return None
 
     def upload(self, path: str) -> Changes:
-        """Keep an uploaded text where a run can read it again later."""
+        """Read an uploaded text, which stays where a run can read it again later."""
+        return {"calibration": {"value": self._kept(path)}, "pasted": {"value": ""}}
+
+    def upload_task(self, path: str, asked: list[str]) -> Changes:
+        """Ask an uploaded task, too; instead of the usual ones, where only these were asked."""
+        return {"asked": {"value": [*(name for name in asked or () if name != AUTO), self._kept(path)]}}
+
+    def _kept(self, path: str) -> str:
         folder = self.studio.root / UPLOADS / secrets.token_hex(8)
         folder.mkdir(parents=True)
-        kept = shutil.copy(path, folder / Path(path).name)
-        return {"calibration": {"value": str(kept)}, "pasted": {"value": ""}}
+        return str(shutil.copy(path, folder / Path(path).name))
 
     # Runs
 

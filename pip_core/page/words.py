@@ -44,7 +44,7 @@ a checkpoint that loads anywhere.</li>
 # Every control: its label, and what it does in one short line.
 CONTROLS = {
     "model": ("Model", "from the list, a Hugging Face id, or a folder"),
-    "calibration": ("Text", "to read while scoring: a name, a file, hub:OWNER/NAME"),
+    "calibration": ("Text", "to read while scoring; auto goes with the model; or a file, hub:OWNER/NAME"),
     "kinds": ("Edits of the second view", "what is done to a word, preferring real words"),
     "rate": ("Words edited, %", "how much the second view differs"),
     "pasted": ("Your own text", "is read instead"),
@@ -53,12 +53,15 @@ CONTROLS = {
     "target": ("How much, %", "of all parameters, to remove"),
     "keep": ("Keep", "blocks that lose nothing"),
     "drop": ("Drop", "blocks that go first, in this order"),
+    "asked": ("Tasks", "what is measured; auto goes with the model; or a file, NAME=FILE"),
+    "questions": ("Your own questions", 'a line each: {"query": "…", "choices": ["…", "…"], "gold": 0}'),
     "windows": ("Windows", "pairs of views that are read, per iteration"),
     "window_tokens": ("Window length", "tokens of a clean view"),
     "items": ("Items per task", "measured after every removal; 0 is all of them"),
     "seed": ("Seed", "same recipe, same removals, always"),
     "allocation": ("Heads and channels", "how many each block gives"),
     "step": ("Step", "units per iteration, or a share below 1; 0 is the usual"),
+    "refit": ("Refit at the end", "what is left is solved anew, by least squares, no training"),
     "dtype": ("Number format", "to compute in"),
     "upto": ("Removals taken over", "of this run, by a fork"),
     "prompt": ("Prompt", "both models answer it"),
@@ -67,7 +70,10 @@ CONTROLS = {
     "methods": ("Methods", "a run for each, all else as the form says; they wait in line"),
     "name": ("New name", "of the run that is shown"),
 }
+# Stories, since the model that comes first knows nothing else; any other can go on with them too.
+PROMPT = "One windy morning Ada, Ben and Clara met under the old oak. Ada had a red kite."
 SAMPLE = (
-    "The old lighthouse stood at the end of the road. Every evening the keeper climbed the stairs and lit "
-    "the lamp, so that the ships could find their way home."
+    "Late one evening Nora and Felix were looking for something to do. Nora went to the harbour. Felix "
+    "stayed at the mill. Nora had three apples. Felix gave her four more. Now Nora had seven. At sunset "
+    "Felix sat at the mill."
 )

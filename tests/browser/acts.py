@@ -17,6 +17,7 @@ def fill_form(page: Page, model: str, windows: int = 4, target: int | None = Non
         number = page.get_by_label("number input for How much, %")
         number.fill(str(target))
         number.press("Tab")
+    unfold(page, "What is measured")
     unfold(page, "Advanced")
     for label, value in (("Windows", windows), ("Items per task", 4)):
         number = page.get_by_label(label, exact=True)
