@@ -162,7 +162,7 @@ class _Refit:
 
     @torch.no_grad()
     def error(self) -> float:
-        """How far the first batch's streams are apart, as a share of the dense one's length, mean over tokens."""
+        """How far the first batch's streams are apart, as a share of the dense one's length; mean."""
         now, wanted = self.pruned.stream[0].float(), self.dense.stream[0].float()
         return float(((now - wanted).norm(dim=-1) / wanted.norm(dim=-1)).mean())
 
