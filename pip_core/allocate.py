@@ -23,6 +23,9 @@ def complete(
     recipe: Recipe, goal: Goal, removed: int, sites: Sequence[Site], undone: Set[Loose] = frozenset()
 ) -> bool:
     """Whether nothing more has to go; arguments as for `choose`."""
+    if goal.stages and sites and sites[0].kind == BLOCKS:
+        return False
+    goal, _, removed = goal.now(sites, 0, removed)
     if goal.counts:
         return all(_gone(site) >= goal.counts.get(site.kind, 0) for site in sites)
     giving = [s for s in sites if s.kind in DEPTH or s.size > 1]
@@ -60,6 +63,7 @@ def choose(
             "The scores are not finite numbers: this model's gradients overflow in the chosen number "
             "format. Choose float32."
         )
+    goal, iteration, removed = goal.now(sites, iteration, removed, undone)
     if goal.counts:
         whole = sum(goal.counts.get(s.kind, 0) * s.cost for s in sites)
         for mark in _marks(goal, whole, iteration, removed):

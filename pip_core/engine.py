@@ -24,7 +24,7 @@ from .clock import MEASURING, REFITTING, SCORING, Clock
 from .errors import UserError
 from .export import folder_bytes, write_checkpoint
 from .families import blocks_of
-from .goals import Goal, goal_for, goal_of, offered
+from .goals import Goal, goal_for, goal_of, sites_now
 from .history import History
 from .machine import peak_memory, user_message
 from .measure import Bench, bench_for, measure, pairs_for, warnings
@@ -33,7 +33,7 @@ from .repair import PASSES, refit_rows, repaired
 from .schedule import plan_clock, scoring_work
 from .scorers import Scorer, method
 from .shape import Shape
-from .sites import Site, sites_of
+from .sites import Site
 from .streams import Halted, mapped, stoppable
 from .surgery import check_config_says, reshape
 from .tasks import Pages, Task, load_tasks
@@ -176,8 +176,7 @@ class _Course:
     @property
     def sites(self) -> list[Site]:
         """Where something may still go."""
-        there = sites_of(self.anatomy, self.shape, self.recipe.units)
-        return offered(self.recipe, there, self.past.undone)
+        return sites_now(self.recipe, self.goal, self.anatomy, self.shape, self.past.undone)
 
     def reshape(self, shape: Shape) -> None:
         """Bring the model into `shape`."""
@@ -312,7 +311,7 @@ def _score(
 
     model = course.loaded.model
     scores = yield from mapped(course.scorer.score(model, blocks_of(model), sites, pairs), step)
-    for kind in recipe.units:
+    for kind in (k for k in recipe.units if any(site.kind == k for site in sites)):
         means: list[float | None] = [None] * len(course.anatomy.blocks)
         for site, found in zip(sites, scores, strict=True):
             if site.kind == kind and bool((free := found[found.isfinite()]).numel()):
@@ -328,7 +327,7 @@ def _refit(course: _Course) -> Iterator[ev.Event]:
     clock.skip()
 
     def step(done: int) -> ev.Progress:
-        clock.step(REFITTING, work * (done > 0))
+        clock.step(REFITTING, work) if done else clock.skip()
         return ev.Progress("refitting", iteration, done, blocks, clock.elapsed, clock.remaining())
 
     refitting = repaired(course.recipe, course.loaded, course.anatomy, course.shape, course.rows, iteration)

@@ -188,8 +188,8 @@ class Refitted:
     """What was left after `iteration` was refitted on `tokens` of the calibration text: `projections` of
     its `halves` (attentions and MLPs) were solved anew, and `left` says in words why others were not.
 
-    `before` and `after` are how far its last hidden states are from the dense model's on those tokens,
-    as a share of their length.
+    `before` and `after` are how far its last hidden states are from the dense model's on the first
+    batch of those tokens, as a share of their length.
     """
 
     iteration: int

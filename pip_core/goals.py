@@ -32,20 +32,41 @@ class Goal:
         share: of all parameters that will go, as near to the target as whole units allow.
         iterations: about how many there will be; exactly so where all units cost the same.
         words: what will go, in words.
+        count: depth units that go.
         asked: how many of the iterations remove a block as asked, unscored; they come first.
         each: depth units to remove per iteration after those.
         counts: width units to take from every block, per kind, where all give alike.
         uneven: why no plain config can describe the result; empty where one can.
+        stages: of a mix, the goal of its blocks and that of the width units after them; else empty.
+        blocks: of a mix, how many the dense model has.
     """
 
     parameters: float
     share: float
     iterations: int
     words: str
+    count: int = 0
     asked: int = 0
     each: int = 1
     counts: Mapping[str, int] = field(default_factory=dict)
     uneven: str = ""
+    stages: tuple[Goal, ...] = ()
+    blocks: int = 0
+
+    def now(
+        self, sites: Sequence[Site], iteration: int, removed: int, undone: Set[Loose] = frozenset()
+    ) -> tuple[Goal, int, int]:
+        """The goal that counts where these sites are offered, and iteration and removed parameters by it."""
+        if not self.stages or not sites:
+            return self, iteration, removed
+        first, then = self.stages
+        whole = round(self.parameters - then.parameters)
+        if sites[0].kind != BLOCKS:
+            return then, iteration - first.iterations, removed - whole
+        # After another target was set, blocks may go that have lost some of their units already.
+        gone = self.blocks - len(sites) - sum(kind == BLOCKS for kind, _, _ in undone)
+        each = min(first.each, first.count - gone)
+        return replace(first, each=each), iteration, gone * whole // first.count
 
 
 def goal_of(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose] = frozenset()) -> Goal:
@@ -119,11 +140,35 @@ def _check_named(recipe: Recipe, anatomy: Anatomy) -> None:
 
 
 def _goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose] = frozenset()) -> Goal:
+    if recipe.mixed:
+        return _mixed_goal(recipe, anatomy, undone)
     if recipe.units[0] in DEPTH:
         return _depth_goal(recipe, anatomy, undone)
     if recipe.allocation == EQUAL:
         return _equal_goal(recipe, anatomy, undone)
     return _global_goal(recipe, anatomy, undone)
+
+
+def _mixed_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
+    """Blocks for their share of the target, width units in every block that is left for the rest."""
+    part, blocks = "blocks", replace(recipe, units=(BLOCKS,), target=recipe.target * recipe.depth_share)
+    try:
+        first = _depth_goal(blocks, anatomy, frozenset(u for u in undone if u[0] == BLOCKS))
+        part = "part after the blocks"
+        # All blocks are alike, or the goal of the rest is refused.
+        left = replace(anatomy, blocks=anatomy.blocks[first.count :])
+        rest = replace(recipe, units=recipe.units[1:], target=max(recipe.target - first.share, 1e-9))
+        then = _equal_goal(rest, left, frozenset(u for u in undone if u[0] != BLOCKS))
+    except UserError as error:
+        raise UserError(f"The {part} of this mix (depth_share {recipe.depth_share:g}): {error}") from None
+    return Goal(
+        recipe.target * anatomy.parameters,
+        first.share + then.share,
+        first.iterations + then.iterations,
+        f"{first.words}, then {then.words} that is left",
+        stages=(first, then),
+        blocks=len(anatomy.blocks),
+    )
 
 
 def _depth_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
@@ -173,7 +218,7 @@ def _depth_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
     share = count * each / anatomy.parameters
     words += f" ({asked} as asked)" if asked else ""
     iterations = asked + math.ceil((count - asked) / at_once)
-    return Goal(wanted, share, iterations, words, asked, at_once, uneven=uneven)
+    return Goal(wanted, share, iterations, words, count, asked, at_once, uneven=uneven)
 
 
 def _equal_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
@@ -291,6 +336,17 @@ def _nearest_plain(recipe: Recipe, anatomy: Anatomy) -> str:
 def offered(recipe: Recipe, sites: Sequence[Site], undone: Set[Loose] = frozenset()) -> list[Site]:
     """The sites that may lose something: of no block to keep, and not all of them taken back."""
     return [s for s in sites if s.block not in recipe.keep and free_units(s, undone)]
+
+
+def sites_now(
+    recipe: Recipe, goal: Goal, anatomy: Anatomy, shape: Shape, undone: Set[Loose] = frozenset()
+) -> list[Site]:
+    """Where something may go next from a model of this shape; of a mix, blocks until enough are gone."""
+    kinds = recipe.units
+    if goal.stages:
+        more = len(anatomy.blocks) - len(shape.layers) < goal.stages[0].count
+        kinds = kinds[:1] if more else kinds[1:]
+    return offered(recipe, sites_of(anatomy, shape, kinds), undone)
 
 
 def free_units(site: Site, undone: Set[Loose]) -> int:

@@ -9,7 +9,7 @@ from . import events as ev
 from .allocate import complete
 from .anatomy import Anatomy
 from .errors import UserError
-from .goals import Goal, Loose, offered
+from .goals import Goal, Loose, sites_now
 from .recipe import EQUAL, Recipe
 from .shape import Shape
 from .sites import sites_of
@@ -83,8 +83,9 @@ class History:
             left: share of the dense parameters that is left.
         """
         # One at a time, the first do not depend on how many there will be.
-        early = recipe.units[0] in DEPTH and goal.each == 1
-        steered = self.steered or (self.extended and not early)
+        early = recipe.units[0] in DEPTH and goal.each == 1 and not goal.stages
+        # A mix that was exported early has another share of blocks than any mix to a smaller target.
+        steered = self.steered or (self.extended and not early) or bool(goal.stages and not done)
         if steered and recipe.units == (BLOCKS,):
             # Scores would now come out otherwise; the blocks can be named.
             return replace(recipe, target=1 - left, drop=tuple(b for r in removals for b in r.blocks))
@@ -120,7 +121,7 @@ class History:
                 "back to before that."
             )
         shape = self.shape(anatomy)
-        width, uneven = recipe.units[0] not in DEPTH, shape.uneven()
+        width, uneven = recipe.units[-1] not in DEPTH, shape.uneven()
         if width and uneven and (recipe.plain or recipe.allocation == EQUAL):
             raise UserError(
                 f"This cannot go on with all blocks alike: {uneven} already. Choose the allocation 'global' "
@@ -149,7 +150,7 @@ class History:
         """
         shape = self.shape(anatomy)
         removed = anatomy.parameters - shape.parameters(anatomy)
-        sites = offered(recipe, sites_of(anatomy, shape, recipe.units), self.undone)
+        sites = sites_now(recipe, goal, anatomy, shape, self.undone)
         return complete(recipe, goal, removed, sites, self.undone)
 
     def check_same_model(self, now: ev.Started) -> None:

@@ -94,7 +94,7 @@ def refit_words(event: ev.Refitted) -> str:
     return (
         f"{event.projections} of the {event.halves} output projections that are left were solved anew on "
         f"{event.tokens:,} tokens; the distance to the dense model's last hidden states went from "
-        f"{event.before:.1%} to {event.after:.1%} there.{left}"
+        f"{event.before:.0%} to {event.after:.0%} there.{left}"
     )
 
 

@@ -60,6 +60,9 @@ class Recipe:
         "removal per iteration: a whole number of units (of every block where equal), a share of all "
         "parameters below 1, or 0 for the usual: one block or half, or 5 % of the parameters",
     )
+    depth_share: float = _setting(
+        0.5, "of the target, where blocks go and then heads or channels: the share that blocks make up"
+    )
     keep: tuple[int, ...] = _setting((), "blocks that lose nothing, by their number from 0")
     drop: tuple[int, ...] = _setting((), "blocks that go first, in this order, before anything is scored")
     plain: bool = _setting(True, "refuse shapes that an ordinary checkpoint cannot have")
@@ -124,7 +127,7 @@ class Recipe:
         for name in ("per_parameter", "plain", "refit"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"Recipe field '{name}' must be true or false.")
-        for name in ("target", "rate", "step"):
+        for name in ("target", "rate", "step", "depth_share"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"Recipe field '{name}' must be a number, not {value!r}.")
@@ -141,6 +144,8 @@ class Recipe:
                 f"Unknown perturbation {', '.join(unknown) or '(none chosen)'}: choose one or more "
                 f"of {', '.join(PERTURBATION_KINDS)}."
             )
+        if not 0 < self.depth_share < 1:
+            raise UserError("The blocks' share of the target (depth_share) is above 0 and below 1.")
         self._check_units()
         if not self.tasks:
             raise UserError(f"Choose at least one task, for example {TASKS[0]}.")
@@ -157,11 +162,23 @@ class Recipe:
                 f"{', '.join(self.units) or '(none)'}."
             )
         depth, width = set(self.units) & set(DEPTH), set(self.units) & set(WIDTH)
-        if (depth and width) or (BLOCKS in depth and len(depth) > 1):
+        halves = depth - {BLOCKS}
+        if halves and (width or BLOCKS in depth):
             raise UserError(
                 f"{', '.join(self.units)} cannot be removed in one run: choose blocks, or halves (attention, "
-                "mlp), or heads and channels."
+                "mlp), or heads and channels, or blocks and then these."
             )
+        if depth and width and self.allocation == GLOBAL:
+            raise UserError(
+                "Blocks and parts of blocks cannot be ranked with one another: their scores have no common "
+                f"scale. Choose the allocation '{EQUAL}': blocks go, then as many from every block left."
+            )
+        if depth and width and self.step >= 1:
+            raise UserError(
+                "Where blocks go and then heads or channels, the step per iteration is a share of the "
+                "parameters below 1, or 0 for the usual."
+            )
+        object.__setattr__(self, "units", (*(u for u in self.units if u in DEPTH), *self._width()))
         if self.allocation not in ALLOCATIONS:
             raise UserError(f"Unknown allocation '{self.allocation}': choose {' or '.join(ALLOCATIONS)}.")
         if self.step < 0 or (self.step > 1 and self.step != int(self.step)):
@@ -169,6 +186,14 @@ class Recipe:
                 "The step per iteration is a whole number of units, or a share of the parameters between 0 "
                 "and 1."
             )
+
+    def _width(self) -> tuple[str, ...]:
+        return tuple(u for u in self.units if u in WIDTH)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether whole blocks go, and then heads or channels of those that are left."""
+        return BLOCKS in self.units and bool(self._width())
 
     def but(self, **changes) -> Recipe:
         """This recipe with some settings changed. With another model, texts and tasks that were only the

@@ -54,7 +54,7 @@ class Outcome:
         projections: how many were solved, of `halves` attentions and MLPs.
         left: why the others were left as they were, in words; empty where there are none.
         before, after: distance to the dense model's last hidden states, as a share of their length,
-            mean over tokens.
+            mean over the first batch's tokens.
     """
 
     projections: int
@@ -152,21 +152,19 @@ class _Refit:
         self.scale = residual_scale(dense.config)
         self.solved, self.left = 0, {why: [] for why in (NO_PROJECTION, NO_SUM, SINGULAR)}
         self.dense, self.pruned = _Run(dense, parts), _Run(pruned, parts)
-        start = self.dense.stream, self.pruned.stream
-        self.dense.advance(0, len(self.dense.blocks))
-        self.pruned.advance(0, len(self.pruned.blocks))
+        whole = self.dense.stream, self.pruned.stream
+        for run in (self.dense, self.pruned):
+            run.stream = run.stream[:1]
+            run.advance(0, len(run.blocks))
         self.before = self.error()
-        self.dense.stream, self.pruned.stream = start
+        self.dense.stream, self.pruned.stream = whole
         self.dense.advance(0, shape.layers[0].block)
 
     @torch.no_grad()
     def error(self) -> float:
-        """Distance of the two streams as a share of the dense one's length, mean over tokens."""
-        shares = [
-            ((h.float() - g.float()).norm(dim=-1) / g.float().norm(dim=-1)).flatten()
-            for h, g in zip(self.pruned.stream, self.dense.stream, strict=True)
-        ]
-        return float(torch.cat(shares).mean())
+        """How far the first batch's streams are apart, as a share of the dense one's length; mean."""
+        now, wanted = self.pruned.stream[0].float(), self.dense.stream[0].float()
+        return float(((now - wanted).norm(dim=-1) / wanted.norm(dim=-1)).mean())
 
     @torch.no_grad()
     def block(self, index: int) -> None:

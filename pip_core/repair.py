@@ -25,9 +25,9 @@ BATCH_ROWS = 8
 # Tokens per input of the widest projection: below the first a regression would learn the text by heart;
 # the second is what is read where the recipe does not say.
 LEAST, USUAL = 4, 16
-# Forward passes of a block that solving it takes: twice the dense one, four times what is left of it,
-# and the products of its inputs.
-PASSES = 8
+# Forward passes of a block that solving it takes: the dense one, thrice what is left of it, and the
+# products of its inputs.
+PASSES = 6
 
 
 def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:
@@ -113,7 +113,8 @@ def repaired(
 
 
 def refit_memory(weights: float, itemsize: int, tokens: int, width: int, inputs: int) -> float:
-    """Bytes at the peak of a refit: both models, their streams, one regression, a batch inside a block.
+    """Bytes at the peak of a refit: both models (the file that the second is read from stays mapped), their
+    streams, one regression, a batch inside a block.
 
     Args:
         weights: bytes of the dense model.
@@ -122,7 +123,7 @@ def refit_memory(weights: float, itemsize: int, tokens: int, width: int, inputs:
     batch = BATCH_ROWS * ROW_TOKENS
     streams = 6 * tokens * width * itemsize
     regression = inputs * inputs * (4 + 8 + 8) + inputs * width * 4 * 6
-    return 2 * weights + streams + regression + batch * itemsize * 8 * max(inputs, width)
+    return 3 * weights + streams + regression + batch * itemsize * 8 * max(inputs, width)
 
 
 def _packed(

@@ -24,7 +24,8 @@ from .recipe import Recipe
 # Settings that decide what goes, and have no part in how the model that is left is measured.
 CHOOSING = frozenset(
     {"method", "target", "units", "allocation", "per_parameter", "step", "keep", "drop", "plain"}
-    | {"refit", "refit_tokens", "calibration", "windows", "window_tokens", "kinds", "rate", "seed"}
+    | {"calibration", "windows", "window_tokens", "kinds", "rate", "seed"}
+    | {"depth_share", "refit", "refit_tokens"}
 )
 
 

@@ -98,7 +98,7 @@ def test_targets_make_curves():
         ([{"label": "dense"}], "cannot name a run"),
         ([{"label": "a"}, {"label": "a"}], "there twice: a"),
         ([{"label": "a", "windows": 0}], "'windows' must be"),
-        ([{"label": "a", "units": [BLOCKS, HEADS]}], "cannot be removed in one run"),
+        ([{"label": "a", "units": [BLOCKS, ATTENTION]}], "cannot be removed in one run"),
     ],
 )
 def test_plans_that_make_no_sense(plan, message):

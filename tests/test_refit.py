@@ -92,7 +92,8 @@ def test_distances_are_those_of_the_last_hidden_states(name):
     with bypassed(dense, [("blocks", 2, (0,))]):
         before = last_hidden(dense)
     for now, said in ((before, found.before), (last_hidden(model), found.after)):
-        share = ((now - wanted).norm(dim=-1) / wanted.norm(dim=-1)).mean()
+        # Of the first batch, which is four rows.
+        share = ((now - wanted).norm(dim=-1) / wanted.norm(dim=-1))[:4].mean()
         assert said == pytest.approx(float(share), rel=1e-4)
 
 
@@ -171,10 +172,14 @@ def test_nothing_removed_nothing_changed(name, dtype):
     model, found = refitted(dense, name, [])
     assert found.projections == found.halves
     assert found.before == 0.0
-    assert found.after < (1e-5 if dtype == torch.float32 else 0.02)
+    if dtype == torch.bfloat16:
+        # Less than the number format itself costs.
+        exact, rounded = last_hidden(zoo.build(name)), last_hidden(dense).float()
+        assert found.after < ((exact - rounded).norm(dim=-1) / exact.norm(dim=-1)).mean()
+        return
+    assert found.after < 1e-5
     for weight, old in zip(model.parameters(), dense.parameters(), strict=True):
-        gap = float((weight.detach().float() - old.detach().float()).norm() / old.detach().float().norm())
-        assert gap < (1e-5 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
+        torch.testing.assert_close(weight, old, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "starcoder2"])
