@@ -173,6 +173,7 @@ def form_part() -> None:
             for name in ("windows", "window_tokens", "seed"):
                 put(name, gr.Number, precision=0)
             put("allocation", gr.Radio, SHARING)
+            put("depth_share", gr.Slider, 5, 95, step=5)
             put("step", gr.Number)
             put("refit", gr.Checkbox)
             put("dtype", gr.Radio, list(DTYPES))

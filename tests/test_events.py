@@ -61,6 +61,7 @@ EVERY = (
     ev.Evaluated(2, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK,), 3.0, (), True),
     ev.Refitted(2, 4096, 5, 6, "1 MLP (why)", 0.4, 0.2, 9.5),
     ev.Skipped("facts", "The task facts cannot be measured: no."),
+    ev.Warned("2 of 60 items of facts are the same as an earlier one; each counts."),
 )
 
 

@@ -29,8 +29,10 @@ from .html import empty, problem
 FIELDS = (
     *("model", "calibration", "pasted", "method", "units", "target", "keep", "drop", "kinds", "rate"),
     *("asked", "questions", "windows", "window_tokens", "items", "seed"),
-    *("allocation", "step", "refit", "dtype"),
+    *("allocation", "depth_share", "step", "refit", "dtype"),
 )
+# Told in percent.
+SHARES = ("target", "rate", "depth_share")
 
 
 def from_form(*values) -> Recipe:
@@ -45,7 +47,8 @@ def from_form(*values) -> Recipe:
     given["calibration"] = PASTED + pasted if pasted else given["calibration"]
     questions = (given.pop("questions") or "").strip()
     given["tasks"] = (*(given.pop("asked") or ()), *([PASTED + questions] if questions else ()))
-    given["target"], given["rate"] = given["target"] / 100, given["rate"] / 100
+    for name in SHARES:
+        given[name] = given[name] / 100
     given["units"] = tuple((given["units"] or "").split(","))
     for name in ("keep", "drop"):
         given[name] = tuple(int(block) for block in given[name] or ())
@@ -60,7 +63,8 @@ def from_form(*values) -> Recipe:
 
 def to_form(recipe: Recipe) -> Changes:
     """The form that says a recipe."""
-    values = {**recipe.to_dict(), "target": recipe.target * 100, "rate": recipe.rate * 100, "pasted": ""}
+    values = {**recipe.to_dict(), "pasted": ""}
+    values |= {name: values[name] * 100 for name in SHARES}
     values["kinds"], values["units"] = list(recipe.kinds), ",".join(recipe.units)
     values["keep"], values["drop"] = list(map(str, recipe.keep)), list(map(str, recipe.drop))
     if recipe.calibration.startswith(PASTED):

@@ -24,6 +24,7 @@ UNIT_SETS = (
     ("heads", (HEADS,)),
     ("channels", (CHANNELS,)),
     ("heads and channels", (HEADS, CHANNELS)),
+    ("blocks, then channels", (BLOCKS, CHANNELS)),
 )
 
 

@@ -60,6 +60,7 @@ CONTROLS = {
     "items": ("Items per task", "measured after every removal; 0 is all of them"),
     "seed": ("Seed", "same recipe, same removals, always"),
     "allocation": ("Heads and channels", "how many each block gives"),
+    "depth_share": ("Blocks first, %", "of the target, where blocks go and then channels"),
     "step": ("Step", "units per iteration, or a share below 1; 0 is the usual"),
     "refit": ("Refit at the end", "what is left is solved anew, by least squares, no training"),
     "dtype": ("Number format", "to compute in"),
