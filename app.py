@@ -19,13 +19,12 @@ from pip_core.page import comparison, curves, download, form, glance, heatmap, i
 from pip_core.page.desk import FIELDS, Desk, to_form
 from pip_core.page.ink import sendable
 from pip_core.plan import make_plan
-from pip_core.recipe import AUTO, DTYPES, STORY_TASKS, TASKS, Recipe
+from pip_core.recipe import DTYPES, Recipe
 from pip_core.scorers import METHODS
 from pip_core.story import Story
 from pip_core.studio import UPLOADS as UPLOADED
 from pip_core.studio import Studio
-from pip_core.tasks import NAMES
-from pip_core.texts import ASSETS, KNOWN, MIXED, SHIPPED
+from pip_core.texts import ASSETS
 
 ROOT = Path(os.environ.get("PIP_STUDIO_RUNS", "runs")).resolve()
 STUDIO = Studio(ROOT)
@@ -33,11 +32,6 @@ DESK = Desk(STUDIO)
 PLOTLY = Path(plotly.__file__).parent / "package_data"
 DEFAULT, NOTHING = Recipe(), Story()
 DEFAULTS = {name: change["value"] for name, change in to_form(DEFAULT).items()}
-MODELS = list(dict.fromkeys([DEFAULT.model, "smollm2-135m"]))
-READ = [AUTO, MIXED, *SHIPPED, *KNOWN]
-ASKED = [AUTO, *TASKS, *STORY_TASKS, *NAMES]
-EDITS = [("swap two letters", "swap"), ("replace a letter", "replace"), ("insert a letter", "insert")]
-SHARING = [("as many from every block", "equal"), ("the least of all", "global")]
 ACTIONS = [("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume", "Resume")]
 ACTIONS += [("export_now", "Export now"), ("get", "Download")]
 FILES = [("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")]
@@ -140,12 +134,12 @@ def form_part() -> None:
     """What goes in, in four steps."""
     with gr.Accordion("What to prune, and how", elem_id="form"):
         with gr.Column(elem_classes="step"):
-            put("model", gr.Dropdown, MODELS, allow_custom_value=True)
+            put("model", gr.Dropdown, form.MODELS, allow_custom_value=True)
             ui["model_line"] = gr.HTML("<div class='line'>&nbsp;<br>&nbsp;</div>")
         with gr.Column(elem_classes="step"):
-            put("calibration", gr.Dropdown, READ, allow_custom_value=True)
+            put("calibration", gr.Dropdown, form.READ, allow_custom_value=True)
             with gr.Accordion("See both views, bring your own text", open=False):
-                put("kinds", gr.CheckboxGroup, EDITS)
+                put("kinds", gr.CheckboxGroup, form.EDITS)
                 put("rate", gr.Slider, 5, 100, step=5)
                 ui["views_small"] = gr.HTML()
                 put("pasted", gr.Textbox, lines=2, max_lines=6)
@@ -165,14 +159,14 @@ def form_part() -> None:
             put("drop", gr.Dropdown, multiselect=True)
             ui["locks"] = gr.HTML("", elem_id="locks")
         with gr.Accordion("What is measured", open=False):
-            put("asked", gr.Dropdown, ASKED, multiselect=True, allow_custom_value=True)
+            put("asked", gr.Dropdown, form.ASKED, multiselect=True, allow_custom_value=True)
             put("items", gr.Number, precision=0)
             put("questions", gr.Textbox, lines=2, max_lines=6)
             ui["upload_task"] = gr.UploadButton("Upload questions", size="sm", file_types=list(TABLES))
         with gr.Accordion("Advanced", open=False):
             for name in ("windows", "window_tokens", "seed"):
                 put(name, gr.Number, precision=0)
-            put("allocation", gr.Radio, SHARING)
+            put("allocation", gr.Radio, form.SHARING)
             put("depth_share", gr.Slider, 5, 95, step=5)
             put("step", gr.Number)
             put("refit", gr.Checkbox)

@@ -170,7 +170,7 @@ def test_cleaning_by_age(studio, various):
     left = {name for name, folder in various.items() if folder.exists()}
     assert left == {"paused", "running", "waiting"}
     log = (studio.root / cleaning.LOG).read_text()
-    assert log.count("thrown away: 'smollm2-135m, 20% by pip-gate', ") == 4
+    assert log.count("thrown away: 'demo, 20% by pip-gate', ") == 4
     assert all(line in log for line in told)
     assert "10.0 days old, 1.0 MB" in log
 

@@ -16,10 +16,10 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from pip_core.anatomy import anatomy_of
 from pip_core.checkpoint import Loaded
 from pip_core.events import Event
-from pip_core.recipe import Recipe
+from pip_core.recipe import HELDOUT, Recipe
 from pip_core.shape import Shape
 from pip_core.surgery import reshape
-from pip_core.texts import ASSETS
+from pip_core.texts import ASSETS, DOMAINS
 from pip_core.units import BLOCKS as BLOCKS_KIND
 from pip_core.units import Units
 from pip_core.views import Pair, draw_pairs
@@ -43,7 +43,8 @@ def build_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train([str(p) for p in sorted((ASSETS / "text").glob("*.txt"))], trainer)
+    # Not on the demo model's stories, which say the same few words over and over.
+    bpe.train([str(ASSETS / "text" / f"{name}.txt") for name in sorted((*DOMAINS, HELDOUT))], trainer)
     if bos:
         bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from .. import bundled
 from ..errors import UserError
 from ..plan import Plan, anatomy_for, available_memory, memory_of
 from ..preflight import exports_plainly
-from ..recipe import Recipe
+from ..recipe import AUTO, DEMO, EQUAL, GLOBAL, MIXED, STORY_TASKS, TASKS, Recipe
 from ..scorers import method
+from ..tasks import NAMES
+from ..texts import KNOWN, SHIPPED
 from ..units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP
 from ..views import preview
 from .html import duration, millions
 from .network import legend, network_map
 
+# What a form offers first; the user may name anything else.
+MODELS = (DEMO, bundled.NAME)
+READ = (AUTO, MIXED, *SHIPPED, *KNOWN)
+ASKED = (AUTO, *TASKS, *STORY_TASKS, *NAMES)
+EDITS = (("swap two letters", "swap"), ("replace a letter", "replace"), ("insert a letter", "insert"))
+SHARING = (("as many from every block", EQUAL), ("the least of all", GLOBAL))
 # What can be removed in one run, as people choose it: words, kinds.
 UNIT_SETS = (
     ("whole blocks", (BLOCKS,)),
