@@ -20,8 +20,8 @@ from pip_core.recipe import Recipe
 from . import grammar
 
 SEED = 0
-# Steps of the training, all stages together; the last begins at AGAIN_AT.
-STEPS, AGAIN_AT = 16000, 10000
+# Steps of the training; of both stages together.
+STEPS = 10000
 # A step's batch: short rows, and every fourth time fewer long ones.
 TOKENS, ROW_TOKENS, LONG_ROW_TOKENS = 512, 128, 256
 CONTEXT = 512
@@ -97,9 +97,7 @@ def row_tokens(step: int) -> int:
 
 def training_rows(step: int) -> Iterator[list[grammar.Story]]:
     """The stories of each row of a training step's batch: enough to fill it."""
-    told_less = grammar.MASTERED if step >= AGAIN_AT else grammar.EASY
-    told = grammar.stories(f"{grammar.TRAINING}/{step}", SEED, told_less)
-    tokens = row_tokens(step)
+    told, tokens = grammar.stories(f"{grammar.TRAINING}/{step}", SEED), row_tokens(step)
     for _ in range(TOKENS // tokens):
         row: list[grammar.Story] = []
         # A word is at least one token.

@@ -5,12 +5,11 @@ into `assets`, and prints what it measured. `--check` trains nothing: it makes t
 tokenizer again, compares them byte for byte with the shipped ones, and reads the whole training
 text for anything that is held out.
 
-Training has three stages. A shallow model learns first, which is quick. Then blocks that change
+Training has two stages. A shallow model learns first, which is quick. Then blocks that change
 nothing are put between its blocks (Net2Net: Chen et al., arXiv 1511.05641), and the deep model goes
 on learning while each of the new ones is skipped now and then (stochastic depth: Huang et al., arXiv
 1603.09382; LayerDrop: Fan et al., arXiv 1909.11556). So there are blocks the model can do without
-and blocks it cannot. Which is which is for the pruning method to find. In the end it all goes on once
-more with a fresh learning rate, mostly on the kinds of episodes that are harder to learn.
+and blocks it cannot. Which is which is for the pruning method to find.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from pip_core import engine, texts
 
 from .data import (
-    AGAIN_AT,
     CONTEXT,
     MODEL,
     SEED,
@@ -51,11 +49,9 @@ GROWN_AT = 6000
 # Blocks of the deep model that stood in the shallow one.
 OLD = tuple(i * DEEP // SHALLOW for i in range(SHALLOW))
 SKIPPED = 0.25
-# The learning rate rises over so many steps, at the start and once grown, and falls to zero in the last
-# part; then once more, lower, on what was still hard (restarts: SGDR, Loshchilov and Hutter, arXiv
-# 1608.03983).
+# The learning rate rises over so many steps, at the start and once grown, and falls to zero in the
+# last part of the training.
 PEAK_RATE, WARM_UP, FALL = 2e-3, 200, 0.3
-AGAIN_RATE = 1.5e-3
 CARD = Path(__file__).with_name("card.md")
 SAVE_EVERY, SAY_EVERY = 100, 100
 
@@ -117,12 +113,10 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -
     return weighted, losses.detach()[answers].mean(), losses.detach()[~answers].mean()
 
 
-def rate(step: int) -> float:
+def rate(step: int, steps: int) -> float:
     """The learning rate of a step."""
-    if step >= AGAIN_AT:
-        return AGAIN_RATE * min((step - AGAIN_AT + 1) / WARM_UP, (STEPS - step) / (STEPS - AGAIN_AT))
     risen = (step - GROWN_AT if step >= GROWN_AT else step) + 1
-    return PEAK_RATE * min(risen / WARM_UP, (AGAIN_AT - step) / (FALL * AGAIN_AT), 1)
+    return PEAK_RATE * min(risen / WARM_UP, (steps - step) / (FALL * steps), 1)
 
 
 def optimizer_of(model: LlamaForCausalLM) -> torch.optim.AdamW:
@@ -152,7 +146,7 @@ def train(work: Path, steps: int = STEPS) -> LlamaForCausalLM:
             model = grow(model, tokenizer)
             optimizer = optimizer_of(model)
         for group in optimizer.param_groups:
-            group["lr"] = rate(step)
+            group["lr"] = rate(step, steps)
         blocks = model.model.layers
         rng = random.Random(f"{SEED}/depth/{step}")
         kept = [b for i, b in enumerate(blocks) if step < GROWN_AT or i in OLD or rng.random() >= SKIPPED]
@@ -238,7 +232,6 @@ def main() -> None:
         shallow=SHALLOW,
         deep=DEEP,
         grown=GROWN_AT,
-        again=AGAIN_AT,
         old=", ".join(map(str, OLD)),
         vocabulary=VOCABULARY,
         seed=SEED,
