@@ -136,6 +136,9 @@ def work(
         for name in (STOP, PAUSE, LAUNCHED):
             (folder / name).unlink(missing_ok=True)
         lock.release()
+        # Asked while the lock was still held, and so left to this worker, though it looked for the last time.
+        if (folder / UNDO).exists():
+            settle(folder)
 
 
 def asked(folder: Path) -> bool:

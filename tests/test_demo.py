@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.demo import data, grammar, train
 from pip_core.checkpoint import Source, load_folder
+from pip_core.encoding import Encoder
 from pip_core.evaluation import TaskBatches, mean_accuracy
 from pip_core.families import blocks_of
 from pip_core.recipe import Recipe
@@ -187,7 +188,7 @@ def test_stories_are_stories():
 
 def test_it_answers_what_it_never_read(loaded):
     results = [
-        drain(TaskBatches(task(kind, 30), loaded.tokenizer, data.CONTEXT).measure(loaded.model))
+        drain(TaskBatches(task(kind, 30), Encoder(loaded.tokenizer, data.CONTEXT)).measure(loaded.model))
         for kind in KINDS
     ]
     assert len(results) >= 4

@@ -157,6 +157,22 @@ def test_a_request_left_behind_by_a_killed_worker_is_seen_to_by_the_next(finishe
     assert not (finished / runs.UNDO).exists()
 
 
+def test_undo_asked_when_the_worker_has_looked_for_the_last_time(finished, monkeypatch):
+    taken, last = runs._take_back, []
+
+    def late(folder):
+        yield from taken(folder)
+        last.append(folder)
+        if len(last) == 2:  # the look after the run; its lock is held still
+            steering.undo(folder)
+
+    monkeypatch.setattr(runs, "_take_back", late)
+    list(runs.work(finished))
+    assert len(last) == 3
+    assert isinstance(runs.read_events(finished)[-2], ev.Undone)
+    assert not (finished / runs.UNDO).exists()
+
+
 def test_undo_of_a_paused_run_leaves_it_paused(tmp_path, recipe):
     folder = tmp_path / "run"
     runs.create(folder, recipe)

@@ -33,10 +33,10 @@ def test_first_screen_explains_itself(visitor):
     page = visitor()
     wait_for_state(page, "none")
     expect(page.locator("#status")).to_contain_text("press Prune")
-    expect(page.locator("#plan")).to_contain_text("8 of 30 blocks will go: 21.1% of all parameters")
-    expect(page.locator("#plan")).to_contain_text("134.5M → 106.2M")
+    expect(page.locator("#plan")).to_contain_text("3 of 14 blocks will go: 20.0% of all parameters")
+    expect(page.locator("#plan")).to_contain_text("3.0M → 2.4M")
     expect(page.locator("#form")).to_contain_text("exports plainly")
-    assert page.locator("#map .block-bar").count() == 30
+    assert page.locator("#map .block-bar").count() == 14
     assert page.locator("#views mark.edit").count() == page.locator("#views mark:not(.edit)").count() > 5
     for name in ("#stop", "#undo", "#resume", "#heatmap"):
         expect(page.locator(name)).to_be_hidden()
