@@ -54,19 +54,20 @@ class Loaded:
     config: PreTrainedConfig
 
 
-def load(reference: str, dtype: str = "auto") -> Generator[Loading, None, Loaded]:
+def load(reference: str, dtype: str = "auto", before: str = "") -> Generator[Loading, None, Loaded]:
     """Load a model reference.
 
     Args:
         dtype: "float32", "bfloat16", or "auto": bfloat16 for a bfloat16 checkpoint where the
             machine computes it fast, float32 otherwise, so that no weight is ever rounded.
+        before: what "auto" was when this began, if it goes on with something.
 
     Raises:
         UserError: no such model, not a decoder, no safetensors, tensors missing, no space.
     """
     source = yield from resolve(reference)
     yield Loading(f"loading {source.name}")
-    return load_folder(source, dtype)
+    return load_folder(source, dtype, before)
 
 
 def resolve(reference: str) -> Generator[Loading, None, Source]:
@@ -103,13 +104,13 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
         ) from None
 
 
-def load_folder(source: Source, dtype: str = "auto") -> Loaded:
+def load_folder(source: Source, dtype: str = "auto", before: str = "") -> Loaded:
     """Load the checkpoint that lies in `source.folder`; see `load`."""
     if is_uneven(source.folder):
         return _load_uneven(source, dtype)
     config = config_in(source.folder, source.name)
     stored = config.dtype or torch.float32
-    compute, stored = _formats(stored, dtype)
+    compute, stored = _formats(stored, dtype, before)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             source.folder,
@@ -140,8 +141,10 @@ def _load_uneven(source: Source, dtype: str) -> Loaded:
     return Loaded(model.to(device()), tokenizer, source, model.dtype, model.config)
 
 
-def _formats(stored: torch.dtype, dtype: str) -> tuple[torch.dtype, torch.dtype]:
+def _formats(stored: torch.dtype, dtype: str, before: str) -> tuple[torch.dtype, torch.dtype]:
     """Number formats to compute in and to store: see `load`."""
+    if dtype == "auto" and before:
+        return getattr(torch, before), stored
     if dtype == "auto":
         fast = stored == torch.bfloat16 and fast_bfloat16()
         return (torch.bfloat16 if fast else torch.float32), stored

@@ -214,7 +214,7 @@ def _run(
     def stopped() -> ev.Stopped:
         return ev.Stopped(len(removals))
 
-    loaded = yield from stoppable(load(recipe.model, recipe.dtype), stop, stopped)
+    loaded = yield from stoppable(load(recipe.model, recipe.dtype, past.dtype), stop, stopped)
     pairs_for(recipe, loaded, 1)
     anatomy = anatomy_of(loaded.config)
     rows = refit_rows(recipe, loaded, anatomy)

@@ -56,6 +56,11 @@ class History:
             any(isinstance(e, ev.Extended) for e in found),
         )
 
+    @property
+    def dtype(self) -> str:
+        """The number format that it was computed in; empty where nothing was."""
+        return self.started[-1].dtype if self.started else ""
+
     def shape(self, anatomy: Anatomy) -> Shape:
         """What is left of a model of this anatomy.
 

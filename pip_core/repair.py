@@ -97,7 +97,8 @@ def repaired(
         How many blocks are done, after each.
     """
     began = time.monotonic()
-    dense = load_folder(loaded.source, recipe.dtype).model
+    now = str(loaded.model.dtype).removeprefix("torch.")
+    dense = load_folder(loaded.source, recipe.dtype, now).model
     on_device = [part.to(loaded.model.device) for part in parts]
     found = yield from refit(dense, loaded.model, anatomy, shape, on_device)
     return Refitted(

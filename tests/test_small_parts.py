@@ -57,3 +57,17 @@ def test_peak_memory_is_in_bytes():
 def test_device_and_formats():
     assert machine.device().type in ("cpu", "cuda")
     assert isinstance(machine.fast_bfloat16(), bool)
+
+
+@pytest.mark.parametrize(
+    ("flags", "bfloat16", "fast"), [(True, 1, True), (True, 3, False), (False, 1, False)]
+)
+def test_bfloat16_is_used_where_it_is_no_slower(flags, bfloat16, fast, monkeypatch):
+    """Flags are believed when a product bears them out."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": flags}, raising=False)
+    took = {torch.bfloat16: bfloat16, torch.float32: 2}
+    monkeypatch.setattr(machine, "_product_seconds", lambda inputs, _: took[inputs.dtype])
+    machine.fast_bfloat16.cache_clear()
+    assert machine.fast_bfloat16() is fast
+    machine.fast_bfloat16.cache_clear()
