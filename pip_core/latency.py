@@ -238,10 +238,12 @@ def _write(model: PreTrainedModel, state: _State, tokens: int) -> tuple[float, _
 
 def _forward(model: PreTrainedModel, ids: torch.Tensor, cache: Cache | None) -> _State:
     """The likeliest next token, `(1, 1)`, and the cache with `ids` in it."""
+    known = inspect.signature(model.forward).parameters
     # As generate() does: only the last position needs logits.
-    last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    out = model(input_ids=ids, past_key_values=cache, use_cache=True, **last)
-    return out.logits[:, -1:].argmax(-1), out.past_key_values
+    last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+    name = "cache" if "cache" in known else "past_key_values"  # as it was called before transformers 5.24
+    out = model(input_ids=ids, use_cache=True, **{name: cache}, **last)
+    return out.logits[:, -1:].argmax(-1), getattr(out, name)
 
 
 def _cache_per_token(model: PreTrainedModel, prompt: torch.Tensor) -> int:

@@ -208,8 +208,9 @@ class NoAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, residual: torch.Tensor | None = None, **given
     ) -> tuple[torch.Tensor, None]:
-        cache = given.get("past_key_values", given.get("layer_past"))
-        if cache is not None:
+        # As the releases of transformers call it, the newest first.
+        names = (name for name in ("cache", "past_key_values", "layer_past") if given.get(name) is not None)
+        if (cache := given.get(next(names, ""))) is not None:
             token = hidden_states[:, None, :, :1]
             cache.update(token, token, self.layer_idx)
         return (residual if self.adds_residual else torch.zeros_like(hidden_states)), None

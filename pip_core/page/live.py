@@ -64,12 +64,12 @@ def status(story: Story, state: str, reason: str | None = None, place: int | Non
         share = _share_done(progress)
         if state == "running":
             words = _where(story, progress)
-        detail = f"{clock(progress.elapsed)} elapsed · about {clock(progress.remaining)} left"
+        detail = f"about {clock(progress.remaining)} left · {clock(progress.elapsed)} elapsed"
         if (pace := seconds_per_iteration(story)) is not None:
             detail += f" · {pace:.0f} s per iteration"
     return (
         f"<div class='status {tone}' data-state='{state}'><span class='dot'></span>"
-        f"<b>{escape(words)}</b><span class='detail'>{escape(detail)}</span>"
+        f"<b>{escape(words)}</b><span class='detail' title='{escape(detail)}'>{escape(detail)}</span>"
         f"<progress max='1' value='{share:.3f}' aria-label='share of the run that is done'></progress></div>"
     )
 
