@@ -80,7 +80,8 @@ GOING = ["run", "memory", "notice", "tabs"]
 def build() -> gr.Blocks:
     """The page."""
     with gr.Blocks(title="PIP Studio", fill_width=True, analytics_enabled=False, delete_cache=CACHE) as page:
-        ui["run"], ui["seen"], ui["picked"] = gr.State(""), gr.State(()), gr.State(())
+        ui["run"], ui["picked"] = gr.State(""), gr.State(())
+        ui["seen"] = gr.JSON([], visible="hidden", elem_id="seen")
         # Of a run only its id is kept in the browser, and whose browser it is.
         ui["memory"] = gr.BrowserState({}, storage_key="pip-studio", secret="pip-studio")
         ui["timer"] = gr.Timer(glance.IDLE_SECONDS)

@@ -253,7 +253,7 @@ class Desk:
         """Call the run something else."""
         self._steered(memory, run_id)
         self.studio.rename(run_id, name)
-        return {"seen": {"value": ()}, "notice": {"value": ""}}
+        return {"seen": {"value": []}, "notice": {"value": ""}}
 
     @told
     def delete(self, memory: dict, run_id: str) -> Changes:
@@ -261,7 +261,7 @@ class Desk:
         if not self.studio.owns(run_id, memory.get("owner", "")):
             raise UserError("Only the browser that started a run can delete it.")
         self.studio.delete(run_id)
-        return {**self.choose(memory, ""), "seen": {"value": ()}}
+        return {**self.choose(memory, ""), "seen": {"value": []}}
 
     # For programs
 

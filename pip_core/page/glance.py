@@ -57,10 +57,12 @@ def menu(studio: Studio, listed: Sequence[RunInfo], run_id: str) -> list[tuple[s
     return found
 
 
-def look(studio: Studio, memory: dict, run_id: str, seen: tuple, picked: Sequence[str]) -> Changes:
+def look(studio: Studio, memory: dict, run_id: str, seen: list, picked: Sequence[str]) -> Changes:
     """One glance: what changed since the last is sent, the rest is left alone.
 
     Args:
+        seen: what the last glance sent, as the browser gives it back. It is kept there and not here: of two
+            glances under way at once the one that arrives last is what is drawn, and what is known.
         picked: ids of the runs that are compared.
     """
     listed = studio.listed((memory or {}).get("owner", ""))
@@ -75,9 +77,9 @@ def look(studio: Studio, memory: dict, run_id: str, seen: tuple, picked: Sequenc
     there = [i for i in picked or () if studio.folder(i)]
     busy = state in LIVE or any(i.state in LIVE for i in listed)
     choices = tuple(menu(studio, listed, run_id))
-    now = (run_id, story.steps, state, choices, _versions(studio, there), busy, line)
-    *before, drawn = seen or ("", -1, "", (), (), None, "", {})
-    if now == tuple(before):
+    now = json.loads(json.dumps([run_id, story.steps, state, choices, _versions(studio, there), busy, line]))
+    *before, drawn = seen or ["", -1, "", [], [], None, "", {}]
+    if now == before:
         return changes
     if line != before[6]:
         changes["status"] = {"value": line}
@@ -89,23 +91,23 @@ def look(studio: Studio, memory: dict, run_id: str, seen: tuple, picked: Sequenc
         if len(there) < len(picked or ()):  # thrown away meanwhile
             changes["chosen"]["value"] = there
             changes["picked"] = {"value": there}
-    if now[:3] != tuple(before[:3]):
+    if now[:3] != before[:3]:
         changes |= _controls(story, state, studio.steers(run_id, (memory or {}).get("owner", "")))
-    if now[:2] != tuple(before[:2]):
+    if now[:2] != before[:2]:
         # A score changes the heatmap and not the map, a measurement the curves and not the heatmap.
         charts = _charts(studio, run_id, story)
         held = {name: _digest(change) for name, change in charts.items()}
         changes |= {name: change for name, change in charts.items() if held[name] != drawn.get(name)}
         drawn = {**drawn, **held}
-    if now[:3] != tuple(before[:3]):
+    if now[:3] != before[:3]:
         changes |= _downloads(studio, run_id, story, state)
     if now[4] != before[4]:
         changes |= compare(studio, there)
-    return {**changes, "seen": {"value": (*now, drawn)}}
+    return {**changes, "seen": {"value": [*now, drawn]}}
 
 
 def _digest(change: dict) -> str:
-    return hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _versions(studio: Studio, ids: Sequence[str]) -> tuple:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -31,17 +33,17 @@ def test_reload_stop_undo_resume(visitor, model):
     page.locator("#stop").click()
     wait_for_state(page, "stopped", 30)
     unfold(page, "The charts' numbers")
-    expect(page.locator("#measurements tbody tr")).to_have_count(2)
-    before = removed(page)
     # What is taken back stays: something else goes in its place.
     page.locator("#undo").click()
-    expect(page.locator("#measurements tbody tr")).to_have_count(1)
     expect(page.locator(".log")).to_contain_text("Taken back")
+    back = re.search(r"Taken back: (block \d+)", page.locator(".log").inner_text()).group(1)
+    expect(page.locator("#measurements")).not_to_contain_text(back)
     page.locator("#resume").click()
     wait_for_state(page, "finished", 240)
+    expect(page.locator("#measurements tbody tr")).to_have_count(4)
     after = removed(page)
     assert len(after) == 3
-    assert not set(before) & set(after)
+    assert back not in after
 
 
 def test_pause_and_export_as_it_is(visitor, model):
@@ -54,7 +56,8 @@ def test_pause_and_export_as_it_is(visitor, model):
     page.locator("#export_now").click()
     wait_for_state(page, "finished", 90)
     unfold(page, "The charts' numbers")
-    assert len(removed(page)) == 1
+    # One, or two where the second went before the pause was heard.
+    assert 1 <= len(removed(page)) <= 2
     # From here deeper: the same run goes on to another target.
     unfold(page, "Go on from here")
     page.locator("#extend").click()
