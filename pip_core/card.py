@@ -36,6 +36,7 @@ def model_card(
         refit: what the refit came to, and the measurement before it; None where there was none.
     """
     scorer = method(recipe.method)
+    imports, calls = loading(uneven, '"path/to/this/folder"')
     difference, kept = compare(dense, pruned), retained(dense, pruned)
     above = ""
     if kept.above_chance is not None:
@@ -100,9 +101,8 @@ def model_card(
         "",
         *_caution(uneven),
         "```python",
-        f"from transformers import {'' if uneven else 'AutoModelForCausalLM, '}AutoTokenizer",
-        *_loading(uneven),
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        *imports,
+        *calls,
         "```",
         "",
         "## Make it again",
@@ -144,8 +144,18 @@ def _caution(uneven: str) -> list[str]:
     ]
 
 
-def _loading(uneven: str) -> list[str]:
+def loading(uneven: str, folder: str) -> tuple[list[str], list[str]]:
+    """Lines of Python that load an export: imports, and the calls.
+
+    Args:
+        uneven: why it needs this project's loader; empty for an ordinary checkpoint.
+        folder: where it lies, as a Python expression.
+    """
+    imports, load = (
+        ["from transformers import AutoModelForCausalLM, AutoTokenizer"],
+        "AutoModelForCausalLM.from_pretrained",
+    )
     if uneven:
-        module, _, name = LOADER.rpartition(".")
-        return [f"from {module} import {name}", f'model = {name}("path/to/this/folder")']
-    return ['model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")']
+        module, _, load = LOADER.rpartition(".")
+        imports = ["from transformers import AutoTokenizer", f"from {module} import {load}"]
+    return imports, [f"model = {load}({folder})", f"tokenizer = AutoTokenizer.from_pretrained({folder})"]

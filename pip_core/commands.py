@@ -70,7 +70,9 @@ def _recipe_from(text: str):
 
 def _measured_before(model: str) -> dict:
     """What a run or an exported model of ours was measured on."""
-    for name in ("recipe.json", "pip_recipe.json"):
+    from . import export, runs
+
+    for name in (runs.RECIPE, export.RECIPE):
         if (path := Path(model) / name).is_file():
             recipe = _recipe_from(path.read_text(encoding="utf-8"))
             return {"tasks": recipe.tasks, "heldout": recipe.heldout}

@@ -37,7 +37,7 @@ from .sites import Site
 from .streams import Halted, mapped, stoppable
 from .surgery import check_config_says, reshape
 from .tasks import Pages, Task, load_tasks
-from .texts import calibration_texts, documents, pinned, title
+from .texts import Domain, calibration_texts, documents, pinned, title
 from .units import BLOCKS, group
 
 EXPORT_SECONDS = 15.0
@@ -88,31 +88,36 @@ def check(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Goal:
             `History.check`.
     """
     check_measuring(recipe)
+    return check_removing(recipe, history)
+
+
+def check_removing(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Goal:
+    """The part of `check` that has to do with the model, the method and the target."""
     anatomy, past = anatomy_of(config_of(recipe.model)), History.of(history)
     goal = goal_for(recipe, anatomy, method(recipe.method), past.undone)
     past.check(recipe, anatomy, goal)
     return goal
 
 
-def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str]]:
+def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str], list[Domain]]:
     """The part of `check` that has to do with texts and tasks.
 
     Returns:
-        The recipe's tasks, and the documents perplexity is measured on.
+        The recipe's tasks, the documents perplexity is measured on, and those it calibrates on.
 
     Raises:
         UserError: an unreadable text or task, or calibration on the very text that is held back.
     """
     tasks = load_tasks(recipe.tasks, recipe.items)
     heldout = documents(recipe.heldout, "held-back text")
-    calibration = {d for domain in calibration_texts(recipe.calibration) for d in domain.documents}
-    if calibration & set(heldout):
+    domains = calibration_texts(recipe.calibration)
+    if {d for domain in domains for d in domain.documents} & set(heldout):
         raise UserError(
             f"The calibration text '{title(recipe.calibration)}' holds documents of the held-back text "
             f"'{title(recipe.heldout)}', and a model must not be measured on what it was pruned with. "
             "Choose another text for one of the two."
         )
-    return tasks, heldout
+    return tasks, heldout, domains
 
 
 def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
@@ -121,7 +126,7 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     Raises:
         UserError: as for `run`. Other exceptions can be told by `user_message`.
     """
-    tasks, heldout = check_measuring(recipe)
+    tasks, heldout, _ = check_measuring(recipe)
     loaded = yield from load(recipe.model, recipe.dtype)
     bench, depth = bench_for(recipe, loaded, tasks, heldout), loaded.model.config.num_hidden_layers
     yield from bench.skipped
@@ -204,8 +209,8 @@ def _run(
     prune_on: bool,
 ) -> Iterator[ev.Event]:
     began = time.monotonic()
-    check(recipe, history)
-    tasks, heldout = check_measuring(recipe)
+    tasks, heldout, domains = check_measuring(recipe)
+    check_removing(recipe, history)
     # What was just read is what the card and the exported recipe name, on any machine.
     recipe = replace(recipe, calibration=pinned(recipe.calibration), heldout=pinned(recipe.heldout))
     past = History.of(history)
@@ -222,7 +227,7 @@ def _run(
     started = _started(recipe, loaded, anatomy, goal, len(removals))
     past.check_same_model(started)
     yield started
-    warned = list(warnings(recipe, tasks, heldout))
+    warned = list(warnings(recipe, tasks, heldout, domains))
     yield from (w for w in warned if w not in history)
 
     course = _Course(

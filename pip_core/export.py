@@ -26,6 +26,8 @@ from .shape import Shape
 from .surgery import check_config_says
 from .uneven import is_uneven, save_uneven
 
+# The recipe beside an exported model.
+RECIPE = "pip_recipe.json"
 RELOAD_CHECK = Path(__file__).with_name("reload_check.py")
 PROBE_TOKENS = 48
 GENERATED_TOKENS = 20
@@ -53,7 +55,7 @@ def write_checkpoint(
     Args:
         folder: must not exist, or hold an earlier export of the same run, which is replaced.
         card: the model card, markdown.
-        recipe: written as `pip_recipe.json`.
+        recipe: written as `RECIPE`.
         probe: text whose logits are compared.
 
     Raises:
@@ -85,7 +87,7 @@ def write_checkpoint(
         if not uneven:
             _read_by_older_versions(partial, model.config)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        (partial / "pip_recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
+        (partial / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
         verdict = verify(loaded, partial, probe)
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)

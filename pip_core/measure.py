@@ -13,7 +13,7 @@ from .overlap import overlap
 from .recipe import Recipe
 from .streams import mapped
 from .tasks import Pages, Task
-from .texts import calibration_texts, title
+from .texts import Domain, title
 from .views import Pair, draw_pairs
 
 
@@ -28,9 +28,10 @@ def bench_for(recipe: Recipe, loaded: Loaded, tasks: list[Task | Pages], heldout
     return Bench(tasks, windows, loaded.tokenizer, loaded.model.config)
 
 
-def warnings(recipe: Recipe, tasks: list[Task | Pages], heldout: list[str]) -> Iterator[ev.Warned]:
-    """Calibration text in what is measured, and texts and items that are there twice."""
-    domains = calibration_texts(recipe.calibration)
+def warnings(
+    recipe: Recipe, tasks: list[Task | Pages], heldout: list[str], domains: list[Domain]
+) -> Iterator[ev.Warned]:
+    """Calibration text (`domains`) in what is measured, and texts and items that are there twice."""
     for domain in domains:
         if domain.duplicates:
             yield ev.Warned(

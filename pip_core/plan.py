@@ -98,7 +98,7 @@ def make_plan(recipe: Recipe) -> Plan:
         seconds += (scored + measured * measuring * (left - whole / goal.iterations)) * per_token
     needs = memory_for(recipe, int(recipe.window_tokens * LONGER))
     if recipe.refit:
-        least = least_tokens(skeleton(config_of(recipe.model)), anatomy)
+        least, _ = _refit_sizes(recipe.model)
         refitting = usual_tokens(recipe, least) * PASSES + measuring
         seconds += refitting * (1 - whole) * per_token
     return Plan(
@@ -136,12 +136,18 @@ def memory_for(recipe: Recipe, tokens: int) -> Mapping[str, float]:
     """Bytes each stage of a recipe needs at its peak, see `memory_of`; with a refit, that of both models."""
     found = dict(memory_of(recipe.model, recipe.dtype, tokens))
     if recipe.refit:
-        model = skeleton(config_of(recipe.model))
-        least = least_tokens(model, anatomy_for(recipe.model))
+        least, width = _refit_sizes(recipe.model)
         read, number = usual_tokens(recipe, least), number_format(recipe.model, recipe.dtype)
-        widths = model.config.hidden_size, least // LEAST
+        widths = width, least // LEAST
         found["refit"] = FOOTPRINT_BYTES + refit_memory(found["weights"], number.itemsize, read, *widths)
     return found
+
+
+@lru_cache(maxsize=32)
+def _refit_sizes(reference: str) -> tuple[int, int]:
+    """The least tokens that a refit of the model reads, and the width of its residual stream."""
+    model = skeleton(config_of(reference))
+    return least_tokens(model, anatomy_for(reference)), model.config.hidden_size
 
 
 @lru_cache(maxsize=32)

@@ -206,10 +206,16 @@ class Recipe:
         if unknown:
             raise UserError(f"No recipe has the setting {', '.join(unknown)}.")
         if changes.get("model", self.model) != self.model:
-            was = {name: getattr(self, name) for name in usual(self.model)}
-            again = {name: (AUTO,) if name == "tasks" else AUTO for name in was}
-            changes = {n: a for n, a in again.items() if was[n] == usual(self.model)[n]} | changes
+            changes = self.automatic() | changes
         return dataclasses.replace(self, **changes)
+
+    def automatic(self) -> dict[str, str | tuple[str, ...]]:
+        """The settings that are only the model's usual ones, as `auto`."""
+        return {
+            name: (AUTO,) if isinstance(value, tuple) else AUTO
+            for name, value in usual(self.model).items()
+            if getattr(self, name) == value
+        }
 
     @staticmethod
     def describe() -> dict[str, str]:

@@ -22,10 +22,10 @@ from .items import Item, own_item, text
 from .recipe import STORY_TASKS, TASKS
 from .sources import hub_rows
 from .standard import STANDARD, WIKITEXT, WIKITEXT_ROWS, wikitext_pages
+from .texts import PASTED
 
 NAMES = {s.name: s for s in STANDARD}
 SHIPPED = (*TASKS, *STORY_TASKS)
-PASTED = "text:"
 # Fields that hold a list or a number; in a CSV file they are written as JSON.
 NOT_TEXTS = {"choices", "gold", "label", "endings", "context_options"}
 

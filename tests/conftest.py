@@ -19,7 +19,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from pip_core import events as ev
+from pip_core import export, runs
 from pip_core.checkpoint import Loaded, load_folder
+from pip_core.export import Verdict
 from pip_core.folder import Source
 from pip_core.recipe import Recipe
 from pip_core.studio import Studio
@@ -121,3 +124,18 @@ def studio(tmp_path, monkeypatch) -> Studio:
     for name in ("PIP_STUDIO_WORKERS", "PIP_STUDIO_KEEP_DAYS", "PIP_STUDIO_KEEP_GB"):
         monkeypatch.delenv(name, raising=False)
     return Studio(tmp_path / "runs")
+
+
+@pytest.fixture
+def trusting(monkeypatch) -> None:
+    """Exports without the fresh process."""
+    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
+
+
+@pytest.fixture
+def finished(tmp_path, recipe) -> Path:
+    """A finished run of two blocks."""
+    folder = tmp_path / "run"
+    runs.create(folder, recipe)
+    assert isinstance(list(runs.work(folder))[-1], ev.Finished)
+    return folder

@@ -201,7 +201,7 @@ def test_a_stop_ends_the_comparison(entries, tmp_path):
 def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch):
     spares_all = lambda self, blocks: frozenset(range(blocks))  # noqa: E731
     monkeypatch.setattr(type(method("entrodrop")), "protects", spares_all)
-    monkeypatch.setattr("pip_core.engine.check", lambda *_: None)
+    monkeypatch.setattr("pip_core.engine.check_removing", lambda *_: None)
     failing = replace(entries[0], label="bad", recipe=replace(entries[0].recipe, method="entrodrop"))
     told = going(tmp_path, [failing, entries[0]])
     assert [label for label, e in told if isinstance(e, ev.ENDINGS)] == ["bad", entries[0].label]

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from pip_core import __main__ as command
 from pip_core import events as ev
-from pip_core import export, runs, steering
+from pip_core import runs, steering
 from pip_core.engine import check
 from pip_core.errors import UserError
-from pip_core.export import Verdict
 
 from . import tiny, zoo
 from .steered import THREE, TWO, WIDTH, gone, units_of
 
-
-@pytest.fixture(autouse=True)
-def _trusting(monkeypatch) -> None:
-    """Exports without the fresh process."""
-    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
-
-
-@pytest.fixture
-def finished(tmp_path, recipe) -> Path:
-    """A finished run of two blocks."""
-    folder = tmp_path / "run"
-    runs.create(folder, recipe)
-    assert isinstance(list(runs.work(folder))[-1], ev.Finished)
-    return folder
+pytestmark = pytest.mark.usefixtures("trusting")
 
 
 def test_a_fork_takes_over_what_was_decided_and_measured(finished, tmp_path, recipe):

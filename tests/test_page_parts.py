@@ -206,6 +206,16 @@ def test_command_line_makes_the_recipe_again():
     assert replace(Recipe(), **settings) == recipe
 
 
+def test_command_line_goes_by_the_model_as_auto_does():
+    """What is only the model's usual is left out; what is only the demo model's usual is not."""
+    for recipe in (Recipe(model="a/b"), Recipe(model="a/b", calibration="stories")):
+        words = shlex.split(download.command_line(recipe))
+        given = vars(_parser().parse_args(words[3:]))
+        settings = {k: v for k, v in given.items() if k in Recipe.describe() and v is not None}
+        assert Recipe().but(**settings) == recipe
+        assert "--tasks" not in words
+
+
 def test_tables_escape_heads_and_captions():
     said = table(["<x>"], [["1", "2"]], "a 'caption' <b>")
     assert "<x>" not in said

@@ -11,12 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pip_core import engine, export
+from pip_core import engine
 from pip_core import events as ev
 from pip_core.anatomy import anatomy_of
 from pip_core.engine import run
 from pip_core.errors import UserError
-from pip_core.export import Verdict
 from pip_core.history import History
 from pip_core.narrate import sentence
 from pip_core.plan import make_plan, memory_for
@@ -149,11 +148,10 @@ def test_resumed_alike(whole, refitting, kind, number):
     assert replace(ours, seconds=0.0) == replace(theirs, seconds=0.0)
 
 
-def test_a_finished_run_is_not_measured_again(whole, refitting, tmp_path, monkeypatch):
+def test_a_finished_run_is_not_measured_again(whole, refitting, tmp_path, trusting):
     events, _ = whole
     rest = [type(e) for e in run(refitting, history=events) if not isinstance(e, PASSING)]
     assert rest == [ev.Started, ev.Finished]
-    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
     rest = [type(e) for e in run(refitting, tmp_path / "m", events) if not isinstance(e, PASSING)]
     assert rest == [ev.Started, ev.Refitted, ev.Exported, ev.Finished]
 
@@ -195,9 +193,8 @@ def test_a_fork_refits_for_itself(whole, recipe, refitting):
     assert len(tiny.only(taken, ev.Evaluated)) == 3
 
 
-def test_what_was_decided_can_be_exported_refitted(whole, refitting, tmp_path, monkeypatch):
+def test_what_was_decided_can_be_exported_refitted(whole, refitting, tmp_path, trusting):
     events, _ = whole
-    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
     history = [*cut(events, ev.Removed, 0), ev.Stopped(1)]
     rest = list(run(refitting, tmp_path / "model", history, prune_on=False))
     assert only_last(rest, ev.Refitted).iteration == 1

@@ -184,7 +184,7 @@ def test_a_target_beyond_what_a_method_touches_is_refused_beforehand(llama_folde
 
 def test_a_run_that_ends_because_all_is_spared(llama_folder, monkeypatch):
     monkeypatch.setattr(type(method("entrodrop")), "protects", lambda self, blocks: frozenset(range(blocks)))
-    monkeypatch.setattr("pip_core.engine.check", lambda recipe, history=(): None)
+    monkeypatch.setattr("pip_core.engine.check_removing", lambda recipe, history=(): None)
     found = list(run(tiny.recipe_for(llama_folder, method="entrodrop")))
     assert isinstance(found[-1], ev.Failed)
     assert found[-1].message == NOTHING_LEFT

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from pip_core import events as ev
-from pip_core import export, runs, steering
+from pip_core import runs, steering
 from pip_core.engine import run
 from pip_core.errors import UserError
-from pip_core.export import Verdict
 from pip_core.history import History
 from pip_core.recipe import Recipe
 from pip_core.story import Story
@@ -20,20 +18,7 @@ from pip_core.story import Story
 from . import tiny
 from .steered import THREE, TWO, gone, stopping, units_of
 
-
-@pytest.fixture(autouse=True)
-def _trusting(monkeypatch) -> None:
-    """Exports without the fresh process."""
-    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
-
-
-@pytest.fixture
-def finished(tmp_path, recipe) -> Path:
-    """A finished run of two blocks."""
-    folder = tmp_path / "run"
-    runs.create(folder, recipe)
-    assert isinstance(list(runs.work(folder))[-1], ev.Finished)
-    return folder
+pytestmark = pytest.mark.usefixtures("trusting")
 
 
 def test_undone_then_resumed_goes_on_differently(finished, recipe):

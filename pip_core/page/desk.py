@@ -16,7 +16,7 @@ from .. import runs
 from ..engine import check
 from ..errors import UserError
 from ..plan import anatomy_for, make_plan
-from ..recipe import AUTO, GLOBAL, Recipe, usual
+from ..recipe import AUTO, GLOBAL, Recipe
 from ..story import Story
 from ..studio import UPLOADS, Studio
 from ..texts import PASTED
@@ -63,18 +63,15 @@ def from_form(*values) -> Recipe:
 
 def to_form(recipe: Recipe) -> Changes:
     """The form that says a recipe."""
-    values = {**recipe.to_dict(), "pasted": ""}
+    # What goes with the model is `auto`, so that another model in the form brings its own.
+    values = {**recipe.to_dict(), **recipe.automatic(), "pasted": ""}
     values |= {name: values[name] * 100 for name in SHARES}
     values["kinds"], values["units"] = list(recipe.kinds), ",".join(recipe.units)
     values["keep"], values["drop"] = list(map(str, recipe.keep)), list(map(str, recipe.drop))
     if recipe.calibration.startswith(PASTED):
         values["pasted"], values["calibration"] = recipe.calibration.removeprefix(PASTED), AUTO
-    values["asked"] = [t for t in recipe.tasks if not t.startswith(PASTED)]
+    values["asked"] = [t for t in values["tasks"] if not t.startswith(PASTED)]
     values["questions"] = "\n".join(t.removeprefix(PASTED) for t in recipe.tasks if t.startswith(PASTED))
-    # So that another model in the form brings its own.
-    usually = usual(recipe.model)
-    values["calibration"] = AUTO if recipe.calibration == usually["calibration"] else values["calibration"]
-    values["asked"] = [AUTO] if recipe.tasks == usually["tasks"] else values["asked"]
     return {name: {"value": values[name]} for name in FIELDS}
 
 

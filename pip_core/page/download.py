@@ -6,10 +6,10 @@ import dataclasses
 import shlex
 from html import escape
 
+from ..card import loading
 from ..narrate import agreement
 from ..recipe import Recipe
 from ..story import Story
-from ..uneven import LOADER
 from .html import empty
 
 
@@ -35,15 +35,12 @@ def snippet(story: Story) -> str:
     """How to load what was exported and write with it; nothing where nothing was."""
     if story.exported is None:
         return ""
-    module, _, name = LOADER.rpartition(".")
-    own = bool(story.exported.uneven)
+    imports, calls = loading(story.exported.uneven, "folder")
     lines = [
-        f"from transformers import {'' if own else 'AutoModelForCausalLM, '}AutoTokenizer",
-        *([f"from {module} import {name}"] if own else []),
+        *imports,
         "",
         'folder = "model"  # what the zip unpacks to',
-        f"model = {name if own else 'AutoModelForCausalLM.from_pretrained'}(folder)",
-        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        *calls,
         'ids = tokenizer("The sky is", return_tensors="pt").input_ids',
         "print(tokenizer.decode(model.generate(ids, max_new_tokens=20)[0]))",
     ]
@@ -52,7 +49,7 @@ def snippet(story: Story) -> str:
 
 def command_line(recipe: Recipe) -> str:
     """The command that does the whole run: every setting that is not the usual one."""
-    usual, words = Recipe(), ["python", "-m", "pip_core", "prune"]
+    usual, words = Recipe(model=recipe.model), ["python", "-m", "pip_core", "prune"]
     for field in dataclasses.fields(Recipe):
         value = getattr(recipe, field.name)
         if value == getattr(usual, field.name) and field.name not in ("model", "method", "target"):

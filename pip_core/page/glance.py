@@ -76,7 +76,7 @@ def look(studio: Studio, memory: dict, run_id: str, seen: list, picked: Sequence
     line = live.status(story, state, reason, studio.place(run_id) if state == "waiting" else None)
     there = [i for i in picked or () if studio.folder(i)]
     busy = state in LIVE or any(i.state in LIVE for i in listed)
-    choices = tuple(menu(studio, listed, run_id))
+    choices = menu(studio, listed, run_id)
     now = json.loads(json.dumps([run_id, story.steps, state, choices, _versions(studio, there), busy, line]))
     *before, drawn = seen or ["", -1, "", [], [], None, "", {}]
     if now == before:
@@ -87,7 +87,7 @@ def look(studio: Studio, memory: dict, run_id: str, seen: list, picked: Sequence
         changes["timer"] = {"value": BUSY_SECONDS if busy else IDLE_SECONDS}
     if now[3] != before[3] or now[0] != before[0]:
         changes["runs"] = {"choices": [("new run", ""), *choices], "value": run_id}
-        changes["chosen"] = {"choices": list(choices)}
+        changes["chosen"] = {"choices": choices}
         if len(there) < len(picked or ()):  # thrown away meanwhile
             changes["chosen"]["value"] = there
             changes["picked"] = {"value": there}
