@@ -170,6 +170,7 @@ def form_part() -> None:
             put("allocation", gr.Radio, form.SHARING)
             put("depth_share", gr.Slider, 5, 95, step=5)
             put("step", gr.Number)
+            put("vocabulary", gr.Slider, 0, 90, step=5)
             put("refit", gr.Checkbox)
             put("dtype", gr.Radio, list(DTYPES))
 

@@ -27,6 +27,7 @@ from .families import (
     blocks_of,
     check_config,
     head_counts,
+    row_parameters,
     skeleton,
 )
 from .units import ATTENTION, CHANNELS, HEADS, KINDS, MLP, TITLES, WIDTH
@@ -105,6 +106,7 @@ class Anatomy:
         listed: whether the model type is in the table, or was recognised by its structure.
         parameters: of the whole model (tied weights once).
         embedding_parameters: of everything outside the blocks.
+        vocabulary: rows of the embeddings; `row_parameters` of each, in the head too where that is another.
         blocks: the dense blocks in order.
         channel_field: config field that states the channels; empty where channels cannot be cut.
         head_size: features of a head.
@@ -119,6 +121,8 @@ class Anatomy:
     listed: bool
     parameters: int
     embedding_parameters: int
+    vocabulary: int
+    row_parameters: int
     blocks: tuple[Block, ...]
     channel_field: str
     head_size: int
@@ -173,6 +177,8 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
         listed=config.model_type in FAMILIES,
         parameters=total,
         embedding_parameters=total - sum(b.parameters for b in blocks),
+        vocabulary=model.get_input_embeddings().weight.shape[0],
+        row_parameters=row_parameters(model),
         blocks=tuple(blocks),
         channel_field=channel_field,
         head_size=head_size,

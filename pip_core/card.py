@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .events import Evaluated, Refitted, Removed, Started
-from .narrate import paired_words, refit_words, removed_words
+from .events import Evaluated, Refitted, Removed, Started, Trimmed
+from .narrate import paired_words, refit_words, removed_words, trim_words
 from .recipe import Recipe
 from .scorers import method
 from .stats import compare, retained
@@ -24,7 +24,9 @@ def model_card(
     uneven: str,
     told: bool = True,
     warned: Sequence[str] = (),
-    refit: tuple[Refitted, Evaluated] | None = None,
+    without: Evaluated | None = None,
+    refit: Refitted | None = None,
+    trimmed: Trimmed | None = None,
 ) -> str:
     """The card of a pruned model, as markdown with the Hub's header.
 
@@ -33,7 +35,7 @@ def model_card(
         uneven: why the model needs this project's loader; empty for an ordinary checkpoint.
         told: whether the recipe beside the model tells all that is needed to make it again.
         warned: what makes the figures say less than they seem to.
-        refit: what the refit came to, and the measurement before it; None where there was none.
+        without: the measurement before what was done at the end (`refit`, `trimmed`); None where nothing was.
     """
     scorer = method(recipe.method)
     imports, calls = loading(uneven, '"path/to/this/folder"')
@@ -61,7 +63,8 @@ def model_card(
         f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
         f"- Calibration: {title(recipe.calibration)}, {recipe.windows} windows of {recipe.window_tokens} "
         f"tokens{edits}",
-        f"- Refit: {refit_words(refit[0]) if refit else 'none'}",
+        *([f"- Vocabulary: {trim_words(trimmed)}"] if trimmed else []),
+        f"- Refit: {refit_words(refit) if refit else 'none'}",
         f"- Seed: {recipe.seed}",
         "",
         "## Measured",
@@ -93,8 +96,8 @@ def model_card(
         f"Kept: {kept.share:.0%} ± {kept.se:.0%} of the base model's mean accuracy{above}. ± is one standard "
         "error; differences are paired, both models answering the same items, and are called within noise "
         "where chance alone makes them in one case of twenty or more often (McNemar's exact test for a "
-        "task, randomization for the mean). Perplexity is per token of this model's tokenizer.",
-        *_without_refit(refit, pruned),
+        "task, randomization for the mean). Perplexity is per token of the base model's tokenizer.",
+        *_before_the_end(without, pruned),
         *(f"\n{sentence}" for sentence in warned),
         "",
         "## Load it",
@@ -113,14 +116,14 @@ def model_card(
     return "\n".join(lines)
 
 
-def _without_refit(refit: tuple[Refitted, Evaluated] | None, pruned: Evaluated) -> list[str]:
-    if refit is None:
+def _before_the_end(before: Evaluated | None, pruned: Evaluated) -> list[str]:
+    if before is None:
         return []
-    without = refit[1]
     return [
-        f"\nWithout the refit: perplexity {without.perplexity:.2f} ± {without.perplexity_se:.2f}, mean "
-        f"accuracy {without.accuracy:.1%} ± {without.accuracy_se:.1%}; with it the mean accuracy differs by "
-        f"{paired_words(compare(without, pruned).mean)}."
+        f"\nBefore what was done at the end, with {before.parameters / 1e6:.1f}M parameters: perplexity "
+        f"{before.perplexity:.2f} ± {before.perplexity_se:.2f}, mean accuracy {before.accuracy:.1%} ± "
+        f"{before.accuracy_se:.1%}; with it the mean accuracy differs by "
+        f"{paired_words(compare(before, pruned).mean)}."
     ]
 
 

@@ -98,7 +98,7 @@ def collect(folder: Path, entries: Sequence[Entry]) -> Comparison:
     for entry in entries:
         place = folder / entry.label
         found = read_events(place) if place.exists() else []
-        # Of an iteration that was refitted, what was measured last is after the refit.
+        # What was measured last of an iteration is after all that is done at the end.
         measured = {e.iteration: e for e in found if isinstance(e, ev.Evaluated)}
         first = first or measured.get(0)
         finished = next((e for e in reversed(found) if isinstance(e, ev.Finished)), None)

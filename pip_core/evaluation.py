@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from .encoding import Encoder, context_length
 from .errors import UserError
 from .events import Evaluated, Skipped, TaskResult, TextResult
 from .likelihood import BATCH_TOKENS, Found, Likelihoods
+from .rows import rows_of
 from .standard import wikitext_detokenized
 from .stats import mean_accuracy, share
 from .streams import mapped
@@ -27,6 +28,8 @@ from .tasks import Pages, Task
 
 # exp of more is no number.
 LARGEST = 700.0
+
+Spelling = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,14 @@ def text_windows(
     return windows
 
 
-def perplexity(model: PreTrainedModel, windows: torch.Tensor) -> Generator[int, None, Perplexity]:
+def perplexity(
+    model: PreTrainedModel, windows: torch.Tensor, spelling: Spelling | None = None
+) -> Generator[int, None, Perplexity]:
     """Perplexity over `windows` `(W, T)`, first token of each not counted.
+
+    Args:
+        spelling: gives a row of ids as a model with fewer tokens spells it. Perplexity stays per token of
+            the windows, so that it is that of the same text before and after.
 
     Yields:
         How many windows the step measured.
@@ -70,11 +79,15 @@ def perplexity(model: PreTrainedModel, windows: torch.Tensor) -> Generator[int, 
     means: list[float] = []
     per_batch = max(1, BATCH_TOKENS // windows.shape[1])
     for part in windows.split(per_batch):
+        spelt = [row if spelling is None else spelling(row) for row in part]
+        begins = [1 if spelling is None else len(spelling(row[:1])) for row in part]
+        rows, lengths = rows_of(spelt)
         with torch.inference_mode():
-            rows = part.to(model.device)
+            rows = rows.to(model.device)
             logits = model(input_ids=rows, use_cache=False).logits
-            for row, scores in zip(rows, logits, strict=True):
-                means.append(float(F.cross_entropy(scores[:-1].float(), row[1:])))
+            for row, scores, begin, end in zip(rows, logits, begins, lengths.tolist(), strict=True):
+                nats = F.cross_entropy(scores[begin - 1 : end - 1].float(), row[begin:end], reduction="sum")
+                means.append(float(nats) / (windows.shape[1] - 1))
         yield len(part)
     nll = torch.tensor(means, dtype=torch.float64)
     # A model cut too deep can reach infinity, which no JSON number can say.
@@ -214,14 +227,16 @@ class Bench:
         windows: torch.Tensor,
         tokenizer: PreTrainedTokenizerBase,
         config: PreTrainedConfig,
+        spelling: Spelling | None = None,
     ) -> None:
         """Args:
             windows: for perplexity, as `text_windows` makes them.
+            spelling: see `perplexity`.
 
         Raises:
             UserError: no task is left.
         """
-        self.windows = windows
+        self.asked, self.windows, self.spelling = tuple(tasks), windows, spelling
         self.tasks: list[TaskBatches] = []
         self.texts: list[PageBatches] = []
         self.skipped: list[Skipped] = []
@@ -237,6 +252,12 @@ class Bench:
         if not self.tasks:
             raise UserError(" ".join(s.reason for s in self.skipped))
 
+    def spelt(
+        self, spelling: Spelling, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
+    ) -> Bench:
+        """The same texts and tasks for a model with fewer tokens."""
+        return Bench(self.asked, self.windows, tokenizer, config, spelling)
+
     @property
     def tokens(self) -> int:
         """What one measurement reads."""
@@ -250,7 +271,7 @@ class Bench:
         """
         began, results, texts = time.monotonic(), [], []
         width = self.windows.shape[1]
-        ppl = yield from mapped(perplexity(model, self.windows), lambda count: count * width)
+        ppl = yield from mapped(perplexity(model, self.windows, self.spelling), lambda count: count * width)
         for task in self.tasks:
             results.append((yield from task.measure(model)))
         for text in self.texts:

@@ -109,9 +109,10 @@ class Evaluated:
     """The model as it stands, measured. Iteration 0 is the dense model.
 
     `accuracy` is the mean over tasks and `accuracy_se` its standard error; `perplexity` is per
-    token, over `windows` windows of `window_tokens` (stride: the same), with its standard error over
-    windows. `texts` are further perplexities, of whole documents. `refitted` tells a measurement after
-    the refit from the one before it, of the same iteration.
+    token of the dense model's tokenizer, over `windows` windows of `window_tokens` (stride: the same),
+    with its standard error over windows. `texts` are further perplexities, of whole documents. `final`
+    tells a measurement after what is done at the end (vocabulary, refit) from the one before, of the same
+    iteration.
     """
 
     iteration: int
@@ -126,7 +127,7 @@ class Evaluated:
     tasks: tuple[TaskResult, ...]
     seconds: float
     texts: tuple[TextResult, ...] = ()
-    refitted: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,24 @@ class Refitted:
     left: str
     before: float
     after: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """After `iteration` the tokens that mattered least went, `tokens` of the dense model's `rows`.
+
+    `first` are some that went first, `last` those that went last, `next` those that would have gone next;
+    as the tokenizer writes them. `lost` says in words what is gone since the dense model."""
+
+    iteration: int
+    tokens: int
+    rows: int
+    first: tuple[str, ...]
+    last: tuple[str, ...]
+    next: tuple[str, ...]
+    parameters: int
+    lost: str
     seconds: float
 
 
@@ -287,6 +306,7 @@ Event = (
     | Scored
     | Removed
     | Refitted
+    | Trimmed
     | Undone
     | Extended
     | Forked
@@ -306,7 +326,10 @@ def overtaken(event: Event, undone: Undone) -> bool:
     """Whether `event`, told before `undone`, no longer counts."""
     if isinstance(event, Exported):
         return event.iterations >= undone.iteration
-    return isinstance(event, Removed | Scored | Evaluated | Refitted) and event.iteration >= undone.iteration
+    return (
+        isinstance(event, Removed | Scored | Evaluated | Refitted | Trimmed)
+        and event.iteration >= undone.iteration
+    )
 
 
 def standing(events: Iterable[Event]) -> list[Event]:

@@ -179,3 +179,14 @@ def head_counts(config: PreTrainedConfig) -> tuple[int, int]:
 def residual_scale(config: PreTrainedConfig) -> float:
     """What the outputs of a block's halves are multiplied by before they join the residual stream."""
     return getattr(config, "residual_multiplier", 1.0)
+
+
+def tables_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules that have a row for every token: the embeddings, and the head where there is one."""
+    return [t for t in (model.get_input_embeddings(), model.get_output_embeddings()) if t is not None]
+
+
+def row_parameters(model: PreTrainedModel) -> int:
+    """Parameters of one token's row: in the embeddings, and in the head where that is another matrix."""
+    weights = {id(p): p for table in tables_of(model) for p in table.parameters()}
+    return sum(p.numel() // p.shape[0] for p in weights.values())

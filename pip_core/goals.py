@@ -16,9 +16,12 @@ from .sites import Site, sites_of
 from .texts import parts
 from .units import BLOCKS, DEPTH, HEADS, TITLES, counted
 from .views import window_counts
+from .vocabulary import MULTIPLE
 
 # Of the parameters, per iteration, where width units go and nothing else is asked for.
 WIDTH_STEP = 0.05
+# Of the vocabulary, at most this share goes: what is rarer than the middle token is rare.
+MOST_TOKENS = 0.5
 
 Loose = tuple[str, int, int]
 
@@ -37,6 +40,7 @@ class Goal:
         each: depth units to remove per iteration after those.
         counts: width units to take from every block, per kind, where all give alike.
         uneven: why no plain config can describe the result; empty where one can.
+        tokens: of the vocabulary that go at the end, and `token_share` what they are of all parameters.
         stages: of a mix, the goal of its blocks and that of the width units after them; else empty.
         blocks: of a mix, how many the dense model has.
     """
@@ -50,8 +54,15 @@ class Goal:
     each: int = 1
     counts: Mapping[str, int] = field(default_factory=dict)
     uneven: str = ""
+    tokens: int = 0
+    token_share: float = 0.0
     stages: tuple[Goal, ...] = ()
     blocks: int = 0
+
+    def of_blocks(self, anatomy: Anatomy) -> float:
+        """The share of its blocks' parameters that a model of this anatomy loses."""
+        inside = anatomy.parameters - anatomy.embedding_parameters
+        return (self.share - self.token_share) * anatomy.parameters / inside
 
     def now(
         self, sites: Sequence[Site], iteration: int, removed: int, undone: Set[Loose] = frozenset()
@@ -83,7 +94,7 @@ def goal_of(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose] = frozenset()) 
     """
     anatomy.check(recipe.units)
     _check_named(recipe, anatomy)
-    found = _goal(recipe, anatomy, undone)
+    found = _with_tokens(recipe, anatomy, undone) if recipe.vocabulary else _goal(recipe, anatomy, undone)
     if found.uneven and recipe.plain:
         raise UserError(
             f"{found.uneven} cannot be described by an ordinary checkpoint, which gives every block the same "
@@ -113,7 +124,12 @@ def goal_for(recipe: Recipe, anatomy: Anatomy, scorer: Scorer, undone: Set[Loose
     protected = scorer.protects(len(anatomy.blocks))
     sites = sites_of(anatomy, Shape.dense(anatomy), recipe.units)
     free = [s.cost * s.size for s in sites if s.block not in protected]
-    if protected and goal.share * anatomy.parameters > sum(free) + 0.5:
+    if recipe.vocabulary and not scorer.ranks_tokens:
+        raise UserError(
+            f"The method '{scorer.name}' is not defined for tokens: set the vocabulary's share to 0, or "
+            "choose another method."
+        )
+    if protected and (goal.share - goal.token_share) * anatomy.parameters > sum(free) + 0.5:
         raise UserError(
             f"A target of {recipe.target * 100:g} % is out of reach: the method '{scorer.name}' never takes "
             f"anything from blocks {', '.join(map(str, sorted(protected)))}. Choose at most "
@@ -147,6 +163,27 @@ def _goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose] = frozenset()) ->
     if recipe.allocation == EQUAL:
         return _equal_goal(recipe, anatomy, undone)
     return _global_goal(recipe, anatomy, undone)
+
+
+def _with_tokens(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
+    """Units for their part of the target, and as many tokens as then bring it about."""
+    rows, cost, whole = anatomy.vocabulary, anatomy.row_parameters, recipe.target * anatomy.parameters
+    most = rows * MOST_TOKENS // MULTIPLE * MULTIPLE
+    share = min(recipe.vocabulary, most * cost / whole)
+    try:
+        found = _goal(replace(recipe, target=recipe.target * (1 - share)), anatomy, undone)
+    except UserError as error:
+        raise UserError(f"Beside the tokens, which are {share:.0%} of the target: {error}") from None
+    left = rows - (whole - found.share * anatomy.parameters) / cost
+    tokens = rows - max(math.ceil(left / MULTIPLE) * MULTIPLE, math.ceil(rows - most))
+    if tokens <= 0:
+        raise UserError(
+            f"The {found.words} make up {found.share:.1%} of the parameters, so no token is left to go for a "
+            f"target of {recipe.target * 100:g} %. Raise the vocabulary's share of it, or set it to 0."
+        )
+    part = tokens * cost / anatomy.parameters
+    words = f"{found.words}, and at the end {tokens:,} of {rows:,} tokens"
+    return replace(found, share=found.share + part, words=words, tokens=tokens, token_share=part)
 
 
 def _mixed_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:

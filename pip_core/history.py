@@ -21,7 +21,7 @@ class History:
     """What a run goes on from.
 
     Attributes:
-        measured: the last measurement of every iteration; `refitted` those after a refit.
+        measured: the last measurement of every iteration; `final` those after what is done at the end.
         undone: units that were taken back, and stay for the rest of the run.
         steered: whether something was taken back or taken over, which the recipe does not tell.
         extended: whether the target was changed on the way.
@@ -30,7 +30,7 @@ class History:
     started: tuple[ev.Started, ...] = ()
     removals: tuple[ev.Removed, ...] = ()
     measured: tuple[ev.Evaluated, ...] = ()
-    refitted: tuple[ev.Evaluated, ...] = ()
+    final: tuple[ev.Evaluated, ...] = ()
     undone: frozenset[Loose] = frozenset()
     steered: bool = False
     extended: bool = False
@@ -43,8 +43,8 @@ class History:
         return History(
             tuple(e for e in found if isinstance(e, ev.Started)),
             tuple(e for e in found if isinstance(e, ev.Removed)),
-            tuple({e.iteration: e for e in measured if not e.refitted}.values()),
-            tuple({e.iteration: e for e in measured if e.refitted}.values()),
+            tuple({e.iteration: e for e in measured if not e.final}.values()),
+            tuple({e.iteration: e for e in measured if e.final}.values()),
             frozenset(
                 (u.kind, u.block, unit)
                 for e in found
@@ -89,9 +89,10 @@ class History:
         """
         # One at a time, the first do not depend on how many there will be.
         early = recipe.units[0] in DEPTH and goal.each == 1 and not goal.stages
-        # A mix that was exported early has another share of blocks than any mix to a smaller target.
-        steered = self.steered or (self.extended and not early) or bool(goal.stages and not done)
-        if steered and recipe.units == (BLOCKS,):
+        # What was exported early has other shares of blocks, and of tokens, than any smaller target has.
+        partly = not done and bool(goal.stages or goal.tokens)
+        steered = self.steered or (self.extended and not early) or partly
+        if steered and recipe.units == (BLOCKS,) and not goal.tokens:
             # Scores would now come out otherwise; the blocks can be named.
             return replace(recipe, target=1 - left, drop=tuple(b for r in removals for b in r.blocks))
         if steered:

@@ -32,7 +32,7 @@ def sentence(event: ev.Event) -> str:
             )
         case ev.Evaluated():
             who = "The dense model" if event.iteration == 0 else "What is left"
-            who = "After the refit it" if event.refitted else who
+            who = "In the end it" if event.final else who
             return (
                 f"{who} has perplexity {event.perplexity:.2f} ± {event.perplexity_se:.2f} and answers "
                 f"{event.accuracy:.1%} ± {event.accuracy_se:.1%} right."
@@ -48,6 +48,8 @@ def sentence(event: ev.Event) -> str:
             return f"{_went(event)} {event.parameters / 1e6:.1f}M parameters are left."
         case ev.Refitted():
             return f"{refit_words(event)} It took {event.seconds:.0f} s."
+        case ev.Trimmed():
+            return f"{trim_words(event)} {event.parameters / 1e6:.1f}M parameters are left."
         case ev.Undone():
             stays = "it stays" if sum(len(u.units) for u in event.units) == 1 else "they stay"
             return f"Taken back: {words(event.units)}. From here on {stays}, and something else goes instead."
@@ -96,6 +98,21 @@ def refit_words(event: ev.Refitted) -> str:
         f"{event.tokens:,} tokens; the distance to the dense model's last hidden states went from "
         f"{event.before:.0%} to {event.after:.0%} there.{left}"
     )
+
+
+def trim_words(event: ev.Trimmed) -> str:
+    """Which tokens went, with examples, and what becomes of them."""
+    some, spared = (", ".join(map(repr, tokens[:6])) for tokens in (event.last, event.next))
+    return (
+        f"{event.tokens:,} of {event.rows:,} tokens went, those that mattered least; what they said is spelt "
+        f"with others. The last to go were {some}; the next would have been {spared}."
+    )
+
+
+def at_the_end(trimmed: ev.Trimmed | None, refit: ev.Refitted | None) -> str:
+    """What was done at the end, in a few words: "24,064 tokens; refitted"."""
+    gone = f"{trimmed.tokens:,} tokens" if trimmed else "nothing more"
+    return f"{gone}; refitted" if refit else gone
 
 
 def removed_words(event: ev.Removed) -> str:

@@ -24,6 +24,7 @@ from .goals import goal_for
 from .machine import device, fast_bfloat16
 from .recipe import EVERY, Recipe
 from .repair import LEAST, PASSES, least_tokens, refit_memory, usual_tokens
+from .schedule import TOKEN_PAIRS
 from .scorers import method
 from .shape import Shape
 from .sites import sites_of
@@ -89,7 +90,7 @@ def make_plan(recipe: Recipe) -> Plan:
     measuring = recipe.perplexity_windows * recipe.perplexity_tokens + sum(
         _task_tokens(name, recipe.items) for name in recipe.tasks
     )
-    whole = goal.share * anatomy.parameters / (anatomy.parameters - anatomy.embedding_parameters)
+    whole = goal.of_blocks(anatomy)
     seconds = measuring * per_token
     for done in range(goal.iterations):
         left = 1 - whole * done / goal.iterations
@@ -97,10 +98,13 @@ def make_plan(recipe: Recipe) -> Plan:
         measured = recipe.measure == EVERY or done == goal.iterations - 1
         seconds += (scored + measured * measuring * (left - whole / goal.iterations)) * per_token
     needs = memory_for(recipe, int(recipe.window_tokens * LONGER))
+    ending = measuring if recipe.refit or goal.tokens else 0
     if recipe.refit:
         least, _ = _refit_sizes(recipe.model)
-        refitting = usual_tokens(recipe, least) * PASSES + measuring
-        seconds += refitting * (1 - whole) * per_token
+        ending += usual_tokens(recipe, least) * PASSES
+    if goal.tokens:
+        ending += TOKEN_PAIRS * recipe.windows * recipe.window_tokens * scorer.cost(1)
+    seconds += ending * (1 - whole) * per_token
     return Plan(
         anatomy,
         goal.words,

@@ -63,6 +63,10 @@ class Recipe:
     depth_share: float = _setting(
         0.5, "of the target, where blocks go and then heads or channels: the share that blocks make up"
     )
+    vocabulary: float = _setting(
+        0.0,
+        "of the target, the share that rows of the vocabulary make up, at the end; 0 keeps every token",
+    )
     keep: tuple[int, ...] = _setting((), "blocks that lose nothing, by their number from 0")
     drop: tuple[int, ...] = _setting((), "blocks that go first, in this order, before anything is scored")
     plain: bool = _setting(True, "refuse shapes that an ordinary checkpoint cannot have")
@@ -127,7 +131,7 @@ class Recipe:
         for name in ("per_parameter", "plain", "refit"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"Recipe field '{name}' must be true or false.")
-        for name in ("target", "rate", "step", "depth_share"):
+        for name in ("target", "rate", "step", "depth_share", "vocabulary"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"Recipe field '{name}' must be a number, not {value!r}.")
@@ -146,6 +150,8 @@ class Recipe:
             )
         if not 0 < self.depth_share < 1:
             raise UserError("The blocks' share of the target (depth_share) is above 0 and below 1.")
+        if not 0 <= self.vocabulary < 1:
+            raise UserError("The vocabulary's share of the target is at least 0 and below 1.")
         self._check_units()
         if not self.tasks:
             raise UserError(f"Choose at least one task, for example {TASKS[0]}.")

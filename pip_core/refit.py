@@ -93,6 +93,7 @@ def refit(
     anatomy: Anatomy,
     shape: Shape,
     parts: Sequence[torch.Tensor],
+    same: Sequence[torch.Tensor] | None = None,
     ridge: float = RIDGE,
 ) -> Generator[int, None, Outcome]:
     """Solve the output projections of `pruned` anew, in place.
@@ -101,12 +102,13 @@ def refit(
         dense: the model that `pruned` was cut from, as it was.
         shape: of `pruned`.
         parts: batches of token ids to calibrate on, int64, each of shape `(B, T)` with the same T.
+        same: the same tokens by the dense model's ids, where those are others.
         ridge: in units of the mean squared input; the solution is drawn towards the old weight.
 
     Yields:
         How many blocks are done, after each. No gradient mode is held across a yield.
     """
-    work = _Refit(dense, pruned, anatomy, shape, parts, ridge)
+    work = _Refit(dense, pruned, anatomy, shape, parts, parts if same is None else same, ridge)
     yield 0
     for index in range(len(shape.layers)):
         work.block(index)
@@ -146,12 +148,13 @@ class _Refit:
         anatomy: Anatomy,
         shape: Shape,
         parts: Sequence[torch.Tensor],
+        same: Sequence[torch.Tensor],
         ridge: float,
     ) -> None:
         self.anatomy, self.shape, self.ridge = anatomy, shape, ridge
         self.scale = residual_scale(dense.config)
         self.solved, self.left = 0, {why: [] for why in (NO_PROJECTION, NO_SUM, SINGULAR)}
-        self.dense, self.pruned = _Run(dense, parts), _Run(pruned, parts)
+        self.dense, self.pruned = _Run(dense, same), _Run(pruned, parts)
         whole = self.dense.stream, self.pruned.stream
         for run in (self.dense, self.pruned):
             run.stream = run.stream[:1]

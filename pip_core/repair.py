@@ -89,9 +89,18 @@ def refit_rows(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.T
 
 
 def repaired(
-    recipe: Recipe, loaded: Loaded, anatomy: Anatomy, shape: Shape, parts: list[torch.Tensor], iteration: int
+    recipe: Recipe,
+    loaded: Loaded,
+    anatomy: Anatomy,
+    shape: Shape,
+    parts: list[torch.Tensor],
+    same: list[torch.Tensor],
+    iteration: int,
 ) -> Generator[int, None, Refitted]:
     """Refit the model in memory, with the dense one loaded beside it for as long as that takes.
+
+    Args:
+        parts: see `refit`; `same` are the same tokens by the dense model's ids.
 
     Yields:
         How many blocks are done, after each.
@@ -99,8 +108,9 @@ def repaired(
     began = time.monotonic()
     now = str(loaded.model.dtype).removeprefix("torch.")
     dense = load_folder(loaded.source, recipe.dtype, now).model
-    on_device = [part.to(loaded.model.device) for part in parts]
-    found = yield from refit(dense, loaded.model, anatomy, shape, on_device)
+    place = loaded.model.device
+    here, there = [part.to(place) for part in parts], [part.to(place) for part in same]
+    found = yield from refit(dense, loaded.model, anatomy, shape, here, there)
     return Refitted(
         iteration,
         sum(part.numel() for part in parts),

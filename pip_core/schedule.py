@@ -13,6 +13,9 @@ from .scorers import Scorer
 from .shape import Shape
 from .sites import sites_of
 
+# Pairs that tokens are scored on, for each that a removal is.
+TOKEN_PAIRS = 4
+
 
 def plan_clock(
     clock: Clock,
@@ -23,18 +26,18 @@ def plan_clock(
     done: int,
     prune_on: bool,
     measured: Collection[int],
-    refitted: Collection[int],
+    final: Collection[int],
     tokens: tuple[int, int],
 ) -> None:
     """Tell the clock the work that is planned, the model growing smaller as it goes.
 
     Args:
         done: iterations that are decided.
-        measured, refitted: iterations that need not be measured again, before a refit and after it.
+        measured, final: iterations that need not be measured again, before what is done at the end and after.
         tokens: what one measurement reads, and the refit; 0 where none is to be made.
     """
     planned = max(goal.iterations, done) if prune_on else done
-    whole = goal.share * anatomy.parameters / (anatomy.parameters - anatomy.embedding_parameters)
+    whole = goal.of_blocks(anatomy)
 
     def depth(iteration: int) -> float:
         return len(anatomy.blocks) * max(0.0, 1 - whole * iteration / goal.iterations)
@@ -46,10 +49,16 @@ def plan_clock(
     every = range(done, planned + 1) if recipe.measure == EVERY else (planned,)
     again = {i for i in (0, *every) if i not in measured}
     clock.planned[MEASURING] = sum(tokens[0] * depth(i) for i in again)
-    if tokens[1]:
-        clock.planned[MEASURING] += tokens[0] * depth(planned) * (planned not in refitted)
+    if tokens[1] or goal.tokens:
+        clock.planned[MEASURING] += tokens[0] * depth(planned) * (planned not in final)
         clock.planned[REFITTING] = tokens[1] * PASSES * depth(planned)
+    if goal.tokens:
+        clock.planned[SCORING] += token_work(recipe, scorer, depth(planned))
 
 
 def scoring_work(recipe: Recipe, scorer: Scorer, depth: float, sites: int) -> float:
     return recipe.windows * recipe.window_tokens * scorer.cost(sites) * depth
+
+
+def token_work(recipe: Recipe, scorer: Scorer, depth: float) -> float:
+    return TOKEN_PAIRS * scoring_work(recipe, scorer, depth, 1)

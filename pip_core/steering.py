@@ -25,7 +25,7 @@ from .recipe import Recipe
 CHOOSING = frozenset(
     {"method", "target", "units", "allocation", "per_parameter", "step", "keep", "drop", "plain"}
     | {"calibration", "windows", "window_tokens", "kinds", "rate", "seed"}
-    | {"depth_share", "refit", "refit_tokens"}
+    | {"depth_share", "vocabulary", "refit", "refit_tokens"}
 )
 
 
@@ -125,7 +125,7 @@ def _taken(
         first += [e for e in history if isinstance(e, ev.Started)][-1:]
     taken = [e for e in history if isinstance(e, tuple(stays)) and e.iteration <= upto]
     # A fork does its own refit, and measures it.
-    return first + [e for e in taken if not (isinstance(e, ev.Evaluated) and e.refitted)]
+    return first + [e for e in taken if not (isinstance(e, ev.Evaluated) and e.final)]
 
 
 def _restarted(event: ev.Started, recipe: Recipe, goal: Goal, upto: int) -> ev.Started:

@@ -17,9 +17,10 @@ class Story:
     """What is known of a run so far.
 
     Attributes:
-        evaluated: iteration -> measurement; 0 is the dense model. After a refit: `refits`.
+        evaluated: iteration -> measurement; 0 is the dense model. After what is done at the end: `finals`.
         scored: (iteration, kind) -> scores (the last attempt, where a run was resumed).
-        undone: what was taken back; `evaluated`, `refits`, `scored`, `removals` and `exported` are without
+        trimmed, refit: what was done at the end, the last time.
+        undone: what was taken back; `evaluated`, `finals`, `scored`, `removals` and `exported` are without
             it.
         ending: Finished, Stopped, Paused or Failed, until something newer happens.
         sentences: (time, sentence) of everything but progress.
@@ -29,10 +30,12 @@ class Story:
 
     started: ev.Started | None = None
     evaluated: dict[int, ev.Evaluated] = field(default_factory=dict)
-    refits: dict[int, ev.Evaluated] = field(default_factory=dict)
+    finals: dict[int, ev.Evaluated] = field(default_factory=dict)
     scored: dict[tuple[int, str], ev.Scored] = field(default_factory=dict)
     removals: list[ev.Removed] = field(default_factory=list)
     undone: list[ev.Undone] = field(default_factory=list)
+    trimmed: ev.Trimmed | None = None
+    refit: ev.Refitted | None = None
     exported: ev.Exported | None = None
     progress: ev.Progress | ev.Loading | None = None
     ending: ev.Event | None = None
@@ -76,22 +79,28 @@ class Story:
             case ev.Started():
                 self.started = event
             case ev.Evaluated():
-                (self.refits if event.refitted else self.evaluated)[event.iteration] = event
+                (self.finals if event.final else self.evaluated)[event.iteration] = event
             case ev.Scored():
                 self.scored[event.iteration, event.kind] = event
             case ev.Removed():
                 self.removals.append(event)
             case ev.Undone():
                 self._take_back(event)
+            case ev.Trimmed():
+                self.trimmed = event
+            case ev.Refitted():
+                self.refit = event
             case ev.Exported():
                 self.exported = event
 
     def _take_back(self, event: ev.Undone) -> None:
         self.undone.append(event)
         self.evaluated = {k: e for k, e in self.evaluated.items() if not ev.overtaken(e, event)}
-        self.refits = {k: e for k, e in self.refits.items() if not ev.overtaken(e, event)}
+        self.finals = {k: e for k, e in self.finals.items() if not ev.overtaken(e, event)}
         self.scored = {k: e for k, e in self.scored.items() if not ev.overtaken(e, event)}
         self.removals = [e for e in self.removals if not ev.overtaken(e, event)]
+        # What is done at the end is done anew after more removals.
+        self.trimmed = self.refit = None
         if self.exported is not None and ev.overtaken(self.exported, event):
             self.exported = None
 
@@ -100,9 +109,9 @@ class Story:
         return self.evaluated.get(0)
 
     @property
-    def refitted(self) -> ev.Evaluated | None:
-        """What is left now, measured after its refit; None where it was not refitted, or not yet."""
-        return self.refits.get(len(self.removals))
+    def final(self) -> ev.Evaluated | None:
+        """What is left now, measured after what is done at the end; None where nothing is, or not yet."""
+        return self.finals.get(len(self.removals))
 
     @property
     def latest(self) -> ev.Evaluated | None:
@@ -110,9 +119,9 @@ class Story:
 
     @property
     def measured(self) -> list[ev.Evaluated]:
-        """All measurements, the dense model's first; what is left now without its refit, then with it."""
+        """All measurements, the dense model's first; what is left now before and after the end's work."""
         found = [self.evaluated[i] for i in sorted(self.evaluated)]
-        return [*found, self.refitted] if self.refitted else found
+        return [*found, self.final] if self.final else found
 
     @property
     def planned(self) -> int:

@@ -59,6 +59,9 @@ EVERY = (
     ev.Forked("", 1, ()),
     ev.Paused(1),
     ev.Evaluated(2, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK,), 3.0, (), True),
+    ev.Trimmed(
+        2, 24, 64, (" rare",), ("odd", " new"), ("é",), 29300, "2 of 6 blocks and 24 of 64 tokens", 0.5
+    ),
     ev.Refitted(2, 4096, 5, 6, "1 MLP (why)", 0.4, 0.2, 9.5),
     ev.Skipped("facts", "The task facts cannot be measured: no."),
     ev.Warned("2 of 60 items of facts are the same as an earlier one; each counts."),
@@ -76,10 +79,10 @@ def test_round_trip(event):
 def test_a_measurement_of_an_earlier_version_is_read():
     event = next(e for e in EVERY if isinstance(e, ev.Evaluated))
     values = json.loads(ev.to_line(event, 5.0))
-    del values["texts"], values["refitted"]
+    del values["texts"], values["final"]
     values["tasks"] = [{k: v for k, v in t.items() if k in OLD} for t in values["tasks"]]
     found, _ = ev.from_line(json.dumps(values))
-    assert (found.texts, found.refitted) == ((), False)
+    assert (found.texts, found.final) == ((), False)
     assert found.tasks[0] == ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10")
 
 

@@ -67,7 +67,7 @@ def test_order_of_events(whole):
 def test_measured_with_and_without(whole):
     events, _ = whole
     measured = tiny.only(events, ev.Evaluated)
-    assert [(e.iteration, e.refitted) for e in measured] == [(0, False), (1, False), (2, False), (2, True)]
+    assert [(e.iteration, e.final) for e in measured] == [(0, False), (1, False), (2, False), (2, True)]
     without, with_it = measured[2:]
     assert without.parameters == with_it.parameters
     assert without.perplexity != with_it.perplexity
@@ -77,7 +77,7 @@ def test_measured_with_and_without(whole):
     assert found.after < found.before
     said = sentence(found)
     assert f"6 of the 6 output projections that are left were solved anew on {found.tokens:,} tokens" in said
-    assert sentence(with_it).startswith("After the refit it has perplexity ")
+    assert sentence(with_it).startswith("In the end it has perplexity ")
 
 
 def test_the_run_without_is_the_same_until_then(whole, recipe):
@@ -110,7 +110,8 @@ def test_the_card_tells_both(whole):
     card = (out / "README.md").read_text()
     assert "- Refit: 6 of the 6 output projections" in card
     assert f"| {with_it.perplexity:.2f} ± {with_it.perplexity_se:.2f} | |" in card
-    assert f"Without the refit: perplexity {without.perplexity:.2f} ± {without.perplexity_se:.2f}" in card
+    assert f"Before what was done at the end, with {without.parameters / 1e6:.1f}M parameters: " in card
+    assert f"perplexity {without.perplexity:.2f} ± {without.perplexity_se:.2f}, mean accuracy" in card
     assert json.loads((out / "pip_recipe.json").read_text())["recipe"]["refit"] is True
 
 
@@ -120,15 +121,15 @@ def test_a_story_ends_with_the_refit(whole):
     story.tell((e, float(n)) for n, e in enumerate(events))
     measured = tiny.only(events, ev.Evaluated)
     assert story.measured == measured
-    assert story.latest == story.refitted == measured[-1]
+    assert story.latest == story.final == measured[-1]
     assert story.evaluated == {e.iteration: e for e in measured[:3]}
     # Going on from there, it is no longer what is left.
     removed = tiny.only(events, ev.Removed)[-1]
     story.tell([(replace(removed, iteration=3), 99.0), (replace(measured[2], iteration=3), 99.5)])
-    assert story.refitted is None
-    assert [(e.iteration, e.refitted) for e in story.measured] == [(n, False) for n in range(4)]
+    assert story.final is None
+    assert [(e.iteration, e.final) for e in story.measured] == [(n, False) for n in range(4)]
     story.tell([(ev.Undone(2, removed.units), 100.0)])
-    assert story.refits == {}
+    assert story.finals == {}
     assert story.latest == measured[1]
 
 
@@ -141,8 +142,8 @@ def test_resumed_alike(whole, refitting, kind, number):
     rest = list(run(refitting, history=history))
     assert isinstance(rest[-1], ev.Finished), rest[-1]
     kept = [e for e in [*history, *rest] if isinstance(e, ev.Scored | ev.Removed | ev.Evaluated)]
-    expected = {(e.iteration, getattr(e, "refitted", None), type(e)): e for e in timeless(events)}
-    found = {(e.iteration, getattr(e, "refitted", None), type(e)): e for e in timeless(kept)}
+    expected = {(e.iteration, getattr(e, "final", None), type(e)): e for e in timeless(events)}
+    found = {(e.iteration, getattr(e, "final", None), type(e)): e for e in timeless(kept)}
     assert found == expected
     ours, theirs = only_last([*history, *rest], ev.Refitted), only_last(events, ev.Refitted)
     assert replace(ours, seconds=0.0) == replace(theirs, seconds=0.0)
@@ -180,16 +181,16 @@ def test_going_on_begins_with_the_weights_as_they_were(whole, refitting):
     straight = list(run(deeper))
     assert tiny.only([*events, *on], ev.Removed) == tiny.only(straight, ev.Removed)
     assert timeless(on)[-1] == timeless(straight)[-1]
-    assert timeless(on)[-1].refitted
+    assert timeless(on)[-1].final
     past = History.of([*events, *on])
     assert [e.iteration for e in past.measured] == [0, 1, 2, 3]
-    assert [e.iteration for e in past.refitted] == [2, 3]
+    assert [e.iteration for e in past.final] == [2, 3]
 
 
 def test_a_fork_refits_for_itself(whole, recipe, refitting):
     events, _ = whole
     taken = _taken(refitting, replace(refitting, seed=5), events, 2, "x")
-    assert not [e for e in taken if isinstance(e, ev.Refitted) or getattr(e, "refitted", False)]
+    assert not [e for e in taken if isinstance(e, ev.Refitted) or getattr(e, "final", False)]
     assert len(tiny.only(taken, ev.Evaluated)) == 3
 
 
@@ -198,8 +199,8 @@ def test_what_was_decided_can_be_exported_refitted(whole, refitting, tmp_path, t
     history = [*cut(events, ev.Removed, 0), ev.Stopped(1)]
     rest = list(run(refitting, tmp_path / "model", history, prune_on=False))
     assert only_last(rest, ev.Refitted).iteration == 1
-    assert only_last(rest, ev.Evaluated).refitted
-    assert "Without the refit" in (tmp_path / "model" / "README.md").read_text()
+    assert only_last(rest, ev.Evaluated).final
+    assert "Before what was done at the end" in (tmp_path / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "bloom"])

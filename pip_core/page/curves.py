@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .. import events as ev
-from ..narrate import removed_words
+from ..narrate import at_the_end, removed_words
 from ..story import Story
 from .html import empty, millions, table
 from .ink import ACCENT, BAND, FAINT, GREY, figure, name_line, say
@@ -102,7 +102,7 @@ def add_run(
 
 def _name(point: ev.Evaluated) -> str:
     name = f"iteration {point.iteration}" if point.iteration else "dense model"
-    return f"{name}, refitted" if point.refitted else name
+    return f"{name}, at the end" if point.final else name
 
 
 def finish(
@@ -153,8 +153,8 @@ def measurement_table(story: Story) -> str:
     went = {r.iteration: r for r in story.removals}
     rows = []
     for found in story.measured:
-        removal = None if found.refitted else went.get(found.iteration)
-        kept = "nothing more; refitted" if found.refitted else "the dense model"
+        removal = None if found.final else went.get(found.iteration)
+        kept = at_the_end(story.trimmed, story.refit) if found.final else "the dense model"
         rows.append(
             [
                 str(found.iteration),

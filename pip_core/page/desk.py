@@ -29,10 +29,10 @@ from .html import empty, problem
 FIELDS = (
     *("model", "calibration", "pasted", "method", "units", "target", "keep", "drop", "kinds", "rate"),
     *("asked", "questions", "windows", "window_tokens", "items", "seed"),
-    *("allocation", "depth_share", "step", "refit", "dtype"),
+    *("allocation", "depth_share", "step", "vocabulary", "refit", "dtype"),
 )
 # Told in percent.
-SHARES = ("target", "rate", "depth_share")
+SHARES = ("target", "rate", "depth_share", "vocabulary")
 
 
 def from_form(*values) -> Recipe:

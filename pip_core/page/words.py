@@ -62,6 +62,7 @@ CONTROLS = {
     "allocation": ("Heads and channels", "how many each block gives"),
     "depth_share": ("Blocks first, %", "of the target, where blocks go and then channels"),
     "step": ("Step", "units per iteration, or a share below 1; 0 is the usual"),
+    "vocabulary": ("Tokens, %", "of the target: rare ones go at the end; 0 keeps the vocabulary"),
     "refit": ("Refit at the end", "what is left is solved anew, by least squares, no training"),
     "dtype": ("Number format", "to compute in"),
     "upto": ("Removals taken over", "of this run, by a fork"),

@@ -42,6 +42,7 @@ class Scorer(ABC):
             numbers overflowed.
         domains: how many domains the calibration must have at least.
         perturbs: whether it looks at the perturbed view too.
+        ranks_tokens: whether it is defined for rows of the vocabulary, see `tokens`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Scorer(ABC):
     protecting: bool = False
     domains: int = 1
     perturbs: bool = False
+    ranks_tokens: bool = False
 
     @abstractmethod
     def cost(self, sites: int) -> float:
@@ -88,6 +90,21 @@ class Scorer(ABC):
         Raises:
             UserError: calibration that the method cannot work with.
         """
+
+    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
+        """Score every row of the vocabulary, where the method `ranks_tokens`.
+
+        Args:
+            model: in evaluation mode; left as it was found.
+            pairs: calibration pairs.
+
+        Yields:
+            How many pairs are done, after each step.
+
+        Returns:
+            float32 of shape `(V,)` on the CPU, finite; larger means keep.
+        """
+        raise NotImplementedError(f"{self.name} is not defined for tokens")
 
 
 def loss_of(model: PreTrainedModel, ids: torch.Tensor) -> float:

@@ -28,6 +28,7 @@ class Chance(Scorer):
         "Removes units at random, looking neither at the text nor at the weights. What a method gains "
         "over this is what it knows."
     )
+    ranks_tokens = True
 
     def cost(self, sites: int) -> float:
         return 0.0
@@ -41,5 +42,11 @@ class Chance(Scorer):
     ) -> Generator[int, None, Scores]:
         rng = random.Random("\n".join(pair.other.text for pair in pairs))
         found = [torch.tensor([rng.random() for _ in range(site.size)]) for site in sites]
+        yield len(pairs)
+        return found
+
+    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
+        rng = random.Random("\n".join(pair.other.text for pair in pairs))
+        found = torch.tensor([rng.random() for _ in range(model.get_input_embeddings().weight.shape[0])])
         yield len(pairs)
         return found

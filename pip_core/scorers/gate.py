@@ -21,6 +21,7 @@ from ..sites import Site
 from ..units import BLOCKS
 from ..views import Pair
 from .base import Scorer, Scores, backpropagate, gradients_for
+from .tokens import token_gates
 
 
 class GateGradientDifference(Scorer):
@@ -38,6 +39,7 @@ class GateGradientDifference(Scorer):
         "PIP and holds nothing of the weights' size."
     )
     perturbs = True
+    ranks_tokens = True
 
     def cost(self, sites: int) -> float:
         # For each view a forward, and a backward for activations alone that takes as long as two of it.
@@ -59,6 +61,16 @@ class GateGradientDifference(Scorer):
                 total += (one - two).norm(dim=2).sum(dim=0).cpu()
             yield done
         return [t / len(pairs) for t in totals]
+
+    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
+        """`mean over pairs of sum over words of | gate(s)_word - gate(s~)_word |`, see `token_gates`."""
+        total = torch.zeros(())
+        for done, pair in enumerate(pairs, 1):
+            count = int(max(pair.clean.words[-1], pair.other.words[-1])) + 1
+            clean, other = (token_gates(model, v.ids, v.words, count) for v in (pair.clean, pair.other))
+            total = total + (clean - other).abs_().sum(dim=0)
+            yield done
+        return total / len(pairs)
 
 
 def gate_gradients(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..families import tables_of
 from ..sites import Site
 from ..views import Pair
 from .base import Scorer, Scores
@@ -23,6 +24,7 @@ class Magnitude(Scorer):
         "Adds up the squares of a unit's weights. It reads no text, so it is instant, and it knows "
         "nothing of what the weights are used for."
     )
+    ranks_tokens = True
 
     def cost(self, sites: int) -> float:
         return 0.0
@@ -43,3 +45,10 @@ class Magnitude(Scorer):
             found.append(total)
             yield len(pairs) * done // len(sites)
         return found
+
+    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
+        weights = {id(t.weight): t.weight for t in tables_of(model)}.values()
+        with torch.no_grad():
+            total = sum(weight.float().square().sum(dim=1).cpu() for weight in weights)
+        yield len(pairs)
+        return total

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from ..sites import Site, Slices
 from ..views import Pair
 from .base import Scorer, Scores
+from .tokens import rows_by_gradient
 from .weights import each_gradient
 
 
@@ -30,6 +31,7 @@ class WeightGradientDifference(Scorer):
         "measures how far the two differ. What differs least goes first."
     )
     perturbs = True
+    ranks_tokens = True
 
     def cost(self, sites: int) -> float:
         # For each view a forward, the same recomputed, and a full backward (together 4.5, measured).
@@ -48,6 +50,12 @@ class WeightGradientDifference(Scorer):
                 total += squares.sqrt()
             yield done
         return [t / len(pairs) for t in totals]
+
+    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
+        """As for any unit: the norm of the gradient's difference over a row of the vocabulary."""
+        return rows_by_gradient(
+            model, pairs, True, lambda weight, gradient: gradient.square().sum(dim=1), torch.sqrt
+        )
 
     @staticmethod
     def _pair(

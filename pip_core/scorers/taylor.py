@@ -19,6 +19,7 @@ from ..sites import Site, Slices
 from ..units import CHANNELS, HEADS
 from ..views import Pair
 from .base import AT_ONCE, Scorer, Scores
+from .tokens import rows_by_gradient
 from .weights import each_gradient
 
 
@@ -34,6 +35,7 @@ class Taylor(Scorer):
         "pass over the plain text."
     )
     usual: ClassVar = {"units": (HEADS, CHANNELS), "step": AT_ONCE}
+    ranks_tokens = True
 
     def cost(self, sites: int) -> float:
         # A forward, the same recomputed, and a full backward, as for either view of `pip`.
@@ -57,3 +59,9 @@ class Taylor(Scorer):
             each_gradient(model, blocks, sites, (pair.clean.ids,), (1.0,), fold)
             yield done
         return [t / len(pairs) for t in totals]
+
+    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
+        """As for any unit: the sum of `| w * grad_w L(s) |` over a row of the vocabulary."""
+        return rows_by_gradient(
+            model, pairs, False, lambda weight, gradient: (weight * gradient).abs().sum(dim=1), torch.abs
+        )

@@ -1,0 +1,183 @@
+"""A run under way: the model it works on, how far it has come, and what an iteration does to it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import torch
+
+from . import events as ev
+from .allocate import NOTHING_LEFT, choose, complete
+from .anatomy import Anatomy
+from .checkpoint import Loaded
+from .clock import SCORING, Clock
+from .errors import UserError
+from .evaluation import Bench
+from .families import blocks_of
+from .goals import Goal, sites_now
+from .history import History
+from .measure import measure, pairs_for
+from .recipe import Recipe
+from .schedule import scoring_work
+from .scorers import Scorer
+from .shape import Shape
+from .sites import Site
+from .streams import mapped
+from .surgery import check_config_says, reshape
+from .units import BLOCKS, group
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Course:
+    """What a run works on, and how far it has come.
+
+    Attributes:
+        past: what it goes on from.
+        shape: what remains of the model's blocks now.
+        warned: what makes the figures say less than they seem to.
+        rows: batches of token ids of the dense model that the refit reads; none where there is no refit.
+        removals, measured: decided so far, and what was measured by iteration.
+        final: what was measured after all that is done at the end, by iteration; `refit` and `trimmed`
+            what that came to, None where it was not done (yet).
+    """
+
+    recipe: Recipe
+    scorer: Scorer
+    loaded: Loaded
+    anatomy: Anatomy
+    goal: Goal
+    past: History
+    bench: Bench
+    shape: Shape
+    clock: Clock
+    warned: tuple[str, ...]
+    rows: list[torch.Tensor]
+    removals: list[ev.Removed] = field(default_factory=list)
+    measured: dict[int, ev.Evaluated] = field(default_factory=dict)
+    final: dict[int, ev.Evaluated] = field(default_factory=dict)
+    refit: ev.Refitted | None = None
+    trimmed: ev.Trimmed | None = None
+
+    @property
+    def removed(self) -> int:
+        """Parameters of units that are gone."""
+        return self.anatomy.parameters - self.shape.parameters(self.anatomy)
+
+    @property
+    def lost(self) -> str:
+        """What is gone, in words."""
+        return self.trimmed.lost if self.trimmed else self.shape.lost(self.anatomy)
+
+    @property
+    def left(self) -> int:
+        """Parameters that are left."""
+        return self.trimmed.parameters if self.trimmed else self.anatomy.parameters - self.removed
+
+    @property
+    def depth(self) -> float:
+        """How many dense blocks the blocks that remain amount to."""
+        dense = self.anatomy.parameters - self.anatomy.embedding_parameters
+        return len(self.anatomy.blocks) * (1 - self.removed / dense)
+
+    @property
+    def done(self) -> bool:
+        """Whether no unit has to go any more."""
+        return complete(self.recipe, self.goal, self.removed, self.sites, self.past.undone)
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where something may still go."""
+        return sites_now(self.recipe, self.goal, self.anatomy, self.shape, self.past.undone)
+
+    @property
+    def ended(self) -> bool:
+        """Whether what is done at the end is done."""
+        return self.refit is not None or self.trimmed is not None
+
+    def reshape(self, shape: Shape) -> None:
+        """Bring the model into `shape`."""
+        reshape(self.loaded.model, self.anatomy, self.shape, shape)
+        self.shape = shape
+        # On the way to fewer heads a config may pass through numbers that it cannot state.
+        if self.recipe.units == (BLOCKS,):
+            check_config_says(self.loaded.model)
+
+    def measure(self) -> Iterator[ev.Event]:
+        """Measure the model as it stands, where that was not done before."""
+        iteration, known = len(self.removals), self.final if self.ended else self.measured
+        if iteration in known:
+            return
+        result = yield from measure(self.loaded, self.bench, iteration, self.clock, self.depth)
+        known[iteration] = replace(result, final=self.ended)
+        yield known[iteration]
+
+
+def iterate(course: Course) -> Iterator[ev.Event]:
+    """Score and remove: once. What was asked to go goes first, unscored."""
+    iteration, anatomy = len(course.removals) + 1, course.anatomy
+    score, relative = 0.0, 0.0
+    asked = course.past.to_drop(course.recipe, course.shape)
+    if asked:
+        units = group([(BLOCKS, asked[0], 0)])
+    else:
+        sites = course.sites
+        scores = yield from _score(course, sites, iteration)
+        undone, protecting = course.past.undone, course.scorer.protecting
+        chosen = choose(
+            course.recipe, course.goal, iteration, course.removed, sites, scores, undone, protecting
+        )
+        if not chosen:
+            raise UserError(NOTHING_LEFT)
+        units = group(chosen)
+        values = {
+            (site.kind, site.block, number): value
+            for site, found in zip(sites, scores, strict=True)
+            for number, value in zip(site.numbers, found.tolist(), strict=True)
+            if value != math.inf
+        }
+        score, largest = max(values[unit] for unit in chosen), max(values.values())
+        relative = score / largest if largest else 1.0
+    course.reshape(course.shape.without(units))
+    left, lost = course.shape.parameters(anatomy), course.shape.lost(anatomy)
+    course.removals.append(ev.Removed(iteration, units, score, relative, left, lost, bool(asked)))
+    yield course.removals[-1]
+
+
+def _score(
+    course: Course, sites: Sequence[Site], iteration: int
+) -> Generator[ev.Event, None, list[torch.Tensor]]:
+    """One iteration's scores, on views drawn anew."""
+    began, recipe, model = time.monotonic(), course.recipe, course.loaded.model
+    pairs = pairs_for(recipe, course.loaded, iteration)
+    work = scoring_work(recipe, course.scorer, course.depth, len(sites))
+    scoring = course.scorer.score(model, blocks_of(model), sites, pairs)
+    scores = yield from told(course, scoring, iteration, len(pairs), work)
+    for kind in (k for k in recipe.units if any(site.kind == k for site in sites)):
+        means: list[float | None] = [None] * len(course.anatomy.blocks)
+        for site, found in zip(sites, scores, strict=True):
+            if site.kind == kind and bool((free := found[found.isfinite()]).numel()):
+                means[site.block] = float(free.mean())
+        yield ev.Scored(iteration, kind, tuple(means), time.monotonic() - began)
+    return scores
+
+
+def told(
+    course: Course, scoring: Generator[int, None, Result], iteration: int, pairs: int, work: float
+) -> Generator[ev.Event, None, Result]:
+    """Drain `scoring`, which yields how many of `pairs` are done; `work` is all of its work."""
+    clock, before = course.clock, 0
+    clock.skip()
+
+    def step(done: int) -> ev.Progress:
+        nonlocal before
+        clock.step(SCORING, work * (done - before) / pairs)
+        before = done
+        return ev.Progress("scoring", iteration, done, pairs, clock.elapsed, clock.remaining())
+
+    return (yield from mapped(scoring, step))
