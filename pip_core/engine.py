@@ -186,9 +186,11 @@ def _run(
         if recipe.measure == EVERY:
             yield from stoppable(course.measure(), stop, stopped)
         yield from stoppable(iterate(course), stop, stopped)
-    yield from stoppable(course.measure(), stop, stopped)
+    ending = bool(rows or goal.tokens) and bool(removals)
+    if recipe.measure == EVERY or not ending:
+        yield from stoppable(course.measure(), stop, stopped)
     # Without an export, a model that was measured at its end need not be made again.
-    if (rows or goal.tokens) and removals and (out is not None or len(removals) not in course.final):
+    if ending and (out is not None or len(removals) not in course.final):
         yield from stoppable(finish(course), stop, stopped)
 
     if out is not None:
@@ -200,9 +202,8 @@ def _export(course: Course, out: Path, started: ev.Started, probe: str) -> Itera
     """Write the model as it stands, verified."""
     iterations, shape, recipe = len(course.removals), course.shape, course.recipe
     yield ev.Progress("exporting", iterations, 0, 1, course.clock.elapsed, EXPORT_SECONDS)
-    dense, pruned, uneven = course.measured[0], course.measured[iterations], shape.uneven() or ""
-    without = pruned if course.ended else None
-    pruned = course.final[iterations] if course.ended else pruned
+    dense, uneven, without = course.measured[0], shape.uneven() or "", course.measured.get(iterations)
+    pruned = course.final[iterations] if course.ended else without
     share = pruned.parameters / dense.parameters
     again = course.past.again(recipe, course.goal, course.removals, course.done, share)
     card = model_card(
@@ -216,7 +217,7 @@ def _export(course: Course, out: Path, started: ev.Started, probe: str) -> Itera
         uneven,
         again is not None,
         course.warned,
-        without,
+        without if course.ended else None,
         course.refit,
         course.trimmed,
     )

@@ -91,14 +91,14 @@ def make_plan(recipe: Recipe) -> Plan:
         _task_tokens(name, recipe.items) for name in recipe.tasks
     )
     whole = goal.of_blocks(anatomy)
-    seconds = measuring * per_token
+    seconds, ends = measuring * per_token, recipe.refit or bool(goal.tokens)
     for done in range(goal.iterations):
         left = 1 - whole * done / goal.iterations
         scored = scoring * left if done >= goal.asked else 0
-        measured = recipe.measure == EVERY or done == goal.iterations - 1
+        measured = recipe.measure == EVERY or (done == goal.iterations - 1 and not ends)
         seconds += (scored + measured * measuring * (left - whole / goal.iterations)) * per_token
     needs = memory_for(recipe, int(recipe.window_tokens * LONGER))
-    ending = measuring if recipe.refit or goal.tokens else 0
+    ending = measuring * ends
     if recipe.refit:
         least, _ = _refit_sizes(recipe.model)
         ending += usual_tokens(recipe, least) * PASSES

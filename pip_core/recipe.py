@@ -83,7 +83,7 @@ class Recipe:
         0, "calibration tokens the refit reads; 0 is the usual: 16 for each input of the widest projection"
     )
     seed: int = _setting(0, "seed of every random draw")
-    measure: str = _setting(EVERY, "when to measure: after 'every' iteration, or at the 'end'")
+    measure: str = _setting(EVERY, "when to measure: after 'every' iteration, or what comes out at the 'end'")
     tasks: tuple[str, ...] = _setting(
         (AUTO,), "tasks: shipped or standard names, NAME=PATH, or paths of files"
     )

@@ -46,10 +46,11 @@ def plan_clock(
     clock.planned[SCORING] = sum(
         scoring_work(recipe, scorer, depth(i), sites) for i in range(max(done, goal.asked), planned)
     )
-    every = range(done, planned + 1) if recipe.measure == EVERY else (planned,)
+    ending = bool(tokens[1] or goal.tokens)
+    every = range(done, planned + 1) if recipe.measure == EVERY else () if ending else (planned,)
     again = {i for i in (0, *every) if i not in measured}
     clock.planned[MEASURING] = sum(tokens[0] * depth(i) for i in again)
-    if tokens[1] or goal.tokens:
+    if ending:
         clock.planned[MEASURING] += tokens[0] * depth(planned) * (planned not in final)
         clock.planned[REFITTING] = tokens[1] * PASSES * depth(planned)
     if goal.tokens:
