@@ -16,10 +16,10 @@ from pip_core import cleaning
 from pip_core.errors import UserError
 from pip_core.files import TABLES, UPLOADS
 from pip_core.page import comparison, curves, download, form, glance, heatmap, inspection, live, talk, words
-from pip_core.page.desk import FIELDS, Desk, to_form
+from pip_core.page.desk import FIELDS, NO, YES, Desk, to_form
 from pip_core.page.ink import sendable
 from pip_core.plan import make_plan
-from pip_core.recipe import DTYPES, Recipe
+from pip_core.recipe import AUTO, DTYPES, Recipe
 from pip_core.scorers import METHODS
 from pip_core.story import Story
 from pip_core.studio import UPLOADS as UPLOADED
@@ -170,8 +170,8 @@ def form_part() -> None:
             put("allocation", gr.Radio, form.SHARING)
             put("depth_share", gr.Slider, 5, 95, step=5)
             put("step", gr.Number)
-            put("vocabulary", gr.Slider, 0, 90, step=5)
-            put("refit", gr.Checkbox)
+            put("vocabulary", gr.Dropdown, [AUTO, "0", "20", "40", "60"], allow_custom_value=True)
+            put("refit", gr.Radio, [AUTO, YES, NO])
             put("dtype", gr.Radio, list(DTYPES))
 
 

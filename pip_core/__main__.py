@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import commands
 from .errors import UserError
+from .recipe import AUTO
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -130,13 +131,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         option = "--" + field.name.replace("_", "-")
         default = field.default
         shown = ",".join(default) if isinstance(default, tuple) else default
-        kind = (
-            commands.names
-            if isinstance(default, tuple)
-            else _yes
-            if isinstance(default, bool)
-            else type(default)
-        )
+        kind = {"bool": _yes, "float": _share, "int": int, "str": str}.get(field.type, commands.names)
         kind = _numbers if field.name in ("keep", "drop") else kind
         parser.add_argument(
             option,
@@ -153,7 +148,16 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"'{text}' is not a list of block numbers, as in 3,17") from None
 
 
-def _yes(text: str) -> bool:
+def _share(text: str) -> float | str:
+    try:
+        return AUTO if text == AUTO else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+
+
+def _yes(text: str) -> bool | str:
+    if text == AUTO:
+        return text
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
     return text.lower() == "true"

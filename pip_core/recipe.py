@@ -18,6 +18,7 @@ PERTURBATION_KINDS = ("swap", "replace", "insert")
 TASKS = ("endings", "causes", "household", "facts", "sense")
 DEMO, STORIES, STORIES_HELDOUT = "demo", "stories", "stories-heldout"
 STORY_TASKS = tuple(f"{STORIES}-{kind}" for kind in ("who", "possession", "places", "counting", "causes"))
+OURS = "pip-gate"
 MIXED, HELDOUT = "mixed", "heldout"
 AUTO = "auto"
 DTYPES = ("auto", "float32", "bfloat16")
@@ -26,11 +27,16 @@ ALLOCATIONS = (EQUAL, GLOBAL)
 EVERY, END = "every", "end"
 
 
-def usual(model: str) -> dict[str, str | tuple[str, ...]]:
-    """What `auto` stands for with a model: its calibration, held-back text and tasks."""
+def usual(model: str, method: str) -> dict[str, str | tuple[str, ...] | float | bool]:
+    """What `auto` stands for: a model's calibration, held-back text and tasks, and what a method does at
+    the end. Ours does what was measured to keep most (`benchmarks/quality`), others what was published."""
     if model == DEMO:
-        return {"calibration": STORIES, "heldout": STORIES_HELDOUT, "tasks": STORY_TASKS}
-    return {"calibration": MIXED, "heldout": HELDOUT, "tasks": TASKS}
+        # Its few words are all in use, and it is small enough to do without.
+        texts = {"calibration": STORIES, "heldout": STORIES_HELDOUT, "tasks": STORY_TASKS}
+        return {**texts, "vocabulary": 0.0, "refit": False}
+    ours = method == OURS
+    texts = {"calibration": MIXED, "heldout": HELDOUT, "tasks": TASKS}
+    return {**texts, "vocabulary": 0.4 if ours else 0.0, "refit": ours}
 
 
 def _setting(default, doc: str):
@@ -48,7 +54,7 @@ class Recipe:
     """
 
     model: str = _setting(DEMO, "model reference: demo, smollm2-135m, a local folder or a Hub id")
-    method: str = _setting("pip-gate", "scoring method, see pip_core.scorers.METHODS")
+    method: str = _setting(OURS, "scoring method, see pip_core.scorers.METHODS")
     target: float = _setting(0.2, "share of all parameters to remove, between 0 and 1")
     units: tuple[str, ...] = _setting((BLOCKS,), f"what is removed: {', '.join(KINDS)}")
     allocation: str = _setting(
@@ -64,7 +70,7 @@ class Recipe:
         0.5, "of the target, where blocks go and then heads or channels: the share that blocks make up"
     )
     vocabulary: float = _setting(
-        0.0,
+        AUTO,
         "of the target, the share that rows of the vocabulary make up, at the end; 0 keeps every token",
     )
     keep: tuple[int, ...] = _setting((), "blocks that lose nothing, by their number from 0")
@@ -76,7 +82,7 @@ class Recipe:
     kinds: tuple[str, ...] = _setting(PERTURBATION_KINDS, "character edits of the perturbed view")
     rate: float = _setting(0.6, "share of the words that are edited, 0 < rate <= 1")
     refit: bool = _setting(
-        False,
+        AUTO,
         "solve the projections of what is left anew, by least squares towards the dense model, at the end",
     )
     refit_tokens: int = _setting(
@@ -111,7 +117,7 @@ class Recipe:
         for name in ("model", "method", "calibration", "measure", "heldout", "dtype"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise UserError(f"Recipe field '{name}' must be a non-empty text.")
-        for name, value in usual(self.model).items():
+        for name, value in usual(self.model, self.method).items():
             if getattr(self, name) in (AUTO, (AUTO,)):
                 object.__setattr__(self, name, value)
         for name, low, high in (
@@ -202,8 +208,8 @@ class Recipe:
         return BLOCKS in self.units and bool(self._width())
 
     def but(self, **changes) -> Recipe:
-        """This recipe with some settings changed. With another model, texts and tasks that were only the
-        old one's usual ones become the new one's.
+        """This recipe with some settings changed. With another model or method, settings that were only
+        the old one's usual ones become the new one's.
 
         Raises:
             UserError: as for a new recipe; or a setting no recipe has.
@@ -211,15 +217,17 @@ class Recipe:
         unknown = sorted(set(changes) - set(Recipe.describe()))
         if unknown:
             raise UserError(f"No recipe has the setting {', '.join(unknown)}.")
-        if changes.get("model", self.model) != self.model:
+        if any(
+            changes.get(name, old) != old for name, old in (("model", self.model), ("method", self.method))
+        ):
             changes = self.automatic() | changes
         return dataclasses.replace(self, **changes)
 
     def automatic(self) -> dict[str, str | tuple[str, ...]]:
-        """The settings that are only the model's usual ones, as `auto`."""
+        """The settings that are only the model's and method's usual ones, as `auto`."""
         return {
             name: (AUTO,) if isinstance(value, tuple) else AUTO
-            for name, value in usual(self.model).items()
+            for name, value in usual(self.model, self.method).items()
             if getattr(self, name) == value
         }
 

@@ -84,7 +84,7 @@ def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, nam
         UserError: it has fewer iterations, or the changed recipe cannot go on from there.
     """
     before, history = runs.recipe_of(folder), ev.standing(runs.read_events(folder))
-    recipe = _changed(before, changes)
+    recipe = before.but(**changes)
     decided = len(ev.removals(history))
     upto = decided if upto is None else upto
     if not 0 <= upto <= decided:
@@ -95,12 +95,6 @@ def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, nam
     runs.create(new, recipe)
     now = time.time()
     runs.write(new / runs.EVENTS, "".join(ev.to_line(e, now) + "\n" for e in taken))
-
-
-def _changed(recipe: Recipe, changes: Mapping) -> Recipe:
-    if unknown := sorted(set(changes) - set(Recipe.describe())):
-        raise UserError(f"No recipe has the settings {', '.join(unknown)}.")
-    return replace(recipe, **changes)
 
 
 def _taken(

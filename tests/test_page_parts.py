@@ -65,6 +65,8 @@ def story(blocks: int = 5) -> Story:
         {"tasks": ("facts", "arc_easy=rows.jsonl", 'text:{"query": "a"}'), "refit": True},
         {"model": "a/b"},
         {"model": "a/b", "calibration": "stories"},
+        {"model": "a/b", "vocabulary": 0.25, "refit": False},
+        {"model": "a/b", "method": "sleb"},
     ],
 )
 def test_form_and_recipe_say_the_same(changes):
@@ -76,6 +78,20 @@ def test_another_model_in_the_form_brings_its_own_texts():
     values = form_of(Recipe())
     values[FIELDS.index("model")] = "a/b"
     assert from_form(*values) == Recipe(model="a/b")
+
+
+def test_another_method_in_the_form_brings_its_own_end():
+    values = form_of(Recipe(model="a/b"))
+    values[FIELDS.index("method")] = "sleb"
+    assert from_form(*values) == Recipe(model="a/b", method="sleb")
+    assert not Recipe(model="a/b", method="sleb").vocabulary
+
+
+def test_a_share_that_is_no_number():
+    values = form_of(Recipe())
+    values[FIELDS.index("vocabulary")] = "many"
+    with pytest.raises(UserError, match="a number or auto, not 'many'"):
+        from_form(*values)
 
 
 def test_an_uploaded_task_is_asked_instead_of_the_usual_ones(tmp_path):
@@ -105,7 +121,7 @@ def test_units_are_those_that_method_and_model_allow(llama_folder):
 
 
 def test_plan_line_says_the_numbers(llama_folder):
-    recipe = Recipe(model=str(llama_folder), target=0.2, keep=(0,), drop=(1,))
+    recipe = Recipe(model=str(llama_folder), target=0.2, keep=(0,), drop=(1,), vocabulary=0)
     plan = make_plan(recipe)
     said = form.plan_line(plan, recipe)
     assert "2 of 5 blocks" in said

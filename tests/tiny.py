@@ -116,6 +116,8 @@ def recipe_for(model: Path | str, tasks: Sequence[str] = ("endings",), **changes
     settings = {
         "model": str(model),
         "target": 0.2,
+        "vocabulary": 0.0,
+        "refit": False,
         "windows": 3,
         "window_tokens": 24,
         "tasks": tuple(tasks),

@@ -32,7 +32,9 @@ FIELDS = (
     *("allocation", "depth_share", "step", "vocabulary", "refit", "dtype"),
 )
 # Told in percent.
-SHARES = ("target", "rate", "depth_share", "vocabulary")
+SHARES = ("target", "rate", "depth_share")
+# A switch that has a third place, `auto`.
+YES, NO = "yes", "no"
 
 
 def from_form(*values) -> Recipe:
@@ -49,6 +51,8 @@ def from_form(*values) -> Recipe:
     given["tasks"] = (*(given.pop("asked") or ()), *([PASTED + questions] if questions else ()))
     for name in SHARES:
         given[name] = given[name] / 100
+    given["refit"] = {YES: True, NO: False}.get(given["refit"], AUTO)
+    given["vocabulary"] = _percent(given["vocabulary"])
     given["units"] = tuple((given["units"] or "").split(","))
     for name in ("keep", "drop"):
         given[name] = tuple(int(block) for block in given[name] or ())
@@ -61,11 +65,27 @@ def from_form(*values) -> Recipe:
     return Recipe(**given, plain=not uneven)
 
 
+def _percent(text: str | None) -> float | str:
+    """A share in percent, or `auto`.
+
+    Raises:
+        UserError: it is no number.
+    """
+    text = (text or "").strip().removesuffix("%")
+    try:
+        return AUTO if text in ("", AUTO) else float(text) / 100
+    except ValueError:
+        raise UserError(f"The tokens' part of the target is a number or {AUTO}, not '{text}'.") from None
+
+
 def to_form(recipe: Recipe) -> Changes:
     """The form that says a recipe."""
     # What goes with the model is `auto`, so that another model in the form brings its own.
     values = {**recipe.to_dict(), **recipe.automatic(), "pasted": ""}
     values |= {name: values[name] * 100 for name in SHARES}
+    values["refit"] = {True: YES, False: NO}.get(values["refit"], AUTO)
+    if values["vocabulary"] != AUTO:
+        values["vocabulary"] = f"{values['vocabulary'] * 100:g}"
     values["kinds"], values["units"] = list(recipe.kinds), ",".join(recipe.units)
     values["keep"], values["drop"] = list(map(str, recipe.keep)), list(map(str, recipe.drop))
     if recipe.calibration.startswith(PASTED):
@@ -232,8 +252,8 @@ class Desk:
         """A run for every method, all else as the form says; they wait in line, and are compared."""
         if not methods:
             raise UserError("Choose the methods to compare first.")
-        recipe = from_form(*values).to_dict()
-        recipes = [Recipe(**{**recipe, "method": name}) for name in methods]
+        recipe = from_form(*values)
+        recipes = [recipe.but(method=name) for name in methods]
         for made in recipes:
             check(made)
         ids = [self.studio.start(made, memory["owner"]) for made in recipes]

@@ -49,7 +49,7 @@ def snippet(story: Story) -> str:
 
 def command_line(recipe: Recipe) -> str:
     """The command that does the whole run: every setting that is not the usual one."""
-    usual, words = Recipe(model=recipe.model), ["python", "-m", "pip_core", "prune"]
+    usual, words = Recipe(model=recipe.model, method=recipe.method), ["python", "-m", "pip_core", "prune"]
     for field in dataclasses.fields(Recipe):
         value = getattr(recipe, field.name)
         if value == getattr(usual, field.name) and field.name not in ("model", "method", "target"):

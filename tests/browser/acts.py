@@ -19,7 +19,8 @@ def fill_form(page: Page, model: str, windows: int = 4, target: int | None = Non
         number.press("Tab")
     unfold(page, "What is measured")
     unfold(page, "Advanced")
-    for label, value in (("Windows", windows), ("Items per task", 4)):
+    page.get_by_label("no", exact=True).check()
+    for label, value in (("Rare tokens, %", 0), ("Windows", windows), ("Items per task", 4)):
         number = page.get_by_label(label, exact=True)
         number.fill(str(value))
         number.press("Tab")
