@@ -21,7 +21,7 @@ class Place:
         before: the text up to it.
         token: as it stands in the text.
         divergence: Kullback-Leibler divergence of the pruned model's prediction from the dense
-            model's, `sum p_dense log(p_dense / p_pruned)` over the vocabulary, in nats.
+            model's, `sum p_dense log(p_dense / p_pruned)` over the tokens that both have, in nats.
         dense, pruned: the likeliest tokens and their probabilities, likeliest first.
     """
 
@@ -33,33 +33,46 @@ class Place:
 
 
 def disagreement(
-    dense: PreTrainedModel, pruned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str
+    dense: PreTrainedModel,
+    pruned: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    fewer: PreTrainedTokenizerBase | None = None,
 ) -> list[Place]:
     """Compare two models' next-token predictions over a text, from its second token on.
 
     Args:
-        tokenizer: that of both models.
+        tokenizer: the dense model's.
         text: its first 512 tokens are read, or as many as the model reads.
+        fewer: the pruned model's tokenizer, where that has fewer tokens: both models then read the text as
+            this one spells it.
 
     Raises:
         UserError: a text of fewer than two tokens.
     """
     context = getattr(dense.config, "max_position_embeddings", None) or LONGEST
-    ids = tokenizer(text, return_tensors="pt")["input_ids"][:, : min(LONGEST, context)]
+    fewer = fewer or tokenizer
+    ids = fewer(text, return_tensors="pt")["input_ids"][:, : min(LONGEST, context)]
     if ids.shape[1] < 2:
         raise UserError("Write at least two words to compare what the models expect.")
-    expected = [_log_probabilities(model, ids) for model in (dense, pruned)]
+    # Every token that the pruned model has, by its number there and in the dense model.
+    numbers = tokenizer.get_vocab()
+    here, there = torch.tensor(
+        sorted((i, numbers[token]) for token, i in fewer.get_vocab().items())
+    ).T.contiguous()
+    rows = there[torch.searchsorted(here, ids)]
+    expected = [_log_probabilities(dense, rows, there), _log_probabilities(pruned, ids, here)]
     divergence = (expected[0].exp() * (expected[0] - expected[1])).sum(-1).clamp(min=0).tolist()
     best = [e.exp().topk(TOP, dim=-1) for e in expected]
-    tokens = [tokenizer.decode([i]) for i in ids[0].tolist()]
+    tokens = [fewer.decode([i]) for i in ids[0].tolist()]
     return [
         Place(
-            tokenizer.decode(ids[0, : place + 1]),
+            fewer.decode(ids[0, : place + 1]),
             tokens[place + 1],
             divergence[place],
             *(
                 tuple(
-                    (tokenizer.decode([i]), round(p, 4))
+                    (fewer.decode([int(here[i])]), round(p, 4))
                     for i, p in zip(b.indices[place].tolist(), b.values[place].tolist(), strict=True)
                 )
                 for b in best
@@ -70,7 +83,8 @@ def disagreement(
 
 
 @torch.inference_mode()
-def _log_probabilities(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the next token after every token but the last: `(T - 1, words)`, float32."""
+def _log_probabilities(model: PreTrainedModel, ids: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of the next token, one of `words`, after every token but the last: `(T - 1, words)`,
+    float32."""
     logits = model(input_ids=ids.to(model.device), use_cache=False).logits
-    return logits[0, :-1].float().log_softmax(-1).cpu()
+    return logits[0, :-1, words.to(logits.device)].float().log_softmax(-1).cpu()

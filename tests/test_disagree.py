@@ -9,6 +9,7 @@ import torch
 
 from pip_core.disagree import TOP, disagreement
 from pip_core.errors import UserError
+from pip_core.vocabulary import Trim, Vocabulary
 
 from . import zoo
 
@@ -51,3 +52,16 @@ def test_a_model_agrees_with_itself(pair, tokenizer):
 def test_one_word_is_too_little(pair, tokenizer):
     with pytest.raises(UserError, match="at least two words"):
         disagreement(*pair, tokenizer, "")
+
+
+def test_with_fewer_tokens_both_read_the_same_pieces(tokenizer):
+    dense, other = zoo.build("llama"), zoo.build("llama")
+    vocabulary = Vocabulary.of(tokenizer, dense.config)
+    trim = Trim(vocabulary, vocabulary.keep(torch.rand(zoo.VOCABULARY), 700))
+    trim.apply(other)
+    places = disagreement(dense, other, tokenizer, TEXT, trim.tokenizer(tokenizer))
+    assert len(places) > len(tokenizer(TEXT)["input_ids"]) - 1
+    # Of the tokens that both have, the same model expects the same.
+    assert all(place.divergence == pytest.approx(0, abs=1e-5) for place in places)
+    assert [w for w, _ in places[3].dense] == [w for w, _ in places[3].pruned]
+    assert places[-1].before + places[-1].token == TEXT

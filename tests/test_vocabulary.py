@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from html import escape
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from pip_core.evaluation import perplexity, text_windows
 from pip_core.goals import goal_of
 from pip_core.history import History
 from pip_core.narrate import sentence
+from pip_core.page.inspection import maps
 from pip_core.recipe import GLOBAL, Recipe
 from pip_core.scorers import METHODS, method
 from pip_core.story import Story
@@ -305,6 +307,9 @@ def test_a_story_tells_the_end(whole):
     story.tell((e, 0.0) for e in events)
     assert story.trimmed == tiny.only(events, ev.Trimmed)[0]
     assert story.final.parameters == story.trimmed.parameters
+    said = maps(story, anatomy_of(zoo.CONFIGS["llama"]()))
+    assert f"{story.trimmed.tokens:,} of 1,600 tokens went" in said
+    assert all(f"<code>{escape(t.replace(' ', '␣'))}</code>" in said for t in story.trimmed.last)
     story.tell([(ev.Undone(1, tiny.only(events, ev.Removed)[0].units), 1.0)])
     assert story.trimmed is story.refit is story.final is None
 

@@ -21,10 +21,36 @@ def maps(story: Story, anatomy: Anatomy) -> str:
     return (
         "<div class='pair'>"
         + network_map(anatomy, title="the dense model")
-        + network_map(anatomy, shape, title=f"now: {shape.lost(anatomy)} removed")
+        + network_map(anatomy, shape, title=f"now: {_lost(story, shape, anatomy)} removed")
         + "</div><p class='line'>A column is a block: its attention above its MLP, as high as they are "
-        "large. Hollow is gone, half filled is narrowed.</p>"
+        "large. Hollow is gone, half filled is narrowed.</p>" + _tokens(story)
     )
+
+
+def _lost(story: Story, shape: Shape, anatomy: Anatomy) -> str:
+    return story.trimmed.lost if story.trimmed else shape.lost(anatomy)
+
+
+def _tokens(story: Story) -> str:
+    """Which tokens went, by examples."""
+    if story.trimmed is None:
+        return ""
+    told = (
+        ("went first", story.trimmed.first),
+        ("went last", story.trimmed.last),
+        ("nearly went", story.trimmed.next),
+    )
+    return (
+        f"<h3>{story.trimmed.tokens:,} of {story.trimmed.rows:,} tokens went</h3><dl class='tokens'>"
+        + "".join(f"<dt>{name}</dt><dd>{_written(tokens)}</dd>" for name, tokens in told)
+        + "</dl><p class='line'>What these said is spelt with others, so every text can still be read and "
+        "written. Text unlike what was read while scoring, such as another language, takes more tokens.</p>"
+    )
+
+
+def _written(tokens: Sequence[str]) -> str:
+    """Tokens side by side, a space in them made visible."""
+    return " ".join(f"<code>{escape(token.replace(' ', '␣'))}</code>" for token in tokens)
 
 
 def shape_of(story: Story, anatomy: Anatomy) -> Shape:

@@ -57,7 +57,7 @@ def expectations(studio: Studio, run_id: str, text: str) -> Iterator[str]:
         found = _models(studio, run_id)
         yield "<p class='line'>Reading both models …</p>"
         dense, pruned = chat.both(*found)
-        yield disagreements(disagreement(dense.model, pruned.model, dense.tokenizer, text))
+        yield disagreements(disagreement(dense.model, pruned.model, dense.tokenizer, text, pruned.tokenizer))
     except Exception as error:
         yield problem(_said(error))
 
