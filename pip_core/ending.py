@@ -90,11 +90,13 @@ def _trim(course: Course) -> Generator[ev.Event, None, Trim]:
 
 def _examples(trim: Trim, scores: torch.Tensor, tokenizer) -> tuple[tuple[str, ...], ...]:
     """Tokens that went first, that went last, and that would have gone next."""
-    gone = sorted(set(range(trim.vocabulary.rows)) - trim.new.keys(), key=lambda i: float(scores[i]))
-    stays = sorted(trim.new.keys() - trim.vocabulary.fixed, key=lambda i: float(scores[i]))
-    named = [i for i in gone if tokenizer.convert_ids_to_tokens(i) is not None]
-    chosen = named[:EXAMPLES], named[-EXAMPLES:], stays[:EXAMPLES]
-    return tuple(tuple(tokenizer.decode([i]) for i in ids) for ids in chosen)
+    order = scores.argsort(stable=True).tolist()
+    # A row without a token, or with a part of a letter, has nothing to show.
+    texts = {i: tokenizer.decode([i]) for i in trim.vocabulary.parts}
+    whole = [i for i in order if "\ufffd" not in texts.get(i, "\ufffd")]
+    gone = [texts[i] for i in whole if i not in trim.new]
+    stays = [texts[i] for i in whole if i in trim.new and i not in trim.vocabulary.fixed]
+    return tuple(gone[:EXAMPLES]), tuple(gone[-EXAMPLES:]), tuple(stays[:EXAMPLES])
 
 
 def _respelt(trim: Trim, rows: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
