@@ -139,6 +139,9 @@ def number_format(reference: str, dtype: str) -> torch.dtype:
 def memory_for(recipe: Recipe, tokens: int) -> Mapping[str, float]:
     """Bytes each stage of a recipe needs at its peak, see `memory_of`; with a refit, that of both models."""
     found = dict(memory_of(recipe.model, recipe.dtype, tokens))
+    if recipe.vocabulary:
+        # A gate for every word and row, of both views; at most as many words as tokens.
+        found["scoring"] += 2 * 4 * tokens * anatomy_for(recipe.model).vocabulary
     if recipe.refit:
         least, width = _refit_sizes(recipe.model)
         read, number = usual_tokens(recipe, least), number_format(recipe.model, recipe.dtype)
