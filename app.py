@@ -154,7 +154,8 @@ def form_part() -> None:
         with gr.Column(elem_classes="step"):
             put("target", gr.Slider, 2, 60, step=1)
             ui["plan"] = gr.HTML("<div class='plan'>&nbsp;</div>", elem_id="plan")
-        ui["go"] = gr.Button("Prune", variant="primary", elem_id="go")
+        # Pressed before the browser has said who it is, a run would be nobody's.
+        ui["go"] = gr.Button("Prune", variant="primary", elem_id="go", interactive=False)
         with gr.Accordion("Lock or force blocks", open=False):
             put("keep", gr.Dropdown, multiselect=True)
             put("drop", gr.Dropdown, multiselect=True)
@@ -297,11 +298,11 @@ def wire(page: gr.Blocks) -> None:
         return on(after.then, *at_a_glance).then(None, [ui["memory"]], None, js="m => pip.address(m.run)")
 
     def opened(memory: dict, request: gr.Request):
-        outputs = ["memory", "run", *fields]
+        outputs = ["memory", "run", "go", *fields]
         return changing(lambda m: DESK.opened(m, request.query_params.get("run")), outputs)(memory)
 
     meaning = (DESK.meaning, ["run", *fields], MEANT)
-    outputs = [ui[name] for name in ("memory", "run", *fields)]
+    outputs = [ui[name] for name in ("memory", "run", "go", *fields)]
     ready = page.load(opened, [ui["memory"]], outputs, js="m => { pip.begin(); return m; }", **QUIET)
     look(ready).then(None, [ui["memory"]], None, js="m => { if (m.run) pip.fold(); }")
     changes = [ui[name].change for name in fields]

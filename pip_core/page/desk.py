@@ -167,10 +167,11 @@ class Desk:
         """On opening the page: the run in the address, else the browser's last one, with its settings."""
         memory = dict(memory or {})
         memory.setdefault("owner", secrets.token_hex(16))
+        ready = {"go": {"interactive": True}}
         for run_id in (asked, memory.get("run")):
             if self.studio.folder(run_id or ""):
-                return {"memory": {"value": {**memory, "run": run_id}}, **self._shown(run_id)}
-        return {"memory": {"value": {**memory, "run": ""}}, "run": {"value": ""}}
+                return {**ready, "memory": {"value": {**memory, "run": run_id}}, **self._shown(run_id)}
+        return {**ready, "memory": {"value": {**memory, "run": ""}}, "run": {"value": ""}}
 
     def choose(self, memory: dict, run_id: str) -> Changes:
         """Look at a run; an empty id is a new one."""

@@ -44,6 +44,8 @@ def api_run(server, llama_folder) -> ApiRun:
     settings = {
         "model": str(llama_folder),
         "target": 0.3,
+        "vocabulary": 0.0,
+        "refit": False,
         "windows": 3,
         "window_tokens": 24,
         "items": 8,
