@@ -227,6 +227,8 @@ def _settings(recipe: Recipe) -> str:
     words = ", ".join(recipe.units)
     if set(recipe.units) & set(WIDTH):
         words += "; equal" if recipe.allocation == EQUAL else "; global"
+    if recipe.vocabulary:
+        words += "; tokens"
     return words + "; refit" if recipe.refit else words
 
 

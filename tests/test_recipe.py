@@ -29,6 +29,14 @@ def test_auto_goes_by_the_model():
     assert (other.calibration, other.heldout, other.tasks) == ("mixed", "heldout", TASKS)
 
 
+def test_auto_goes_by_the_method():
+    ours, published, demo = Recipe(model="a/b"), Recipe(model="a/b", method="sleb"), Recipe()
+    assert (ours.vocabulary, ours.refit) == (0.5, True)
+    assert (published.vocabulary, published.refit) == (demo.vocabulary, demo.refit) == (0.0, False)
+    assert ours.but(method="sleb") == published
+    assert ours.but(vocabulary=0.1).but(method="pip") == Recipe(model="a/b", method="pip", vocabulary=0.1)
+
+
 def test_another_model_brings_its_usual_texts_unless_others_were_chosen():
     chosen = Recipe(heldout="mine.txt")
     assert chosen.but(model="a/b") == Recipe(model="a/b", heldout="mine.txt")

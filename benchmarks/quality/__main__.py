@@ -5,7 +5,7 @@
 
 Recipes were chosen on the first 300 questions of ARC-Easy, PIQA and LAMBADA; the bench asks the others,
 and COPA, which nothing was chosen on. Calibration is WikiText-2's validation text and the shipped
-domains, half and half; perplexity is that of WikiText-2's test text.
+domains, or ("own text") the shipped domains alone; perplexity is that of WikiText-2's test text.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="arc_easy.jsonl, piqa.jsonl, ...")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--plan", type=Path, default=HERE / "rivals.json")
+    parser.add_argument("--plan", type=Path, default=HERE / "plan.json")
     args = parser.parse_args()
     data, out = args.data.resolve(), args.out.resolve()
     return subprocess.run(command(data, out, args.plan), check=False).returncode
