@@ -127,6 +127,7 @@ def test_plan_line_says_the_numbers(llama_folder):
     assert "2 of 5 blocks" in said
     assert millions(plan.anatomy.parameters) in said
     assert "block 0 stays untouched; block 1 goes first" in said
+    assert "2 iterations and a refit" in said
 
 
 def test_map_draws_what_is_gone_and_what_is_narrowed(llama_folder):

@@ -140,7 +140,8 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
         f"<div class='plan'><b>{escape(plan.goal[0].upper() + plan.goal[1:])}</b> will go: "
         f"{plan.share:.1%} of all parameters{near}.<br>"
         f"<b>{millions(total)} → {millions(total - gone)}</b> · {millions(gone)} fewer · "
-        f"{plan.iterations} iteration{'s' * (plan.iterations > 1)} · {duration(plan.seconds)}"
+        f"{plan.iterations} iteration{'s' * (plan.iterations > 1)}{' and a refit' * recipe.refit} · "
+        f"{duration(plan.seconds)}"
         + (f"<br>{escape('; '.join(locks))}." if locks else "")
         + f"{own}{tight}</div>"
     )

@@ -59,7 +59,7 @@ def legend(anatomy: Anatomy) -> str:
     parts = [
         ("attention", "attention", attention),
         ("mlp", "MLPs", mlp),
-        ("outside", "embeddings and head, never pruned", anatomy.embedding_parameters),
+        ("outside", "embeddings and head", anatomy.embedding_parameters),
     ]
     if rest > anatomy.parameters / 100:
         parts.append(("outside", "norms and others", rest))
