@@ -109,7 +109,10 @@ class Vocabulary:
         """
         self.check(self.rows - count)
         stays = set(self.fixed)
-        for chosen in scores.argsort(descending=True, stable=True).tolist():
+        # Rows that are no token's, which fill some models' embeddings up, go first of all.
+        tokens = self.fixed | set(self.ids.values())
+        order = sorted(scores.argsort(descending=True, stable=True).tolist(), key=lambda i: i not in tokens)
+        for chosen in order:
             if len(stays) == count:
                 break
             needed, open_ = set(), [chosen]

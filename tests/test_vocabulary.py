@@ -76,6 +76,14 @@ def test_of_equals_the_earlier_merge_stays(vocabulary):
     assert kept.tolist() == list(range(700))
 
 
+def test_rows_without_a_token_go_first():
+    tokenizer = tiny.fixed_tokenizer()
+    vocabulary, named = Vocabulary.of(tokenizer, zoo.CONFIGS["llama"]()), len(tokenizer)
+    kept = vocabulary.keep(torch.arange(zoo.VOCABULARY).float(), named + 8)
+    assert set(range(named)) < set(kept.tolist())
+    assert vocabulary.keep(torch.arange(zoo.VOCABULARY).float(), named).tolist() == list(range(named))
+
+
 def test_the_tokenizer_reads_and_writes_every_text(tokenizer, trim):
     found = trim.tokenizer(tokenizer)
     ids = found(TEXT)["input_ids"]
