@@ -1,8 +1,9 @@
 """Finalists over all their seeds: `python -m benchmarks.quality.seeds --runs DIR/plan LABEL OTHER ...`.
 
-A run's label, and those that add ", seed N" to it, are one recipe. Printed are its accuracy and what it keeps of
-the dense model's, mean over seeds, and the difference of the first recipe to every other: of each question the share
-of seeds that answer it right, paired, with a standard error over questions; mean over tasks.
+A run's label, and those that add ", seed N" to it, are one recipe. Printed are its accuracy and what it
+keeps of the dense model's, mean over seeds, and the difference of the first recipe to every other: of each
+question the share of seeds that answer it right, paired, with a standard error over questions; mean over
+tasks.
 """
 
 from __future__ import annotations
