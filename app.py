@@ -297,12 +297,13 @@ def wire(page: gr.Blocks) -> None:
     def look(after):
         return on(after.then, *at_a_glance).then(None, [ui["memory"]], None, js="m => pip.address(m.run)")
 
+    shown = ["memory", "run", "go", *fields]
+
     def opened(memory: dict, request: gr.Request):
-        outputs = ["memory", "run", "go", *fields]
-        return changing(lambda m: DESK.opened(m, request.query_params.get("run")), outputs)(memory)
+        return changing(lambda m: DESK.opened(m, request.query_params.get("run")), shown)(memory)
 
     meaning = (DESK.meaning, ["run", *fields], MEANT)
-    outputs = [ui[name] for name in ("memory", "run", "go", *fields)]
+    outputs = [ui[name] for name in shown]
     ready = page.load(opened, [ui["memory"]], outputs, js="m => { pip.begin(); return m; }", **QUIET)
     look(ready).then(None, [ui["memory"]], None, js="m => { if (m.run) pip.fold(); }")
     changes = [ui[name].change for name in fields]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import torch
 
@@ -39,7 +40,7 @@ def finish(course: Course) -> Iterator[ev.Event]:
     yield from course.measure()
 
 
-def token_pairs(course: Course, iteration: int) -> list[Pair]:
+def _token_pairs(course: Course, iteration: int) -> list[Pair]:
     """Pairs that tokens are scored on: more than a removal takes, where the text holds them, since a text
     says little of the tokens it does not hold."""
     for times in range(TOKEN_PAIRS, 1, -1):
@@ -56,7 +57,7 @@ def _trim(course: Course) -> Generator[ev.Event, None, Trim]:
     """Leave out the tokens that matter least, of the model and of its tokenizer."""
     began, iteration, loaded = time.monotonic(), len(course.removals), course.loaded
     vocabulary = Vocabulary.of(loaded.tokenizer, loaded.model.config)
-    pairs = token_pairs(course, iteration + 1)
+    pairs = _token_pairs(course, iteration + 1)
     work = token_work(course.recipe, course.scorer, course.depth)
     scoring = course.scorer.tokens(loaded.model, pairs)
     scores = yield from told(course, scoring, iteration, len(pairs), work)
@@ -66,8 +67,8 @@ def _trim(course: Course) -> Generator[ev.Event, None, Trim]:
     tokenizer = trim.tokenizer(loaded.tokenizer)
     trim.apply(loaded.model)
     config = copy.deepcopy(loaded.config)
-    for name in ("vocab_size", *(n for n in vars(config) if n.endswith("_token_id"))):
-        setattr(config, name, getattr(loaded.model.config, name))
+    config.vocab_size = len(trim.kept)
+    trim.renumber(config)
     course.bench = course.bench.spelt(trim.spell, tokenizer, loaded.model.config)
     shape, anatomy = course.shape, course.anatomy
     first, last, following = _examples(trim, scores, loaded.tokenizer)
@@ -91,12 +92,15 @@ def _trim(course: Course) -> Generator[ev.Event, None, Trim]:
 def _examples(trim: Trim, scores: torch.Tensor, tokenizer) -> tuple[tuple[str, ...], ...]:
     """Tokens that went first, that went last, and that would have gone next."""
     order = scores.argsort(stable=True).tolist()
-    # A row without a token, or with a part of a letter, has nothing to show.
-    texts = {i: tokenizer.decode([i]) for i in trim.vocabulary.parts}
-    whole = [i for i in order if "\ufffd" not in texts.get(i, "\ufffd")]
-    gone = [texts[i] for i in whole if i not in trim.new]
-    stays = [texts[i] for i in whole if i in trim.new and i not in trim.vocabulary.fixed]
-    return tuple(gone[:EXAMPLES]), tuple(gone[-EXAMPLES:]), tuple(stays[:EXAMPLES])
+    gone = [i for i in order if i not in trim.new]
+    stays = [i for i in order if i in trim.new and i not in trim.vocabulary.fixed]
+
+    def shown(ids: Iterable[int]) -> list[str]:
+        # A row without a token, or with a part of a letter, has nothing to show.
+        texts = (tokenizer.decode([i]) for i in ids if i in trim.vocabulary.parts)
+        return list(islice((text for text in texts if "\ufffd" not in text), EXAMPLES))
+
+    return tuple(shown(gone)), tuple(reversed(shown(reversed(gone)))), tuple(shown(stays))
 
 
 def _respelt(trim: Trim, rows: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

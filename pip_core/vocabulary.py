@@ -215,6 +215,12 @@ class Trim:
         if wrong or not same or max(other) >= len(self.kept):
             raise UserError(f"This model's tokenizer cannot be written with fewer tokens. {INSTEAD}")
 
+    def renumber(self, config) -> None:
+        """Make `config` name its tokens by their new ids, in place."""
+        for name, value in _named(config).items():
+            known = [self.new[i] for i in _ids(value) if i in self.new]
+            setattr(config, name, known if isinstance(value, list) else next(iter(known), None))
+
     def apply(self, model: PreTrainedModel) -> None:
         """Cut the rows of the tokens that go out of `model`, in place, and renumber what its config names.
 
@@ -231,9 +237,8 @@ class Trim:
             for name, row in rows.items():
                 getattr(table, name).data.copy_(row)
         for config in (model.config, model.generation_config):
-            for name, value in _named(config).items() if config is not None else ():
-                known = [self.new[i] for i in _ids(value) if i in self.new]
-                setattr(config, name, known if isinstance(value, list) else next(iter(known), None))
+            if config is not None:
+                self.renumber(config)
         said, inside = skeleton(model.config), {id(p) for p in blocks_of(model).parameters()}
         shapes = {name: p.shape for name, p in said.named_parameters()}
         for name, weight in model.named_parameters():

@@ -15,10 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pip_core.texts import DOMAINS
+
 HERE = Path(__file__).parent
 DEVELOPED_ON = 300
 SPLIT = ("arc_easy", "piqa", "lambada_openai")
-OWN = ("encyclopedic", "dialogue", "instructions", "code")
 SETTINGS = {
     "model": "smollm2-135m",
     "target": "0.2",
@@ -45,10 +46,10 @@ def split(data: Path, out: Path) -> dict[str, Path]:
 def command(data: Path, out: Path, plan: Path) -> list[str]:
     """The comparison as a command."""
     files = split(data, out / "data")
-    calibration = "mix:" + ",".join(f"{name}=1" for name in OWN)
+    calibration = "mix:" + ",".join(f"{name}=1" for name in DOMAINS)
     given = {
         **SETTINGS,
-        "calibration": f"{calibration},{data / 'wikitext2_valid.txt'}={len(OWN)}",
+        "calibration": f"{calibration},{data / 'wikitext2_valid.txt'}={len(DOMAINS)}",
         "heldout": str(data / "wikitext2_test.txt"),
         "tasks": ",".join(f"{task}={files[task]}" for task in sorted(files)),
         "plan": str(plan),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pip_core import events as ev
 from pip_core.runs import read_events
+from pip_core.stats import retained
 
 Shares = dict[str, list[float]]
 
@@ -54,7 +55,7 @@ def main() -> None:
     for label in args.labels:
         folders = [args.runs / label, *sorted(args.runs.glob(f"{label}, seed *"))]
         runs = [m for folder in folders if max(m := measured(folder), default=0)]
-        kept = [m[max(m)].accuracy / m[0].accuracy for m in runs]
+        kept = [retained(m[0], m[max(m)]).share for m in runs]
         found[label] = shares([m[max(m)] for m in runs])
         right = statistics.mean(m[max(m)].accuracy for m in runs)
         each = ", ".join(f"{k:.1%}" for k in kept)
