@@ -7,9 +7,11 @@ but transformers, has loaded it and agreed with the model in memory.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Sequence
@@ -33,6 +35,8 @@ PROBE_TOKENS = 48
 GENERATED_TOKENS = 20
 # Room left on the disk beyond the checkpoint's own size.
 MARGIN_BYTES = 64 * 2**20
+# Everybody who looks at a run asks for its zip at once, and one copy of it is enough to write.
+_PACKING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -148,20 +152,31 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Verdict:
 def zip_folder(folder: Path, target: Path) -> Path:
     """Pack `folder` into `target`, uncompressed (weights do not compress), streamed to disk.
 
-    A `target` that is there already is taken as it is, unless the folder was written since.
+    A `target` that is there already is taken as it is, unless the folder was written since. Of several
+    threads that ask, one packs and the others wait for it.
 
     Raises:
         UserError: no space for it.
     """
-    if target.exists() and target.stat().st_mtime >= max(f.stat().st_mtime for f in folder.rglob("*")):
-        return target
+    with _PACKING:
+        if not _packed(folder, target):
+            _pack(folder, target)
+    return target
+
+
+def _packed(folder: Path, target: Path) -> bool:
+    return target.exists() and target.stat().st_mtime >= max(f.stat().st_mtime for f in folder.rglob("*"))
+
+
+def _pack(folder: Path, target: Path) -> None:
     needed, free = folder_bytes(folder), shutil.disk_usage(target.parent).free
     if free < needed + MARGIN_BYTES:
         raise UserError(
             f"Packing the model needs {needed / 1e6:.0f} MB more and {free / 1e6:.0f} MB are free. Make "
             f"room, or take it unpacked from '{folder}'."
         )
-    partial = target.with_name(target.name + ".partial")
+    # Another process may be packing the same run, so the name is this one's own.
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             for path in sorted(folder.rglob("*")):
@@ -169,7 +184,6 @@ def zip_folder(folder: Path, target: Path) -> Path:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-    return target
 
 
 def folder_bytes(folder: Path) -> int:

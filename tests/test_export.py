@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -374,3 +375,16 @@ def test_zip_of_a_new_export_is_made_anew(tmp_path):
     os.utime(folder / "weights", (old + 5, old + 5))
     with zipfile.ZipFile(zip_folder(folder, made)) as archive:
         assert archive.read("model/weights") == b"new"
+
+
+def test_zip_asked_for_by_several_at_once(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_bytes(os.urandom(20_000_000))
+    target = tmp_path / "model.zip"
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(zip_folder, folder, target) for _ in range(4)]
+    assert [a.result() for a in asked] == [target] * 4
+    with zipfile.ZipFile(target) as archive:
+        assert archive.testzip() is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "model.zip"]
