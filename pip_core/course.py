@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -17,18 +17,19 @@ from .checkpoint import Loaded
 from .clock import SCORING, Clock
 from .errors import UserError
 from .evaluation import Bench
-from .families import blocks_of
+from .families import blocks_of, residual_scale
 from .goals import Goal, sites_now
 from .history import History
 from .measure import measure, pairs_for
 from .recipe import Recipe
-from .schedule import scoring_work
+from .schedule import looking_work, scoring_work
 from .scorers import Scorer
 from .shape import Shape
 from .sites import Site
-from .streams import mapped
+from .streams import drain, mapped
+from .substitute import Substitute, put, substitutes
 from .surgery import check_config_says, reshape
-from .units import BLOCKS, group
+from .units import BLOCKS, Units, group
 
 Result = TypeVar("Result")
 
@@ -42,6 +43,7 @@ class Course:
         shape: what remains of the model's blocks now.
         warned: what makes the figures say less than they seem to.
         rows: batches of token ids of the dense model that the refit reads; none where there is no refit.
+        look: those of them that substitutes of blocks are found on, where removals look ahead to the refit.
         removals, measured: decided so far, and what was measured by iteration.
         final: what was measured after all that is done at the end, by iteration; `refit` and `trimmed`
             what that came to, None where it was not done (yet).
@@ -58,11 +60,13 @@ class Course:
     clock: Clock
     warned: tuple[str, ...]
     rows: list[torch.Tensor]
+    look: list[torch.Tensor]
     removals: list[ev.Removed] = field(default_factory=list)
     measured: dict[int, ev.Evaluated] = field(default_factory=dict)
     final: dict[int, ev.Evaluated] = field(default_factory=dict)
     refit: ev.Refitted | None = None
     trimmed: ev.Trimmed | None = None
+    substitutes: dict[int, Substitute] = field(default_factory=dict)
 
     @property
     def removed(self) -> int:
@@ -104,9 +108,28 @@ class Course:
         """Bring the model into `shape`."""
         reshape(self.loaded.model, self.anatomy, self.shape, shape)
         self.shape = shape
+        self.substitutes = {}
         # On the way to fewer heads a config may pass through numbers that it cannot state.
         if self.recipe.units == (BLOCKS,):
             check_config_says(self.loaded.model)
+
+    def take(self, gone: Iterable[Units]) -> None:
+        """Remove units. Where the run looks ahead to a refit, the block before takes over from a block what
+        it can, so that the next is chosen, and measured, on a model that is as good as it will be."""
+        gone = list(gone)
+        handed = [u for u in gone if self.look and u.kind == BLOCKS]
+        for units in handed:
+            self._hand_over(units)
+        if rest := [u for u in gone if u not in handed]:
+            self.reshape(self.shape.without(rest))
+
+    def _hand_over(self, units: Units) -> None:
+        position, model = self.shape.blocks.index(units.block), self.loaded.model
+        # Scoring has found it already, but not where a run is gone on with.
+        known = self.substitutes or drain(substitutes(model, self.anatomy, self.shape, self.look, [position]))
+        if position in known:
+            put(blocks_of(model), position, known[position], residual_scale(model.config))
+        self.reshape(self.shape.without([units]))
 
     def measure(self) -> Iterator[ev.Event]:
         """Measure the model as it stands, where that was not done before."""
@@ -143,7 +166,7 @@ def iterate(course: Course) -> Iterator[ev.Event]:
         }
         score, largest = max(values[unit] for unit in chosen), max(values.values())
         relative = score / largest if largest else 1.0
-    course.reshape(course.shape.without(units))
+    course.take(units)
     left, lost = course.shape.parameters(anatomy), course.shape.lost(anatomy)
     course.removals.append(ev.Removed(iteration, units, score, relative, left, lost, bool(asked)))
     yield course.removals[-1]
@@ -155,8 +178,15 @@ def _score(
     """One iteration's scores, on views drawn anew."""
     began, recipe, model = time.monotonic(), course.recipe, course.loaded.model
     pairs = pairs_for(recipe, course.loaded, iteration)
-    work = scoring_work(recipe, course.scorer, course.depth, len(sites))
-    scoring = course.scorer.score(model, blocks_of(model), sites, pairs)
+    scorer = course.scorer
+    if course.look and any(site.kind == BLOCKS for site in sites):
+        tokens, blocks = sum(part.numel() for part in course.look), len(course.shape.layers)
+        work = looking_work(recipe, scorer, course.depth, tokens)
+        looking = substitutes(model, course.anatomy, course.shape, course.look)
+        course.substitutes = yield from told(course, looking, iteration, blocks, work)
+        scorer = scorer.foreseeing(course.substitutes)
+    work = scoring_work(recipe, scorer, course.depth, len(sites))
+    scoring = scorer.score(model, blocks_of(model), sites, pairs)
     scores = yield from told(course, scoring, iteration, len(pairs), work)
     for kind in (k for k in recipe.units if any(site.kind == k for site in sites)):
         means: list[float | None] = [None] * len(course.anatomy.blocks)
@@ -170,7 +200,7 @@ def _score(
 def told(
     course: Course, scoring: Generator[int, None, Result], iteration: int, pairs: int, work: float
 ) -> Generator[ev.Event, None, Result]:
-    """Drain `scoring`, which yields how many of `pairs` are done; `work` is all of its work."""
+    """Drain `scoring`, which yields how many of `pairs` (or blocks) are done; `work` is all of its work."""
     clock, before = course.clock, 0
     clock.skip()
 

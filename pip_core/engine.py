@@ -26,8 +26,8 @@ from .history import History
 from .machine import peak_memory, user_message
 from .measure import bench_for, measure, pairs_for, warnings
 from .recipe import EVERY, Recipe
-from .repair import refit_rows
-from .schedule import plan_clock
+from .repair import least_tokens, look_rows, refit_rows
+from .schedule import looks_ahead, plan_clock
 from .scorers import method
 from .shape import Shape
 from .streams import Halted, stoppable
@@ -159,9 +159,11 @@ def _run(
     warned = list(warnings(recipe, tasks, heldout, domains))
     yield from (w for w in warned if w not in history)
 
+    scorer = method(recipe.method)
+    ahead = looks_ahead(recipe, scorer)
     course = Course(
         recipe,
-        method(recipe.method),
+        scorer,
         loaded,
         anatomy,
         goal,
@@ -171,16 +173,17 @@ def _run(
         Clock({}, fixed=EXPORT_SECONDS if out else 0.0),
         tuple(w.message for w in warned),
         rows,
+        look_rows(rows, least_tokens(loaded.model, anatomy)) if ahead else [],
         measured={e.iteration: e for e in past.measured},
         final={e.iteration: e for e in past.final},
     )
     yield from course.bench.skipped
-    tokens = course.bench.tokens, sum(part.numel() for part in rows)
+    tokens = course.bench.tokens, *(sum(part.numel() for part in p) for p in (rows, course.look))
     done = course.measured, course.final
     plan_clock(course.clock, recipe, course.scorer, anatomy, goal, len(removals), prune_on, *done, tokens)
     yield from stoppable(course.measure(), stop, stopped)
-    if removals:
-        course.reshape(past.shape(anatomy))
+    for removal in removals:
+        course.take(removal.units)
     course.removals = removals
     while prune_on and not course.done:
         if recipe.measure == EVERY:

@@ -187,7 +187,8 @@ class Removed:
 @dataclass(frozen=True)
 class Refitted:
     """What was left after `iteration` was refitted on `tokens` of the calibration text: `projections` of
-    its `halves` (attentions and MLPs) were solved anew, and `left` says in words why others were not.
+    its `halves` (attentions and MLPs) could be solved anew, and `left` says in words why others could not;
+    `moved` of them were, the others being best as they are (None: in a run of an older version, all).
 
     `before` and `after` are how far its last hidden states are from the dense model's on the first
     batch of those tokens, as a share of their length.
@@ -201,6 +202,7 @@ class Refitted:
     before: float
     after: float
     seconds: float
+    moved: int | None = None
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,11 @@ def plan_sentence(target: float, goal: str, share: float) -> str:
 def refit_words(event: ev.Refitted) -> str:
     """What a refit came to: how much was solved, on what, what for, and what was left as it was."""
     left = f" Left as they were: {event.left}." if event.left else ""
+    moved = event.projections if event.moved is None else event.moved
+    if moved < event.projections:
+        left = f" For {event.projections - moved} no change held on text that it was not made from.{left}"
     return (
-        f"{event.projections} of the {event.halves} output projections that are left were solved anew on "
+        f"{moved} of the {event.halves} output projections that are left were solved anew on "
         f"{event.tokens:,} tokens; the distance to the dense model's last hidden states went from "
         f"{event.before:.0%} to {event.after:.0%} there.{left}"
     )

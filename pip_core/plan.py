@@ -23,8 +23,8 @@ from .families import blocks_of, skeleton
 from .goals import goal_for
 from .machine import device, fast_bfloat16
 from .recipe import EVERY, Recipe
-from .repair import LEAST, PASSES, least_tokens, refit_memory, usual_tokens
-from .schedule import TOKEN_PAIRS
+from .repair import LEAST, PASSES, least_tokens, look_tokens, refit_memory, usual_tokens
+from .schedule import TOKEN_PAIRS, looking_work
 from .scorers import method
 from .shape import Shape
 from .sites import sites_of
@@ -91,6 +91,12 @@ def make_plan(recipe: Recipe) -> Plan:
         _task_tokens(name, recipe.items) for name in recipe.tasks
     )
     whole = goal.of_blocks(anatomy)
+    read, looked = 0, 0
+    if recipe.refit:
+        least, _ = _refit_sizes(recipe.model)
+        read = usual_tokens(recipe, least)
+        looked = look_tokens(read, least)
+    scoring += looking_work(recipe, scorer, 1, looked)
     seconds, ends = measuring * per_token, recipe.refit or bool(goal.tokens)
     for done in range(goal.iterations):
         left = 1 - whole * done / goal.iterations
@@ -98,10 +104,7 @@ def make_plan(recipe: Recipe) -> Plan:
         measured = recipe.measure == EVERY or (done == goal.iterations - 1 and not ends)
         seconds += (scored + measured * measuring * (left - whole / goal.iterations)) * per_token
     needs = memory_for(recipe, int(recipe.window_tokens * LONGER))
-    ending = measuring * ends
-    if recipe.refit:
-        least, _ = _refit_sizes(recipe.model)
-        ending += usual_tokens(recipe, least) * PASSES
+    ending = measuring * ends + read * PASSES
     if goal.tokens:
         ending += TOKEN_PAIRS * recipe.windows * recipe.window_tokens * scorer.cost(1)
     seconds += ending * (1 - whole) * per_token

@@ -36,7 +36,7 @@ def usual(model: str, method: str) -> dict[str, str | tuple[str, ...] | float | 
         return {**texts, "vocabulary": 0.0, "refit": False}
     ours = method == OURS
     texts = {"calibration": MIXED, "heldout": HELDOUT, "tasks": TASKS}
-    return {**texts, "vocabulary": 0.5 if ours else 0.0, "refit": ours}
+    return {**texts, "vocabulary": 0.25 if ours else 0.0, "refit": ours}
 
 
 def _setting(default, doc: str):

@@ -24,10 +24,14 @@ ROW_TOKENS = 256
 BATCH_ROWS = 8
 # Tokens per input of the widest projection: below the first a regression would learn the text by heart;
 # the second is what is read where the recipe does not say.
-LEAST, USUAL = 4, 16
+LEAST, USUAL = 4, 32
+# Tokens per input that what a refit could give back of a block is judged on, while blocks are scored.
+LOOK = 8
 # Forward passes of a block that solving it takes: the dense one, thrice what is left of it, and the
 # products of its inputs.
 PASSES = 6
+# And that finding a block's substitute takes: two of it, and the products of its inputs.
+LOOK_PASSES = 3
 
 
 def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:
@@ -38,6 +42,21 @@ def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:
 def usual_tokens(recipe: Recipe, least: int) -> int:
     """Tokens that a recipe's refit reads where the text holds them."""
     return recipe.refit_tokens or USUAL // LEAST * least
+
+
+def look_tokens(read: int, least: int) -> int:
+    """Of `read` tokens of the refit, those that substitutes are found on."""
+    return min(read, LOOK // LEAST * least)
+
+
+def look_rows(rows: list[torch.Tensor], least: int) -> list[torch.Tensor]:
+    """The first batches of a refit's rows, as many as `look_tokens` fill."""
+    found, wanted = [], look_tokens(sum(part.numel() for part in rows), least)
+    for part in rows:
+        if sum(p.numel() for p in found) >= wanted:
+            break
+        found.append(part)
+    return found
 
 
 def refit_rows(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.Tensor]:
@@ -120,6 +139,7 @@ def repaired(
         found.before,
         found.after,
         time.monotonic() - began,
+        found.moved,
     )
 
 

@@ -8,10 +8,11 @@ from .anatomy import Anatomy
 from .clock import MEASURING, REFITTING, SCORING, Clock
 from .goals import Goal
 from .recipe import EVERY, Recipe
-from .repair import PASSES
+from .repair import LOOK_PASSES, PASSES
 from .scorers import Scorer
 from .shape import Shape
 from .sites import sites_of
+from .units import BLOCKS
 
 # Pairs that tokens are scored on, for each that a removal is.
 TOKEN_PAIRS = 4
@@ -27,14 +28,15 @@ def plan_clock(
     prune_on: bool,
     measured: Collection[int],
     final: Collection[int],
-    tokens: tuple[int, int],
+    tokens: tuple[int, int, int],
 ) -> None:
     """Tell the clock the work that is planned, the model growing smaller as it goes.
 
     Args:
         done: iterations that are decided.
         measured, final: iterations that need not be measured again, before what is done at the end and after.
-        tokens: what one measurement reads, and the refit; 0 where none is to be made.
+        tokens: what one measurement reads, and the refit, and what looks ahead to it; 0 where none is to be
+            made.
     """
     planned = max(goal.iterations, done) if prune_on else done
     whole = goal.of_blocks(anatomy)
@@ -44,7 +46,8 @@ def plan_clock(
 
     sites = len(sites_of(anatomy, Shape.dense(anatomy), recipe.units))
     clock.planned[SCORING] = sum(
-        scoring_work(recipe, scorer, depth(i), sites) for i in range(max(done, goal.asked), planned)
+        scoring_work(recipe, scorer, depth(i), sites) + looking_work(recipe, scorer, depth(i), tokens[2])
+        for i in range(max(done, goal.asked), planned)
     )
     ending = bool(tokens[1] or goal.tokens)
     every = range(done, planned + 1) if recipe.measure == EVERY else () if ending else (planned,)
@@ -59,6 +62,16 @@ def plan_clock(
 
 def scoring_work(recipe: Recipe, scorer: Scorer, depth: float, sites: int) -> float:
     return recipe.windows * recipe.window_tokens * scorer.cost(sites) * depth
+
+
+def looking_work(recipe: Recipe, scorer: Scorer, depth: float, tokens: int) -> float:
+    """What finding the substitutes of all blocks takes, where a method looks ahead to a refit."""
+    return tokens * LOOK_PASSES * depth * looks_ahead(recipe, scorer)
+
+
+def looks_ahead(recipe: Recipe, scorer: Scorer) -> bool:
+    """Whether blocks are scored by what a refit could not give back."""
+    return recipe.refit and scorer.foresees and BLOCKS in recipe.units
 
 
 def token_work(recipe: Recipe, scorer: Scorer, depth: float) -> float:

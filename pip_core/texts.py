@@ -10,7 +10,8 @@ A text's name is one of:
 - a path: a UTF-8 text file, or a `.jsonl`, `.parquet` or `.csv` file with or without `#FIELD`;
 - `text:` and the text itself, so that a recipe holds what was pasted into it.
 
-For calibration also `mixed`, the domains in equal shares, and `mix:NAME=SHARE,NAME=SHARE`.
+For calibration also `mixed`, every domain in proportion to its length, so that all of them is read, and
+`mix:NAME=SHARE,NAME=SHARE`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .files import ASSETS, LONGEST_TEXT, TABLES, column_of, iterate, own_file, r
 from .recipe import HELDOUT, MIXED, STORIES, STORIES_HELDOUT
 from .sources import HubSet
 
-DOMAINS = ("encyclopedic", "dialogue", "instructions", "code")
+DOMAINS = ("encyclopedic", "dialogue", "instructions", "code", "narrative", "science", "practical")
 SHIPPED = (*DOMAINS, STORIES)
 KNOWN = {
     "wikitext2": HubSet("Salesforce/wikitext", "wikitext-2-raw-v1", "train", field="text"),
@@ -68,7 +69,8 @@ def parts(name: str) -> tuple[tuple[str, float], ...]:
         UserError: a mix that is not written `mix:NAME=SHARE,NAME=SHARE`.
     """
     if name == MIXED:
-        return tuple((d, 1 / len(DOMAINS)) for d in DOMAINS)
+        lengths = {d: (ASSETS / "text" / f"{d}.txt").stat().st_size for d in DOMAINS}
+        return tuple((d, length / sum(lengths.values())) for d, length in lengths.items())
     if not name.startswith(MIX):
         return ((name, 1.0),)
     shares: dict[str, float] = {}

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 
 from pip_core.anatomy import anatomy_of
 from pip_core.families import blocks_of
-from pip_core.refit import RIDGE, Outcome, refit, widest
+from pip_core.refit import Outcome, refit, widest
+from pip_core.regression import RIDGES
 from pip_core.shape import Shape
 from pip_core.streams import drain
 from pip_core.surgery import reshape
@@ -62,7 +63,7 @@ def test_every_family_comes_nearer_or_is_said_to_be_left(name, what, dtype):
     if name in LEFT_ALONE:
         assert (found.projections, found.before) == (0, pytest.approx(found.after, abs=1e-6))
     else:
-        assert found.after < 0.85 * found.before
+        assert found.after < 0.92 * found.before
     assert (found.projections == found.halves) == (name not in LEFT_ALONE | IN_PART) == (not found.left)
     for weight in model.parameters():
         assert bool(weight.isfinite().all())
@@ -99,7 +100,9 @@ def test_distances_are_those_of_the_last_hidden_states(name):
 
 def by_hand(dense: PreTrainedModel, channels: int) -> dict[str, torch.Tensor]:
     """Llama without its first `channels` in every block, refitted by the formula: `W + (X'X + rI)^-1 X'R`,
-    in float64, every step on the whole text at once. The weights by name."""
+    in float64, every step on the whole text at once; r as each half of the batches of three rows says it of
+    the other. The weights by name."""
+    half = torch.cat([torch.arange(part.numel()) >= part.numel() / 2 for part in ROWS.split(3)])
     model = zoo.build("llama").double()
     whole = zoo.build("llama").double()
     whole.load_state_dict(dense.state_dict())
@@ -121,7 +124,7 @@ def by_hand(dense: PreTrainedModel, channels: int) -> dict[str, torch.Tensor]:
                 block, targets[number, "attention"]
             )
         for number, block in enumerate(model.model.layers):
-            for half, projection in (("attention", block.self_attn.o_proj), ("mlp", block.mlp.down_proj)):
+            for name, projection in (("attention", block.self_attn.o_proj), ("mlp", block.mlp.down_proj)):
                 seen = {}
                 handles = [
                     projection.register_forward_hook(lambda m, a, out, into=seen: into.update(x=a[0], y=out)),
@@ -136,15 +139,31 @@ def by_hand(dense: PreTrainedModel, channels: int) -> dict[str, torch.Tensor]:
                 model(ROWS)
                 for handle in handles:
                     handle.remove()
-                start = seen["h"] if half == "attention" else seen["middle"]
+                start = seen["h"] if name == "attention" else seen["middle"]
                 x = seen["x"].flatten(0, 1)
-                x = x[:, channels:] if half == "mlp" else x
-                residual = (targets[number, half] - start - seen["y"]).flatten(0, 1)
-                gram = x.T @ x
-                gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-                change = (torch.linalg.inv(gram) @ x.T @ residual).T
+                x = x[:, channels:] if name == "mlp" else x
+                residual = (targets[number, name] - start - seen["y"]).flatten(0, 1)
+                errors = {
+                    ridge: sum(
+                        (residual[there] - x[there] @ solution(x[~there], residual[~there], ridge))
+                        .square()
+                        .sum()
+                        for there in (half, ~half)
+                    )
+                    for ridge in RIDGES
+                }
+                ridge = min(errors, key=errors.get)
+                if errors[ridge] >= residual.square().sum():
+                    continue
+                change = solution(x, residual, ridge).T
                 projection.weight.data[:, -change.shape[1] :] += change
     return {n: p for n, p in model.named_parameters() if "o_proj" in n or "down_proj" in n}
+
+
+def solution(x: torch.Tensor, residual: torch.Tensor, ridge: float) -> torch.Tensor:
+    gram = x.T @ x
+    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.linalg.inv(gram) @ x.T @ residual
 
 
 def mlp_of(block: torch.nn.Module, h: torch.Tensor) -> torch.Tensor:

@@ -93,8 +93,8 @@ def test_last_words_are_single_words(name):
 
 def test_calibration_is_large_enough():
     sizes = {d: (ASSETS / "text" / f"{d}.txt").stat().st_size for d in DOMAINS}
-    assert len(sizes) == 4
-    assert sum(sizes.values()) >= 60_000
+    # As many tokens as the refit of SmolLM2-135M reads, at four letters each and a little more.
+    assert sum(sizes.values()) >= 49_152 * 5
     assert min(sizes.values()) >= 10_000
 
 

@@ -16,7 +16,12 @@ from . import tiny
 
 
 def test_shares_of_a_mix():
-    assert parts("mixed") == tuple((d, 0.25) for d in DOMAINS)
+    shares = dict(parts("mixed"))
+    assert tuple(shares) == DOMAINS
+    assert sum(shares.values()) == pytest.approx(1)
+    letters = {d: len("".join(documents(d))) for d in DOMAINS}
+    for domain, share in shares.items():
+        assert share == pytest.approx(letters[domain] / sum(letters.values()), rel=0.02)
     assert parts("c4@v1") == (("c4@v1", 1.0),)
     assert parts("mix:encyclopedic=0.5, code=0.2,wikitext2=0.3") == (
         ("encyclopedic", 0.5),

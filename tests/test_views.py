@@ -219,7 +219,7 @@ def test_windows_do_not_overlap(tokenizer):
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
 
 
-def test_mixed_takes_the_domains_in_turn(tokenizer):
+def test_a_mix_takes_its_domains_in_turn(tokenizer):
     mixed = tiny.pairs_for(tokenizer, 8)
     for i, pair in enumerate(mixed):
         domain = "\n\n".join(calibration_texts(DOMAINS[i % 4])[0].documents)

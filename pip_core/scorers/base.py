@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ..rows import rows_of
 from ..sites import Site
+from ..substitute import Substitute
 from ..units import KINDS
 from ..views import Pair
 
@@ -43,6 +44,7 @@ class Scorer(ABC):
         domains: how many domains the calibration must have at least.
         perturbs: whether it looks at the perturbed view too.
         ranks_tokens: whether it is defined for rows of the vocabulary, see `tokens`.
+        foresees: whether it takes into account what a refit gives back, see `foreseeing`.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Scorer(ABC):
     domains: int = 1
     perturbs: bool = False
     ranks_tokens: bool = False
+    foresees: bool = False
 
     @abstractmethod
     def cost(self, sites: int) -> float:
@@ -90,6 +93,15 @@ class Scorer(ABC):
         Raises:
             UserError: calibration that the method cannot work with.
         """
+
+    def foreseeing(self, given_back: Mapping[int, Substitute]) -> Scorer:
+        """This method, scoring whole blocks by what is left of them without their substitutes, where it
+        `foresees`.
+
+        Args:
+            given_back: by position.
+        """
+        raise NotImplementedError(f"{self.name} does not foresee a refit")
 
     def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
         """Score every row of the vocabulary, where the method `ranks_tokens`.

@@ -4,20 +4,23 @@ Put a gate z = 1 on what a unit adds to the residual stream, f. The loss's gradi
 f * g, with g the gradient at that sum; no weight gradient is needed. Taken word by word, the two
 views can be compared where they say the same thing. A head or channel is gated where it enters its
 output projection, feature by feature; for a block or half the products are taken per channel of
-the residual stream.
+the residual stream. Where a refit follows, f of a block is what the refit could not give back: what
+the block adds less its `Substitute`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..sites import Site
+from ..substitute import Substitute
 from ..units import BLOCKS
 from ..views import Pair
 from .base import Scorer, Scores, backpropagate, gradients_for
@@ -40,6 +43,13 @@ class GateGradientDifference(Scorer):
     )
     perturbs = True
     ranks_tokens = True
+    foresees = True
+
+    def __init__(self, given_back: Mapping[int, Substitute] = MappingProxyType({})) -> None:
+        self.given_back = given_back
+
+    def foreseeing(self, given_back: Mapping[int, Substitute]) -> GateGradientDifference:
+        return GateGradientDifference(given_back)
 
     def cost(self, sites: int) -> float:
         # For each view a forward, and a backward for activations alone that takes as long as two of it.
@@ -55,8 +65,10 @@ class GateGradientDifference(Scorer):
         totals = [torch.zeros(s.size) for s in sites]
         for done, pair in enumerate(pairs, 1):
             count = int(max(pair.clean.words[-1], pair.other.words[-1])) + 1
-            clean = gate_gradients(model, blocks, sites, pair.clean.ids, pair.clean.words, count)
-            other = gate_gradients(model, blocks, sites, pair.other.ids, pair.other.words, count)
+            clean, other = (
+                gate_gradients(model, blocks, sites, view.ids, view.words, count, self.given_back)
+                for view in (pair.clean, pair.other)
+            )
             for total, one, two in zip(totals, clean, other, strict=True):
                 total += (one - two).norm(dim=2).sum(dim=0).cpu()
             yield done
@@ -80,13 +92,16 @@ def gate_gradients(
     ids: torch.Tensor,
     words: torch.Tensor,
     count: int,
+    given_back: Mapping[int, Substitute] = MappingProxyType({}),
 ) -> list[torch.Tensor]:
     """Gate gradients of one view, per site: shape `(count, units, features)`, float32.
 
     Args:
         ids: `(T,)` token ids.
         words: `(T,)` word index of each token, below `count`.
+        given_back: what need not be counted of whole blocks, by position.
     """
+    substituted: dict[int, torch.Tensor] = {}
     found: list[torch.Tensor | None] = [None] * len(sites)
 
     def watch(index: int, stream: torch.Tensor, added: torch.Tensor) -> None:
@@ -107,6 +122,8 @@ def gate_gradients(
         added = stream.detach().float()
         if site.kind == BLOCKS:
             added = added - (args[0] if args else kwargs["hidden_states"]).detach().float()
+            if site.position in substituted:
+                added = added - substituted.pop(site.position).reshape(added.shape)
         elif site.adds_residual:
             added = added - (args[1] if len(args) > 1 else kwargs["residual"]).detach().float()
         watch(index, stream, added.reshape(-1, 1, added.shape[-1]))
@@ -119,7 +136,14 @@ def gate_gradients(
         size = sites[index].size
         watch(index, args[0], args[0].detach().float().reshape(-1, size, args[0].shape[-1] // size))
 
+    def on_substitute(position: int, module: nn.Module, args: tuple) -> None:
+        substituted[position] = args[0].detach().float() @ given_back[position].weight
+
     with torch.enable_grad(), gradients_for(model, ()), contextlib.ExitStack() as stack:
+        for position, substitute in given_back.items():
+            module = blocks[position - 1].get_submodule(substitute.path)
+            hook = module.register_forward_pre_hook(partial(on_substitute, position))
+            stack.callback(hook.remove)
         for index, site in enumerate(sites):
             block = blocks[site.position]
             if site.width is not None:

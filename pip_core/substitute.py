@@ -1,0 +1,97 @@
+"""What the block before could add in a block's place: the part of a block that need not be kept.
+
+The projection that the MLP of the block before ends in can be given any linear map of its inputs on
+top, for no parameters at all. The ridge regression of what a block adds on those inputs is the part
+of the block that can be given back that way (as by ReplaceMe, arXiv 2505.02819, with a map of the
+stream). What is left over is what removing the block costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .anatomy import Anatomy
+from .families import residual_scale
+from .regression import Regression
+from .residual import Run, input_of, look_inside, move
+from .shape import Shape
+from .units import MLP
+
+# Fixed, so that all blocks are compared by one rule.
+RIDGE = 0.3
+
+
+@dataclass(frozen=True)
+class Substitute:
+    """What a block adds to the stream, as far as the block before can say it.
+
+    Attributes:
+        path: of the projection in the block before.
+        weight: `(inputs, d)`, float32; `x @ weight` is added in the block's place, x that projection's input.
+    """
+
+    path: str
+    weight: torch.Tensor
+
+
+@torch.no_grad()
+def substitutes(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    shape: Shape,
+    parts: Sequence[torch.Tensor],
+    wanted: Collection[int] | None = None,
+) -> Generator[int, None, dict[int, Substitute]]:
+    """Substitutes of the blocks at the positions `wanted`, or of all.
+
+    Args:
+        shape: of `model`.
+        parts: batches of token ids, int64, each `(B, T)` with the same T.
+
+    Yields:
+        How many blocks are done, after each; `model` is left as it was.
+
+    Returns:
+        By position. The first block has none, nor has one that follows a block whose MLP does not end in
+        a projection of its own.
+    """
+    run, scale, found = Run(model, parts), residual_scale(model.config), {}
+    before: tuple[str, list[torch.Tensor]] | None = None
+    last = len(shape.layers) - 1 if wanted is None else max(wanted, default=-1)
+    for position, layer in enumerate(shape.layers[: last + 1]):
+        path = None
+        if layer.attention and layer.mlp:
+            made = anatomy.blocks[layer.block]
+            path = look_inside(run, position, made, anatomy, scale, run.stream[0], True).paths.get(MLP)
+        asked = before if wanted is None or position in wanted else None
+        follows = wanted is None or position + 1 in wanted
+        regression, kept = None, []
+        for number, h in enumerate(run.stream):
+            if path and follows:
+                module = run.blocks[position].get_submodule(path)
+                x = input_of(module, partial(run.call, position), h)
+                kept.append(x.reshape(-1, x.shape[-1]))
+            end = run.call(position, h)
+            if asked:
+                x, y = asked[1][number], (end - h).reshape(-1, h.shape[-1])
+                regression = regression or Regression(x.shape[-1], y.shape[-1], y.device)
+                regression.add(x, y)
+            run.stream[number] = end
+        change = regression.solve(RIDGE) if regression else None
+        if change is not None:
+            found[position] = Substitute(asked[0], change.T.float())
+        before = (path, kept) if kept else None
+        yield position + 1
+    return found
+
+
+def put(blocks: nn.ModuleList, position: int, substitute: Substitute, scale: float) -> None:
+    """Let the block before `position` add what the block there did, as far as it can, in place."""
+    module = blocks[position - 1].get_submodule(substitute.path)
+    move(module, substitute.weight.T.double() / scale)
