@@ -20,6 +20,8 @@ from .errors import UserError
 from .goals import Goal, goal_of
 from .history import History
 from .recipe import Recipe
+from .schedule import looks_ahead
+from .scorers import method
 
 # Settings that decide what goes, and have no part in how the model that is left is measured.
 CHOOSING = frozenset(
@@ -27,6 +29,8 @@ CHOOSING = frozenset(
     | {"calibration", "windows", "window_tokens", "kinds", "rate", "seed"}
     | {"depth_share", "vocabulary", "refit", "refit_tokens"}
 )
+# Settings that what a block is handed over goes with, see `Course.take`.
+HANDED = frozenset({"method", "units", "refit", "refit_tokens", "calibration", "seed"})
 
 
 def undo(folder: Path) -> None:
@@ -118,8 +122,12 @@ def _taken(
     if not {"model", "dtype"} & set(changed):
         first += [e for e in history if isinstance(e, ev.Started)][-1:]
     taken = [e for e in history if isinstance(e, tuple(stays)) and e.iteration <= upto]
+    # What is handed over from block to block goes with the text, and so does what was measured after it.
+    handed = any(looks_ahead(r, method(r.method)) for r in (before, recipe)) and HANDED & set(changed)
     # A fork does its own refit, and measures it.
-    return first + [e for e in taken if not (isinstance(e, ev.Evaluated) and e.final)]
+    return first + [
+        e for e in taken if not isinstance(e, ev.Evaluated) or not (e.final or (handed and e.iteration))
+    ]
 
 
 def _restarted(event: ev.Started, recipe: Recipe, goal: Goal, upto: int) -> ev.Started:
