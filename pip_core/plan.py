@@ -23,8 +23,8 @@ from .families import blocks_of, skeleton
 from .goals import goal_for
 from .machine import device, fast_bfloat16
 from .recipe import EVERY, Recipe
-from .repair import LEAST, PASSES, least_tokens, look_tokens, refit_memory, usual_tokens
-from .schedule import TOKEN_PAIRS, looking_work
+from .repair import LEAST, PASSES, least_tokens, look_memory, look_tokens, refit_memory, usual_tokens
+from .schedule import TOKEN_PAIRS, looking_work, looks_ahead
 from .scorers import method
 from .shape import Shape
 from .sites import sites_of
@@ -148,8 +148,13 @@ def memory_for(recipe: Recipe, tokens: int) -> Mapping[str, float]:
     if recipe.refit:
         least, width = _refit_sizes(recipe.model)
         read, number = usual_tokens(recipe, least), number_format(recipe.model, recipe.dtype)
-        widths = width, least // LEAST
-        found["refit"] = FOOTPRINT_BYTES + refit_memory(found["weights"], number.itemsize, read, *widths)
+        sizes, inputs = (found["weights"], number.itemsize), least // LEAST
+        found["refit"] = FOOTPRINT_BYTES + refit_memory(*sizes, read, width, inputs)
+        if looks_ahead(recipe, method(recipe.method)):
+            given = len(anatomy_for(recipe.model).blocks) * inputs * width * number.itemsize
+            looked = look_memory(*sizes, look_tokens(read, least), width, inputs)
+            found["looking"] = FOOTPRINT_BYTES + given + looked
+            found["scoring"] += given
     return found
 
 

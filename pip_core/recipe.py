@@ -83,10 +83,11 @@ class Recipe:
     rate: float = _setting(0.6, "share of the words that are edited, 0 < rate <= 1")
     refit: bool = _setting(
         AUTO,
-        "solve the projections of what is left anew, by least squares towards the dense model, at the end",
+        "solve the projections of what is left anew, by least squares towards the dense model, at the end; "
+        "pip-gate then scores blocks by what that cannot give back",
     )
     refit_tokens: int = _setting(
-        0, "calibration tokens the refit reads; 0 is the usual: 16 for each input of the widest projection"
+        0, "calibration tokens the refit reads; 0 is the usual: 32 for each input of the widest projection"
     )
     seed: int = _setting(0, "seed of every random draw")
     measure: str = _setting(EVERY, "when to measure: after 'every' iteration, or what comes out at the 'end'")

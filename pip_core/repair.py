@@ -153,8 +153,20 @@ def refit_memory(weights: float, itemsize: int, tokens: int, width: int, inputs:
     """
     batch = BATCH_ROWS * ROW_TOKENS
     streams = 6 * tokens * width * itemsize
-    regression = inputs * inputs * (4 + 8 + 8) + inputs * width * 4 * 6
-    return 3 * weights + streams + regression + batch * itemsize * 8 * max(inputs, width)
+    return 3 * weights + streams + _regression(inputs, width) + batch * itemsize * 8 * max(inputs, width)
+
+
+def look_memory(weights: float, itemsize: int, tokens: int, width: int, inputs: int) -> float:
+    """Bytes at the peak of finding substitutes, themselves left out: a stream, what reaches two projections,
+    one regression, a batch inside a block. Arguments as for `refit_memory`."""
+    batch = BATCH_ROWS * ROW_TOKENS
+    kept = tokens * (width + 2 * inputs) * itemsize
+    return weights + kept + _regression(inputs, width) + batch * itemsize * 8 * max(inputs, width)
+
+
+def _regression(inputs: int, width: int) -> int:
+    """Sums in two halves of the text, and solving them."""
+    return inputs * inputs * (2 * 4 + 4 + 8 + 8) + inputs * width * 4 * 8
 
 
 def _packed(

@@ -33,7 +33,8 @@ class Substitute:
 
     Attributes:
         path: of the projection in the block before.
-        weight: `(inputs, d)`, float32; `x @ weight` is added in the block's place, x that projection's input.
+        weight: `(inputs, d)`, of the model's type; `x @ weight` is added in the block's place, x being that
+            projection's input.
     """
 
     path: str
@@ -85,7 +86,7 @@ def substitutes(
             run.stream[number] = end
         change = regression.solve(RIDGE) if regression else None
         if change is not None:
-            found[position] = Substitute(asked[0], change.T.float())
+            found[position] = Substitute(asked[0], change.T.to(run.stream[0].dtype))
         before = (path, kept) if kept else None
         yield position + 1
     return found

@@ -137,7 +137,7 @@ def gate_gradients(
         watch(index, args[0], args[0].detach().float().reshape(-1, size, args[0].shape[-1] // size))
 
     def on_substitute(position: int, module: nn.Module, args: tuple) -> None:
-        substituted[position] = args[0].detach().float() @ given_back[position].weight
+        substituted[position] = (args[0].detach() @ given_back[position].weight).float()
 
     with torch.enable_grad(), gradients_for(model, ()), contextlib.ExitStack() as stack:
         for position, substitute in given_back.items():
