@@ -38,8 +38,8 @@ class GateGradientDifference(Scorer):
     paper = "this project, after Cao et al., arXiv 2501.15278"
     summary = (
         "Puts a gate on what every unit adds to the text, and compares the gradient at the gate between "
-        "a text and its perturbed view, word by word. It needs no weight gradients, so it is faster than "
-        "PIP and holds nothing of the weights' size."
+        "a text and its perturbed view, word by word. Where a refit follows, a block is scored by what that "
+        "could not give back, and the rest of it is handed to the block before."
     )
     perturbs = True
     ranks_tokens = True
