@@ -141,6 +141,19 @@ class Course:
         yield known[iteration]
 
 
+def repeat(course: Course, removals: Sequence[ev.Removed]) -> Iterator[ev.Event]:
+    """Remove what was removed before, as it was: with what was handed over then."""
+    began = course.clock.elapsed
+    for done, removal in enumerate(removals, 1):
+        course.take(removal.units)
+        each = (course.clock.elapsed - began) / done
+        course.clock.skip()
+        left = course.clock.remaining() + each * (len(removals) - done)
+        yield ev.Progress(
+            "removing again", removal.iteration, done, len(removals), course.clock.elapsed, left
+        )
+
+
 def iterate(course: Course) -> Iterator[ev.Event]:
     """Score and remove: once. What was asked to go goes first, unscored."""
     iteration, anatomy = len(course.removals) + 1, course.anatomy

@@ -17,7 +17,7 @@ from .anatomy import Anatomy, anatomy_of
 from .card import model_card
 from .checkpoint import Loaded, config_of, load
 from .clock import MEASURING, Clock
-from .course import Course, iterate
+from .course import Course, iterate, repeat
 from .ending import finish
 from .errors import UserError
 from .export import folder_bytes, write_checkpoint
@@ -182,8 +182,7 @@ def _run(
     done = course.measured, course.final
     plan_clock(course.clock, recipe, course.scorer, anatomy, goal, len(removals), prune_on, *done, tokens)
     yield from stoppable(course.measure(), stop, stopped)
-    for removal in removals:
-        course.take(removal.units)
+    yield from stoppable(repeat(course, removals), stop, stopped)
     course.removals = removals
     while prune_on and not course.done:
         if recipe.measure == EVERY:

@@ -51,8 +51,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a stage ("measuring", "scoring", "refitting", "exporting"). `elapsed` and `remaining` in
-    seconds since the worker began; `remaining` is an estimate."""
+    """One step of a stage ("measuring", "removing again", "scoring", "refitting", "exporting"). `elapsed` and
+    `remaining` in seconds since the worker began; `remaining` is an estimate."""
 
     stage: str
     iteration: int

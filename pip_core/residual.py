@@ -139,6 +139,22 @@ def outputs(modules: dict[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
             handle.remove()
 
 
+@contextmanager
+def inputs(modules: dict[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
+    """What reaches `modules` while this is open, by the same names."""
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, module: nn.Module, args: tuple) -> None:
+        found[name] = args[0]
+
+    handles = [m.register_forward_pre_hook(partial(keep, name)) for name, m in modules.items()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def input_of(module: nn.Module, call: Call, h: torch.Tensor) -> torch.Tensor:
     """What reaches `module`, which is called last, when `call` is made on `h`."""
     found: list[torch.Tensor] = []

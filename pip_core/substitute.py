@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -19,7 +18,7 @@ from transformers import PreTrainedModel
 from .anatomy import Anatomy
 from .families import residual_scale
 from .regression import Regression
-from .residual import Run, input_of, look_inside, move
+from .residual import Run, inputs, look_inside, move
 from .shape import Shape
 from .units import MLP
 
@@ -62,7 +61,8 @@ def substitutes(
         By position. The first block has none, nor has one that follows a block whose MLP does not end in
         a projection of its own.
     """
-    run, scale, found = Run(model, parts), residual_scale(model.config), {}
+    run = Run(model, [part.to(model.device) for part in parts])
+    scale, given = residual_scale(model.config), {}
     before: tuple[str, list[torch.Tensor]] | None = None
     last = len(shape.layers) - 1 if wanted is None else max(wanted, default=-1)
     for position, layer in enumerate(shape.layers[: last + 1]):
@@ -73,12 +73,11 @@ def substitutes(
         asked = before if wanted is None or position in wanted else None
         follows = wanted is None or position + 1 in wanted
         regression, kept = None, []
+        watched = {path: run.blocks[position].get_submodule(path)} if path and follows else {}
         for number, h in enumerate(run.stream):
-            if path and follows:
-                module = run.blocks[position].get_submodule(path)
-                x = input_of(module, partial(run.call, position), h)
-                kept.append(x.reshape(-1, x.shape[-1]))
-            end = run.call(position, h)
+            with inputs(watched) as found:
+                end = run.call(position, h)
+            kept += [x.reshape(-1, x.shape[-1]) for x in found.values()]
             if asked:
                 x, y = asked[1][number], (end - h).reshape(-1, h.shape[-1])
                 regression = regression or Regression(x.shape[-1], y.shape[-1], y.device)
@@ -86,10 +85,10 @@ def substitutes(
             run.stream[number] = end
         change = regression.solve(RIDGE) if regression else None
         if change is not None:
-            found[position] = Substitute(asked[0], change.T.to(run.stream[0].dtype))
+            given[position] = Substitute(asked[0], change.T.to(run.stream[0].dtype))
         before = (path, kept) if kept else None
         yield position + 1
-    return found
+    return given
 
 
 def put(blocks: nn.ModuleList, position: int, substitute: Substitute, scale: float) -> None:
