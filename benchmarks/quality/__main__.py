@@ -4,8 +4,8 @@
 `python -m pip_core compare`, and prints its table. A bench that was stopped goes on where it was.
 
 Recipes were chosen on the first 300 questions of ARC-Easy, PIQA and LAMBADA; the bench asks the others,
-and COPA, which nothing was chosen on. Calibration is WikiText-2's validation text and the shipped
-domains, or ("own text") the shipped domains alone; perplexity is that of WikiText-2's test text.
+and COPA, which nothing was chosen on. Calibration is the shipped domains, or ("WikiText too") as much
+again of WikiText-2's validation text; perplexity is that of WikiText-2's test text.
 """
 
 from __future__ import annotations
