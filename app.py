@@ -148,8 +148,7 @@ def form_part() -> None:
         with gr.Column(elem_classes="step"):
             with gr.Row():
                 put("method", gr.Dropdown, [(m.title, m.name) for m in METHODS], min_width=140)
-                units = [(name, ",".join(kinds)) for name, kinds in form.UNIT_SETS]
-                put("units", gr.Dropdown, units, min_width=140)
+                put("units", gr.Dropdown, form.unit_choices(DEFAULT), min_width=140)
             ui["method_note"] = gr.HTML(form.method_note(DEFAULT.method))
         with gr.Column(elem_classes="step"):
             put("target", gr.Slider, 2, 60, step=1)

@@ -30,6 +30,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 def prune(args: argparse.Namespace) -> int:
     from .engine import check
+    from .plan import settled
     from .recipe import Recipe
     from .runs import create, refuse_taken
 
@@ -41,7 +42,10 @@ def prune(args: argparse.Namespace) -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"The recipe '{args.recipe}' cannot be read: {error}.") from None
         base = _recipe_from(text)
-    recipe = base.but(**_given(args))
+    given = _given(args)
+    recipe = base.but(**given)
+    if not args.recipe and "units" not in given:
+        recipe = settled(recipe)
     check(recipe)
     create(args.out, recipe)
     return work(args.out, prune_on=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from . import events as ev
 from .engine import check
 from .errors import UserError
+from .plan import settled
 from .recipe import Recipe
 from .runs import EVENTS, RECIPE, Tail, create, launch, read_events, recipe_of, why_interrupted
 from .scorers import method
@@ -66,12 +67,14 @@ def entries_from(
         name = settings.get("method", given.get("method", base.method))
         if not isinstance(name, str):
             raise UserError(f"The method of '{line['label']}' must be a name, not {name!r}.")
-        recipe = base.but(**{**method(name).usual, **given, **settings, "method": name})
+        settings = {**method(name).usual, **given, **settings, "method": name}
+        recipe, chosen = base.but(**settings), "units" in settings
         for target in [recipe.target] if "target" in settings else targets:
             label = line["label"] if len(targets) == 1 else f"{line['label']}-{target:g}"
             if not label or label in (".", "..", "dense") or set(label) & set("/\\"):
                 raise UserError(f"'{label}' cannot name a run: it is also the name of its folder.")
-            found.append(Entry(label, line["label"], replace(recipe, target=target)))
+            aimed = replace(recipe, target=target)
+            found.append(Entry(label, line["label"], aimed if chosen else settled(aimed)))
     labels = [e.label for e in found]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if not found:

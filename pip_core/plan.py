@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import psutil
@@ -18,6 +18,7 @@ from torch import nn
 
 from .anatomy import Anatomy, anatomy_of
 from .checkpoint import config_of
+from .errors import UserError
 from .evaluation import BATCH_TOKENS
 from .families import blocks_of, skeleton
 from .goals import goal_for
@@ -29,6 +30,7 @@ from .scorers import method
 from .shape import Shape
 from .sites import sites_of
 from .tasks import load_task
+from .units import BLOCKS, CHANNELS
 
 # Everything that is not a matrix product (attention, norms, loss, Python), as a share of those;
 # measured on SmolLM2-135M in bfloat16 with 128-token windows.
@@ -73,6 +75,27 @@ def anatomy_for(reference: str) -> Anatomy:
         UserError: as `checkpoint.config_of` and `anatomy.anatomy_of`.
     """
     return anatomy_of(config_of(reference))
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """A recipe whose usual units its model or method cannot lose, or not as far as its target, with the
+    first that can go instead: whole blocks, or channels. Units that are not the usual ones stay.
+
+    Raises:
+        UserError: as `anatomy_for`, or an unknown method.
+    """
+    anatomy, scorer = anatomy_for(recipe.model), method(recipe.method)
+    ways = [recipe]
+    if "units" in recipe.automatic():
+        ways += [replace(recipe, units=units) for units in ((BLOCKS,), (CHANNELS,))]
+    for way in ways:
+        try:
+            goal_for(way, anatomy, scorer)
+        except UserError:
+            continue
+        return way
+    # None can: what is wrong with the recipe as it is, is what should be told.
+    return recipe
 
 
 def make_plan(recipe: Recipe) -> Plan:

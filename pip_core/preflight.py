@@ -16,7 +16,7 @@ from .checkpoint import config_of
 from .errors import UserError
 from .families import skeleton
 from .goals import goal_of
-from .plan import anatomy_for, available_memory, make_plan, memory_for
+from .plan import anatomy_for, available_memory, make_plan, memory_for, settled
 from .recipe import EQUAL, Recipe
 from .shape import Shape
 from .surgery import check_config_says, reshape
@@ -80,7 +80,7 @@ def inspect(recipe: Recipe) -> Inspection:
     anatomy = anatomy_for(recipe.model)
     choices = tuple(_choice(recipe, anatomy, kind) for kind in KINDS)
     try:
-        seconds = make_plan(recipe).seconds
+        seconds = make_plan(settled(recipe)).seconds
     except UserError:
         seconds = None
     return Inspection(

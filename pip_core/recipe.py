@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 
 from .errors import UserError
-from .units import BLOCKS, DEPTH, KINDS, WIDTH
+from .units import BLOCKS, CHANNELS, DEPTH, KINDS, WIDTH
 
 PERTURBATION_KINDS = ("swap", "replace", "insert")
 TASKS = ("endings", "causes", "household", "facts", "sense")
@@ -27,16 +27,22 @@ ALLOCATIONS = (EQUAL, GLOBAL)
 EVERY, END = "every", "end"
 
 
-def usual(model: str, method: str) -> dict[str, str | tuple[str, ...] | float | bool]:
-    """What `auto` stands for: a model's calibration, held-back text and tasks, and what a method does at
-    the end. Ours does what was measured to keep most (`benchmarks/quality`), others what was published."""
+def usual(model: str, method: str, named: bool = False) -> dict[str, str | tuple[str, ...] | float | bool]:
+    """What `auto` stands for: a model's calibration, held-back text and tasks, what a method removes and
+    what it does at the end. Ours does what was measured to keep most (`benchmarks/quality`), others what
+    was published.
+
+    Args:
+        named: whether blocks are named that stay or go, so that blocks are what goes.
+    """
     if model == DEMO:
         # Its few words are all in use, and it is small enough to do without.
         texts = {"calibration": STORIES, "heldout": STORIES_HELDOUT, "tasks": STORY_TASKS}
-        return {**texts, "vocabulary": 0.0, "refit": False}
+        return {**texts, "units": (BLOCKS,), "vocabulary": 0.0, "refit": False}
     ours = method == OURS
     texts = {"calibration": MIXED, "heldout": HELDOUT, "tasks": TASKS}
-    return {**texts, "vocabulary": 0.25 if ours else 0.0, "refit": ours}
+    units = (CHANNELS,) if ours and not named else (BLOCKS,)
+    return {**texts, "units": units, "vocabulary": 0.25 if ours else 0.0, "refit": ours}
 
 
 def _setting(default, doc: str):
@@ -56,7 +62,7 @@ class Recipe:
     model: str = _setting(DEMO, "model reference: demo, smollm2-135m, a local folder or a Hub id")
     method: str = _setting(OURS, "scoring method, see pip_core.scorers.METHODS")
     target: float = _setting(0.2, "share of all parameters to remove, between 0 and 1")
-    units: tuple[str, ...] = _setting((BLOCKS,), f"what is removed: {', '.join(KINDS)}")
+    units: tuple[str, ...] = _setting((AUTO,), f"what is removed: {', '.join(KINDS)}")
     allocation: str = _setting(
         EQUAL, "heads and channels: 'equal' takes as many from every block, 'global' the least of all"
     )
@@ -118,7 +124,7 @@ class Recipe:
         for name in ("model", "method", "calibration", "measure", "heldout", "dtype"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise UserError(f"Recipe field '{name}' must be a non-empty text.")
-        for name, value in usual(self.model, self.method).items():
+        for name, value in self._usual().items():
             if getattr(self, name) in (AUTO, (AUTO,)):
                 object.__setattr__(self, name, value)
         for name, low, high in (
@@ -228,9 +234,12 @@ class Recipe:
         """The settings that are only the model's and method's usual ones, as `auto`."""
         return {
             name: (AUTO,) if isinstance(value, tuple) else AUTO
-            for name, value in usual(self.model, self.method).items()
+            for name, value in self._usual().items()
             if getattr(self, name) == value
         }
+
+    def _usual(self) -> dict[str, str | tuple[str, ...] | float | bool]:
+        return usual(self.model, self.method, bool(self.keep or self.drop))
 
     @staticmethod
     def describe() -> dict[str, str]:

@@ -115,9 +115,21 @@ def test_a_form_with_a_hole_is_refused():
 def test_units_are_those_that_method_and_model_allow(llama_folder):
     every = [value for _, value in form.unit_choices(Recipe(model=str(llama_folder), method="pip-gate"))]
     depth = [value for _, value in form.unit_choices(Recipe(model=str(llama_folder), method="sleb"))]
-    assert every[0] == "blocks"
+    assert every[:2] == ["auto", "blocks"]
     assert {"channels", "attention,mlp"} < set(every)
-    assert depth == ["blocks"]
+    assert depth == ["auto", "blocks"]
+
+
+def test_the_first_choice_of_units_says_what_it_stands_for(llama_folder, checkpoints):
+    def first(model, **changes):
+        return form.unit_choices(Recipe(model=str(model), **changes))[0]
+
+    assert first(llama_folder) == ("auto: channels", "auto")
+    # Locked blocks, a method that scores blocks alone, and a model that cannot lose channels.
+    assert first(llama_folder, keep=(1,)) == ("auto: whole blocks", "auto")
+    assert first(llama_folder, method="sleb") == ("auto: whole blocks", "auto")
+    assert first(checkpoints["bloom"]) == ("auto: whole blocks", "auto")
+    assert first("demo") == ("auto: whole blocks", "auto")
 
 
 def test_plan_line_says_the_numbers(llama_folder):

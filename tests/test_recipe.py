@@ -37,6 +37,16 @@ def test_auto_goes_by_the_method():
     assert ours.but(vocabulary=0.1).but(method="pip") == Recipe(model="a/b", method="pip", vocabulary=0.1)
 
 
+def test_usual_units_are_channels_where_that_was_measured_to_keep_most():
+    ours, published = Recipe(model="a/b"), Recipe(model="a/b", method="pip")
+    assert (ours.units, published.units, Recipe().units) == (("channels",), ("blocks",), ("blocks",))
+    assert ours.but(method="pip") == published
+    # Blocks that are named stay or go whole.
+    assert Recipe(model="a/b", keep=(1,)).units == Recipe(model="a/b", drop=(1,)).units == ("blocks",)
+    assert Recipe().but(model="a/b", keep=(1,)).units == ("blocks",)
+    assert Recipe(units=("mlp",)).but(model="a/b").units == ("mlp",)
+
+
 def test_another_model_brings_its_usual_texts_unless_others_were_chosen():
     chosen = Recipe(heldout="mine.txt")
     assert chosen.but(model="a/b") == Recipe(model="a/b", heldout="mine.txt")

@@ -119,6 +119,7 @@ def recipe_for(model: Path | str, tasks: Sequence[str] = ("endings",), **changes
     settings = {
         "model": str(model),
         "target": 0.2,
+        "units": ("blocks",),
         "vocabulary": 0.0,
         "refit": False,
         "calibration": FOUR,

@@ -10,12 +10,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from .. import runs
 from ..engine import check
 from ..errors import UserError
-from ..plan import anatomy_for, make_plan
+from ..plan import anatomy_for, make_plan, settled
 from ..recipe import AUTO, GLOBAL, Recipe
 from ..story import Story
 from ..studio import UPLOADS, Studio
@@ -59,10 +60,11 @@ def from_form(*values) -> Recipe:
     for name in ("windows", "window_tokens", "items", "seed"):
         number = given[name]
         given[name] = int(number) if number is not None and number == int(number) else number
+    recipe = Recipe(**given)
     # What cannot be an ordinary checkpoint is said beside the choice, and again in the plan.
-    uneven = {ATTENTION, MLP} & set(given["units"])
-    uneven |= set(WIDTH) & set(given["units"]) if given["allocation"] == GLOBAL else set()
-    return Recipe(**given, plain=not uneven)
+    uneven = {ATTENTION, MLP} & set(recipe.units)
+    uneven |= set(WIDTH) & set(recipe.units) if recipe.allocation == GLOBAL else set()
+    return replace(recipe, plain=not uneven)
 
 
 def _percent(text: str | None) -> float | str:
@@ -86,7 +88,7 @@ def to_form(recipe: Recipe) -> Changes:
     values["refit"] = {True: YES, False: NO}.get(values["refit"], AUTO)
     if values["vocabulary"] != AUTO:
         values["vocabulary"] = f"{values['vocabulary'] * 100:g}"
-    values["kinds"], values["units"] = list(recipe.kinds), ",".join(recipe.units)
+    values["kinds"], values["units"] = list(recipe.kinds), ",".join(values["units"])
     values["keep"], values["drop"] = list(map(str, recipe.keep)), list(map(str, recipe.drop))
     if recipe.calibration.startswith(PASTED):
         values["pasted"], values["calibration"] = recipe.calibration.removeprefix(PASTED), AUTO
@@ -107,7 +109,7 @@ class Desk:
         """What the form says, in words and pictures; `run_id` is the run that is looked at."""
         changes: Changes = {"notice": {"value": ""}}
         try:
-            recipe = from_form(*values)
+            recipe, given = from_form(*values), dict(zip(FIELDS, values, strict=True))
         except UserError as error:
             return {"plan": {"value": problem(str(error))}}
         changes["method_note"] = {"value": form.method_note(recipe.method)}
@@ -115,12 +117,13 @@ class Desk:
         changes["views"] = changes["views_small"] = {"value": shown}
         try:
             changes["model_line"] = {"value": form.model_line(recipe)}
+            recipe = settled(recipe)
             changes["map"] = {"value": form.model_card_part(recipe)}
             choices = form.unit_choices(recipe)
             changes["units"] = {"choices": choices}
             # Where a method or model cannot do what was chosen, the first that it can is chosen.
-            if choices and ",".join(recipe.units) not in {value for _, value in choices}:
-                changes["units"]["value"] = choices[0][1]
+            if choices and given["units"] not in {value for _, value in choices}:
+                changes["units"]["value"] = AUTO
             blocks = [(str(n), str(n)) for n in range(len(anatomy_for(recipe.model).blocks))]
             changes["keep"] = changes["drop"] = {"choices": blocks}
             changes["locks"] = {"value": form.locks_line(recipe, self._ranks(run_id, recipe))}
@@ -192,7 +195,7 @@ class Desk:
     @told
     def start(self, memory: dict, *values) -> Changes:
         """Prune: make a run, and look at it."""
-        recipe = from_form(*values)
+        recipe = settled(from_form(*values))
         check(recipe)
         run_id = self.studio.start(recipe, memory["owner"])
         return self._going(memory, run_id)
@@ -244,7 +247,7 @@ class Desk:
         """A new run from this one's first removals, with the form's settings."""
         if self.studio.folder(run_id) is None:
             raise UserError("There is no run to go on from.")
-        recipe = from_form(*values).to_dict()
+        recipe = settled(from_form(*values)).to_dict()
         made = self.studio.fork(run_id, recipe, None if upto is None else int(upto), memory["owner"])
         return self._going(memory, made)
 
@@ -253,8 +256,8 @@ class Desk:
         """A run for every method, all else as the form says; they wait in line, and are compared."""
         if not methods:
             raise UserError("Choose the methods to compare first.")
-        recipe = from_form(*values)
-        recipes = [recipe.but(method=name) for name in methods]
+        recipe = settled(from_form(*values))
+        recipes = [settled(recipe.but(method=name)) for name in methods]
         for made in recipes:
             check(made)
         ids = [self.studio.start(made, memory["owner"]) for made in recipes]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 from .. import bundled
 from ..errors import UserError
-from ..plan import Plan, anatomy_for, available_memory, memory_of
+from ..plan import Plan, anatomy_for, available_memory, memory_of, settled
 from ..preflight import exports_plainly
 from ..recipe import AUTO, DEMO, EQUAL, GLOBAL, MIXED, STORY_TASKS, TASKS, Recipe
 from ..scorers import method
@@ -55,7 +56,8 @@ def unit_choices(recipe: Recipe) -> list[tuple[str, str]]:
         UserError: a model that cannot be pruned, or an unknown method.
     """
     scored = method(recipe.method).kinds
-    choices = []
+    usual, names = settled(replace(recipe, units=(AUTO,))), {units: words for words, units in UNIT_SETS}
+    choices = [(f"auto: {names[usual.units]}", AUTO)]
     for words, units in UNIT_SETS:
         if set(units) <= set(scored) and _possible(recipe.model, units):
             own = "" if _plain(recipe.model, units) else " (own loader)"
