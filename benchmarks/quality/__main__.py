@@ -25,6 +25,7 @@ SETTINGS = {
     "target": "0.2",
     "windows": "16",
     "window-tokens": "128",
+    "dtype": "bfloat16",
     "measure": "end",
     "items": "500",
     "perplexity-windows": "12",
