@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence, Set
 
 import torch
 
 from .errors import UserError
-from .goals import Goal, Loose, free_units
+from .goals import Goal, Loose, free_units, touched
 from .recipe import Recipe
 from .sites import Site
 from .units import BLOCKS, DEPTH
@@ -70,7 +71,7 @@ def choose(
             if chosen := _equal(goal, mark, sites, scores, undone):
                 return chosen
         return []
-    depth = sites[0].kind in DEPTH
+    depth = all(site.kind in DEPTH for site in sites)
     # Blocks that stay in any case are not among the sites.
     blocks = len({s.block for s in sites if s.kind == BLOCKS}) + bool(recipe.keep or undone)
     middle = (len(sites) - 1) / 2
@@ -83,31 +84,53 @@ def choose(
         )
         for place, (site, found) in enumerate(zip(sites, scores, strict=True))
         for unit, value in enumerate(found.tolist())
-        if value != math.inf and (site.kind, site.block, site.numbers[unit]) not in undone
+        if value != math.inf
+        and (site.kind, site.block, site.numbers[unit]) not in undone
+        and not (site.kind == BLOCKS and touched(site, undone))
     )
     marks = [goal.iterations] if depth else _marks(goal, goal.parameters, iteration, removed)
     for mark in marks:
         until = goal.parameters * mark / goal.iterations
-        if chosen := _lowest(ranked, sites, removed, until, goal.each if depth else math.inf, blocks):
+        each = goal.each if depth else math.inf
+        if chosen := _lowest(ranked, sites, removed, until, goal.parameters, each, blocks):
             return chosen
     return []
 
 
 def _lowest(
-    ranked: Sequence[tuple], sites: Sequence[Site], removed: int, until: float, most: float, blocks: int
+    ranked: Sequence[tuple],
+    sites: Sequence[Site],
+    removed: int,
+    until: float,
+    target: float,
+    most: float,
+    blocks: int,
 ) -> list[Loose]:
     """The first of `ranked`, `most` at most, that bring `removed` as near to `until` as whole units allow."""
+    # Where parts of blocks can bring it about, no block leads beyond the target.
+    parts = [s.cost for s in sites if s.kind not in DEPTH]
+    finest = min(parts) if parts else math.inf
     left = {(s.kind, s.block): s.size for s in sites}
     chosen: list[Loose] = []
+    # What blocks have lost in parts, and which are gone whole.
+    lost: Counter[int] = Counter()
+    gone: set[int] = set()
     for _, _, unit, cost in ranked:
         if len(chosen) == most:
             break
+        kind, block, _ = unit
         # A block keeps its last head and its last channel, a model its last block.
-        last = left[unit[:2]] == 1 if unit[0] not in DEPTH else unit[0] == BLOCKS and blocks == 1
-        if last or removed + cost / 2 > until:
+        last = left[kind, block] == 1 if kind not in DEPTH else kind == BLOCKS and blocks == 1
+        cost -= lost[block] if kind == BLOCKS else 0
+        beyond = kind == BLOCKS and removed + cost - finest / 2 > target
+        if last or block in gone or beyond or removed + cost / 2 > until:
             continue
-        left[unit[:2]] -= 1
-        blocks -= unit[0] == BLOCKS
+        if kind == BLOCKS:
+            blocks -= 1
+            gone.add(block)
+            chosen = [c for c in chosen if c[1] != block]
+        left[kind, block] -= 1
+        lost[block] += cost
         chosen.append(unit)
         removed += cost
     return chosen

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 
 from .anatomy import Anatomy
 from .errors import UserError
-from .recipe import EQUAL, Recipe
+from .recipe import EQUAL, GLOBAL, Recipe
 from .scorers import Scorer, needs_domains
 from .shape import Shape
 from .sites import Site, sites_of
 from .texts import parts
-from .units import BLOCKS, DEPTH, HEADS, TITLES, counted
+from .units import BLOCKS, DEPTH, HEADS, TITLES, WIDTH, counted
 from .views import window_counts
 from .vocabulary import MULTIPLE
 
@@ -117,6 +117,12 @@ def goal_for(recipe: Recipe, anatomy: Anatomy, scorer: Scorer, undone: Set[Loose
             f"The method '{scorer.name}' is not defined for {', '.join(strange)}: choose "
             f"{', '.join(scorer.kinds)}, or another method."
         )
+    if recipe.mixed and recipe.allocation == GLOBAL and not scorer.one_scale:
+        raise UserError(
+            f"The method '{scorer.name}' scores blocks and parts of blocks on scales of their own, so they "
+            f"cannot be ranked with one another. Choose the allocation '{EQUAL}' (blocks go, then as many "
+            "from every block left), or another method."
+        )
     goal = goal_of(recipe, anatomy, undone)
     counts = window_counts([share for _, share in parts(recipe.calibration)], recipe.windows)
     if sum(count > 0 for count in counts) < scorer.domains:
@@ -156,9 +162,9 @@ def _check_named(recipe: Recipe, anatomy: Anatomy) -> None:
 
 
 def _goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose] = frozenset()) -> Goal:
-    if recipe.mixed:
+    if recipe.mixed and recipe.allocation == EQUAL:
         return _mixed_goal(recipe, anatomy, undone)
-    if recipe.units[0] in DEPTH:
+    if recipe.units[-1] in DEPTH:
         return _depth_goal(recipe, anatomy, undone)
     if recipe.allocation == EQUAL:
         return _equal_goal(recipe, anatomy, undone)
@@ -322,12 +328,16 @@ def _global_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[Loose]) -> Goal:
     if not sites:
         raise UserError("All blocks of this model are to be kept, so nothing can go. Keep fewer.")
     wanted = recipe.target * anatomy.parameters
-    least = min(s.cost for s in sites)
-    _check_reach(recipe, anatomy, wanted, sum((s.size - 1) * s.cost for s in sites), least)
-    wanted = min(wanted, sum(min(s.size - 1, free_units(s, undone)) * s.cost for s in sites))
+    width = [s for s in sites if s.kind in WIDTH]
+    # Parts of a block can go with it; of the last block all stay.
+    whole = [s for s in sites if s.kind == BLOCKS][: len(anatomy.blocks) - 1]
+    most = max(sum((s.size - 1) * s.cost for s in width), sum(s.cost for s in whole))
+    _check_reach(recipe, anatomy, wanted, most, min(s.cost for s in sites))
+    free = sum(min(s.size - 1, free_units(s, undone)) * s.cost for s in width)
+    wanted = min(wanted, max(free, sum(s.cost for s in whole if not touched(s, undone))))
     _check_left(wanted)
     share = wanted / anatomy.parameters
-    mean = sum(s.size * s.cost for s in sites) / sum(s.size for s in sites)
+    mean = sum(s.size * s.cost for s in width) / sum(s.size for s in width)
     iterations = math.ceil(
         wanted / mean / recipe.step if recipe.step >= 1 else share / (recipe.step or WIDTH_STEP) - 1e-6
     )
@@ -360,7 +370,7 @@ def _check_reach(recipe: Recipe, anatomy: Anatomy, wanted: float, most: int, lea
 def _nearest_plain(recipe: Recipe, anatomy: Anatomy) -> str:
     """The plain shape at the same target, in words that say how to ask for it."""
     ways = [replace(recipe, units=(BLOCKS,), plain=True)]
-    if recipe.units[0] not in DEPTH:
+    if recipe.units[-1] not in DEPTH:
         ways.insert(0, replace(recipe, allocation=EQUAL, plain=True))
     for way in ways:
         try:
@@ -384,6 +394,11 @@ def sites_now(
         more = len(anatomy.blocks) - len(shape.layers) < goal.stages[0].count
         kinds = kinds[:1] if more else kinds[1:]
     return offered(recipe, sites_of(anatomy, shape, kinds), undone)
+
+
+def touched(site: Site, undone: Set[Loose]) -> bool:
+    """Whether something of a site's block was taken back, so that the block has to stay."""
+    return any(block == site.block for _, block, _ in undone)
 
 
 def free_units(site: Site, undone: Set[Loose]) -> int:

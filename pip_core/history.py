@@ -88,7 +88,7 @@ class History:
             left: share of the dense parameters that is left.
         """
         # One at a time, the first do not depend on how many there will be.
-        early = recipe.units[0] in DEPTH and goal.each == 1 and not goal.stages
+        early = recipe.units[-1] in DEPTH and goal.each == 1 and not goal.stages
         # What was exported early has other shares of blocks, and of tokens, than any smaller target has.
         partly = not done and bool(goal.stages or goal.tokens)
         steered = self.steered or (self.extended and not early) or partly

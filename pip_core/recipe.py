@@ -64,7 +64,9 @@ class Recipe:
     target: float = _setting(0.2, "share of all parameters to remove, between 0 and 1")
     units: tuple[str, ...] = _setting((AUTO,), f"what is removed: {', '.join(KINDS)}")
     allocation: str = _setting(
-        EQUAL, "heads and channels: 'equal' takes as many from every block, 'global' the least of all"
+        EQUAL,
+        "heads and channels: 'equal' takes as many from every block, after whole blocks where these go too; "
+        "'global' takes the least of all, whole blocks among them",
     )
     per_parameter: bool = _setting(True, "rank units of unequal size by score per parameter")
     step: float = _setting(
@@ -73,7 +75,9 @@ class Recipe:
         "parameters below 1, or 0 for the usual: one block or half, or 5 % of the parameters",
     )
     depth_share: float = _setting(
-        0.5, "of the target, where blocks go and then heads or channels: the share that blocks make up"
+        0.5,
+        "of the target, where blocks go and then as many heads or channels from every other: the share that "
+        "blocks make up",
     )
     vocabulary: float = _setting(
         AUTO,
@@ -187,14 +191,9 @@ class Recipe:
                 f"{', '.join(self.units)} cannot be removed in one run: choose blocks, or halves (attention, "
                 "mlp), or heads and channels, or blocks and then these."
             )
-        if depth and width and self.allocation == GLOBAL:
-            raise UserError(
-                "Blocks and parts of blocks cannot be ranked with one another: their scores have no common "
-                f"scale. Choose the allocation '{EQUAL}': blocks go, then as many from every block left."
-            )
         if depth and width and self.step >= 1:
             raise UserError(
-                "Where blocks go and then heads or channels, the step per iteration is a share of the "
+                "Where blocks and heads or channels go, the step per iteration is a share of the "
                 "parameters below 1, or 0 for the usual."
             )
         object.__setattr__(self, "units", (*(u for u in self.units if u in DEPTH), *self._width()))
@@ -211,7 +210,7 @@ class Recipe:
 
     @property
     def mixed(self) -> bool:
-        """Whether whole blocks go, and then heads or channels of those that are left."""
+        """Whether whole blocks go, and heads or channels too."""
         return BLOCKS in self.units and bool(self._width())
 
     def but(self, **changes) -> Recipe:

@@ -15,7 +15,7 @@ from pip_core.errors import UserError
 from pip_core.goals import goal_of
 from pip_core.history import History
 from pip_core.plan import make_plan
-from pip_core.recipe import GLOBAL, Recipe
+from pip_core.recipe import Recipe
 
 from . import tiny, zoo
 from .test_engine import cut, timeless
@@ -138,7 +138,6 @@ def test_the_plan_knows(mix):
         ({"units": ("blocks", "attention")}, "cannot be removed in one run"),
         ({"units": ("mlp", "channels")}, "cannot be removed in one run"),
         ({"units": ("blocks", "mlp", "heads")}, "cannot be removed in one run"),
-        ({"allocation": GLOBAL, "plain": False}, "their scores have no common scale"),
         ({"step": 2}, "the step per iteration is a share of the parameters"),
         ({"depth_share": 1.0}, "above 0 and below 1"),
         ({"depth_share": "half"}, "must be a number"),

@@ -7,7 +7,7 @@ import math
 import plotly.graph_objects as go
 
 from ..story import Story
-from ..units import BLOCKS, DEPTH, TITLES
+from ..units import BLOCKS, DEPTH, TITLES, WIDTH
 from .html import table
 from .ink import AMBER, GREY, SKELETON, figure
 
@@ -39,10 +39,12 @@ def gone_blocks(story: Story) -> dict[tuple[str, int], int]:
 
 
 def likely_next(story: Story) -> tuple[str, int] | None:
-    """(kind, block) with the lowest score that is still there, where depth units go and more will."""
+    """(kind, block) with the lowest score that is still there, where depth units alone go and more will."""
     if not story.scored or story.ending is not None or story.started is None:
         return None
     last, gone = max(i for i, _ in story.scored), gone_blocks(story)
+    if any(i == last and kind in WIDTH for i, kind in story.scored):
+        return None
     left = [
         (score, kind, block)
         for (iteration, kind), scored in story.scored.items()

@@ -44,6 +44,7 @@ class Scorer(ABC):
         domains: how many domains the calibration must have at least.
         perturbs: whether it looks at the perturbed view too.
         ranks_tokens: whether it is defined for rows of the vocabulary, see `tokens`.
+        one_scale: whether the scores of blocks and of their parts can be ranked with one another.
         foresees: whether it takes into account what a refit gives back, see `foreseeing`.
     """
 
@@ -57,6 +58,7 @@ class Scorer(ABC):
     domains: int = 1
     perturbs: bool = False
     ranks_tokens: bool = False
+    one_scale: bool = False
     foresees: bool = False
 
     @abstractmethod

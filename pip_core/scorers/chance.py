@@ -29,6 +29,7 @@ class Chance(Scorer):
         "over this is what it knows."
     )
     ranks_tokens = True
+    one_scale = True
 
     def cost(self, sites: int) -> float:
         return 0.0

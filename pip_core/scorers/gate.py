@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from ..sites import Site
 from ..substitute import Substitute
-from ..units import BLOCKS
+from ..units import BLOCKS, DEPTH
 from ..views import Pair
 from .base import Scorer, Scores, backpropagate, gradients_for
 from .tokens import token_gates
@@ -30,7 +30,9 @@ from .tokens import token_gates
 class GateGradientDifference(Scorer):
     """`mean over pairs of sum over words of || (f*g)_word - (f~*g~)_word ||_2`, per unit.
 
-    `(f*g)_word` has shape `(features,)`: the products of a word's tokens, added up.
+    `(f*g)_word` has shape `(features,)`: the products of a word's tokens, added up. Where blocks are ranked
+    with parts of blocks, their sum over the features is compared, the gradient at one gate for the whole
+    unit, so that all are in nats.
     """
 
     name = "pip-gate"
@@ -43,6 +45,7 @@ class GateGradientDifference(Scorer):
     )
     perturbs = True
     ranks_tokens = True
+    one_scale = True
     foresees = True
 
     def __init__(self, given_back: Mapping[int, Substitute] = MappingProxyType({})) -> None:
@@ -63,6 +66,7 @@ class GateGradientDifference(Scorer):
         pairs: Sequence[Pair],
     ) -> Generator[int, None, Scores]:
         totals = [torch.zeros(s.size) for s in sites]
+        mixed = len({s.kind in DEPTH for s in sites}) > 1
         for done, pair in enumerate(pairs, 1):
             count = int(max(pair.clean.words[-1], pair.other.words[-1])) + 1
             clean, other = (
@@ -70,7 +74,9 @@ class GateGradientDifference(Scorer):
                 for view in (pair.clean, pair.other)
             )
             for total, one, two in zip(totals, clean, other, strict=True):
-                total += (one - two).norm(dim=2).sum(dim=0).cpu()
+                gap = one - two
+                gap = gap.sum(dim=2).abs() if mixed else gap.norm(dim=2)
+                total += gap.sum(dim=0).cpu()
             yield done
         return [t / len(pairs) for t in totals]
 

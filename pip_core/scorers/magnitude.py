@@ -25,6 +25,7 @@ class Magnitude(Scorer):
         "nothing of what the weights are used for."
     )
     ranks_tokens = True
+    one_scale = True
 
     def cost(self, sites: int) -> float:
         return 0.0

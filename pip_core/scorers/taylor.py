@@ -36,6 +36,7 @@ class Taylor(Scorer):
     )
     usual: ClassVar = {"units": (HEADS, CHANNELS), "step": AT_ONCE}
     ranks_tokens = True
+    one_scale = True
 
     def cost(self, sites: int) -> float:
         # A forward, the same recomputed, and a full backward, as for either view of `pip`.
