@@ -17,6 +17,8 @@ def fill_form(page: Page, model: str, windows: int = 4, target: int | None = Non
         number = page.get_by_label("number input for How much, %")
         number.fill(str(target))
         number.press("Tab")
+    page.get_by_label("Removes", exact=True).click()
+    page.get_by_role("option", name="whole blocks", exact=True).click()
     unfold(page, "What is measured")
     unfold(page, "Advanced")
     page.get_by_label("no", exact=True).check()

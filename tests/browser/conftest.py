@@ -44,6 +44,7 @@ def api_run(server, llama_folder) -> ApiRun:
     settings = {
         "model": str(llama_folder),
         "target": 0.3,
+        "units": ["blocks"],
         "vocabulary": 0.0,
         "refit": False,
         "windows": 3,
