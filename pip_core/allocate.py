@@ -9,9 +9,9 @@ from collections.abc import Sequence, Set
 import torch
 
 from .errors import UserError
-from .goals import Goal, Loose, free_units, touched
+from .goals import Goal
 from .recipe import Recipe
-from .sites import Site
+from .sites import Loose, Site, free_units, touched
 from .units import BLOCKS, DEPTH
 
 NOTHING_LEFT = (

@@ -12,7 +12,7 @@ from .errors import UserError
 from .recipe import EQUAL, GLOBAL, Recipe
 from .scorers import Scorer, needs_domains
 from .shape import Shape
-from .sites import Site, sites_of
+from .sites import Loose, Site, free_units, sites_of, touched
 from .texts import parts
 from .units import BLOCKS, DEPTH, HEADS, TITLES, WIDTH, counted
 from .views import window_counts
@@ -22,8 +22,6 @@ from .vocabulary import MULTIPLE
 WIDTH_STEP = 0.05
 # Of the vocabulary, at most this share goes: what is rarer than the middle token is rare.
 MOST_TOKENS = 0.5
-
-Loose = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -394,13 +392,3 @@ def sites_now(
         more = len(anatomy.blocks) - len(shape.layers) < goal.stages[0].count
         kinds = kinds[:1] if more else kinds[1:]
     return offered(recipe, sites_of(anatomy, shape, kinds), undone)
-
-
-def touched(site: Site, undone: Set[Loose]) -> bool:
-    """Whether something of a site's block was taken back, so that the block has to stay."""
-    return any(block == site.block for _, block, _ in undone)
-
-
-def free_units(site: Site, undone: Set[Loose]) -> int:
-    """How many units of a site may go."""
-    return sum((site.kind, site.block, number) not in undone for number in site.numbers)

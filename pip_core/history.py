@@ -9,10 +9,10 @@ from . import events as ev
 from .allocate import complete
 from .anatomy import Anatomy
 from .errors import UserError
-from .goals import Goal, Loose, sites_now
+from .goals import Goal, sites_now
 from .recipe import EQUAL, Recipe
 from .shape import Shape
-from .sites import sites_of
+from .sites import Loose, sites_of
 from .units import BLOCKS, DEPTH, TITLES, counted
 
 

@@ -6,7 +6,7 @@ site (a block, or half of one) offers a single unit, a width site as many as the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,9 @@ from transformers.pytorch_utils import Conv1D
 from .anatomy import Anatomy, Width
 from .shape import Layer, Shape
 from .units import ATTENTION, BLOCKS, DEPTH, HEADS
+
+# Kind, dense block, dense unit.
+Loose = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -120,3 +123,13 @@ def _site(anatomy: Anatomy, layer: Layer, position: int, kind: str) -> Site | No
         return None
     width = block.widths[kind]
     return Site(kind, layer.block, position, layer.kept[kind], width.cost, width=width)
+
+
+def touched(site: Site, undone: Set[Loose]) -> bool:
+    """Whether something of a site's block was taken back, so that the block has to stay."""
+    return any(block == site.block for _, block, _ in undone)
+
+
+def free_units(site: Site, undone: Set[Loose]) -> int:
+    """How many units of a site may go."""
+    return sum((site.kind, site.block, number) not in undone for number in site.numbers)
