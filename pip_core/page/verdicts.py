@@ -13,7 +13,7 @@ def kept_words(dense: Evaluated, now: Evaluated) -> str:
         return f"± {dense.accuracy_se:.1%}, the dense model"
     kept = retained(dense, now)
     noise = ", within noise" if compare(dense, now).mean.noise else ""
-    above = "" if kept.above_chance is None else f"; {kept.above_chance:.0%} of what is above guessing"
+    above = "" if kept.above_chance is None else f"; above guessing {kept.above_chance:.0%}"
     return f"{kept.share:.0%} ± {kept.se:.0%} kept{noise}{above}"
 
 

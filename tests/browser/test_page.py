@@ -20,7 +20,9 @@ LOAD_AND_WRITE = (
 # Chromium's own measure of what moves on a page without anybody having touched it.
 WATCH_SHIFTS = (
     "window.shifts = []; new PerformanceObserver(list => list.getEntries().forEach(e => {"
-    " if (!e.hadRecentInput) window.shifts.push(e.value); })).observe({type: 'layout-shift'})"
+    " if (!e.hadRecentInput) window.shifts.push([e.value, ...e.sources.map(s => s.node &&"
+    " (s.node.closest ? s.node : s.node.parentElement).closest('[id]').id + ' ' + s.node.nodeName)]);"
+    " })).observe({type: 'layout-shift'})"
 )
 
 
@@ -78,7 +80,8 @@ def test_a_visitor_who_only_presses_prune_takes_home_a_model(visitor, tmp_path):
     height = chart(page, "heatmap")["height"]
     wait_for_state(page, "finished")
     # Nothing jumped while charts, tiles and log filled.
-    assert page.evaluate("window.shifts.reduce((a, b) => a + b, 0)") < 0.02
+    shifts = page.evaluate("window.shifts")
+    assert sum(value for value, *_ in shifts) < 0.02, shifts
 
     unfold(page, "The charts' numbers")
     gone = removed(page)
