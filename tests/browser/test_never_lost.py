@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from pip_core import runs
 
-from .acts import MINUTE, fill_form, prune, removed, unfold, wait_for_state
+from .acts import LONG, MINUTE, fill_form, prune, removed, unfold, wait_for_state
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def model(llama_folder) -> str:
 
 def test_a_killed_worker_is_told_and_resumed(visitor, server, model):
     page = visitor()
-    fill_form(page, model, windows=120, target=30)
+    fill_form(page, model, windows=LONG, target=30)
     run_id = prune(page)
     expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=2 * MINUTE)
     launched = json.loads((server.runs / run_id / runs.LAUNCHED).read_text())
@@ -54,7 +54,7 @@ def test_stop_before_it_has_begun(visitor, model):
 
 def test_two_tabs_of_one_browser(visitor, server, model):
     page = visitor()
-    fill_form(page, model, windows=120, target=30)
+    fill_form(page, model, windows=LONG, target=30)
     run_id = prune(page)
     wait_for_state(page, "running")
     other = page.context.new_page()
@@ -98,7 +98,7 @@ def test_a_link_shows_a_run_and_changes_nothing(visitor, model):
 def test_page_restart_in_mid_run_loses_nothing(visitor, server, model):
     """The tab that was open finds its way back by itself, as a laptop does that was closed."""
     page = visitor(forgiving=True)  # the browser itself complains of a server that is away
-    fill_form(page, model, windows=120, target=30)
+    fill_form(page, model, windows=LONG, target=30)
     run_id = prune(page)
     expect(page.locator("#status")).to_contain_text("Iteration 1", timeout=MINUTE)
     server.end()

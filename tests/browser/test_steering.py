@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from pip_core.scorers import method
 
-from .acts import MINUTE, fill_form, prune, removed, unfold, wait_for_state
+from .acts import LONG, MINUTE, fill_form, prune, removed, unfold, wait_for_state
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def model(llama_folder) -> str:
 
 def test_reload_stop_undo_resume(visitor, model):
     page = visitor()
-    fill_form(page, model, windows=120, target=30)
+    fill_form(page, model, windows=LONG, target=30)
     run_id = prune(page)
     wait_for_state(page, "running")
     # A reload finds the run again, with the settings it was started with.
@@ -48,7 +48,7 @@ def test_reload_stop_undo_resume(visitor, model):
 
 def test_pause_and_export_as_it_is(visitor, model):
     page = visitor()
-    fill_form(page, model, windows=120, target=30)
+    fill_form(page, model, windows=LONG, target=30)
     prune(page)
     expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=2 * MINUTE)
     page.locator("#pause").click()
