@@ -129,7 +129,7 @@ def make_plan(recipe: Recipe) -> Plan:
     needs = memory_for(recipe, int(recipe.window_tokens * LONGER))
     ending = measuring * ends + read * PASSES
     if goal.tokens:
-        ending += TOKEN_PAIRS * recipe.windows * recipe.window_tokens * scorer.cost(1)
+        ending += TOKEN_PAIRS * recipe.windows * recipe.window_tokens * scorer.token_cost()
     seconds += ending * (1 - whole) * per_token
     return Plan(
         anatomy,
@@ -166,7 +166,7 @@ def memory_for(recipe: Recipe, tokens: int) -> Mapping[str, float]:
     """Bytes each stage of a recipe needs at its peak, see `memory_of`; with a refit, that of both models."""
     found = dict(memory_of(recipe.model, recipe.dtype, tokens))
     if recipe.vocabulary:
-        # A gate for every word and row, of both views; at most as many words as tokens.
+        # A gradient for every word and row, of both views; at most as many words as tokens.
         found["scoring"] += 2 * 4 * tokens * anatomy_for(recipe.model).vocabulary
     if recipe.refit:
         least, width = _refit_sizes(recipe.model)

@@ -75,4 +75,4 @@ def looks_ahead(recipe: Recipe, scorer: Scorer) -> bool:
 
 
 def token_work(recipe: Recipe, scorer: Scorer, depth: float) -> float:
-    return TOKEN_PAIRS * scoring_work(recipe, scorer, depth, 1)
+    return TOKEN_PAIRS * recipe.windows * recipe.window_tokens * scorer.token_cost() * depth

@@ -65,6 +65,10 @@ class Scorer(ABC):
     def cost(self, sites: int) -> float:
         """Cost of scoring `sites` sites on one calibration pair, in forward passes over one view."""
 
+    def token_cost(self) -> float:
+        """And of scoring the rows of the vocabulary."""
+        return self.cost(1)
+
     def protects(self, blocks: int) -> frozenset[int]:
         """Numbers of the blocks it never takes anything from, of a dense model of `blocks` blocks."""
         return frozenset()
@@ -156,12 +160,15 @@ def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Se
         for row, (length, sign) in enumerate(zip(lengths.tolist(), signs, strict=True)):
             for start in range(0, length - 1, POSITIONS):
                 end = min(start + POSITIONS, length - 1)
-                # dL/dlogits = (softmax - one-hot of the next token) / number of predictions
-                part = logits[row, start:end].float().softmax(dim=-1)
-                targets = rows[row, start + 1 : end + 1, None]
-                part.scatter_add_(1, targets, part.new_full(targets.shape, -1.0))
+                part = gradient_at(logits[row, start:end], rows[row, start + 1 : end + 1])
                 gradient[row, start:end] = part.mul_(sign / (length - 1))
     logits.backward(gradient)
+
+
+def gradient_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Gradient of the cross-entropy at `logits` `(T, V)`, for next tokens `targets` `(T,)`; float32."""
+    found, places = logits.float().softmax(dim=-1), targets[:, None].to(logits.device)
+    return found.scatter_add_(1, places, found.new_full(places.shape, -1.0))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from ..substitute import Substitute
 from ..units import BLOCKS, DEPTH
 from ..views import Pair
 from .base import Scorer, Scores, backpropagate, gradients_for
-from .tokens import token_gates
+from .tokens import logit_gradients
 
 
 class GateGradientDifference(Scorer):
@@ -58,6 +58,10 @@ class GateGradientDifference(Scorer):
         # For each view a forward, and a backward for activations alone that takes as long as two of it.
         return 6.0
 
+    def token_cost(self) -> float:
+        # For each view a forward.
+        return 2.0
+
     def score(
         self,
         model: PreTrainedModel,
@@ -81,12 +85,16 @@ class GateGradientDifference(Scorer):
         return [t / len(pairs) for t in totals]
 
     def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
-        """`mean over pairs of sum over words of | gate(s)_word - gate(s~)_word |`, see `token_gates`."""
+        """`mean over pairs of sum over words of | dL/dlogit(s)_word - dL/dlogit(s~)_word |`.
+
+        Not times the logit, as a gate on it would have it: how large a logit is says how a token is told
+        from others, and not how often it is needed.
+        """
         total = torch.zeros(())
         for done, pair in enumerate(pairs, 1):
             count = int(max(pair.clean.words[-1], pair.other.words[-1])) + 1
-            clean, other = (token_gates(model, v.ids, v.words, count) for v in (pair.clean, pair.other))
-            total = total + (clean - other).abs_().sum(dim=0)
+            clean, other = (logit_gradients(model, v.ids, v.words, count) for v in (pair.clean, pair.other))
+            total = total + (clean - other).abs_().sum(dim=0).cpu()
             yield done
         return total / len(pairs)
 

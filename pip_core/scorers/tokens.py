@@ -1,4 +1,4 @@
-"""What methods see of the vocabulary: gradients at gates on its rows, and of the rows themselves.
+"""What methods see of the vocabulary: gradients at its logits, and of its rows.
 
 A row of the vocabulary is met twice: at the input where its token is read, and at the output, in the
 sum over all tokens that a prediction is normalised by. A token that no text holds still takes part in
@@ -7,56 +7,37 @@ the second, so that every row has a score.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Generator, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
 from ..families import tables_of
+from ..rows import rows_of
 from ..views import Pair
-from .base import backpropagate, gradients_for
+from .base import POSITIONS, backpropagate, gradient_at, gradients_for
 
 
-def token_gates(model: PreTrainedModel, ids: torch.Tensor, words: torch.Tensor, count: int) -> torch.Tensor:
-    """The loss's gradient at a gate z = 1 on every row of the vocabulary: `(count, V)`, float32.
+@torch.no_grad()
+def logit_gradients(
+    model: PreTrainedModel, ids: torch.Tensor, words: torch.Tensor, count: int
+) -> torch.Tensor:
+    """The loss's gradient at the logits, word by word: `(count, V)`, float32.
 
-    A gate multiplies what the embeddings give for its token, and the token's logit. What a word is read
-    by, and what it is predicted by, are that word's; products are added up.
+    The loss is the mean next-token cross-entropy in nats. What a word is predicted by is that word's;
+    gradients are added up. They are known from the forward pass.
 
     Args:
         ids: `(T,)` token ids.
         words: `(T,)` word index of each token, below `count`.
     """
-    embeddings, *head = tables_of(model)
-    total = torch.zeros(count, embeddings.weight.shape[0])
-
-    def on_embeddings(module, args: tuple, given: torch.Tensor) -> None:
-        given.requires_grad_()
-        rows = given.detach()
-
-        def at(gradient: torch.Tensor) -> None:
-            products = (rows.float() * gradient.float()).sum(dim=-1)[0, : len(ids)]
-            total.index_put_((words, ids), products.cpu(), accumulate=True)
-
-        given.register_hook(at)
-
-    def on_head(module, args: tuple, given: torch.Tensor) -> None:
-        logits = given.detach()
-
-        def at(gradient: torch.Tensor) -> None:
-            # One place at a time: a float32 copy of all logits would be the largest thing in memory.
-            for place, word in enumerate(words[1:].tolist()):
-                total[word] += (logits[0, place].float() * gradient[0, place].float()).cpu()
-
-        given.register_hook(at)
-
-    with torch.enable_grad(), gradients_for(model, ()), contextlib.ExitStack() as stack:
-        stack.callback(embeddings.register_forward_hook(on_embeddings).remove)
-        for module in head:
-            stack.callback(module.register_forward_hook(on_head).remove)
-        backpropagate(model, (ids,), (1.0,))
-    return total
+    rows, _ = rows_of((ids,))
+    logits = model(input_ids=rows.to(model.device), use_cache=False).logits[0, : len(ids) - 1]
+    total = torch.zeros(count, logits.shape[-1], device=logits.device)
+    places = zip(*(t.split(POSITIONS) for t in (logits, ids[1:], words[1:])), strict=True)
+    for part, targets, where in places:
+        total.index_add_(0, where.to(total.device), gradient_at(part, targets))
+    return total / (len(ids) - 1)
 
 
 def rows_by_gradient(
