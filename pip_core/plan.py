@@ -25,7 +25,7 @@ from .goals import goal_for
 from .machine import device, fast_bfloat16
 from .recipe import EVERY, Recipe
 from .repair import LEAST, PASSES, least_tokens, look_memory, look_tokens, refit_memory, usual_tokens
-from .schedule import TOKEN_PAIRS, looking_work, looks_ahead
+from .schedule import looking_work, looks_ahead, scoring_work, token_work
 from .scorers import method
 from .shape import Shape
 from .sites import sites_of
@@ -109,7 +109,7 @@ def make_plan(recipe: Recipe) -> Plan:
     goal = goal_for(recipe, anatomy, scorer)
     per_token = seconds_per_token(recipe.model, recipe.dtype)
     sites = len(sites_of(anatomy, Shape.dense(anatomy), recipe.units))
-    scoring = recipe.windows * recipe.window_tokens * scorer.cost(sites)
+    scoring = scoring_work(recipe, scorer, 1, sites)
     measuring = recipe.perplexity_windows * recipe.perplexity_tokens + sum(
         _task_tokens(name, recipe.items) for name in recipe.tasks
     )
@@ -129,7 +129,7 @@ def make_plan(recipe: Recipe) -> Plan:
     needs = memory_for(recipe, int(recipe.window_tokens * LONGER))
     ending = measuring * ends + read * PASSES
     if goal.tokens:
-        ending += TOKEN_PAIRS * recipe.windows * recipe.window_tokens * scorer.token_cost()
+        ending += token_work(recipe, scorer, 1)
     seconds += ending * (1 - whole) * per_token
     return Plan(
         anatomy,

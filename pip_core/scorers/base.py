@@ -131,14 +131,25 @@ def loss_of(model: PreTrainedModel, ids: torch.Tensor) -> float:
     Args:
         ids: `(T,)` token ids.
     """
-    rows, _ = rows_of((ids,))
+    total = 0.0
     with torch.inference_mode():
-        logits = model(input_ids=rows.to(model.device), use_cache=False).logits[0, : len(ids) - 1]
-        total = 0.0
-        for part, targets in zip(logits.split(POSITIONS), ids[1:].split(POSITIONS), strict=True):
-            found = part.float().log_softmax(dim=-1).gather(1, targets[:, None].to(part.device))
+        for logits, targets in predictions(model, ids):
+            found = logits.float().log_softmax(dim=-1).gather(1, targets[:, None])
             total -= float(found.sum(dtype=torch.float64))
     return total / (len(ids) - 1)
+
+
+def predictions(model: PreTrainedModel, ids: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A text's logits `(n, V)` and the tokens that followed `(n,)`, some positions at a time.
+
+    Args:
+        ids: `(T,)` token ids.
+    """
+    rows, _ = rows_of((ids,))
+    rows = rows.to(model.device)
+    count = len(ids) - 1
+    logits = model(input_ids=rows, use_cache=False).logits[0, :count]
+    return zip(logits.split(POSITIONS), rows[0, 1 : count + 1].split(POSITIONS), strict=True)
 
 
 def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Sequence[float]) -> None:
@@ -167,7 +178,7 @@ def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Se
 
 def gradient_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Gradient of the cross-entropy at `logits` `(T, V)`, for next tokens `targets` `(T,)`; float32."""
-    found, places = logits.float().softmax(dim=-1), targets[:, None].to(logits.device)
+    found, places = logits.float().softmax(dim=-1), targets[:, None]
     return found.scatter_add_(1, places, found.new_full(places.shape, -1.0))
 
 

@@ -13,9 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..families import tables_of
-from ..rows import rows_of
 from ..views import Pair
-from .base import POSITIONS, backpropagate, gradient_at, gradients_for
+from .base import POSITIONS, backpropagate, gradient_at, gradients_for, predictions
 
 
 @torch.no_grad()
@@ -31,12 +30,10 @@ def logit_gradients(
         ids: `(T,)` token ids.
         words: `(T,)` word index of each token, below `count`.
     """
-    rows, _ = rows_of((ids,))
-    logits = model(input_ids=rows.to(model.device), use_cache=False).logits[0, : len(ids) - 1]
-    total = torch.zeros(count, logits.shape[-1], device=logits.device)
-    places = zip(*(t.split(POSITIONS) for t in (logits, ids[1:], words[1:])), strict=True)
-    for part, targets, where in places:
-        total.index_add_(0, where.to(total.device), gradient_at(part, targets))
+    total = torch.zeros(count, tables_of(model)[0].weight.shape[0], device=model.device)
+    parts = words[1:].to(model.device).split(POSITIONS)
+    for (logits, targets), where in zip(predictions(model, ids), parts, strict=True):
+        total.index_add_(0, where, gradient_at(logits, targets))
     return total / (len(ids) - 1)
 
 

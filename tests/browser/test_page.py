@@ -20,8 +20,8 @@ LOAD_AND_WRITE = (
 # Chromium's own measure of what moves on a page without anybody having touched it.
 WATCH_SHIFTS = (
     "window.shifts = []; new PerformanceObserver(list => list.getEntries().forEach(e => {"
-    " if (!e.hadRecentInput) window.shifts.push([e.value, ...e.sources.map(s => s.node &&"
-    " (s.node.closest ? s.node : s.node.parentElement).closest('[id]').id + ' ' + s.node.nodeName)]);"
+    " if (!e.hadRecentInput) window.shifts.push([e.value, ...e.sources.map(s =>"
+    " s.node?.nodeName + ' in ' + s.node?.parentElement?.closest('[id]')?.id)]);"
     " })).observe({type: 'layout-shift'})"
 )
 
