@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 
@@ -95,6 +95,21 @@ def choose(
         if chosen := _lowest(ranked, sites, removed, until, goal.parameters, each, blocks):
             return chosen
     return []
+
+
+def nearest_to_largest(chosen: Sequence[Loose], values: Mapping[Loose, float]) -> tuple[float, float]:
+    """Of the units that go, the score that is nearest to the largest of its kind, and its share of that.
+
+    Args:
+        values: score of every unit that is there.
+    """
+    found = []
+    for kind in {unit[0] for unit in chosen}:
+        score = max(values[unit] for unit in chosen if unit[0] == kind)
+        largest = max(value for unit, value in values.items() if unit[0] == kind)
+        found.append((score / largest if largest else 1.0, score))
+    share, score = max(found)
+    return score, share
 
 
 def _lowest(

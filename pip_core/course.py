@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from . import events as ev
-from .allocate import NOTHING_LEFT, choose, complete
+from .allocate import NOTHING_LEFT, choose, complete, nearest_to_largest
 from .anatomy import Anatomy
 from .checkpoint import Loaded
 from .clock import SCORING, Clock
@@ -177,8 +177,7 @@ def iterate(course: Course) -> Iterator[ev.Event]:
             for number, value in zip(site.numbers, found.tolist(), strict=True)
             if value != math.inf
         }
-        score, largest = max(values[unit] for unit in chosen), max(values.values())
-        relative = score / largest if largest else 1.0
+        score, relative = nearest_to_largest(chosen, values)
     course.take(units)
     left, lost = course.shape.parameters(anatomy), course.shape.lost(anatomy)
     course.removals.append(ev.Removed(iteration, units, score, relative, left, lost, bool(asked)))

@@ -161,8 +161,8 @@ class Scored:
 class Removed:
     """Units were chosen and cut out.
 
-    `score` is the largest score among them and `relative` that over the iteration's largest; both are
-    0 where the user `asked` for it, and nothing was scored. `lost` says in words what is gone since
+    `relative` is the largest share that a score among them is of its kind's largest in the iteration, and
+    `score` that score; both are 0 where the user `asked` for it, and nothing was scored. `lost` says in words what is gone since
     the dense model.
     """
 

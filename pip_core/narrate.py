@@ -140,7 +140,8 @@ def _went(event: ev.Removed) -> str:
     what = removed_words(event)
     if event.asked:
         return f"{what[0].upper()}{what[1:]} went, as you asked."
-    much = f"{event.relative:.1%} of the largest"
+    kinds = len({unit.kind for unit in event.units})
+    much = f"{event.relative:.1%} of the largest{' of their kind' if kinds > 1 else ''}"
     if event.score < 0:
         # Scores that fall below zero have no zero to measure a share from.
         much = f"{event.score:.3g}; the largest is {event.score / event.relative:.3g}"

@@ -9,7 +9,7 @@ import torch
 
 from pip_core import engine
 from pip_core import events as ev
-from pip_core.allocate import choose
+from pip_core.allocate import choose, nearest_to_largest
 from pip_core.anatomy import anatomy_of
 from pip_core.engine import run
 from pip_core.errors import UserError
@@ -64,6 +64,15 @@ def test_what_is_cheapest_per_parameter_goes():
     assert sum(kind == "channels" for kind, _, _ in found) == 10
     # Channels dearer than any block: only what no block can make up is left to them.
     assert [u[1] for u in chosen(2 * BLOCK / LLAMA.parameters, scores, equal_channels(9.0))] == [1, 2]
+
+
+def test_how_near_is_told_kind_by_kind():
+    block, kept = ("blocks", 1, 0), ("blocks", 2, 0)
+    channel, largest = ("channels", 0, 3), ("channels", 0, 4)
+    values = {block: 200.0, kept: 800.0, channel: 1.0, largest: 2.0}
+    assert nearest_to_largest([block, channel], values) == (1.0, 0.5)
+    assert nearest_to_largest([block], values) == (200.0, 0.25)
+    assert nearest_to_largest([channel], dict.fromkeys(values, 0.0)) == (0.0, 1.0)
 
 
 def test_parts_that_went_first_are_counted_once():

@@ -56,7 +56,7 @@ def test_every_event_has_a_sentence(event):
             EVERY[13],
             [
                 "1 group of heads in 1 block and 5 channels in 2 blocks went: their scores were the lowest",
-                "(at most 50.0% of the largest)",
+                "(at most 50.0% of the largest of their kind)",
             ],
         ),
         (

@@ -145,7 +145,7 @@ def _change(before: str, now: str) -> str:
 
 def _where(story: Story, progress: ev.Progress) -> str:
     if progress.stage == "exporting":
-        return "Exporting, and verifying in a fresh process"
+        return "Exporting and verifying"
     done = f"{progress.done / progress.total:.0%}"
     if progress.iteration == 0:
         return f"Measuring the dense model · {done}"
