@@ -162,8 +162,8 @@ class Removed:
     """Units were chosen and cut out.
 
     `relative` is the largest share that a score among them is of its kind's largest in the iteration, and
-    `score` that score; both are 0 where the user `asked` for it, and nothing was scored. `lost` says in words what is gone since
-    the dense model.
+    `score` that score; both are 0 where the user `asked` for it, and nothing was scored. `lost` says in
+    words what is gone since the dense model.
     """
 
     iteration: int

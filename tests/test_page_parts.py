@@ -181,6 +181,13 @@ def test_a_removal_without_scores_leaves_its_row_empty():
     assert figure["data"][0]["y"] == [1, 3]
 
 
+def test_the_table_says_what_a_score_of_channels_is():
+    told = story()
+    assert "Score of every block as a share" in heatmap.score_table(told)
+    told.started = replace(told.started, units=("blocks", "channels"))
+    assert "Score of every block, of channels the mean, as a share" in heatmap.score_table(told)
+
+
 def test_curves_show_every_measurement_and_the_dense_line():
     figure = sendable(curves.cost_curves(story()))
     lines = [d for d in figure["data"] if d.get("mode") == "lines+markers"]

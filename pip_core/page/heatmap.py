@@ -190,10 +190,11 @@ def score_table(story: Story) -> str:
                 f"<small>#{ranks[key][block]}</small></td>"
             )
         rows.append([str(block), *cells])
+    means = "".join(f", of {TITLES[kind]} the mean," for kind in order if kind in WIDTH)
     return table(
         head,
         rows,
-        "Score of every block as a share of its iteration's largest, with its rank (1 matters least)",
+        f"Score of every block{means} as a share of its iteration's largest, with its rank (1 matters least)",
     )
 
 
