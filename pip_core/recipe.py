@@ -76,8 +76,8 @@ class Recipe:
     )
     depth_share: float = _setting(
         0.5,
-        "of the target, where blocks go and then as many heads or channels from every other: the share that "
-        "blocks make up",
+        "of what units make up of the target, where blocks go and then as many heads or channels from every "
+        "other: the share that blocks make up",
     )
     vocabulary: float = _setting(
         AUTO,

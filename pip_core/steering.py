@@ -88,7 +88,9 @@ def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, nam
         UserError: it has fewer iterations, or the changed recipe cannot go on from there.
     """
     before, history = runs.recipe_of(folder), ev.standing(runs.read_events(folder))
-    recipe = before.but(**changes)
+    # Another method goes on with what this run removes, not with what it would usually remove itself.
+    stay = {} if "model" in changes else {name: getattr(before, name) for name in before.automatic()}
+    recipe = before.but(**stay | dict(changes))
     decided = len(ev.removals(history))
     upto = decided if upto is None else upto
     if not 0 <= upto <= decided:

@@ -12,6 +12,7 @@ from pip_core import events as ev
 from pip_core import runs, steering
 from pip_core.engine import check
 from pip_core.errors import UserError
+from pip_core.recipe import OURS
 
 from . import tiny, zoo
 from .steered import THREE, TWO, WIDTH, gone, units_of
@@ -120,6 +121,17 @@ def test_equal_widths_cannot_go_on_from_unequal_ones(tmp_path, recipe):
     list(runs.work(tmp_path / "run"))
     with pytest.raises(UserError, match="cannot go on with all blocks alike"):
         steering.fork(tmp_path / "run", tmp_path / "fork", {"allocation": "equal", "plain": True}, 1)
+
+
+def test_another_method_goes_on_with_what_the_run_removes(tmp_path, recipe):
+    """Blocks are what `pip` usually removes, without a refit."""
+    narrow = replace(recipe, method=OURS, units=("channels",), refit=True)
+    assert narrow.automatic().keys() >= {"units", "refit"}
+    runs.create(tmp_path / "run", narrow)
+    list(runs.work(tmp_path / "run"))
+    steering.fork(tmp_path / "run", tmp_path / "fork", {"method": "pip"}, 1)
+    assert runs.recipe_of(tmp_path / "fork") == replace(narrow, method="pip")
+    assert isinstance(list(runs.work(tmp_path / "fork"))[-1], ev.Finished)
 
 
 def test_history_of_another_model_is_refused_before_it_is_loaded(finished, checkpoints):

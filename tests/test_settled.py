@@ -73,3 +73,5 @@ def test_the_command_settles_usual_units_and_not_chosen_ones(checkpoints, tmp_pa
     assert "channels" in capsys.readouterr().err
     assert command.main(given) == 0
     assert recipe_of(out).units == ("blocks",)
+    assert command.main([*given[:-1], str(tmp_path / "named"), "--units", "auto"]) == 0
+    assert recipe_of(tmp_path / "named") == recipe_of(out)
