@@ -12,6 +12,12 @@ from .stats import compare, retained
 from .texts import title
 from .uneven import LOADER
 
+# The converter knows how a tokenizer splits text by a hash of a sample's token ids, which are others now.
+CONVERTING = (
+    "To convert it to GGUF, llama.cpp's converter has to be told that texts are split into words as for the "
+    "base model."
+)
+
 
 def model_card(
     recipe: Recipe,
@@ -63,7 +69,7 @@ def model_card(
         f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
         f"- Calibration: {title(recipe.calibration)}, {recipe.windows} windows of {recipe.window_tokens} "
         f"tokens{edits}",
-        *([f"- Vocabulary: {trim_words(trimmed)}"] if trimmed else []),
+        *([f"- Vocabulary: {trim_words(trimmed)} {CONVERTING}"] if trimmed else []),
         f"- Refit: {refit_words(refit) if refit else 'none'}",
         f"- Seed: {recipe.seed}",
         "",
