@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .checkpoint import Loaded
 from .errors import UserError
@@ -89,7 +89,7 @@ def write_checkpoint(
             model.save_pretrained(partial)
         loaded.tokenizer.save_pretrained(partial)
         if not uneven:
-            _read_by_older_versions(partial, model.config)
+            _read_by_older_versions(partial, loaded.tokenizer)
         (partial / "README.md").write_text(card, encoding="utf-8")
         (partial / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
         verdict = verify(loaded, partial, probe)
@@ -195,10 +195,11 @@ def _probe_ids(tokenizer: PreTrainedTokenizerBase, probe: str) -> torch.Tensor:
     return torch.tensor([ids], dtype=torch.long)
 
 
-def _read_by_older_versions(folder: Path, config: PreTrainedConfig) -> None:
+def _read_by_older_versions(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Also say a few settings the way transformers 4 and llama.cpp's converter read them.
 
-    Without them an older reader would assume a rotary base of 10,000 and be wrong in silence.
+    Without them an older reader would assume a rotary base of 10,000 and be wrong in silence, and its
+    tokenizer would name inputs that `generate` refuses.
     """
     path = folder / "config.json"
     written = json.loads(path.read_text(encoding="utf-8"))
@@ -215,4 +216,5 @@ def _read_by_older_versions(folder: Path, config: PreTrainedConfig) -> None:
         written = json.loads(path.read_text(encoding="utf-8"))
         if written.get("tokenizer_class") == "TokenizersBackend":
             written["tokenizer_class"] = "PreTrainedTokenizerFast"
+        written.setdefault("model_input_names", tokenizer.model_input_names)
         path.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -104,6 +104,8 @@ def test_config_tells_older_readers(exported):
     assert "auto_map" not in config
     tokenizer_config = json.loads((exported[1] / "tokenizer_config.json").read_text())
     assert tokenizer_config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    # Else transformers 4 hands `token_type_ids` to a model that knows none.
+    assert tokenizer_config["model_input_names"] == ["input_ids", "attention_mask"]
 
 
 def test_scaled_rotary_positions_are_told_older_readers(opened, tmp_path, trusting):
