@@ -210,7 +210,7 @@ def live_part() -> None:
             ui["views"] = gr.HTML(form.checked(form.two_views, DEFAULT), elem_id="views")
     with gr.Row(elem_classes="when-run", equal_height=True):
         with gr.Column(min_width=330, elem_classes="card"):
-            titled("Importance <small>dark matters least · a block that goes is outlined</small>")
+            titled("Importance <small>dark matters least · outlined goes</small>")
             chart("heatmap", sendable(heatmap.importance_heatmap(NOTHING)))
         with gr.Column(min_width=330, elem_classes="card"):
             titled("What it costs <small>band: ± one standard error</small>")
