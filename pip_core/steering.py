@@ -89,7 +89,8 @@ def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, nam
     """
     before, history = runs.recipe_of(folder), ev.standing(runs.read_events(folder))
     # Another method goes on with what this run removes, not with what it would usually remove itself.
-    stay = {} if "model" in changes else {name: getattr(before, name) for name in before.automatic()}
+    alike = changes.get("model", before.model) == before.model
+    stay = {name: getattr(before, name) for name in before.automatic()} if alike else {}
     recipe = before.but(**stay | dict(changes))
     decided = len(ev.removals(history))
     upto = decided if upto is None else upto
