@@ -25,6 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from pip_core.checkpoint import resolve
+from pip_core.export import RECIPE
+from pip_core.folder import raw_config
 from pip_core.streams import drain
 from pip_core.texts import DOMAINS, documents
 
@@ -53,13 +55,9 @@ def fetch_converter(folder: Path) -> Path:
 
 def dense_of(model: Path) -> Path | None:
     """The dense model's folder, where `model` has fewer tokens than it."""
-    dense = drain(
-        resolve(json.loads((model / "pip_recipe.json").read_text(encoding="utf-8"))["recipe"]["model"])
-    ).folder
-    sizes = [
-        json.loads((f / "config.json").read_text(encoding="utf-8"))["vocab_size"] for f in (model, dense)
-    ]
-    return dense if sizes[0] < sizes[1] else None
+    written = json.loads((model / RECIPE).read_text(encoding="utf-8"))
+    dense = drain(resolve(written["recipe"]["model"])).folder
+    return dense if raw_config(model)["vocab_size"] < raw_config(dense)["vocab_size"] else None
 
 
 def convert(sources: Path, model: Path, target: Path, dense: Path | None) -> None:
@@ -86,7 +84,8 @@ def compare(model: Path, converted: Path) -> tuple[bool, float]:
     one = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     two = AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.float32)
     with torch.inference_mode():
-        gaps = [one(ids).logits - two(ids).logits for ids in map(torch.tensor, ([row] for row in plain))]
+        rows = [torch.tensor([ids]) for ids in plain]
+        gaps = [one(row).logits - two(row).logits for row in rows]
     return plain == other, max(float(gap.abs().max()) for gap in gaps)
 
 

@@ -31,7 +31,7 @@ def inspect(args: argparse.Namespace) -> int:
 def prune(args: argparse.Namespace) -> int:
     from .engine import check
     from .plan import settled
-    from .recipe import AUTO, Recipe
+    from .recipe import Recipe
     from .runs import create, refuse_taken
 
     refuse_taken(args.out)
@@ -44,8 +44,8 @@ def prune(args: argparse.Namespace) -> int:
         base = _recipe_from(text)
     given = _given(args)
     recipe = base.but(**given)
-    if not args.recipe and given.get("units", (AUTO,)) == (AUTO,):
-        recipe = settled(recipe)
+    if not args.recipe:
+        recipe = settled(recipe, given)
     check(recipe)
     create(args.out, recipe)
     return work(args.out, prune_on=True)

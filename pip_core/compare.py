@@ -68,13 +68,13 @@ def entries_from(
         if not isinstance(name, str):
             raise UserError(f"The method of '{line['label']}' must be a name, not {name!r}.")
         settings = {**method(name).usual, **given, **settings, "method": name}
-        recipe, chosen = base.but(**settings), "units" in settings
+        recipe = base.but(**settings)
         for target in [recipe.target] if "target" in settings else targets:
             label = line["label"] if len(targets) == 1 else f"{line['label']}-{target:g}"
             if not label or label in (".", "..", "dense") or set(label) & set("/\\"):
                 raise UserError(f"'{label}' cannot name a run: it is also the name of its folder.")
-            aimed = replace(recipe, target=target)
-            found.append(Entry(label, line["label"], aimed if chosen else settled(aimed)))
+            aimed = settled(replace(recipe, target=target), settings)
+            found.append(Entry(label, line["label"], aimed))
     labels = [e.label for e in found]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if not found:

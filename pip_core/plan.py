@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 
 import psutil
 import torch
@@ -23,7 +24,7 @@ from .evaluation import BATCH_TOKENS
 from .families import blocks_of, skeleton
 from .goals import goal_for
 from .machine import device, fast_bfloat16
-from .recipe import EVERY, Recipe
+from .recipe import AUTO, EVERY, Recipe
 from .repair import LEAST, PASSES, least_tokens, look_memory, look_tokens, refit_memory, usual_tokens
 from .schedule import looking_work, looks_ahead, scoring_work, token_work
 from .scorers import method
@@ -77,16 +78,19 @@ def anatomy_for(reference: str) -> Anatomy:
     return anatomy_of(config_of(reference))
 
 
-def settled(recipe: Recipe) -> Recipe:
+def settled(recipe: Recipe, given: Mapping = MappingProxyType({})) -> Recipe:
     """A recipe whose usual units its model or method cannot lose, or not as far as its target, with the
     first that can go instead: whole blocks, or channels. Units that are not the usual ones stay.
+
+    Args:
+        given: settings that somebody chose; units among them stay too, unless they are `auto`.
 
     Raises:
         UserError: as `anatomy_for`, or an unknown method.
     """
     anatomy, scorer = anatomy_for(recipe.model), method(recipe.method)
     ways = [recipe]
-    if "units" in recipe.automatic():
+    if "units" in recipe.automatic() and tuple(given.get("units", (AUTO,))) == (AUTO,):
         ways += [replace(recipe, units=units) for units in ((BLOCKS,), (CHANNELS,))]
     for way in ways:
         try:

@@ -59,6 +59,9 @@ def test_comparisons_settle_what_no_line_names(checkpoints):
     plan = [{"label": "usual"}, {"label": "chosen", "units": ["mlp"]}]
     usual, chosen = entries_from(base, {}, plan, [0.2])
     assert (usual.recipe.units, chosen.recipe.units) == (("blocks",), ("mlp",))
+    plan = [{"label": "auto", "units": ["auto"]}, {"label": "channels", "units": ["channels"]}]
+    auto, channels = entries_from(base, {}, plan, [0.2])
+    assert (auto.recipe, channels.recipe.units) == (usual.recipe, ("channels",))
 
 
 def test_inspection_times_what_can_go(checkpoints):
