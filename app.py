@@ -1,4 +1,4 @@
-"""PIP Studio's page: layout and wiring only. What it shows and does comes from `pip_core.page`; what it
+"""PIP Studio's page: layout and wiring only. What it shows and does comes from `pip_core.ui`; what it
 starts are worker processes that outlive it. Run it with `python app.py`."""
 
 from __future__ import annotations
@@ -12,25 +12,36 @@ from pathlib import Path
 import gradio as gr
 import plotly
 
-from pip_core import cleaning
-from pip_core.errors import UserError
-from pip_core.files import TABLES, UPLOADS
-from pip_core.page import comparison, curves, download, form, glance, heatmap, inspection, live, talk, words
-from pip_core.page.desk import FIELDS, NO, YES, Desk, to_form
-from pip_core.page.ink import sendable
-from pip_core.plan import make_plan
-from pip_core.recipe import AUTO, DTYPES, Recipe
-from pip_core.scorers import METHODS
-from pip_core.story import Story
-from pip_core.studio import UPLOADS as UPLOADED
-from pip_core.studio import Studio
-from pip_core.texts import ASSETS
+from pip_core.core.errors import UserError
+from pip_core.core.paths import ASSETS
+from pip_core.core.recipe import AUTO, DTYPES, Recipe
+from pip_core.data.files import TABLES, UPLOADS
+from pip_core.planning.estimate import make_plan
+from pip_core.reporting.run_summary import RunSummary
+from pip_core.reporting.theme import sendable
+from pip_core.runs import retention
+from pip_core.runs.queue import UPLOADS as UPLOADED
+from pip_core.runs.queue import RunQueue
+from pip_core.scoring import METHODS
+from pip_core.ui import (
+    comparison,
+    curves,
+    download,
+    form,
+    heatmap,
+    inspection,
+    labels,
+    model_tools,
+    refresh,
+    status,
+)
+from pip_core.ui.handlers import FIELDS, NO, YES, PageHandlers, to_form
 
 ROOT = Path(os.environ.get("PIP_STUDIO_RUNS", "runs")).resolve()
-STUDIO = Studio(ROOT)
-DESK = Desk(STUDIO)
+STUDIO = RunQueue(ROOT)
+DESK = PageHandlers(STUDIO)
 PLOTLY = Path(plotly.__file__).parent / "package_data"
-DEFAULT, NOTHING = Recipe(), Story()
+DEFAULT, NOTHING = Recipe(), RunSummary()
 DEFAULTS = {name: change["value"] for name, change in to_form(DEFAULT).items()}
 ACTIONS = [("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume", "Resume")]
 ACTIONS += [("export_now", "Export now"), ("get", "Download")]
@@ -84,7 +95,7 @@ def build() -> gr.Blocks:
         ui["seen"] = gr.JSON([], visible="hidden", elem_id="seen")
         # Of a run only its id is kept in the browser, and whose browser it is.
         ui["memory"] = gr.BrowserState({}, storage_key="pip-studio", secret="pip-studio")
-        ui["timer"] = gr.Timer(glance.IDLE_SECONDS)
+        ui["timer"] = gr.Timer(refresh.IDLE_SECONDS)
         masthead()
         with gr.Row(equal_height=False, elem_id="bench"):
             with gr.Column(scale=0, min_width=360, elem_id="left"):
@@ -112,15 +123,15 @@ def build() -> gr.Blocks:
 
 def masthead() -> None:
     with gr.Row(elem_id="head", equal_height=True):
-        gr.HTML(words.HEAD, elem_id="brand")
+        gr.HTML(labels.HEAD, elem_id="brand")
         new = [("new run", "")]
         ui["runs"] = gr.Dropdown(new, value="", label="Runs", show_label=False, elem_id="runs", scale=0)
-        gr.HTML(words.DARK + words.HELP, elem_id="tools")
+        gr.HTML(labels.DARK + labels.HELP, elem_id="tools")
 
 
 def put(name: str, kind: type, *values, **options) -> None:
     """A control of the page, with its label, its one short line, and the usual recipe's value."""
-    label, info = words.CONTROLS[name]
+    label, info = labels.CONTROLS[name]
     if name in DEFAULTS:
         options.setdefault("value", DEFAULTS[name])
     ui[name] = kind(*values, label=label, info=info, elem_id=name, **options)
@@ -177,7 +188,7 @@ def form_part() -> None:
 
 def status_part() -> None:
     with gr.Row(elem_id="status-row", equal_height=True):
-        ui["status"] = gr.HTML(live.status(NOTHING, "none"), elem_id="status")
+        ui["status"] = gr.HTML(status.status(NOTHING, "none"), elem_id="status")
         with gr.Row(elem_id="controls"):
             for name, label in ACTIONS:
                 loud = "primary" if name in ("resume", "get") else "secondary"
@@ -215,11 +226,11 @@ def live_part() -> None:
         with gr.Column(min_width=330, elem_classes="card"):
             titled("What it costs <small>band: ± one standard error</small>")
             chart("curves", sendable(curves.cost_curves(NOTHING)))
-    gr.HTML(words.STEPS, elem_classes="when-idle")
-    ui["tiles"] = gr.HTML(live.tiles(NOTHING), elem_id="tiles", elem_classes="when-run")
+    gr.HTML(labels.STEPS, elem_classes="when-idle")
+    ui["tiles"] = gr.HTML(status.tiles(NOTHING), elem_id="tiles", elem_classes="when-run")
     with gr.Column(elem_classes=["card", "when-run"]):
         titled("What happened")
-        ui["log"] = gr.HTML(live.log(NOTHING), elem_id="log")
+        ui["log"] = gr.HTML(status.log(NOTHING), elem_id="log")
     with gr.Accordion("The charts' numbers", open=False, elem_classes=["card", "when-run"]):
         ui["measurements"] = gr.HTML(curves.measurement_table(NOTHING), elem_id="measurements")
         gr.HTML("<p class='line'>Every block's score and rank stand under Inspect.</p>")
@@ -245,15 +256,15 @@ def inspect_part() -> None:
     with gr.Column(elem_classes="card"):
         titled("Talk to both")
         with gr.Row(equal_height=True):
-            put("prompt", gr.Textbox, value=words.PROMPT, scale=6, max_lines=4)
+            put("prompt", gr.Textbox, value=labels.PROMPT, scale=6, max_lines=4)
             press("ask", "Ask both", scale=1)
         with gr.Row():
-            for name, text in zip(("dense_says", "pruned_says"), talk.no_answers(), strict=True):
+            for name, text in zip(("dense_says", "pruned_says"), model_tools.no_answers(), strict=True):
                 ui[name] = gr.HTML(text, elem_id=name.replace("_", "-"))
     with gr.Column(elem_classes="card"):
         titled("Where they expect different things")
         with gr.Row(equal_height=True):
-            put("text", gr.Textbox, value=words.SAMPLE, scale=6, max_lines=6)
+            put("text", gr.Textbox, value=labels.SAMPLE, scale=6, max_lines=6)
             press("differ", "Compare predictions", scale=1)
         ui["places"] = gr.HTML(inspection.disagreements([]), elem_id="places")
     with gr.Column(elem_classes="card"):
@@ -291,7 +302,7 @@ def download_part() -> None:
 def wire(page: gr.Blocks) -> None:
     """What happens when."""
     fields = list(FIELDS)
-    at_a_glance = (partial(glance.look, STUDIO), ["memory", "run", "seen", "picked"], GLANCE)
+    at_a_glance = (partial(refresh.refresh, STUDIO), ["memory", "run", "seen", "picked"], GLANCE)
 
     def look(after):
         return on(after.then, *at_a_glance).then(None, [ui["memory"]], None, js="m => pip.address(m.run)")
@@ -320,7 +331,7 @@ def wire(page: gr.Blocks) -> None:
     look(on(ui["sweep"].click, DESK.sweep, ["memory", "methods", *fields], [*GOING, "chosen", "picked"]))
     look(on(ui["rename"].click, DESK.rename, ["memory", "run", "name"], ["seen", "notice"]))
     look(on(ui["delete"].click, DESK.delete, ["memory", "run"], ["memory", "run", "seen", "notice"]))
-    compare = partial(glance.compare, STUDIO)
+    compare = partial(refresh.show_comparison, STUDIO)
     look(on(ui["chosen"].input, compare, ["chosen"], ["picked", "comparison", "summary", "compare_csv"]))
     on(ui["upload"].upload, DESK.upload, ["upload"], ["calibration", "pasted"])
     on(ui["upload_task"].upload, DESK.upload_task, ["upload_task", "asked"], ["asked"])
@@ -328,13 +339,15 @@ def wire(page: gr.Blocks) -> None:
     ask = [ui["ask"].click, ui["prompt"].submit]
     gr.on(
         ask,
-        partial(talk.answers, STUDIO),
+        partial(model_tools.answers, STUDIO),
         [ui["run"], ui["prompt"]],
         [ui["dense_says"], ui["pruned_says"]],
         **QUIET,
     )
-    ui["differ"].click(partial(talk.expectations, STUDIO), [ui["run"], ui["text"]], [ui["places"]], **QUIET)
-    ui["measure"].click(partial(talk.speeds, STUDIO), [ui["run"]], [ui["speed"]], **QUIET)
+    ui["differ"].click(
+        partial(model_tools.expectations, STUDIO), [ui["run"], ui["text"]], [ui["places"]], **QUIET
+    )
+    ui["measure"].click(partial(model_tools.speeds, STUDIO), [ui["run"]], [ui["speed"]], **QUIET)
 
 
 @contextmanager
@@ -383,7 +396,7 @@ def main() -> None:
     # Gradio looks into its queue a thousand times a second, which alone takes some percent of a core.
     page._queue.sleep_when_free = QUEUE_SECONDS
     page.launch(
-        blocked_paths=[ROOT / cleaning.LOG],
+        blocked_paths=[ROOT / retention.LOG],
         theme=gr.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=["Inter", "system-ui", "sans-serif"]
         ),

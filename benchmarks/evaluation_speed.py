@@ -22,12 +22,12 @@ from pathlib import Path
 
 import torch
 
-from pip_core.checkpoint import load
-from pip_core.encoding import Encoder, context_length
-from pip_core.evaluation import TaskBatches
-from pip_core.machine import fast_bfloat16
-from pip_core.streams import drain
-from pip_core.tasks import Task, load_task
+from pip_core.checkpoints.load import load
+from pip_core.core.device import fast_bfloat16
+from pip_core.core.progress import drain
+from pip_core.evaluation.evaluator import TaskBatches
+from pip_core.evaluation.requests import Encoder, context_length
+from pip_core.evaluation.tasks import Task, load_task
 
 from .harness import backend, harness_tasks, instances, real_rows
 

@@ -24,11 +24,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from pip_core.checkpoint import resolve
-from pip_core.export import RECIPE
-from pip_core.folder import raw_config
-from pip_core.streams import drain
-from pip_core.texts import DOMAINS, documents
+from pip_core.checkpoints.export import RECIPE
+from pip_core.checkpoints.folder import raw_config
+from pip_core.checkpoints.load import resolve
+from pip_core.core.progress import drain
+from pip_core.data.corpora import DOMAINS, documents
 
 PACKAGE = "llama-cpp-python==0.3.36"
 CHARACTERS = 1000

@@ -22,9 +22,9 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pip_core.standard import STANDARD, WIKITEXT, wikitext_pages
+from pip_core.evaluation.standard_tasks import STANDARD, WIKITEXT, wikitext_pages
 
-HUB_ROWS = Path(__file__).resolve().parent.parent / "tests" / "data" / "hub_rows"
+HUB_ROWS = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "hub_rows"
 NAMES = (*(s.name for s in STANDARD), WIKITEXT)
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)

@@ -15,12 +15,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pip_core.checkpoint import load
-from pip_core.encoding import Encoder, context_length
-from pip_core.evaluation import PageBatches, TaskBatches
-from pip_core.standard import WIKITEXT
-from pip_core.streams import drain
-from pip_core.tasks import load_task
+from pip_core.checkpoints.load import load
+from pip_core.core.progress import drain
+from pip_core.evaluation.evaluator import PageBatches, TaskBatches
+from pip_core.evaluation.requests import Encoder, context_length
+from pip_core.evaluation.standard_tasks import WIKITEXT
+from pip_core.evaluation.tasks import load_task
 
 from .harness import HUB_ROWS, NAMES, backend, harness_tasks, instances, read_lines, real_pages, real_rows
 

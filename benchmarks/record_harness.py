@@ -2,9 +2,9 @@
 
     python -m benchmarks.record_harness
 
-Per row of tests/data/hub_rows the (context, continuation) pairs it makes, or the detokenised document;
+Per row of tests/fixtures/hub_rows the (context, continuation) pairs it makes, or the detokenised document;
 and for a small fixed tokenizer, with and without a beginning-of-text token, the tokens it would have a
-model read and predict. The file is tests/data/harness.json.
+model read and predict. The file is tests/fixtures/harness.json.
 """
 
 from __future__ import annotations

@@ -19,13 +19,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from pip_core import events as ev
-from pip_core import export, runs
-from pip_core.checkpoint import Loaded, load_folder
-from pip_core.export import Verdict
-from pip_core.folder import Source
-from pip_core.recipe import Recipe
-from pip_core.studio import Studio
+from pip_core.checkpoints import export
+from pip_core.checkpoints.export import Verdict
+from pip_core.checkpoints.folder import Source
+from pip_core.checkpoints.load import Loaded, load_folder
+from pip_core.core import events as ev
+from pip_core.core.recipe import Recipe
+from pip_core.runs import run_directory
+from pip_core.runs.queue import RunQueue
 
 from . import tiny, zoo
 from .studios import Workers
@@ -120,10 +121,10 @@ def workers(monkeypatch) -> Workers:
 
 
 @pytest.fixture
-def studio(tmp_path, monkeypatch) -> Studio:
+def studio(tmp_path, monkeypatch) -> RunQueue:
     for name in ("PIP_STUDIO_WORKERS", "PIP_STUDIO_KEEP_DAYS", "PIP_STUDIO_KEEP_GB"):
         monkeypatch.delenv(name, raising=False)
-    return Studio(tmp_path / "runs")
+    return RunQueue(tmp_path / "runs")
 
 
 @pytest.fixture
@@ -136,6 +137,6 @@ def trusting(monkeypatch) -> None:
 def finished(tmp_path, recipe) -> Path:
     """A finished run of two blocks."""
     folder = tmp_path / "run"
-    runs.create(folder, recipe)
-    assert isinstance(list(runs.work(folder))[-1], ev.Finished)
+    run_directory.create(folder, recipe)
+    assert isinstance(list(run_directory.work(folder))[-1], ev.Finished)
     return folder

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from pip_core.views import Pair, View
+from pip_core.data.perturbation import Pair, View
 
 from .bypass import group_features, places_of, stack_of
 

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from pip_core.families import blocks_of
-from pip_core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
-from pip_core.views import Pair
+from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
+from pip_core.data.perturbation import Pair
+from pip_core.structure.families import blocks_of
 
 from .bypass import bypassed
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pip_core import events as ev
-from pip_core import runs
-from pip_core.units import Units
+from pip_core.core import events as ev
+from pip_core.core.units import Units
+from pip_core.runs import run_directory
 
 TWO, THREE = 0.2, 0.29  # targets that take two and three of the five blocks
 WIDTH = {"units": ("heads", "channels"), "target": 0.1}
@@ -25,7 +25,7 @@ def units_of(events: Sequence[ev.Event]) -> list[tuple[Units, ...]]:
 def stopping(folder: Path, when: Callable[[ev.Event], bool], do: Callable[[], None]) -> list[ev.Event]:
     """Work on a run, and do something when an event comes."""
     found = []
-    for event in runs.work(folder):
+    for event in run_directory.work(folder):
         found.append(event)
         if when(event):
             do()

@@ -13,16 +13,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from pip_core.anatomy import anatomy_of
-from pip_core.checkpoint import Loaded
-from pip_core.events import Event
-from pip_core.recipe import Recipe
-from pip_core.shape import Shape
-from pip_core.surgery import reshape
-from pip_core.texts import ASSETS
-from pip_core.units import BLOCKS as BLOCKS_KIND
-from pip_core.units import Units
-from pip_core.views import Pair, draw_pairs
+from pip_core.checkpoints.load import Loaded
+from pip_core.core.events import Event
+from pip_core.core.paths import ASSETS
+from pip_core.core.recipe import Recipe
+from pip_core.core.units import BLOCKS as BLOCKS_KIND
+from pip_core.core.units import Units
+from pip_core.data.perturbation import Pair, draw_pairs
+from pip_core.structure.anatomy import anatomy_of
+from pip_core.structure.shape import Shape
+from pip_core.structure.surgery import reshape
 
 from . import zoo
 from .zoo import VOCABULARY

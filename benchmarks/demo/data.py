@@ -14,9 +14,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pip_core import texts
-from pip_core.overlap import overlap
-from pip_core.recipe import Recipe
+from pip_core.core.recipe import Recipe
+from pip_core.data import corpora
+from pip_core.data.contamination import overlap
 
 from . import grammar
 
@@ -36,7 +36,7 @@ DOCUMENTS = 120
 MODEL, TEXTS, TASKS = "models/demo", "text", "tasks"
 
 
-def recipe(assets: Path = texts.ASSETS) -> Recipe:
+def recipe(assets: Path = corpora.ASSETS) -> Recipe:
     """A run on the demo model in `assets` with its own texts and its tasks, whole; everything else as
     usual."""
     return Recipe(
@@ -64,7 +64,7 @@ def write_data(assets: Path) -> None:
     told = (s.text for s in grammar.stories(grammar.CALIBRATION, SEED))
     apart = (text for text in told if not overlap([text], measured).shared)
     for name, documents in (("stories", itertools.islice(apart, DOCUMENTS)), ("stories-heldout", heldout)):
-        _write(assets / TEXTS / f"{name}.txt", texts.DOCUMENT_BREAK.join(documents) + "\n")
+        _write(assets / TEXTS / f"{name}.txt", corpora.DOCUMENT_BREAK.join(documents) + "\n")
     build_tokenizer().save_pretrained(assets / MODEL)
 
 

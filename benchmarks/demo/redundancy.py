@@ -12,11 +12,11 @@ import argparse
 import math
 from dataclasses import replace
 
-from pip_core import engine
-from pip_core import events as ev
-from pip_core.checkpoint import config_of
-from pip_core.recipe import END, Recipe
-from pip_core.stats import compare, retained
+from pip_core.checkpoints.load import config_of
+from pip_core.core import events as ev
+from pip_core.core.recipe import END, Recipe
+from pip_core.engine import run
+from pip_core.evaluation.statistics import paired_comparison, retained
 
 from .data import recipe
 
@@ -42,7 +42,7 @@ def main() -> None:
         for block in range(blocks):
             outcome("one alone", replace(base, target=1 / blocks, drop=(block,)))
     for name, result in named.items():
-        pairs = [compare(draw, result).mean for draw in draws]
+        pairs = [paired_comparison(draw, result).mean for draw in draws]
         mean = sum(p.difference for p in pairs) / len(pairs)
         spread = math.sqrt(sum((p.difference - mean) ** 2 for p in pairs) / (len(pairs) - 1) / len(pairs))
         better = sum(p.difference > 0 and not p.noise for p in pairs)
@@ -58,7 +58,7 @@ def outcome(name: str, given: Recipe) -> ev.Evaluated:
     Raises:
         RuntimeError: the run failed.
     """
-    found = list(engine.run(given))
+    found = list(run.run(given))
     for event in found:
         if isinstance(event, ev.Failed):
             raise RuntimeError(event.message)

@@ -28,7 +28,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pip_core import engine, texts
+from pip_core.data import corpora
+from pip_core.engine import run
 
 from .data import (
     CONTEXT,
@@ -190,7 +191,7 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
 
 def measure(assets: Path) -> str:
     """What the model in `assets` can do, as a Markdown table: every task whole, and perplexity."""
-    *_, found = engine.evaluate(replace(recipe(assets), perplexity_windows=0))
+    *_, found = run.evaluate(replace(recipe(assets), perplexity_windows=0))
     chance = sum(t.chance for t in found.tasks) / len(found.tasks)
     items = sum(t.items for t in found.tasks)
     lines = ["| task | accuracy | chance | items |", "|---|---|---|---|"]
@@ -209,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo.train", description=__doc__)
     parser.add_argument("--check", action="store_true", help="train nothing; compare with what is shipped")
     parser.add_argument("--work", type=Path, default=Path("runs/demo"), help="where training saves its state")
-    parser.add_argument("--assets", type=Path, default=texts.ASSETS, help="where the files go")
+    parser.add_argument("--assets", type=Path, default=corpora.ASSETS, help="where the files go")
     given = parser.parse_args()
     if given.check:
         found = differences(given.assets)

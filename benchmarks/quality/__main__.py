@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pip_core.texts import DOMAINS
+from pip_core.data.corpora import DOMAINS
 
 HERE = Path(__file__).parent
 DEVELOPED_ON = (range(300), range(800, 1100))

@@ -13,8 +13,8 @@ import math
 import statistics
 from pathlib import Path
 
-from pip_core import events as ev
-from pip_core.runs import read_events
+from pip_core.core import events as ev
+from pip_core.runs.run_directory import read_events
 
 Shares = dict[str, list[float]]
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from pip_core.scorers import method
+from pip_core.scoring import get_scorer
 
 from .acts import LONG, MINUTE, fill_form, prune, removed, unfold, wait_for_state
 
@@ -90,7 +90,7 @@ def test_methods_side_by_side(visitor, model):
     fill_form(page, model)
     page.get_by_role("tab", name="Compare").click()
     unfold(page, "Try several methods")
-    for title in (method("pip-gate").title, method("pip").title):
+    for title in (get_scorer("pip-gate").title, get_scorer("pip").title):
         page.locator("#methods").get_by_label(title, exact=True).check()
     page.locator("#sweep").click()
     expect(page.locator("#chosen")).to_contain_text("waiting", timeout=MINUTE)

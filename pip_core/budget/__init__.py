@@ -1,0 +1,1 @@
+"""From a target to a pruning budget, and from scores and a budget to units."""

@@ -1,0 +1,1 @@
+"""Model references, folders, the Hub, the bundled model; writing checkpoints and proving that they load."""

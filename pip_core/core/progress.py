@@ -1,0 +1,54 @@
+"""Generators that report on their way and return a result at the end: what to do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+Step = TypeVar("Step")
+Other = TypeVar("Other")
+Result = TypeVar("Result")
+
+
+def drain(work: Generator[Step, None, Result]) -> Result:
+    """Run `work` to its end and return its result; what it reports is not looked at."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def map_progress(
+    work: Generator[Step, None, Result], change: Callable[[Step], Other]
+) -> Generator[Other, None, Result]:
+    """`work` with every report changed; the result is the same."""
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as end:
+            return end.value
+        yield change(step)
+
+
+class Halted(Exception):
+    """The user asked to stop."""
+
+
+def stoppable(
+    work: Generator[Step, None, Result], stop: Callable[[], bool], ending: Callable[[], Step]
+) -> Generator[Step, None, Result]:
+    """Pass reports on, asking after each whether to stop.
+
+    Raises:
+        Halted: it was asked to; `ending()` was the last report.
+    """
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as end:
+            return end.value
+        yield step
+        if stop():
+            yield ending()
+            raise Halted

@@ -1,0 +1,52 @@
+"""The kinds of units that can be removed, and how a set of them is named.
+
+Depth: a whole decoder block, or its attention or MLP half. Width: a group of query heads with the
+key-value head they share, or an MLP channel (its gate, up and down together). Units keep the numbers
+they have in the dense model, from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+BLOCKS, ATTENTION, MLP, HEADS, CHANNELS = "blocks", "attention", "mlp", "heads", "channels"
+DEPTH = (BLOCKS, ATTENTION, MLP)
+WIDTH = (HEADS, CHANNELS)
+KINDS = (*DEPTH, *WIDTH)
+# What people read.
+TITLES = {
+    BLOCKS: "blocks",
+    ATTENTION: "attention halves",
+    MLP: "MLP halves",
+    HEADS: "groups of heads",
+    CHANNELS: "channels",
+}
+
+
+def format_count(number: int, kind: str) -> str:
+    """ "1,530 channels", "1 group of heads"."""
+    title = TITLES[kind]
+    if number == 1:
+        title = {HEADS: "group of heads", ATTENTION: "attention half", MLP: "MLP half"}.get(kind, title[:-1])
+    return f"{number:,} {title}"
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of one kind in one block. Of a depth kind there is one, number 0."""
+
+    kind: str
+    block: int
+    units: tuple[int, ...]
+
+
+def group(units: Iterable[tuple[str, int, int]]) -> tuple[Units, ...]:
+    """Loose units `(kind, block, unit)` by kind and block, in ascending order."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for kind, block, unit in units:
+        found.setdefault((kind, block), []).append(unit)
+    return tuple(
+        Units(kind, block, tuple(sorted(numbers)))
+        for (kind, block), numbers in sorted(found.items(), key=lambda f: (KINDS.index(f[0][0]), f[0][1]))
+    )

@@ -1,0 +1,279 @@
+"""Texts: the shipped ones, the field's usual ones on the Hub, and the user's own.
+
+Shipped calibration domains and the held-back text lie in `assets/text`, one file each, documents
+separated by two blank lines. Calibration never draws from the held-back text.
+
+A text's name is one of:
+- a shipped text (`SHIPPED`: the domains, and the demo model's stories), or a held-back one;
+- a name in `KNOWN`, with or without `@REVISION`;
+- `hub:OWNER/NAME[/CONFIG][:SPLIT][@REVISION][#FIELD]`, any dataset on the Hub;
+- a path: a UTF-8 text file, or a `.jsonl`, `.parquet` or `.csv` file with or without `#FIELD`;
+- `text:` and the text itself, so that a recipe holds what was pasted into it.
+
+For calibration also `mixed`, every domain in proportion to its length, so that all of them is read, and
+`mix:NAME=SHARE,NAME=SHARE`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..core.errors import UserError
+from ..core.paths import ASSETS
+from ..core.recipe import HELDOUT, MIXED, STORIES, STORIES_HELDOUT
+from ..data import hub_datasets
+from .files import LONGEST_TEXT, TABLES, column_of, iterate, own_file, read_text
+from .hub_datasets import HubSet
+
+DOMAINS = ("encyclopedic", "dialogue", "instructions", "code", "narrative", "science", "practical")
+SHIPPED = (*DOMAINS, STORIES)
+KNOWN = {
+    "wikitext2": HubSet("Salesforce/wikitext", "wikitext-2-raw-v1", "train", field="text"),
+    "wikitext2-test": HubSet("Salesforce/wikitext", "wikitext-2-raw-v1", "test", field="text"),
+    "c4": HubSet("allenai/c4", "en", "train", field="text"),
+    "c4-validation": HubSet("allenai/c4", "en", "validation", field="text"),
+}
+# Datasets whose rows are the lines of longer documents, and how a document begins.
+LINES = {"Salesforce/wikitext": re.compile(r" = (?!= ).+(?<! =) = \s*")}
+PASTED, MIX = "text:", "mix:"
+DOCUMENT_BREAK = "\n\n\n"
+# Of a dataset on the Hub so much is taken, from its beginning: about a million tokens.
+POOL_CHARACTERS = 4_000_000
+LONGEST_PASTED = 1_000_000
+BYTES_PER_CHARACTER = 4  # at most, in UTF-8
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A text to calibrate on.
+
+    Attributes:
+        share: its part of the calibration windows; the shares of all domains sum to 1.
+        documents: no two alike.
+        duplicates: how many documents were left out because they were there before.
+    """
+
+    name: str
+    share: float
+    documents: tuple[str, ...]
+    duplicates: int
+
+
+def parts(name: str) -> tuple[tuple[str, float], ...]:
+    """The texts a calibration name stands for, each with its share; the shares sum to 1.
+
+    Raises:
+        UserError: a mix that is not written `mix:NAME=SHARE,NAME=SHARE`.
+    """
+    if name == MIXED:
+        lengths = {d: (ASSETS / "text" / f"{d}.txt").stat().st_size for d in DOMAINS}
+        return tuple((d, length / sum(lengths.values())) for d, length in lengths.items())
+    if not name.startswith(MIX):
+        return ((name, 1.0),)
+    shares: dict[str, float] = {}
+    for part in name.removeprefix(MIX).split(","):
+        text, _, number = (p.strip() for p in part.rpartition("="))
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if (
+            not text
+            or text in shares
+            or text.startswith((PASTED, MIX))
+            or text == MIXED
+            or not 0 <= share < 1e9
+        ):
+            raise UserError(
+                f"'{part.strip()}' is not a part of a mix: write {MIX}NAME=SHARE,NAME=SHARE with every text "
+                "once and shares of 0 or more, for example mix:encyclopedic=0.5,code=0.5."
+            )
+        shares[text] = share
+    total = sum(shares.values())
+    if not total:
+        raise UserError("A mix needs a share above 0 for at least one of its texts.")
+    return tuple((text, share / total) for text, share in shares.items() if share)
+
+
+def calibration_texts(name: str, characters: int = POOL_CHARACTERS) -> list[Domain]:
+    """Documents to calibrate on, one domain for each text that `name` stands for.
+
+    Args:
+        characters: of each text, take documents until they hold so many characters.
+
+    Raises:
+        UserError: no such text, or one that cannot be read.
+    """
+    domains = []
+    for text, share in parts(name):
+        found, duplicates = _unique(_documents(text, "calibration text", characters, True))
+        domains.append(Domain(text, share, tuple(found), duplicates))
+    return domains
+
+
+def documents(
+    name: str, what: str = "calibration text", characters: int = 0, online: bool = True
+) -> list[str]:
+    """The documents of one text, no two alike.
+
+    Args:
+        what: what it is for, as it should stand in an error.
+        characters: take documents until they hold so many characters. 0 takes all of a file, and
+            of a dataset on the Hub `POOL_CHARACTERS`.
+        online: False never asks the Hub, and takes what the cache holds.
+
+    Raises:
+        UserError: no such text, or one that cannot be read.
+    """
+    return _unique(_documents(name, what, characters, online))[0]
+
+
+def hub_of(name: str) -> HubSet | None:
+    """The dataset on the Hub that a text's name stands for, or None.
+
+    Raises:
+        UserError: `hub:` and then something else than a dataset.
+    """
+    if name.startswith("hub:"):
+        return HubSet.parse(name)
+    known, _, revision = name.partition("@")
+    return replace(KNOWN[known], revision=revision or None) if known in KNOWN else None
+
+
+def pinned(name: str) -> str:
+    """`name` with the commit of every dataset on the Hub written into it, so that it means the same
+    rows on any machine.
+
+    Raises:
+        UserError: as `sources.hub_revision`.
+    """
+    if name.startswith(MIX):
+        return MIX + ",".join(f"{pinned(text)}={share:.12g}" for text, share in parts(name))
+    chosen = hub_of(name)
+    if chosen is None:
+        return name
+    sha = hub_datasets.hub_revision(chosen.dataset, chosen.revision)
+    return (
+        str(replace(chosen, revision=sha)) if name.startswith("hub:") else f"{name.partition('@')[0]}@{sha}"
+    )
+
+
+def title(name: str) -> str:
+    """A text's name, short enough for a sentence."""
+    if name.startswith(PASTED):
+        return f"pasted text of {len(name) - len(PASTED):,} characters"
+    return name if name.startswith(("hub:", MIX)) or not _is_path(name) else Path(name).name
+
+
+def _documents(name: str, what: str, characters: int, online: bool) -> list[str]:
+    if name.startswith(PASTED):
+        return _split(_pasted(name.removeprefix(PASTED), what))
+    if chosen := hub_of(name):
+        return _from_hub(chosen, characters or POOL_CHARACTERS, online)
+    if name in (*SHIPPED, HELDOUT, STORIES_HELDOUT):
+        return _split(read_text(ASSETS / "text" / f"{name}.txt", what))
+    if not _is_path(name):
+        raise UserError(
+            f"Unknown text '{name}': choose {MIXED}, {', '.join(SHIPPED)}, {', '.join(KNOWN)}, a dataset on "
+            f"the Hub ({hub_datasets.FORM}), or the path of a file."
+        )
+    path, field = own_file(name), None
+    if "#" in name and not path.exists():
+        shorter, _, field = name.rpartition("#")
+        path = own_file(shorter)
+    if path.suffix.lower() not in TABLES:
+        longest = min(LONGEST_TEXT, BYTES_PER_CHARACTER * characters or LONGEST_TEXT)
+        return _upto(_split(read_text(path, what, longest)), characters)
+    return _upto(_column(iterate(path, what), field, f"The {what} '{path.name}'"), characters)
+
+
+def _is_path(name: str) -> bool:
+    return bool(Path(name).suffix) or "/" in name or "\\" in name
+
+
+def _split(text: str) -> list[str]:
+    return [d.strip("\n") for d in text.split(DOCUMENT_BREAK) if d.strip()]
+
+
+def _pasted(text: str, what: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"The pasted {what} holds half a character (an unpaired surrogate).") from None
+    if not text.strip():
+        raise UserError(f"The pasted {what} is empty.")
+    if "\0" in text:
+        raise UserError(f"The pasted {what} holds a NUL character, so it is no plain text.")
+    if len(text) > LONGEST_PASTED:
+        raise UserError(
+            f"The pasted {what} has {len(text):,} characters; above {LONGEST_PASTED:,} give it as a file."
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _from_hub(chosen: HubSet, characters: int, online: bool) -> list[str]:
+    where, field = f"The dataset '{chosen.dataset}'", chosen.field
+
+    def length(row: dict) -> int:
+        nonlocal field
+        field = column_of(row, field, row, where)
+        return len(_text(row[field], field, where))
+
+    rows = hub_datasets.read_hub(chosen, characters, length, online)
+    found = (_text(row[field], field, where) for row in rows)
+    begins = LINES.get(chosen.dataset)
+    if begins is None:
+        return [text.strip("\n") for text in found if text.strip()]
+    joined: list[list[str]] = []
+    for line in found:
+        if not joined or (begins.fullmatch(line) and any(before.strip() for before in joined[-1])):
+            joined.append([])
+        joined[-1].append(line)
+    # Joined as the field joins them, so that perplexity on them is the field's.
+    return [text for text in map("\n\n".join, joined) if text.strip()]
+
+
+def _column(table: Iterable[dict], wanted: str | None, where: str) -> Iterable[str]:
+    """The texts of a table's column, row by row."""
+    field, texts = None, 0
+    for row in table:
+        field = column_of(row, field or wanted, row, where)
+        if (text := _text(row[field], field, where)).strip():
+            texts += 1
+            yield text.replace("\r\n", "\n").strip("\n")
+    if not texts:
+        raise UserError(f"{where} is empty.")
+
+
+def _text(value: object, field: str, where: str) -> str:
+    """A cell as text: a text, a list of texts, or a list of a conversation's messages."""
+    cells = value if isinstance(value, list) else [value]
+    cells = [c.get("content") if isinstance(c, dict) and isinstance(value, list) else c for c in cells]
+    if not all(c is None or isinstance(c, str) for c in cells):
+        raise UserError(f"{where} holds no text in its column '{field}', but {type(value).__name__} values.")
+    return "\n".join(c for c in cells if c)
+
+
+def _upto(texts: Iterable[str], characters: int) -> list[str]:
+    """The first of `texts` that hold `characters` characters; all for 0."""
+    found, sum_ = [], 0
+    for text in texts:
+        found.append(text)
+        sum_ += len(text)
+        if characters and sum_ >= characters:
+            break
+    return found
+
+
+def _unique(texts: Iterable[str]) -> tuple[list[str], int]:
+    """`texts` without those that were there before, and how many those were."""
+    seen: dict[str, str] = {}
+    count = 0
+    for text in texts:
+        seen.setdefault(text.strip(), text)
+        count += 1
+    return list(seen.values()), count - len(seen)

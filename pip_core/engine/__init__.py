@@ -1,0 +1,1 @@
+"""The one mechanism: a recipe goes in, a stream of events comes out."""

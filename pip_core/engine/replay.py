@@ -1,0 +1,176 @@
+"""What was decided and measured before: the events of earlier attempts, as far as they still count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ..budget.allocation import complete
+from ..budget.budget import PruningBudget, sites_now
+from ..core import events as ev
+from ..core.errors import UserError
+from ..core.recipe import EQUAL, Recipe
+from ..core.units import BLOCKS, DEPTH, TITLES, format_count
+from ..structure.anatomy import Anatomy
+from ..structure.shape import Shape
+from ..structure.sites import UnitId, sites_of
+
+
+@dataclass(frozen=True)
+class ReplayState:
+    """What a run goes on from.
+
+    Attributes:
+        measured: the last measurement of every iteration; `final` those after what is done at the end.
+        undone: units that were taken back, and stay for the rest of the run.
+        steered: whether something was taken back or taken over, which the recipe does not tell.
+        extended: whether the target was changed on the way.
+    """
+
+    started: tuple[ev.Started, ...] = ()
+    removals: tuple[ev.Removed, ...] = ()
+    measured: tuple[ev.Evaluated, ...] = ()
+    final: tuple[ev.Evaluated, ...] = ()
+    undone: frozenset[UnitId] = frozenset()
+    steered: bool = False
+    extended: bool = False
+
+    @staticmethod
+    def of(events: Iterable[ev.Event]) -> ReplayState:
+        """Fold events, oldest first."""
+        found = ev.effective_events(events)
+        measured = [e for e in found if isinstance(e, ev.Evaluated)]
+        return ReplayState(
+            tuple(e for e in found if isinstance(e, ev.Started)),
+            tuple(e for e in found if isinstance(e, ev.Removed)),
+            tuple({e.iteration: e for e in measured if not e.final}.values()),
+            tuple({e.iteration: e for e in measured if e.final}.values()),
+            frozenset(
+                (u.kind, u.block, unit)
+                for e in found
+                if isinstance(e, ev.RemovalUndone)
+                for u in e.units
+                for unit in u.units
+            ),
+            any(
+                isinstance(e, ev.RemovalUndone) or (isinstance(e, ev.Forked) and e.iterations) for e in found
+            ),
+            any(isinstance(e, ev.TargetExtended) for e in found),
+        )
+
+    @property
+    def dtype(self) -> str:
+        """The number format that it was computed in; empty where nothing was."""
+        return self.started[-1].dtype if self.started else ""
+
+    def shape(self, anatomy: Anatomy) -> Shape:
+        """What is left of a model of this anatomy.
+
+        Raises:
+            UserError: the removals are not of such a model.
+        """
+        try:
+            return Shape.dense(anatomy).without(units for r in self.removals for units in r.units)
+        except (ValueError, KeyError):
+            raise UserError(
+                "What was removed before does not belong to this model. Start a new run."
+            ) from None
+
+    def to_drop(self, recipe: Recipe, shape: Shape) -> list[int]:
+        """The blocks of `recipe.drop` that are still to go, in order."""
+        return [b for b in recipe.drop if b in shape.blocks and (BLOCKS, b, 0) not in self.undone]
+
+    def again(
+        self, recipe: Recipe, goal: PruningBudget, removals: Sequence[ev.Removed], done: bool, left: float
+    ) -> Recipe | None:
+        """The recipe that makes the model again which `removals` led to; None where there is none.
+
+        Args:
+            done: whether the recipe's target was met.
+            left: share of the dense parameters that is left.
+        """
+        # One at a time, the first do not depend on how many there will be.
+        early = recipe.units[-1] in DEPTH and goal.each == 1 and not goal.stages
+        # What was exported early has other shares of blocks, and of tokens, than any smaller target has.
+        partly = not done and bool(goal.stages or goal.tokens)
+        steered = self.steered or (self.extended and not early) or partly
+        if steered and recipe.units == (BLOCKS,) and not goal.tokens:
+            # Scores would now come out otherwise; the blocks can be named.
+            return replace(recipe, target=1 - left, drop=tuple(b for r in removals for b in r.blocks))
+        if steered:
+            return None
+        # A run exported early says what it reached.
+        return recipe if done else replace(recipe, target=1 - left)
+
+    def check(self, recipe: Recipe, anatomy: Anatomy, goal: PruningBudget) -> None:
+        """Whether a recipe can go on from here.
+
+        Raises:
+            UserError: it is of another model, removes other units, keeps what is gone, drops more than
+                there is room for, or wants a shape that what is gone already rules out.
+        """
+        for event in self.started:
+            if (event.blocks, event.parameters) != (len(anatomy.blocks), anatomy.parameters):
+                raise UserError(
+                    f"This run began with {event.model} of {event.parameters / 1e6:.1f}M parameters, and "
+                    f"'{recipe.model}' now has {anatomy.parameters / 1e6:.1f}M. Start a new run."
+                )
+        if not self.removals:
+            return
+        gone = {u for r in self.removals for u in r.units}
+        if strange := {u.kind for u in gone} - set(recipe.units):
+            raise UserError(
+                f"{' and '.join(TITLES[k] for k in sorted(strange))} are gone already, and a run removes one "
+                f"kind of units. Go on with them, or start a new run from the exported model."
+            )
+        if lost := sorted({u.block for u in gone} & set(recipe.keep)):
+            raise UserError(
+                f"Block {lost[0]} is to be kept, but has lost something already. Take it off the list, or go "
+                "back to before that."
+            )
+        shape = self.shape(anatomy)
+        width, uneven = recipe.units[-1] not in DEPTH, shape.uneven()
+        if width and uneven and (recipe.plain or recipe.allocation == EQUAL):
+            raise UserError(
+                f"This cannot go on with all blocks alike: {uneven} already. Choose the allocation 'global' "
+                "with plain: false."
+            )
+        removed = anatomy.parameters - shape.parameters(anatomy)
+        unit = max((s.cost for s in sites_of(anatomy, shape, recipe.units)), default=0)
+        if removed > goal.parameters + unit * (len(shape.blocks) if goal.counts else 1) / 2:
+            raise UserError(
+                f"{removed / anatomy.parameters:.1%} of the parameters are gone already, more than a target "
+                f"of {recipe.target:.1%} takes. Choose a higher one, or go back to an earlier iteration."
+            )
+        costs = [anatomy.blocks[b].parameters for b in self.to_drop(recipe, shape)]
+        if costs and removed + sum(costs) - costs[-1] / 2 > goal.parameters:
+            raise UserError(
+                f"{removed / anatomy.parameters:.1%} of the parameters are gone already, and the "
+                f"{format_count(len(costs), BLOCKS)} to drop would exceed the target of {recipe.target:.1%}. "
+                "Choose a higher target, or drop fewer."
+            )
+
+    def complete(self, recipe: Recipe, anatomy: Anatomy, goal: PruningBudget) -> bool:
+        """Whether nothing more would go.
+
+        Raises:
+            UserError: see `shape`.
+        """
+        shape = self.shape(anatomy)
+        removed = anatomy.parameters - shape.parameters(anatomy)
+        sites = sites_now(recipe, goal, anatomy, shape, self.undone)
+        return complete(recipe, goal, removed, sites, self.undone)
+
+    def check_same_model(self, now: ev.Started) -> None:
+        """A resumed run must go on with the very model it began with.
+
+        Raises:
+            UserError: it does not.
+        """
+        for event in self.started:
+            before = (event.model, event.origin, event.parameters, event.dtype)
+            if before != (now.model, now.origin, now.parameters, now.dtype):
+                raise UserError(
+                    f"This run began with {event.model} ({event.origin}, {event.dtype}), but the same "
+                    f"reference now gives {now.model} ({now.origin}, {now.dtype}). Start a new run."
+                )

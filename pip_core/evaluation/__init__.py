@@ -1,0 +1,1 @@
+"""Measuring a model: tasks, log-likelihoods, perplexity, and statistics of paired comparisons."""

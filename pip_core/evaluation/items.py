@@ -1,0 +1,91 @@
+"""One question with a known answer, and the project's own way of writing it down.
+
+A row is multiple choice - `{"query": ..., "choices": [...], "gold": 0}` -, a last word -
+`{"context": ..., "continuation": ...}` - or one ending after several beginnings -
+`{"context_options": [...], "continuation": ..., "gold": 0}`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.errors import UserError
+
+# A row with one of these is in the project's own format.
+OWN_FIELDS = frozenset(("query", "context_options", "continuation"))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question: what comes before, what may follow, and which of those is right.
+
+    A last-word item has a single choice. With `openings` (one per choice) a choice follows its own
+    opening instead of the prompt: all choices are then the same text, and the openings compete.
+    """
+
+    prompt: str
+    choices: tuple[str, ...]
+    gold: int
+    openings: tuple[str, ...] = ()
+
+    @property
+    def requests(self) -> tuple[tuple[str, str], ...]:
+        """Per choice the text before and the continuation whose likelihood counts."""
+        before = self.openings or (self.prompt,) * len(self.choices)
+        return tuple((b, f" {c}") for b, c in zip(before, self.choices, strict=True))
+
+    @property
+    def characters(self) -> int:
+        """What a model has to read, what the choices share counted once."""
+        before = self.openings or (self.prompt,)
+        return sum(map(len, before)) + sum(map(len, self.choices))
+
+
+def own_item(row: dict) -> tuple[Item, bool]:
+    """A row in the project's own format, and whether it is a last word.
+
+    Raises:
+        UserError: what is wrong with the row, without saying which row.
+    """
+    if "context_options" in row:
+        openings = texts(row, "context_options", least=2)
+        ending = text(row, "continuation")
+        return Item("", (ending,) * len(openings), gold(row, "gold", len(openings)), openings), False
+    if "context" in row or "continuation" in row:
+        return Item(text(row, "context"), (text(row, "continuation"),), 0), True
+    if "query" not in row:
+        raise UserError(
+            "'query' is missing or not a text. A line needs query, choices and gold, or context and "
+            "continuation."
+        )
+    choices = texts(row, "choices", least=2)
+    return Item(text(row, "query"), choices, gold(row, "gold", len(choices))), False
+
+
+def text(row: dict, field: str, empty: bool = False) -> str:
+    """A field that must be a text (and, unless `empty` may be, hold more than white space)."""
+    value = row.get(field)
+    if not isinstance(value, str) or not (empty or value.strip()):
+        raise UserError(f"'{field}' is missing or not a text.")
+    return value
+
+
+def texts(row: dict, field: str, least: int) -> tuple[str, ...]:
+    """A field that must be a list of `least` or more texts, none of them empty."""
+    value = row.get(field)
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) < least
+        or not all(isinstance(v, str) and v.strip() for v in value)
+    ):
+        count = {1: "one text", 2: "two texts"}.get(least, f"{least} texts")
+        raise UserError(f"'{field}' must be a list of at least {count}, none of them empty.")
+    return tuple(value)
+
+
+def gold(row: dict, field: str, count: int) -> int:
+    """A field that must be the number of one of `count` choices, from 0."""
+    value = row.get(field)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
+        raise UserError(f"'{field}' is {value!r}, but must be a whole number from 0 to {count - 1}.")
+    return value

@@ -1,0 +1,131 @@
+"""From texts to the tokens whose likelihood counts, with lm-evaluation-harness's boundaries.
+
+What a causal model reads and what it is asked: `(ids, targets)`, where the last `len(targets)`
+positions of `ids` predict `targets`. Beginning-of-text tokens are put where the tokenizer puts them
+by itself; a text with nothing before it follows the beginning-of-text (or else end-of-text) token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..core.errors import UserError
+
+# For a model that states no limit, as the harness has it.
+DEFAULT_CONTEXT = 2048
+# What a tokenizer without a limit states as its limit is larger than this.
+NO_LIMIT = 10**12
+
+
+@dataclass(frozen=True)
+class Request:
+    """Tokens read, and the tokens predicted at the last positions; `cut` where the context was too
+    long and lost its beginning."""
+
+    ids: tuple[int, ...]
+    targets: tuple[int, ...]
+    cut: bool = False
+
+
+def context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The longest input in tokens: the config's limit, or the tokenizer's, or 2048."""
+    config = getattr(config, "text_config", None) or config
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if getattr(config, name, None) is not None:
+            return int(getattr(config, name))
+    limit = tokenizer.model_max_length
+    return int(limit) if limit and limit < NO_LIMIT else DEFAULT_CONTEXT
+
+
+class Encoder:
+    """A tokenizer as the harness uses it, for a model that reads at most `context` tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
+        self.tokenizer = tokenizer
+        self.context = context
+        begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self.prefix = end if begin is None else begin
+        self._prefix_text = None if self.prefix is None else tokenizer.decode(self.prefix)
+
+    def requests(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
+        """Per (context, continuation) the continuation's tokens, given the context's.
+
+        Spaces at a context's end belong to the continuation. The continuation's tokens are those
+        that both texts together have beyond the context's own.
+
+        Raises:
+            UserError: a continuation without a token of its own, or no token to begin with.
+        """
+        split = []
+        for before, after in pairs:
+            kept = before.rstrip()
+            split.append((kept, before[len(kept) :] + after))
+        contexts = self._encode([before for before, _ in split])
+        wholes = self._encode([before + after for before, after in split])
+        alone = iter(self._encode([after for before, after in split if not before], special=False))
+        found = []
+        for (before, after), context, whole in zip(split, contexts, wholes, strict=True):
+            if before:
+                targets = whole[len(context) :]
+            else:
+                targets = next(alone)
+                context = [self._begin()]
+                if targets[:1] == context:
+                    targets = targets[1:]
+            if not targets:
+                raise UserError(f"with this model's tokenizer '{after}' has no token of its own.")
+            found.append(self._request(context, targets))
+        return found
+
+    def windows(self, document: str) -> list[Request]:
+        """Every token of a document predicted once, in windows of the whole context.
+
+        The first window follows the prefix token; each later one begins with its predecessor's last
+        token, the last one reaches back as far as the context allows.
+
+        Raises:
+            UserError: no token to begin with.
+        """
+        (tokens,) = self._encode([document])
+        read = [self._begin(), *tokens]
+        found = []
+        for start in range(0, len(tokens), self.context):
+            end = min(start + self.context, len(tokens))
+            # ids[i] is the token before tokens[i].
+            first = max(0, end - self.context) if start else 0
+            found.append(Request(tuple(read[first:end]), tuple(tokens[start:end])))
+        return found
+
+    def _begin(self) -> int:
+        if self.prefix is None:
+            raise UserError(
+                "this model's tokenizer has no beginning- or end-of-text token for a text with nothing "
+                "before it."
+            )
+        return self.prefix
+
+    def _request(self, context: list[int], targets: list[int]) -> Request:
+        tokens = context + targets
+        ids = tokens[-(self.context + 1) :][:-1]
+        return Request(tuple(ids), tuple(targets[-len(ids) :]), len(tokens) > self.context + 1)
+
+    def _encode(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+        """Token ids of each text, each as if encoded alone.
+
+        A text that already begins with the beginning-of-text token is not given another.
+        """
+        begun = [
+            not special or (self._prefix_text is not None and t.startswith(self._prefix_text)) for t in texts
+        ]
+        found: list[list[int]] = [[]] * len(texts)
+        for plain in (False, True):
+            numbers = [n for n, b in enumerate(begun) if b == plain]
+            if numbers:
+                batch = [texts[n] for n in numbers]
+                ids = self.tokenizer(batch, add_special_tokens=not plain, verbose=False)["input_ids"]
+                for number, one in zip(numbers, ids, strict=True):
+                    found[number] = one
+        return found

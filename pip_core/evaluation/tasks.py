@@ -1,0 +1,188 @@
+"""Tasks: questions with known answers, by reference.
+
+A reference is a shipped task's name, the path of a file in the project's own format (see `items`), a
+standard task's name (rows from the Hub), `NAME=PATH`, a standard task with rows of a local file, or
+`text:` and items that were pasted, in the project's own format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.paths import ASSETS
+from ..core.recipe import STORY_TASKS, TASKS
+from ..data import files
+from ..data.corpora import PASTED
+from ..data.files import own_file, read_text
+from ..data.hub_datasets import hub_rows
+from .items import Item, own_item, text
+from .standard_tasks import STANDARD, WIKITEXT, WIKITEXT_ROWS, wikitext_pages
+
+NAMES = {s.name: s for s in STANDARD}
+SHIPPED = (*TASKS, *STORY_TASKS)
+# Fields that hold a list or a number; in a CSV file they are written as JSON.
+NOT_TEXTS = {"choices", "gold", "label", "endings", "context_options"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named list of items.
+
+    Attributes:
+        greedy: true for last-word tasks, where greedy decoding has to write the one choice.
+        metric: what the accuracy is: "acc" (the likeliest choice) or "acc_norm" (the likeliest per
+            character); "acc" for last words.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+    greedy: bool
+    metric: str = "acc_norm"
+
+    @property
+    def chance(self) -> float:
+        """Expected accuracy of guessing; 0 for a last word."""
+        if self.greedy:
+            return 0.0
+        return sum(1 / len(i.choices) for i in self.items) / len(self.items)
+
+    @property
+    def duplicates(self) -> int:
+        """How many items are the same as an earlier one."""
+        return len(self.items) - len(set(self.items))
+
+    @property
+    def digest(self) -> str:
+        """Twelve characters that tell these items from others: only equal ones can be compared."""
+        said = json.dumps([(i.requests, i.gold) for i in self.items])
+        return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+    @property
+    def characters(self) -> int:
+        """What a model has to read for it."""
+        return sum(i.characters for i in self.items)
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Documents whose every token is predicted: WikiText-2, `pages` as they are in the data set."""
+
+    name: str
+    pages: tuple[str, ...]
+
+    @property
+    def characters(self) -> int:
+        return sum(map(len, self.pages))
+
+
+def load_tasks(references: Sequence[str], limit: int = 0) -> list[Task | Pages]:
+    """What a run measures on, by reference.
+
+    Raises:
+        UserError: as `load_task`; no task with right and wrong answers; two of one name.
+    """
+    found = [load_task(reference, limit) for reference in references]
+    if not any(isinstance(t, Task) for t in found):
+        raise UserError("Choose at least one task with right and wrong answers, for example endings.")
+    names = [t.name for t in found]
+    if len(set(names)) < len(names):
+        raise UserError(f"Two tasks have the same name ({', '.join(names)}); rename one of the files.")
+    return found
+
+
+def load_task(reference: str, limit: int = 0) -> Task | Pages:
+    """A task by reference (see the module).
+
+    Args:
+        limit: take only the first so many items; 0 takes all.
+
+    Raises:
+        UserError: no such task, or a row that is not an item.
+    """
+    if reference.startswith(PASTED):
+        lines = reference.removeprefix(PASTED).splitlines()
+        rows = list(files.json_lines(lines, "pasted task"))[: limit or None]
+        if not rows:
+            raise UserError("The pasted task is empty.")
+        return _own("pasted", rows, "pasted task")
+    name, given, place = reference.partition("=")
+    name = name.strip()
+    if given and name not in (*NAMES, WIKITEXT):
+        raise UserError(
+            f"'{name}' is no standard task that could be read from '{place}': choose "
+            f"{', '.join((*NAMES, WIKITEXT))}, or name the file alone."
+        )
+    if name == WIKITEXT:
+        return _pages(place.strip(), limit)
+    if name in NAMES:
+        return _standard(name, place.strip(), limit)
+    if reference in SHIPPED:
+        path = ASSETS / "tasks" / f"{reference}.jsonl"
+    elif reference.endswith(files.TABLES):
+        path = Path(reference)
+    else:
+        raise UserError(
+            f"Unknown task '{reference}': choose {', '.join(SHIPPED)}; a standard task ("
+            f"{', '.join((*NAMES, WIKITEXT))}); or the path of a .jsonl, .parquet or .csv file."
+        )
+    return _own(path.stem, _local_rows(path, limit), path.name)
+
+
+def _own(name: str, rows: list[dict], where: str) -> Task:
+    """A task in the project's own format."""
+    found = _items(rows, own_item, where)
+    kinds = {greedy for _, greedy in found}
+    if len(kinds) != 1:
+        raise UserError(f"{where} mixes multiple choice and last words; use one file for each.")
+    greedy = kinds.pop()
+    return Task(name, tuple(item for item, _ in found), greedy, "acc" if greedy else "acc_norm")
+
+
+def _standard(name: str, place: str, limit: int) -> Task:
+    task = NAMES[name]
+    if place:
+        rows, where = _local_rows(place, limit), Path(place).name
+    else:
+        rows, where = hub_rows(task.dataset, task.config, task.split, limit=limit), name
+    return Task(name, tuple(_items(rows, task.item, where)), task.greedy, task.metric)
+
+
+def _pages(place: str, limit: int) -> Pages:
+    if place and not place.endswith(files.TABLES):
+        pages = wikitext_pages(read_text(own_file(place), "task"))[: limit or None]
+    else:
+        rows = _local_rows(place, limit) if place else hub_rows(*WIKITEXT_ROWS, limit=limit)
+        pages = _items(rows, lambda row: text(row, "page"), Path(place).name or WIKITEXT)
+    return Pages(WIKITEXT, tuple(pages))
+
+
+def _items(rows: list[dict], read: Callable[[dict], Any], where: str) -> list:
+    found = []
+    for number, row in enumerate(rows, 1):
+        try:
+            found.append(read(row))
+        except UserError as error:
+            raise UserError(f"{where}, row {number}: {error}") from None
+    return found
+
+
+def _local_rows(place: str | Path, limit: int) -> list[dict]:
+    found = files.rows(place, "task", limit)
+    return [_from_cells(row) for row in found] if Path(place).suffix == ".csv" else found
+
+
+def _from_cells(row: dict) -> dict:
+    """A CSV row, all texts, with the lists and numbers that some of them say."""
+    said = dict(row)
+    for field in NOT_TEXTS & said.keys():
+        # What is no JSON stays a text, and is refused as such.
+        with contextlib.suppress(ValueError, TypeError):
+            said[field] = json.loads(said[field])
+    return said

@@ -1,0 +1,1 @@
+"""Two models side by side: chat, divergence of predictions, latency; and the cost of scoring."""

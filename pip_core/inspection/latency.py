@@ -1,0 +1,283 @@
+"""Speed and memory of two models, measured side by side.
+
+Both models stand in memory and take turns, every few tokens, so that whatever else the machine does
+meets both: every round gives a ratio of its own, and the ratios' median and spread are what is told.
+Batch 1, greedy decoding, key-value cache on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import statistics
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from ..checkpoints.load import Loaded
+from ..core.errors import UserError
+from ..data.corpora import HELDOUT, documents
+
+PROMPT_TOKENS = 256
+NEW_TOKENS = 64
+ROUNDS = 7
+WARM_UP = 2
+# How many tokens a model writes before it is the other's turn.
+TURN = 4
+# The next token, `(1, 1)`, and the cache with everything before it.
+_State = tuple[torch.Tensor, Cache]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A quantity measured several times: its median and the bounds of its middle half."""
+
+    median: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        """`values` at least 2."""
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return Spread(median, low, high)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model takes.
+
+    Attributes:
+        prefill, decode: tokens per second of reading the prompt, and of writing after it.
+        weights_memory: bytes of parameters and buffers, shared ones once.
+        weights_disk: bytes of the checkpoint's safetensors files.
+        cache_per_token: bytes that one more token takes in the key-value cache while every block keeps
+            it: the most, since a block with a sliding window stops growing when its window is full.
+        cache_total: bytes of the cache after prompt and answer.
+    """
+
+    prefill: Spread
+    decode: Spread
+    weights_memory: int
+    weights_disk: int
+    cache_per_token: int
+    cache_total: int
+
+
+@dataclass(frozen=True)
+class LatencyComparison:
+    """Two models side by side. `prefill_ratio` and `decode_ratio` are pruned over dense, above 1 where
+    the pruned model is faster, from the rounds' own ratios."""
+
+    dense: Cost
+    pruned: Cost
+    prefill_ratio: Spread
+    decode_ratio: Spread
+    prompt_tokens: int
+    new_tokens: int
+    rounds: int
+    device: str
+    threads: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One round, dense and pruned: seconds of reading and of writing, and the cache's bytes at the end."""
+
+    prefill: tuple[float, ...]
+    decode: tuple[float, ...]
+    cache: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """`done` of `total` rounds, the warm-up counted too."""
+
+    done: int
+    total: int
+
+
+def compare_latency(
+    dense: Loaded,
+    pruned: Loaded,
+    prompt_tokens: int = PROMPT_TOKENS,
+    new_tokens: int = NEW_TOKENS,
+    rounds: int = ROUNDS,
+) -> Generator[Step, None, LatencyComparison]:
+    """Measure two models in turn.
+
+    The prompt is the beginning of the shipped held-back text, in each model's own tokens.
+
+    Raises:
+        UserError: lengths that are not positive, fewer than 2 rounds, a prompt and answer longer than a
+            model reads, or models on different devices.
+    """
+    if prompt_tokens < 1 or new_tokens < 1 or rounds < 2:
+        raise UserError("Speed needs at least 1 prompt token, 1 new token and 2 rounds.")
+    models = (dense, pruned)
+    if dense.model.device != pruned.model.device:
+        raise UserError("The two models must be on the same device to be compared.")
+    prompts = [_prompt(loaded, prompt_tokens, new_tokens) for loaded in models]
+    measured = []
+    for number in range(-WARM_UP, rounds):
+        # Who goes first changes, so that neither always finds the machine as the other left it.
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        measured.append(_round([m.model for m in models], prompts, new_tokens, order))
+        yield Step(len(measured), rounds + WARM_UP)
+    counted = measured[WARM_UP:]
+    costs = [
+        Cost(
+            prefill=Spread.of([prompt_tokens / r.prefill[i] for r in counted]),
+            decode=Spread.of([new_tokens / r.decode[i] for r in counted]),
+            weights_memory=weights_memory(models[i].model),
+            weights_disk=sum(f.stat().st_size for f in models[i].source.folder.glob("*.safetensors")),
+            cache_per_token=_cache_per_token(models[i].model, prompts[i]),
+            cache_total=counted[-1].cache[i],
+        )
+        for i in (0, 1)
+    ]
+    formats = dict.fromkeys(str(m.model.dtype).removeprefix("torch.") for m in models)
+    return LatencyComparison(
+        *costs,
+        prefill_ratio=Spread.of([r.prefill[0] / r.prefill[1] for r in counted]),
+        decode_ratio=Spread.of([r.decode[0] / r.decode[1] for r in counted]),
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        rounds=rounds,
+        device=_device_name(dense.model.device),
+        threads=torch.get_num_threads(),
+        dtype=" and ".join(formats),
+    )
+
+
+def weights_memory(model: PreTrainedModel) -> int:
+    """Bytes that a model's parameters and buffers take; what several share counts once."""
+    return _storage((*model.parameters(), *model.buffers()))
+
+
+def table(found: LatencyComparison) -> str:
+    """A comparison as a table in Markdown."""
+    rows = [
+        ("prefill, tokens/s", found.dense.prefill, found.pruned.prefill, found.prefill_ratio),
+        ("decode, tokens/s", found.dense.decode, found.pruned.decode, found.decode_ratio),
+    ]
+    lines = [
+        f"Batch 1, greedy, cache on; prompt {found.prompt_tokens} tokens, answer {found.new_tokens}; "
+        f"{found.dtype} on {found.device}, {found.threads} threads. Median of {found.rounds} rounds in turn "
+        "(middle half).",
+        "",
+        "| | dense | pruned | pruned / dense |",
+        "|---|---|---|---|",
+    ]
+    for name, dense, pruned, ratio in rows:
+        cells = [f"{s.median:.1f} ({s.low:.1f} to {s.high:.1f})" for s in (dense, pruned)]
+        last = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} | {last} |")
+    for name, field, unit in (
+        ("weights on disk, MB", "weights_disk", 1e6),
+        ("weights in memory, MB", "weights_memory", 1e6),
+        ("cache per token, kB, at most", "cache_per_token", 1e3),
+        (f"cache after {found.prompt_tokens + found.new_tokens} tokens, MB", "cache_total", 1e6),
+    ):
+        dense, pruned = getattr(found.dense, field), getattr(found.pruned, field)
+        ratio = f"{pruned / dense:.2f}" if dense else "-"
+        lines.append(f"| {name} | {dense / unit:.1f} | {pruned / unit:.1f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def _prompt(loaded: Loaded, prompt_tokens: int, new_tokens: int) -> torch.Tensor:
+    """Token ids of the prompt, `(1, prompt_tokens)`."""
+    context = getattr(loaded.model.config, "max_position_embeddings", None) or 2**30
+    if prompt_tokens + new_tokens > context:
+        raise UserError(
+            f"{loaded.source.name} reads at most {context} tokens, and prompt and answer have "
+            f"{prompt_tokens + new_tokens}. Choose fewer."
+        )
+    text = "\n\n".join(documents(HELDOUT))
+    ids = loaded.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
+    # A longer prompt than the text goes on with it from the beginning: its content costs nothing.
+    ids = ids.repeat(1, -(-prompt_tokens // ids.shape[1]))
+    return ids[:, :prompt_tokens].to(loaded.model.device)
+
+
+def _round(
+    models: Sequence[PreTrainedModel], prompts: Sequence[torch.Tensor], new_tokens: int, order: Sequence[int]
+) -> _Round:
+    """Both models read, then both write, a few tokens each in turn: what disturbs one disturbs both."""
+    prefill, decode = [0.0, 0.0], [0.0, 0.0]
+    states: list = [None, None]
+    for i in order:
+        prefill[i], states[i] = _read(models[i], prompts[i])
+    for start in range(0, new_tokens, TURN):
+        for i in order:
+            seconds, states[i] = _write(models[i], states[i], min(TURN, new_tokens - start))
+            decode[i] += seconds
+    return _Round(tuple(prefill), tuple(decode), tuple(_bytes(cache) for _, cache in states))
+
+
+def _read(model: PreTrainedModel, prompt: torch.Tensor) -> tuple[float, _State]:
+    """Seconds of reading the prompt."""
+    with torch.inference_mode():
+        began = _now(model)
+        state = _forward(model, prompt, None)
+        return _now(model) - began, state
+
+
+def _write(model: PreTrainedModel, state: _State, tokens: int) -> tuple[float, _State]:
+    """Seconds of writing `tokens` tokens one by one."""
+    with torch.inference_mode():
+        began = _now(model)
+        for _ in range(tokens):
+            state = _forward(model, *state)
+        return _now(model) - began, state
+
+
+def _forward(model: PreTrainedModel, ids: torch.Tensor, cache: Cache | None) -> _State:
+    """The likeliest next token, `(1, 1)`, and the cache with `ids` in it."""
+    known = inspect.signature(model.forward).parameters
+    # As generate() does: only the last position needs logits.
+    last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+    name = "cache" if "cache" in known else "past_key_values"  # as it was called before transformers 5.24
+    out = model(input_ids=ids, use_cache=True, **{name: cache}, **last)
+    return out.logits[:, -1:].argmax(-1), getattr(out, name)
+
+
+def _cache_per_token(model: PreTrainedModel, prompt: torch.Tensor) -> int:
+    """Bytes that the cache grows by from one token to two."""
+    with torch.inference_mode():
+        token, cache = _forward(model, prompt[:, :1], None)
+        one = _bytes(cache)
+        return _bytes(_forward(model, token, cache)[1]) - one
+
+
+def _bytes(cache: Cache) -> int:
+    """Memory of every tensor in a cache, whatever kind of cache each block has."""
+    return _storage(t for layer in cache.layers for t in _tensors(vars(layer)))
+
+
+def _tensors(value: object) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor) and value.dim():  # without the counters
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _tensors(inner)
+
+
+def _storage(tensors: Iterable[torch.Tensor]) -> int:
+    storages = {(s.device, s.data_ptr()): s.nbytes() for s in (t.untyped_storage() for t in tensors)}
+    return sum(storages.values())
+
+
+def _now(model: PreTrainedModel) -> float:
+    """The clock, when all that was asked of the device is done."""
+    if model.device.type != "cpu":
+        torch.accelerator.synchronize(model.device)
+    return time.perf_counter()
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

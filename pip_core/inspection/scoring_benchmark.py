@@ -1,0 +1,144 @@
+"""Time and memory of one scoring pass, against the naive way, each in a process of its own.
+
+Naive is the formula as written: float32, a backward pass for each view, two whole copies of the
+gradients. "Footprint" is what the framework takes by itself: the same scoring on a toy of two
+blocks. `python -m pip_core bench` prints the table.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch.nn import functional as F
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from ..checkpoints.load import load, resolve
+from ..core.device import peak_memory
+from ..core.paths import ROOT
+from ..core.progress import drain
+from ..core.recipe import Recipe
+from ..core.units import BLOCKS
+from ..data.perturbation import Pair, draw_pairs
+from ..scoring import METHODS, get_scorer
+from ..structure.anatomy import anatomy_of
+from ..structure.families import blocks_of
+from ..structure.shape import Shape
+from ..structure.sites import sites_of
+
+NAIVE, FOOTPRINT = "naive", "footprint"
+BENCHED = tuple(m.name for m in METHODS if BLOCKS in m.kinds)
+TOY_WORDS = 256
+
+
+def report(model: str, windows: int) -> str:
+    """The table: seconds and peak memory of each method, and their ratios to the naive way.
+
+    Raises:
+        UserError: as `checkpoint.resolve`.
+    """
+    drain(resolve(model))  # what is wrong with the reference is said here, not in three processes
+    found = {name: _in_a_process(name, model, windows) for name in (FOOTPRINT, NAIVE, *BENCHED)}
+    weights = found[BENCHED[0]]["weights"]
+    base = found[FOOTPRINT]["peak"]
+    lines = [
+        f"One scoring pass over {model}: {windows} pairs of {Recipe().window_tokens} tokens, seed 0, "
+        f"{torch.get_num_threads()} threads.",
+        f"The framework's own footprint is {base / 1e6:.0f} MB; the bfloat16 weights {weights / 1e6:.0f} MB.",
+        "",
+        "| method | seconds | times faster | peak above footprint, MB | in bfloat16 weights |",
+        "|---|---|---|---|---|",
+    ]
+    for name in (NAIVE, *BENCHED):
+        one, above = found[name], found[name]["peak"] - base
+        lines.append(
+            f"| {name} ({one['dtype']}) | {one['seconds']:.1f} "
+            f"| {found[NAIVE]['seconds'] / one['seconds']:.1f} | {above / 1e6:.0f} | {above / weights:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _in_a_process(name: str, model: str, windows: int) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-m", "pip_core.inspection.scoring_benchmark", name, model, str(windows)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _measure(name: str, reference: str, windows: int) -> dict:
+    """One variant, in this process: seconds of the scoring alone, peak memory of all."""
+    if name == FOOTPRINT:
+        tokenizer = AutoTokenizer.from_pretrained(drain(resolve(reference)).folder)
+        pairs = [_within(p, TOY_WORDS) for p in draw_pairs(Recipe(windows=1), tokenizer, 1)]
+        model, variants = _toy(), list(BENCHED)
+    else:
+        loaded = drain(load(reference, "float32" if name == NAIVE else "bfloat16"))
+        pairs = draw_pairs(Recipe(windows=windows), loaded.tokenizer, 1)
+        model, variants = loaded.model, [name]
+    started = time.perf_counter()
+    for variant in variants:
+        if variant == NAIVE:
+            naive_scores(model, pairs)
+        else:
+            anatomy = anatomy_of(model.config)
+            sites = sites_of(anatomy, Shape.dense(anatomy), (BLOCKS,))
+            drain(get_scorer(variant).score(model, blocks_of(model), sites, pairs))
+    return {
+        "seconds": time.perf_counter() - started,
+        "peak": peak_memory(),
+        "weights": 2 * sum(p.numel() for p in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
+def naive_scores(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float]:
+    """PIP's formula as written: per pair two backward passes and two copies of all gradients.
+
+    Returns:
+        Per block the mean over pairs of `|| grad L(s) - grad L(s~) ||_2`.
+    """
+    totals = [0.0] * len(blocks_of(model))
+    for pair in pairs:
+        copies = []
+        for view in (pair.clean, pair.other):
+            model.zero_grad(set_to_none=True)
+            ids = view.ids.to(model.device)
+            logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+            F.cross_entropy(logits, ids[1:]).backward()
+            copies.append([[p.grad.clone() for p in b.parameters()] for b in blocks_of(model)])
+        for index, (clean, other) in enumerate(zip(*copies, strict=True)):
+            squares = sum(float((c - o).square().sum()) for c, o in zip(clean, other, strict=True))
+            totals[index] += squares**0.5
+    model.zero_grad(set_to_none=True)
+    return [t / len(pairs) for t in totals]
+
+
+def _toy() -> PreTrainedModel:
+    config = LlamaConfig(
+        vocab_size=TOY_WORDS,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    return LlamaForCausalLM(config).to(torch.bfloat16).eval()
+
+
+def _within(pair: Pair, words: int) -> Pair:
+    """The pair with token ids folded into a small vocabulary."""
+    clean = replace(pair.clean, ids=pair.clean.ids % words)
+    return replace(pair, clean=clean, other=replace(pair.other, ids=pair.other.ids % words))
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))

@@ -1,0 +1,210 @@
+"""Refitting what remains: output projections are solved anew, so that the stream is the dense one's.
+
+Block by block, the projections in which attention and MLP end are moved by the ridge regression that
+best brings what the pruned model has at that place to the residual stream the dense model has there;
+of a block that is followed by removed ones, to the stream after those. So one mechanism repairs width
+and depth, and every solution folds into a weight that is there already.
+
+Least squares from kept inputs: OBC (arXiv 2208.11580) and its successors; a linear map in place of
+removed blocks: ReplaceMe (arXiv 2505.02819). That the target is the dense *stream*, so that each
+solution also takes back what went wrong before it, is ours. Which projection a half ends in, and
+whether a block just adds it, is seen on the dense model itself; where either is not so, the weight
+stays as it is, and the outcome says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..core.units import ATTENTION, MLP
+from ..structure.anatomy import Anatomy, Block
+from ..structure.families import blocks_of, residual_scale
+from ..structure.shape import Layer, Shape
+from .residual_stream import (
+    HALVES,
+    ResidualStream,
+    Stream,
+    add_to_weight,
+    candidates,
+    capture_input,
+    capture_outputs,
+    trace_block,
+    weight_of,
+)
+from .ridge import Regression
+
+NO_PROJECTION = "no projection of theirs is added as it is: a norm follows, or experts share it"
+NO_SUM = "what they add is normed or scaled on its way to the stream"
+SINGULAR = "what reaches them is zero or no finite number"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a refit came to.
+
+    Attributes:
+        projections: how many could be solved, of `halves` attentions and MLPs.
+        moved: how many of these were better solved anew than left as they are, on text that they were
+            not solved on.
+        left: why the others were left as they were, in words; empty where there are none.
+        before, after: distance to the dense model's last hidden states, as a share of their length,
+            mean over the first batch's tokens.
+    """
+
+    projections: int
+    moved: int
+    halves: int
+    left: str
+    before: float
+    after: float
+
+
+def widest(model: PreTrainedModel, anatomy: Anatomy) -> int:
+    """Inputs of the widest projection that a refit of the dense `model` may solve; 0 where there is none."""
+    return max(
+        (
+            weight_of(module).shape[1]
+            for block, made in zip(blocks_of(model), anatomy.blocks, strict=True)
+            for half in HALVES
+            for module in candidates(block, made, half, model.config.hidden_size).values()
+        ),
+        default=0,
+    )
+
+
+def refit(
+    dense: PreTrainedModel,
+    pruned: PreTrainedModel,
+    anatomy: Anatomy,
+    shape: Shape,
+    parts: Sequence[torch.Tensor],
+    same: Sequence[torch.Tensor] | None = None,
+) -> Generator[int, None, Outcome]:
+    """Solve the output projections of `pruned` anew, in place.
+
+    Args:
+        dense: the model that `pruned` was cut from, as it was.
+        shape: of `pruned`.
+        parts: batches of token ids to calibrate on, int64, each of shape `(B, T)` with the same T.
+        same: the same tokens by the dense model's ids, where those are others.
+
+    Yields:
+        How many blocks are done, after each. No gradient mode is held across a yield.
+    """
+    work = _Refit(dense, pruned, anatomy, shape, parts, parts if same is None else same)
+    yield 0
+    for index in range(len(shape.layers)):
+        work.block(index)
+        yield index + 1
+    halves = sum(layer.attention + layer.mlp for layer in shape.layers)
+    left = "; ".join(_describe_skipped(why, halves) for why, halves in work.left.items() if halves)
+    return Outcome(work.solved, work.moved, halves, left, work.before, work.error())
+
+
+class _Refit:
+    """Both models' streams, side by side."""
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        dense: PreTrainedModel,
+        pruned: PreTrainedModel,
+        anatomy: Anatomy,
+        shape: Shape,
+        parts: Sequence[torch.Tensor],
+        same: Sequence[torch.Tensor],
+    ) -> None:
+        self.anatomy, self.shape = anatomy, shape
+        self.scale = residual_scale(dense.config)
+        self.solved, self.moved, self.left = 0, 0, {why: [] for why in (NO_PROJECTION, NO_SUM, SINGULAR)}
+        self.dense, self.pruned = ResidualStream(dense, same), ResidualStream(pruned, parts)
+        whole = self.dense.stream, self.pruned.stream
+        for run in (self.dense, self.pruned):
+            run.stream = run.stream[:1]
+            run.advance(0, len(run.blocks))
+        self.before = self.error()
+        self.dense.stream, self.pruned.stream = whole
+        self.dense.advance(0, shape.layers[0].block)
+
+    @torch.no_grad()
+    def error(self) -> float:
+        """How far the first batch's streams are apart, as a share of the dense one's length; mean."""
+        now, wanted = self.pruned.stream[0].float(), self.dense.stream[0].float()
+        return float(((now - wanted).norm(dim=-1) / wanted.norm(dim=-1)).mean())
+
+    @torch.no_grad()
+    def block(self, index: int) -> None:
+        """Solve block `index` and carry both streams over it."""
+        layer = self.shape.layers[index]
+        following = self.shape.layers[index + 1 : index + 2]
+        until = following[0].block if following else len(self.dense.blocks)
+        made, block = self.anatomy.blocks[layer.block], self.pruned.blocks[index]
+        middle, paths = self._dense_halves(layer, made)
+        self.dense.advance(layer.block + 1, until)
+        for half, there, wanted in (
+            (ATTENTION, layer.attention, middle if layer.mlp else self.dense.stream),
+            (MLP, layer.mlp, self.dense.stream),
+        ):
+            if not there:
+                continue
+            if paths.get(half) is None:
+                self.left[NO_SUM if middle is None else NO_PROJECTION].append(half)
+            elif self._solve(index, block.get_submodule(paths[half]), made, half, wanted):
+                self.solved += 1
+            else:
+                self.left[SINGULAR].append(half)
+        self.pruned.advance(index, index + 1)
+
+    def _dense_halves(self, layer: Layer, made: Block) -> tuple[Stream | None, dict[str, str | None]]:
+        """Carry the dense stream over one block, looking inside.
+
+        Returns:
+            The stream after the block's attention, None where a block's output is not its input and
+            what its halves add; and for each half the projection that it ends in, if there is one.
+        """
+        middle, ends, paths = [], [], {}
+        for number, h in enumerate(self.dense.stream):
+            found = trace_block(self.dense, layer.block, made, self.anatomy, self.scale, h, number == 0)
+            ends.append(found.end)
+            middle.append(found.middle)
+            paths |= found.paths
+        self.dense.stream = ends
+        return (None, {}) if any(m is None for m in middle) else (middle, paths)
+
+    def _solve(self, index: int, output: nn.Module, made: Block, half: str, wanted: Stream) -> bool:
+        """Move one projection by the regression of what is missing on its inputs; False: it cannot be."""
+        block, weight = self.pruned.blocks[index], weight_of(output)
+        inputs, adds = weight.shape[1], self.anatomy.family.adds_residual
+        regression = Regression(inputs, weight.shape[0], weight.device)
+        before = {made.added[0]: block.get_submodule(made.added[0])} if half == MLP else {}
+        for h, target in zip(self.pruned.stream, wanted, strict=True):
+            with capture_outputs(before) as found:
+                x = capture_input(output, partial(self.pruned.call, index), h).reshape(-1, inputs)
+            missing = (target.float() - h.float()) / self.scale
+            if half == MLP:
+                attention = found[made.added[0]].float().reshape(h.shape)
+                missing -= attention - h.float() if adds else attention
+            missing = missing.reshape(-1, weight.shape[0]) - (x @ weight.T).float()
+            if output.bias is not None:
+                missing -= output.bias.float()
+            regression.add(x, missing)
+        change = regression.best()
+        if change is not None:
+            add_to_weight(output, change)
+            self.moved += 1
+        elif regression.singular:
+            return False
+        return True
+
+
+def _describe_skipped(why: str, halves: Sequence[str]) -> str:
+    """ "1 attention and 5 MLPs (no projection ...)"."""
+    names = {ATTENTION: "attention", MLP: "MLP"}
+    parts = [f"{n} {names[half]}{'s' * (n > 1)}" for half in HALVES if (n := halves.count(half))]
+    return f"{' and '.join(parts)} ({why})"

@@ -1,0 +1,1 @@
+"""Events as sentences, a run as one summary, the model card, the charts' theme."""

@@ -1,0 +1,1 @@
+"""Run directories: written by one worker, read by anybody; steering, queueing, listing and retention."""

@@ -1,0 +1,196 @@
+"""What every scoring method is, and what they share: the loss, and which weights ask for gradients.
+
+A scorer knows no family and no engine. It is given a model, the sites to score and the calibration
+pairs, and answers with one 1-D tensor of `site.size` scores per site; larger means keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..core.batching import rows_of
+from ..core.units import KINDS
+from ..data.perturbation import Pair
+from ..reconstruction.linear_substitute import Substitute
+from ..structure.sites import Site
+
+Scores = list[torch.Tensor]
+
+# Positions whose logits are in float32 at a time: 32 x 50,000 words are 6 MB.
+POSITIONS = 32
+# The recipe's step that takes everything in one iteration.
+AT_ONCE = 0.999
+
+
+class Scorer(ABC):
+    """A scoring method: plain facts for the reader, and one function.
+
+    Attributes:
+        name: id in recipes and on the command line.
+        title: what people read.
+        paper: where the method comes from.
+        summary: two sentences for the page and the model card.
+        kinds: kinds of units it is defined for, see `pip_core.core.units`.
+        usual: the recipe's settings as the method was published, where they are not the recipe's own
+            defaults; a comparison of methods starts from them.
+        protecting: a score of +inf means that the unit must not go. For all others it means that
+            numbers overflowed.
+        domains: how many domains the calibration must have at least.
+        perturbs: whether it looks at the perturbed view too.
+        ranks_tokens: whether it is defined for rows of the vocabulary, see `tokens`.
+        one_scale: whether the scores of blocks and of their parts can be ranked with one another.
+        foresees: whether it takes into account what a refit gives back, see `given_substitutes`.
+    """
+
+    name: str
+    title: str
+    paper: str
+    summary: str
+    kinds: tuple[str, ...] = KINDS
+    usual: Mapping[str, object] = {}
+    inf_protects: bool = False
+    domains: int = 1
+    perturbs: bool = False
+    scores_tokens: bool = False
+    comparable_scores: bool = False
+    accounts_for_refit: bool = False
+
+    @abstractmethod
+    def cost(self, sites: int) -> float:
+        """Cost of scoring `sites` sites on one calibration pair, in forward passes over one view."""
+
+    def token_cost(self) -> float:
+        """And of scoring the rows of the vocabulary."""
+        return self.cost(1)
+
+    def protects(self, blocks: int) -> frozenset[int]:
+        """Numbers of the blocks it never takes anything from, of a dense model of `blocks` blocks."""
+        return frozenset()
+
+    @abstractmethod
+    def score(
+        self,
+        model: PreTrainedModel,
+        blocks: Sequence[nn.Module],
+        sites: Sequence[Site],
+        pairs: Sequence[Pair],
+    ) -> Generator[int, None, Scores]:
+        """Score every site.
+
+        Args:
+            model: in evaluation mode; left as it was found.
+            blocks: the decoder blocks as they stand; `sites[i].position` indexes them.
+            pairs: calibration pairs.
+
+        Yields:
+            How many pairs are done, after each step; a step may be less than a pair. No gradient mode
+            is held across a yield.
+
+        Returns:
+            One float32 tensor of shape `(site.size,)` per site, on the CPU: finite, or +inf for a unit
+            that must not go where the method is a `inf_protects` one.
+
+        Raises:
+            UserError: calibration that the method cannot work with.
+        """
+
+    def given_substitutes(self, given_back: Mapping[int, Substitute]) -> Scorer:
+        """This method, scoring whole blocks by what is left of them without their substitutes, where it
+        `accounts_for_refit`.
+
+        Args:
+            given_back: by position.
+        """
+        raise NotImplementedError(f"{self.name} does not foresee a refit")
+
+    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
+        """Score every row of the vocabulary, where the method `scores_tokens`.
+
+        Args:
+            model: in evaluation mode; left as it was found.
+            pairs: calibration pairs.
+
+        Yields:
+            How many pairs are done, after each step.
+
+        Returns:
+            float32 of shape `(V,)` on the CPU, finite; larger means keep.
+        """
+        raise NotImplementedError(f"{self.name} is not defined for tokens")
+
+
+def loss_of(model: PreTrainedModel, ids: torch.Tensor) -> float:
+    """The mean next-token cross-entropy of one text in nats; no gradient.
+
+    Args:
+        ids: `(T,)` token ids.
+    """
+    total = 0.0
+    with torch.inference_mode():
+        for logits, targets in predictions(model, ids):
+            found = logits.float().log_softmax(dim=-1).gather(1, targets[:, None])
+            total -= float(found.sum(dtype=torch.float64))
+    return total / (len(ids) - 1)
+
+
+def predictions(model: PreTrainedModel, ids: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A text's logits `(n, V)` and the tokens that followed `(n,)`, some positions at a time.
+
+    Args:
+        ids: `(T,)` token ids.
+    """
+    rows, _ = rows_of((ids,))
+    rows = rows.to(model.device)
+    count = len(ids) - 1
+    logits = model(input_ids=rows, use_cache=False).logits[0, :count]
+    return zip(logits.split(POSITIONS), rows[0, 1 : count + 1].split(POSITIONS), strict=True)
+
+
+def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Sequence[float]) -> None:
+    """Backward pass of `sum_i signs[i] * L(ids[i])`, L the mean next-token cross-entropy in nats.
+
+    With signs (1, -1) the gradient is exactly the difference of the two views' gradients. The
+    gradient at the logits is written down directly, some positions at a time, so that no float32
+    copy of all logits is ever made.
+
+    Args:
+        ids: rows of token ids, `(T_i,)` each.
+        signs: a factor for each row.
+    """
+    rows, lengths = rows_of(ids)
+    rows = rows.to(model.device)
+    logits = model(input_ids=rows, use_cache=False).logits
+    with torch.no_grad():
+        gradient = torch.zeros_like(logits)
+        for row, (length, sign) in enumerate(zip(lengths.tolist(), signs, strict=True)):
+            for start in range(0, length - 1, POSITIONS):
+                end = min(start + POSITIONS, length - 1)
+                part = gradient_at(logits[row, start:end], rows[row, start + 1 : end + 1])
+                gradient[row, start:end] = part.mul_(sign / (length - 1))
+    logits.backward(gradient)
+
+
+def gradient_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Gradient of the cross-entropy at `logits` `(T, V)`, for next tokens `targets` `(T,)`; float32."""
+    found, places = logits.float().softmax(dim=-1), targets[:, None]
+    return found.scatter_add_(1, places, found.new_full(places.shape, -1.0))
+
+
+@contextlib.contextmanager
+def gradients_for(model: nn.Module, wanted: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Ask for gradients of the `wanted` weights and of no other, for a while."""
+    before = [(p, p.requires_grad) for p in model.parameters()]
+    chosen = {id(p) for p in wanted}
+    for p, _ in before:
+        p.requires_grad_(id(p) in chosen)
+    try:
+        yield
+    finally:
+        for p, flag in before:
+            p.requires_grad_(flag)

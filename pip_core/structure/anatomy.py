@@ -1,0 +1,391 @@
+"""How a model is put together: what can be removed from its blocks, and which slices that means.
+
+Which weights belong to a head or a channel is found by asking the block's own class for a block one
+unit narrower and comparing shapes: what shrinks is what a unit owns, and what a config cannot say
+does not shrink. So a family needs no list of its weights, and an unknown one is taken apart the
+same way. Works from the config alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from ..core.errors import UserError
+from ..core.units import ATTENTION, CHANNELS, HEADS, KINDS, MLP, TITLES, WIDTH
+from .families import (
+    FAMILIES,
+    GATE_UP,
+    PLAIN,
+    QUERY_KEY_VALUE,
+    Family,
+    blocks_of,
+    check_config,
+    head_counts,
+    row_parameters,
+    skeleton,
+)
+
+# Config fields that may state how many channels an MLP has.
+CHANNEL_FIELDS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+NOT_STATED = "its config cannot state fewer {} of the same size"
+OF_EXPERTS = "its channels belong to the experts of a mixture, which are stored as one and are not cut"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which slices of one weight belong to a unit.
+
+    The axis holds one run per entry of `widths`, one after another; in a run of width w, unit u of
+    `size` owns indices `u * w` to `(u + 1) * w`.
+    """
+
+    weight: str
+    axis: int
+    widths: tuple[int, ...]
+
+    def indices(self, units: Sequence[int], size: int) -> torch.Tensor:
+        """Indices along the axis that belong to `units`, in the weight's own order, int64."""
+        found, start = [], 0
+        for width in self.widths:
+            for unit in units:
+                found.append(torch.arange(start + unit * width, start + (unit + 1) * width))
+            start += size * width
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
+
+
+@dataclass(frozen=True)
+class Width:
+    """The units of one width kind in a block.
+
+    Attributes:
+        size: units of the dense block.
+        cuts: what a unit owns.
+        output: module whose input features are the units', in order, `features` each.
+        cost: parameters a unit owns.
+    """
+
+    size: int
+    cuts: tuple[Cut, ...]
+    output: str
+    features: int
+    cost: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """One dense block.
+
+    Attributes:
+        parameters: parameters of the block.
+        attention, mlp: modules of each half, in order; empty where the half is not one that can go.
+        added: modules whose outputs the two halves add to the residual stream.
+        half_parameters: parameters that go with each half.
+        widths: "heads" and "channels" to their units, as far as they can be cut.
+    """
+
+    parameters: int
+    attention: tuple[str, ...]
+    mlp: tuple[str, ...]
+    added: tuple[str, str]
+    half_parameters: tuple[int, int]
+    widths: Mapping[str, Width]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a model is made of, from its config alone.
+
+    Attributes:
+        listed: whether the model type is in the table, or was recognised by its structure.
+        parameters: of the whole model (tied weights once).
+        embedding_parameters: of everything outside the blocks.
+        vocabulary: rows of the embeddings; `row_parameters` of each, in the head too where that is another.
+        blocks: the dense blocks in order.
+        channel_field: config field that states the channels; empty where channels cannot be cut.
+        head_size: features of a head.
+        queries: query heads per group.
+        group_counts: how many groups of heads a smaller config may state; some configs allow only
+            numbers that divide the width of the model.
+        refused: unit kind -> why this model cannot lose units of it.
+    """
+
+    model_type: str
+    family: Family
+    listed: bool
+    parameters: int
+    embedding_parameters: int
+    vocabulary: int
+    row_parameters: int
+    blocks: tuple[Block, ...]
+    channel_field: str
+    head_size: int
+    queries: int
+    group_counts: frozenset[int]
+    refused: Mapping[str, str]
+
+    def check(self, kinds: Sequence[str]) -> None:
+        """Raises:
+        UserError: this model cannot lose units of one of `kinds`.
+        """
+        for kind in kinds:
+            if kind in self.refused:
+                can = [TITLES[k] for k in KINDS if k not in self.refused]
+                title = TITLES[kind]
+                raise UserError(
+                    f"{title[0].upper()}{title[1:]} cannot be removed from this model ({self.model_type}): "
+                    f"{self.refused[kind]}. Choose {' or '.join(can)}."
+                )
+
+
+def anatomy_of(config: PreTrainedConfig) -> Anatomy:
+    """Take a model apart by its config alone; no weights are read.
+
+    Raises:
+        UserError: see `check_config`, `skeleton` and `blocks_of`.
+    """
+    check_config(config)
+    model = skeleton(config)
+    config = model.config
+    family = FAMILIES.get(config.model_type, PLAIN)
+    stack = blocks_of(model)
+    refused: dict[str, str] = {}
+    channel_field = _channel_field(config, stack[0], refused)
+    heads, groups = head_counts(config)
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    # Blocks of one shape are taken apart once.
+    known: dict[tuple, Block] = {}
+    blocks = []
+    for index, block in enumerate(stack):
+        shapes = tuple((n, tuple(p.shape)) for n, p in block.named_parameters())
+        if shapes not in known:
+            known[shapes] = _take_apart(config, family, block, index, channel_field, refused)
+        blocks.append(known[shapes])
+    total = sum(p.numel() for p in model.parameters())
+    counts = frozenset() if HEADS in refused else _group_counts(config, groups, head_size, heads // groups)
+    if not counts:
+        refused.setdefault(HEADS, "its config allows no smaller number of heads")
+    return Anatomy(
+        model_type=config.model_type,
+        family=family,
+        listed=config.model_type in FAMILIES,
+        parameters=total,
+        embedding_parameters=total - sum(b.parameters for b in blocks),
+        vocabulary=model.get_input_embeddings().weight.shape[0],
+        row_parameters=row_parameters(model),
+        blocks=tuple(blocks),
+        channel_field=channel_field,
+        head_size=head_size,
+        queries=heads // groups,
+        group_counts=counts,
+        refused=refused,
+    )
+
+
+def narrowed(
+    config: PreTrainedConfig, channel_field: str, head_size: int, queries: int, sizes: Mapping[str, int]
+) -> PreTrainedConfig:
+    """A copy of `config` for `sizes["heads"]` groups of heads and `sizes["channels"]` channels."""
+    found = copy.deepcopy(config)
+    if HEADS in sizes:
+        found.head_dim = head_size
+        found.num_attention_heads = sizes[HEADS] * queries
+        if getattr(config, "num_key_value_heads", None) is not None:
+            found.num_key_value_heads = sizes[HEADS]
+    if CHANNELS in sizes:
+        setattr(found, channel_field, sizes[CHANNELS])
+    return found
+
+
+def _group_counts(config: PreTrainedConfig, groups: int, head_size: int, queries: int) -> frozenset[int]:
+    """Numbers of groups below `groups` with which the config can be written and read again."""
+    found = set()
+    for count in range(1, groups):
+        made = narrowed(config, "", head_size, queries, {HEADS: count})
+        try:
+            type(config).from_dict(made.to_dict())
+        except Exception:  # whatever the config's own validation raises
+            continue
+        found.add(count)
+    return frozenset(found)
+
+
+def _meta_block(kind: type[nn.Module], config: PreTrainedConfig, index: int) -> nn.Module | None:
+    """A block of its own class for another config; None where the class does not allow that."""
+    try:
+        with torch.device("meta"):
+            return kind(config, index)
+    except Exception:  # whatever the class's constructor raises for sizes that do not fit
+        return None
+
+
+def _channel_field(config: PreTrainedConfig, block: nn.Module, refused: dict[str, str]) -> str:
+    """The config field that states the channels, by trying each one."""
+    for name in CHANNEL_FIELDS:
+        if not hasattr(config, name):
+            continue
+        other = copy.deepcopy(config)
+        setattr(other, name, 8)
+        if _shrunk(block, _meta_block(type(block), other, 0)):
+            return name
+    experts = any(p.dim() == 3 for p in block.parameters())
+    refused[CHANNELS] = OF_EXPERTS if experts else NOT_STATED.format(CHANNELS)
+    return ""
+
+
+def _shrunk(block: nn.Module, other: nn.Module | None) -> dict[str, tuple[int, int, int]]:
+    """Weights that differ between a block and one built narrower: name -> (axis, from, to).
+
+    Empty where the two do not hold the same weights or one differs in more than one axis.
+    """
+    if other is None:
+        return {}
+    before, after = dict(block.named_parameters()), dict(other.named_parameters())
+    if before.keys() != after.keys():
+        return {}
+    found = {}
+    for name, weight in before.items():
+        axes = [a for a, (m, n) in enumerate(zip(weight.shape, after[name].shape, strict=True)) if m != n]
+        if len(axes) > 1:
+            return {}
+        if axes:
+            found[name] = (axes[0], weight.shape[axes[0]], after[name].shape[axes[0]])
+    return found
+
+
+def _take_apart(
+    config: PreTrainedConfig,
+    family: Family,
+    block: nn.Module,
+    index: int,
+    channel_field: str,
+    refused: dict[str, str],
+) -> Block:
+    """One block's halves and units; why it lacks some goes into `refused`."""
+    attention, mlp = _halves(family, block, refused)
+    owned = tuple(
+        sum(p.numel() for path in half for p in block.get_submodule(path).parameters())
+        for half in (attention, mlp)
+    )
+    heads, groups = head_counts(config)
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    widths = {}
+    for kind, size in ((HEADS, groups), (CHANNELS, _channels(config, block, channel_field))):
+        if kind in refused or size < 2:
+            refused.setdefault(kind, f"a block has a single unit of {kind}")
+            continue
+        try:
+            other = narrowed(config, channel_field, head_size, heads // groups, {kind: size - 1})
+        except AttributeError:  # a config that derives the size of a head from their number
+            refused[kind] = NOT_STATED.format(kind)
+            continue
+        shrunk = _shrunk(block, _meta_block(type(block), other, index))
+        found = _width(kind, size, family, block, shrunk, heads // groups * head_size, head_size)
+        if isinstance(found, str):
+            refused[kind] = found
+        else:
+            widths[kind] = found
+    added = family.added or (attention[-1] if attention else "", mlp[-1] if mlp else "")
+    total = sum(p.numel() for p in block.parameters())
+    return Block(total, attention, mlp, tuple(added), owned, widths)
+
+
+def _channels(config: PreTrainedConfig, block: nn.Module, channel_field: str) -> int:
+    """Channels of a block's MLP. A config may leave the number to the model's own rule."""
+    if not channel_field:
+        return 0
+    stated = getattr(config, channel_field)
+    if stated is not None:
+        return stated
+    other = copy.deepcopy(config)
+    setattr(other, channel_field, 8)
+    shrunk = _shrunk(block, _meta_block(type(block), other, 0))
+    # Rows of a plain weight are the channels; a fused one has a multiple of them.
+    return min((before for _, before, _ in shrunk.values()), default=0)
+
+
+def _halves(
+    family: Family, block: nn.Module, refused: dict[str, str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Modules of the attention half and of the MLP half.
+
+    Attention is what owns a slot of the key-value cache, and so has a layer index; the MLP is what
+    else holds matrices.
+    """
+    attention = [
+        name
+        for name, child in block.named_children()
+        if any(
+            isinstance(getattr(m, a, None), int) for m in child.modules() for a in ("layer_idx", "layer_id")
+        )
+    ]
+    rest = [
+        name
+        for name, child in block.named_children()
+        if name not in attention and any(p.dim() > 1 for p in child.parameters())
+    ]
+    mlp = list(family.mlp) or rest
+    if len(attention) != 1 or len(rest) != max(1, len(family.mlp)) or not set(mlp) <= set(rest):
+        for kind in (ATTENTION, MLP, *WIDTH):
+            refused.setdefault(kind, "its blocks are not made of one attention and one MLP")
+        return (), ()
+    return tuple(attention), tuple(mlp)
+
+
+def _width(
+    kind: str,
+    size: int,
+    family: Family,
+    block: nn.Module,
+    shrunk: Mapping[str, tuple[int, int, int]],
+    query_width: int,
+    head_size: int,
+) -> Width | str:
+    """The units of a kind from what shrank when one was left out, or why there are none."""
+    if not shrunk:
+        if kind == CHANNELS and any(p.dim() == 3 for p in block.parameters()):
+            return OF_EXPERTS
+        return NOT_STATED.format(kind)
+    weights, cuts, outputs, cost = dict(block.named_parameters()), [], [], 0
+    for name, (axis, before, after) in shrunk.items():
+        weight, each = weights[name], before - after
+        if each < 0:
+            return NOT_STATED.format(kind)
+        if weight.dim() == 3:
+            return OF_EXPERTS
+        if weight.dim() == 1 and name.endswith("norm.weight"):
+            return "a norm spans all heads, so what stays would change with what goes"
+        widths = _runs(family.fused.get(name), kind, each, query_width, head_size)
+        if widths is None:
+            return f"the order inside its fused weight '{name}' is not known"
+        if each * size != before:
+            return NOT_STATED.format(kind)
+        cuts.append(Cut(name, axis, widths))
+        cost += weight.numel() // before * each
+        owner = block.get_submodule(name.rpartition(".")[0])
+        input_axis = 0 if isinstance(owner, Conv1D) else 1
+        if isinstance(owner, nn.Linear | Conv1D) and weight.dim() == 2 and axis == input_axis:
+            outputs.append((name.rpartition(".")[0], each))
+    if len(outputs) != 1:
+        return f"its {kind} do not end in one projection"
+    return Width(size, tuple(cuts), outputs[0][0], outputs[0][1], cost)
+
+
+def _runs(
+    order: str | None, kind: str, each: int, query_width: int, head_size: int
+) -> tuple[int, ...] | None:
+    """Widths of the runs that a unit of `each` indices is made of; None where that is not known."""
+    if order == QUERY_KEY_VALUE:
+        return (query_width, head_size, head_size)
+    if order == GATE_UP:
+        return (1, 1)
+    if kind == CHANNELS:
+        return (1,) if each == 1 else None
+    queries = query_width // head_size
+    return (each,) if each in (query_width, head_size, queries, 1) else None

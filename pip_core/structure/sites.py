@@ -1,0 +1,135 @@
+"""Where units can be removed: a site is one place of the model that offers `size` of them.
+
+A scorer folds over a site's slices, surgery cuts the same ones; neither knows a family. A depth
+site (a block, or half of one) offers a single unit, a width site as many as the block has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ..core.units import ATTENTION, BLOCKS, DEPTH, HEADS
+from .anatomy import Anatomy, Width
+from .shape import Layer, Shape
+
+# Kind, dense block, dense unit.
+UnitId = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Slices:
+    """How one weight is shared out among a site's units.
+
+    Attributes:
+        owner: which unit (from 0, as they stand) owns an index of `axis`, int64, one per index.
+    """
+
+    weight: nn.Parameter
+    axis: int
+    owner: torch.Tensor
+
+    def by_unit(self, values: torch.Tensor, size: int) -> torch.Tensor:
+        """Sum of `values`, a tensor of the weight's shape, per unit: shape `(size,)`, float32."""
+        along = values.detach().movedim(self.axis, 0).reshape(values.shape[self.axis], -1)
+        total = torch.zeros(size, dtype=torch.float32)
+        return total.index_add_(0, self.owner, along.sum(1, dtype=torch.float32).cpu())
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place that offers units for removal.
+
+    Attributes:
+        kind: kind of its units, see `pip_core.core.units`.
+        block: number of its block in the *dense* model, from 0; never changes.
+        position: where that block stands in the model as it is now, from 0.
+        numbers: dense numbers of the units that are left, ascending.
+        cost: parameters that removing one unit saves.
+        modules: modules of the block that go as a whole with the site (depth halves), else empty.
+        added: module of the block whose output is what the site adds to the residual stream; empty
+            for a whole block, which adds the difference of its output and its input.
+        adds_residual: that module's output already contains its second input, the residual stream.
+        width: the units' slices, for a width kind.
+    """
+
+    kind: str
+    block: int
+    position: int
+    numbers: tuple[int, ...]
+    cost: int
+    modules: tuple[str, ...] = ()
+    added: str = ""
+    adds_residual: bool = False
+    width: Width | None = None
+
+    @property
+    def size(self) -> int:
+        """How many units the site offers."""
+        return len(self.numbers)
+
+    def slices(self, block: nn.Module) -> list[Slices]:
+        """The weights that hold the site's units, in `block` as it stands."""
+        if self.width is None:
+            owners = [block.get_submodule(m) for m in self.modules] or [block]
+            weights = [p for module in owners for p in module.parameters()]
+            return [Slices(p, 0, torch.zeros(p.shape[0], dtype=torch.long)) for p in weights]
+        return [
+            Slices(
+                block.get_parameter(cut.weight),
+                cut.axis,
+                torch.cat([torch.arange(self.size).repeat_interleave(w) for w in cut.widths]),
+            )
+            for cut in self.width.cuts
+        ]
+
+    def output_weight(self, block: nn.Module) -> torch.Tensor:
+        """Weight of a width site's output projection, `(d, size * features)` whatever its class."""
+        module = block.get_submodule(self.width.output)
+        return module.weight.T if isinstance(module, Conv1D) else module.weight
+
+
+def sites_of(anatomy: Anatomy, shape: Shape, kinds: Sequence[str]) -> list[Site]:
+    """The sites of `kinds` that a model of this shape still offers: block by block, kind by kind."""
+    found = []
+    for position, layer in enumerate(shape.layers):
+        for kind in kinds:
+            site = _site(anatomy, layer, position, kind)
+            if site is not None:
+                found.append(site)
+    return found
+
+
+def _site(anatomy: Anatomy, layer: Layer, position: int, kind: str) -> Site | None:
+    block = anatomy.blocks[layer.block]
+    if kind == BLOCKS:
+        left = Shape((layer,)).parameters(anatomy) - anatomy.embedding_parameters
+        return Site(kind, layer.block, position, (0,), left)
+    # A half and the units in it go together: where one is gone, so are the others.
+    of_attention = kind in (ATTENTION, HEADS)
+    if not (layer.attention if of_attention else layer.mlp):
+        return None
+    if kind in DEPTH:
+        rest = Shape((replace(layer, **{kind: False}),))
+        cost = Shape((layer,)).parameters(anatomy) - rest.parameters(anatomy)
+        modules, added = (block.attention, block.added[0]) if of_attention else (block.mlp, block.added[1])
+        adds = anatomy.family.adds_residual
+        return Site(kind, layer.block, position, (0,), cost, modules, added, adds)
+    if kind not in block.widths:
+        return None
+    width = block.widths[kind]
+    return Site(kind, layer.block, position, layer.kept[kind], width.cost, width=width)
+
+
+def touched(site: Site, undone: Set[UnitId]) -> bool:
+    """Whether something of a site's block was taken back, so that the block has to stay."""
+    return any(block == site.block for _, block, _ in undone)
+
+
+def free_units(site: Site, undone: Set[UnitId]) -> int:
+    """How many units of a site may go."""
+    return sum((site.kind, site.block, number) not in undone for number in site.numbers)

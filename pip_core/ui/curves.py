@@ -1,0 +1,174 @@
+"""What pruning costs, drawn: accuracy and perplexity against the parameters kept. And as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..core import events as ev
+from ..reporting.messages import at_the_end, removed_words
+from ..reporting.run_summary import RunSummary
+from ..reporting.theme import ACCENT, BAND, FAINT, GREY, figure, name_line, say
+from .html import empty, millions, table
+
+
+def cost_curves(story: RunSummary) -> go.Figure:
+    """Accuracy (with a band of one standard error) and perplexity against parameters kept."""
+    chart = frame(story.started.planned_share if story.started else 0.2)
+    if story.dense is None:
+        chart.update_xaxes(visible=False)
+        chart.update_yaxes(visible=False)
+        say(chart, "The dense model is measured first;<br>then the model after every removal.")
+        return chart
+    dense, points = story.dense, story.measured
+    add_run(chart, dense, points, "", ACCENT, BAND)
+    accuracy, error = dense.accuracy * 100, [p.accuracy_se * 100 for p in points]
+    for row, level in ((1, accuracy), (2, dense.perplexity)):
+        chart.add_hline(y=level, line={"color": GREY, "dash": "dash", "width": 1}, row=row, col=1)
+    name_line(chart, accuracy, "dense")
+    finish(chart, [dense], points, error)
+    return chart
+
+
+def add_run(
+    chart: go.Figure,
+    dense: ev.Evaluated,
+    points: Sequence[ev.Evaluated],
+    name: str,
+    color: str,
+    band: str | None,
+) -> None:
+    """Draw one run's measurements into both rows of a frame.
+
+    Args:
+        name: put before what hovering says; empty where there is one run only.
+        band: colour of the band of one standard error; None draws error bars.
+    """
+    x = [round(100 * p.parameters / dense.parameters, 2) for p in points]
+    accuracy = [round(100 * p.accuracy, 2) for p in points]
+    error = [round(100 * p.accuracy_se, 2) for p in points]
+    prefix = f"{name}, " if name else ""
+    names = [prefix + _name(p) for p in points]
+    line = {"color": color, "width": 2}
+    if band is not None:
+        edge = [a + e for a, e in zip(accuracy, error, strict=True)]
+        edge += [a - e for a, e in reversed(list(zip(accuracy, error, strict=True)))]
+        chart.add_trace(
+            go.Scatter(
+                x=x + x[::-1],
+                y=edge,
+                mode="lines",
+                fill="toself",
+                fillcolor=band,
+                line_width=0,
+                hoverinfo="skip",
+            ),
+            1,
+            1,
+        )
+    chart.add_trace(
+        go.Scatter(
+            x=x,
+            y=accuracy,
+            name=name,
+            mode="lines+markers",
+            line=line,
+            marker={"size": 7},
+            error_y=None if band is not None else {"array": error, "thickness": 1, "width": 0},
+            customdata=list(zip(names, error, strict=True)),
+            hovertemplate="%{customdata[0]}<br>%{y:.1f} ± %{customdata[1]:.1f} % right<br>"
+            "%{x:.1f} % of the parameters<extra></extra>",
+        ),
+        1,
+        1,
+    )
+    chart.add_trace(
+        go.Scatter(
+            x=x,
+            y=[round(p.perplexity, 3) for p in points],
+            mode="lines+markers",
+            showlegend=False,
+            line=line,
+            marker={"size": 7},
+            customdata=[[n, round(p.perplexity_se, 2)] for n, p in zip(names, points, strict=True)],
+            hovertemplate="%{customdata[0]}<br>perplexity %{y:.2f} ± %{customdata[1]:.2f}<extra></extra>",
+        ),
+        2,
+        1,
+    )
+
+
+def _name(point: ev.Evaluated) -> str:
+    name = f"iteration {point.iteration}" if point.iteration else "dense model"
+    return f"{name}, at the end" if point.final else name
+
+
+def finish(
+    chart: go.Figure, dense: Sequence[ev.Evaluated], points: Sequence[ev.Evaluated], error: Sequence[float]
+) -> None:
+    """Choose ranges that show all points, and the line of guessing where it is near."""
+    chance = 100 * sum(t.chance for t in dense[0].tasks) / len(dense[0].tasks)
+    low = min(100 * p.accuracy - e for p, e in zip(points, error, strict=True))
+    high = max(100 * p.accuracy + e for p, e in zip(points, error, strict=True))
+    if low < chance + 15:
+        chart.add_hline(y=chance, line={"color": GREY, "dash": "dot", "width": 1}, row=1, col=1)
+        name_line(chart, chance, "guessing", "top")
+        low = min(low, chance)
+    chart.update_yaxes(range=[max(0, low - 4), min(102, high + 4)], row=1, col=1)
+    perplexities = [p.perplexity for p in points]
+    if max(perplexities) > 4 * min(perplexities):
+        chart.update_yaxes(
+            type="log", title={"text": "perplexity (log)", "standoff": 8}, dtick="D2", row=2, col=1
+        )
+    else:
+        chart.update_yaxes(range=[0, 1.15 * max(perplexities)], row=2, col=1)
+
+
+def frame(share: float) -> go.Figure:
+    """Two empty rows, accuracy above perplexity, down to `share` of the parameters removed."""
+    chart = make_subplots(
+        rows=2,
+        cols=1,
+        shared_xaxes=True,
+        row_heights=[0.6, 0.4],
+        vertical_spacing=0.08,
+        figure=figure(),
+    )
+    least = 100 * (1 - share)
+    # Every run begins at 100 %, on the right, and goes leftwards in time.
+    chart.update_xaxes(range=[least - 1.5, 101], gridcolor=FAINT, zeroline=False)
+    chart.update_xaxes(title={"text": "parameters kept, %", "standoff": 6}, row=2, col=1)
+    chart.update_yaxes(gridcolor=FAINT, zeroline=False, nticks=5)
+    chart.update_yaxes(title={"text": "accuracy, %", "standoff": 8}, row=1, col=1)
+    chart.update_yaxes(title={"text": "perplexity", "standoff": 8}, row=2, col=1)
+    return chart
+
+
+def measurement_table(story: RunSummary) -> str:
+    """One row per measurement: what went, and what the model was worth then."""
+    if story.dense is None:
+        return empty("Every measurement will stand here, with what went before it.")
+    went = {r.iteration: r for r in story.removals}
+    rows = []
+    for found in story.measured:
+        removal = None if found.final else went.get(found.iteration)
+        kept = at_the_end(story.trimmed, story.refit) if found.final else "the dense model"
+        rows.append(
+            [
+                str(found.iteration),
+                kept if removal is None else removed_words(removal),
+                "" if removal is None else f"{removal.relative:.1%}",
+                millions(found.parameters),
+                f"{found.parameters / story.dense.parameters:.1%}",
+                f"{found.accuracy:.1%} ± {found.accuracy_se:.1%}",
+                f"{found.perplexity:.2f} ± {found.perplexity_se:.2f}",
+            ]
+        )
+    return table(
+        ["iteration", "went", "score, of the largest", "parameters", "kept", "accuracy", "perplexity"],
+        rows,
+        "Measurements after every removal",
+        "removals",
+    )

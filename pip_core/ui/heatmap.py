@@ -1,0 +1,252 @@
+"""The heatmap of a run: iteration by block, coloured by score. And its numbers as a table."""
+
+from __future__ import annotations
+
+import math
+
+import plotly.graph_objects as go
+
+from ..core.units import BLOCKS, DEPTH, TITLES, WIDTH
+from ..reporting.run_summary import RunSummary
+from ..reporting.theme import AMBER, GREY, SKELETON, figure
+from .html import table
+
+# The colour scale spans two decades at most: below a hundredth of the largest all is alike.
+FLOOR = 0.01
+
+
+def ranking(story: RunSummary) -> dict[tuple[int, str], dict[int, int]]:
+    """(iteration, kind) -> block -> rank, 1 being the lowest score."""
+    return {
+        key: {
+            block: place
+            for place, (_, block) in enumerate(
+                sorted((s, b) for b, s in enumerate(scored.scores) if s is not None), start=1
+            )
+        }
+        for key, scored in story.scored.items()
+    }
+
+
+def gone_blocks(story: RunSummary) -> dict[tuple[str, int], int]:
+    """(depth kind, block) -> the iteration it went in."""
+    return {
+        (unit.kind, unit.block): removal.iteration
+        for removal in story.removals
+        for unit in removal.units
+        if unit.kind in DEPTH
+    }
+
+
+def likely_next(story: RunSummary) -> tuple[str, int] | None:
+    """(kind, block) with the lowest score that is still there, where depth units alone go and more will."""
+    if not story.scored or story.ending is not None or story.started is None:
+        return None
+    last, gone = max(i for i, _ in story.scored), gone_blocks(story)
+    if any(i == last and kind in WIDTH for i, kind in story.scored):
+        return None
+    left = [
+        (score, kind, block)
+        for (iteration, kind), scored in story.scored.items()
+        if iteration == last and kind in DEPTH
+        for block, score in enumerate(scored.scores)
+        if score is not None and (kind, block) not in gone
+    ]
+    if len(story.removals) >= story.planned or not left:
+        return None
+    return min(left)[1:]
+
+
+def importance_heatmap(story: RunSummary) -> go.Figure:
+    """Iteration by block: score over the row's largest, on a log scale that spans what occurs.
+
+    One row per kind of units where there are several. Where blocks or halves go, a removed one's
+    cells are empty and struck out, what went is outlined, and what may go next is outlined dashed.
+    """
+    blocks = story.started.blocks if story.started else 30
+    kinds = story.started.units if story.started else (BLOCKS,)
+    rows = max(story.planned or 8, len(story.removals), max((i for i, _ in story.scored), default=0))
+    rows *= len(kinds)
+    place = {kind: n + 1 - len(kinds) for n, kind in enumerate(kinds)}
+    gone = gone_blocks(story)
+    chart = figure()
+    values, facts = _rows(story, blocks)
+    ranks = ranking(story)
+    # A removal that was asked for has no scores, so a row may be missing.
+    scored = [(i - 1) * len(kinds) + kinds.index(k) + 1 for i, k in _in_order(story)]
+    lowest = min((v for row in values for v in row if v is not None), default=-1.0)
+    # Cells still to come stand there from the start, so that nothing moves when a row fills.
+    waiting = [y for y in range(1, rows + 1) if y not in scored]
+    chart.add_trace(
+        go.Heatmap(
+            z=[
+                [
+                    0 if gone.get((kinds[(y - 1) % len(kinds)], b), rows) * len(kinds) >= y else None
+                    for b in range(blocks)
+                ]
+                for y in waiting
+            ],
+            x=list(range(blocks)),
+            y=waiting,
+            colorscale=[[0, SKELETON], [1, SKELETON]],
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            hoverinfo="skip",
+        )
+    )
+    chart.add_trace(
+        go.Heatmap(
+            z=values,
+            x=list(range(blocks)),
+            y=scored,
+            customdata=facts,
+            hovertemplate="block %{x}%{customdata[0]}<br>score %{customdata[1]}, %{customdata[2]} of the "
+            "largest<br>rank %{customdata[3]} (1 matters least)<extra></extra>",
+            # Ranks; the browser leaves them out where cells are too narrow for a number.
+            text=[
+                [rank.get(b, "") for b in range(blocks)] for rank in (ranks[key] for key in _in_order(story))
+            ],
+            texttemplate="%{text}",
+            textfont={"size": 10},
+            colorscale="Cividis",
+            zmin=lowest,
+            zmax=0,
+            xgap=1,
+            ygap=1,
+            hoverongaps=False,
+            colorbar={
+                "thickness": 7,
+                "len": 0.92,
+                "outlinewidth": 0,
+                "xpad": 6,
+                "tickvals": [0, lowest / 2, lowest],
+                "ticktext": ["largest", f"{10 ** (lowest / 2):.0%}", f"{10**lowest:.0%}"],
+                "tickfont": {"size": 10},
+            },
+        )
+    )
+    struck = [
+        (block, y)
+        for (kind, block), iteration in gone.items()
+        for y in range((iteration + 1) * len(kinds) + place[kind], rows + 1, len(kinds))
+    ]
+    chart.add_trace(
+        go.Scatter(
+            x=[b for b, _ in struck],
+            y=[y for _, y in struck],
+            mode="markers",
+            marker={"symbol": "x-thin", "size": 5, "line": {"width": 1, "color": GREY}},
+            hovertemplate="block %{x} is gone<extra></extra>",
+        )
+    )
+    for (kind, block), iteration in gone.items():
+        _outline(chart, block, iteration * len(kinds) + place[kind], "solid")
+    if (following := likely_next(story)) is not None and values:
+        kind, block = following
+        last = max(i for i, _ in story.scored)
+        _outline(chart, block, last * len(kinds) + place[kind], "dot")
+    every = len(kinds) * max(1, math.ceil(rows / len(kinds) / 12))
+    ticks = list(range(1, rows + 1, every))
+    chart.update_xaxes(
+        title={"text": "block of the dense model", "standoff": 6},
+        range=[-0.6, blocks - 0.4],
+        showgrid=False,
+        zeroline=False,
+        dtick=1 if blocks <= 8 else 2 if blocks <= 16 else 5 if blocks <= 60 else 10,
+        tickangle=0,
+    )
+    chart.update_yaxes(
+        title="iteration" if len(kinds) == 1 else f"iteration ({', then '.join(TITLES[k] for k in kinds)})",
+        range=[rows + 0.5, 0.5],
+        showgrid=False,
+        zeroline=False,
+        tickvals=ticks,
+        ticktext=[str((y - 1) // len(kinds) + 1) for y in ticks],
+    )
+    return chart
+
+
+def score_table(story: RunSummary) -> str:
+    """Every block's score (share of the iteration's largest) and rank, a column per iteration."""
+    if story.started is None or not story.scored:
+        return "<p class='empty'>The scores of every block will stand here, iteration by iteration.</p>"
+    ranks, gone = ranking(story), gone_blocks(story)
+    order = story.started.units
+    keys = _in_order(story)
+    head = ["block"] + [f"{i}" if len(order) == 1 else f"{i} · {TITLES[k]}" for i, k in keys]
+    tops = {key: max(s for s in story.scored[key].scores if s is not None) or 1.0 for key in keys}
+    rows = []
+    for block in range(story.started.blocks):
+        cells = []
+        for key in keys:
+            score = story.scored[key].scores[block]
+            if score is None:
+                cells.append("<td class='gone'>gone</td>")
+                continue
+            went = gone.get((key[1], block)) == key[0]
+            cells.append(
+                f"<td{' class=went' if went else ''} title='score {score:.4g}'>{score / tops[key]:.1%} "
+                f"<small>#{ranks[key][block]}</small></td>"
+            )
+        rows.append([str(block), *cells])
+    means = "".join(f", of {TITLES[kind]} the mean," for kind in order if kind in WIDTH)
+    return table(
+        head,
+        rows,
+        f"Score of every block{means} as a share of its iteration's largest, with its rank (1 matters least)",
+    )
+
+
+def _in_order(story: RunSummary) -> list[tuple[int, str]]:
+    """What was scored, iteration by iteration, kinds as the recipe names them."""
+    order = story.started.units if story.started else (BLOCKS,)
+    return sorted(story.scored, key=lambda k: (k[0], order.index(k[1])))
+
+
+def _outline(chart: go.Figure, block: int, y: int, dash: str) -> None:
+    chart.add_shape(
+        type="rect",
+        x0=block - 0.5,
+        x1=block + 0.5,
+        y0=y - 0.5,
+        y1=y + 0.5,
+        line={"color": AMBER, "width": 2.5 if dash == "solid" else 2, "dash": dash},
+    )
+
+
+def _rows(story: RunSummary, blocks: int) -> tuple[list[list[float | None]], list[list[list[str]]]]:
+    """Heatmap values (log10 of score over the row's largest) and what hovering says of each cell, a
+    row per iteration and kind."""
+    values, facts = [], []
+    ranks, before = ranking(story), {}
+    for key in _in_order(story):
+        kind, scores, rank = key[1], story.scored[key].scores, ranks[key]
+        top = max((s for s in scores if s is not None), default=0.0) or 1.0
+        what = (
+            ""
+            if kind == BLOCKS
+            else f", {TITLES[kind]}"
+            if kind in DEPTH
+            else f", mean of its {TITLES[kind]}"
+        )
+        values.append([None if s is None else round(math.log10(max(s / top, FLOOR)), 3) for s in scores])
+        facts.append(
+            [
+                ["", "", "", ""]
+                if b not in rank
+                else [
+                    what,
+                    f"{scores[b]:.3g}",
+                    f"{scores[b] / top:.1%}",
+                    f"{rank[b]} of {len(rank)}{_moved(before.get(kind, {}).get(b), rank[b])}",
+                ]
+                for b in range(blocks)
+            ]
+        )
+        before[kind] = rank
+    return values, facts
+
+
+def _moved(before: int | None, now: int) -> str:
+    return "" if before is None or before == now else f", was {before}"

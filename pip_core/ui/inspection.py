@@ -1,0 +1,158 @@
+"""A run looked into: what is left of the network, task by task, and where the two models part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from ..inspection import latency
+from ..inspection.divergence import Place
+from ..reporting.run_summary import RunSummary
+from ..structure.anatomy import Anatomy
+from ..structure.shape import Shape
+from .html import empty, table
+from .network_map import network_map
+from .retention_text import task_words
+
+
+def maps(story: RunSummary, anatomy: Anatomy) -> str:
+    """The dense model above what is left of it."""
+    shape = shape_of(story, anatomy)
+    return (
+        "<div class='pair'>"
+        + network_map(anatomy, title="the dense model")
+        + network_map(anatomy, shape, title=f"now: {_lost(story, shape, anatomy)} removed")
+        + "</div><p class='line'>A column is a block: its attention above its MLP, as high as they are "
+        "large. Hollow is gone, half filled is narrowed.</p>" + _tokens(story)
+    )
+
+
+def _lost(story: RunSummary, shape: Shape, anatomy: Anatomy) -> str:
+    return story.trimmed.lost if story.trimmed else shape.lost(anatomy)
+
+
+def _tokens(story: RunSummary) -> str:
+    """Which tokens went, by examples."""
+    if story.trimmed is None:
+        return ""
+    told = (
+        ("went first", story.trimmed.first),
+        ("went last", story.trimmed.last),
+        ("nearly went", story.trimmed.next),
+    )
+    return (
+        f"<h3>{story.trimmed.tokens:,} of {story.trimmed.rows:,} tokens went</h3><dl class='tokens'>"
+        + "".join(f"<dt>{name}</dt><dd>{_written(tokens)}</dd>" for name, tokens in told)
+        + "</dl><p class='line'>What these said is spelt with others, so every text can still be read and "
+        "written. Text unlike what was read while scoring, such as another language, takes more tokens.</p>"
+    )
+
+
+def _written(tokens: Sequence[str]) -> str:
+    """Tokens side by side, a space in them made visible."""
+    return " ".join(f"<code>{escape(token.replace(' ', '␣'))}</code>" for token in tokens)
+
+
+def shape_of(story: RunSummary, anatomy: Anatomy) -> Shape:
+    """What is left of the dense model."""
+    return Shape.dense(anatomy).without(unit for removal in story.removals for unit in removal.units)
+
+
+def tasks(story: RunSummary) -> str:
+    """Accuracy per task, dense against now, drawn and in words."""
+    dense, now = story.dense, story.latest
+    if dense is None or now is None:
+        return empty("Accuracy on every task, dense against pruned, will stand here.")
+    rows = [
+        [
+            f"{escape(a.name)} <small>{escape(a.metric)}, {a.items} items</small>",
+            f"{a.chance:.0%}",
+            f"{a.accuracy:.1%} ± {a.se:.1%}",
+            f"{b.accuracy:.1%} ± {b.se:.1%}",
+            _bars(a.accuracy, a.se, b.accuracy, b.se, a.chance),
+            escape(said).replace(", within noise", " <small>within noise</small>") if now.iteration else "",
+        ]
+        for a, b, said in zip(dense.tasks, now.tasks, task_words(dense, now), strict=True)
+    ]
+    head = ["task", "guessing", "dense", "now", "0 to 100 %", "difference"]
+    return table(head, rows, "Accuracy on every task, with one standard error", "tasks")
+
+
+def disagreements(places: Sequence[Place]) -> str:
+    """A text with the words marked at which the two models expect different things."""
+    if not places:
+        return empty("Give a text of at least two words, and press Compare predictions.")
+    most = max(p.divergence for p in places) or 1.0
+    words = escape(places[0].before) + "".join(
+        f"<mark style='--heat:{p.divergence / most:.2f}' title='{_foreseen(p)}'>{escape(p.token)}</mark>"
+        for p in places
+    )
+    rows = [
+        [
+            escape(p.before[-40:]) + " <b>" + escape(p.token) + "</b>",
+            f"{p.divergence:.2f}",
+            _expected(p.dense),
+            _expected(p.pruned),
+        ]
+        for p in sorted(places, key=lambda p: -p.divergence)[:8]
+    ]
+    mean = sum(p.divergence for p in places) / len(places)
+    head = ["what comes next", "divergence, nats", "dense model expects", "pruned model expects"]
+    return (
+        f"<p class='heated'>{words}</p><p class='line'>The darker a word, the more the two models differ in "
+        f"what they expect there: {mean:.2f} nats on average (Kullback-Leibler divergence).</p>"
+        + table(head, rows, "Where the predictions differ most", "places")
+    )
+
+
+def speed(found: latency.LatencyComparison | None) -> str:
+    """What the two models take, measured side by side."""
+    if found is None:
+        return empty("Speed and memory of both models, taking turns on this machine, will stand here.")
+    rows = [
+        ["reading", *_rates(found.dense.prefill, found.pruned.prefill), _ratio(found.prefill_ratio)],
+        ["writing", *_rates(found.dense.decode, found.pruned.decode), _ratio(found.decode_ratio)],
+    ]
+    for name, field in (("weights in memory", "weights_memory"), ("weights on disk", "weights_disk")):
+        one, other = getattr(found.dense, field), getattr(found.pruned, field)
+        rows.append(
+            [name, f"{one / 1e6:.0f} MB", f"{other / 1e6:.0f} MB", f"{other / one:.2f}" if one else ""]
+        )
+    one, other = found.dense.cache_per_token, found.pruned.cache_per_token
+    share = f"{other / one:.2f}" if one else ""
+    rows.append(["cache per token", f"{one / 1e3:.1f} KB", f"{other / 1e3:.1f} KB", share])
+    return table(
+        ["", "dense", "pruned", "pruned / dense"],
+        rows,
+        f"Batch 1, {found.prompt_tokens} tokens read and {found.new_tokens} written, {found.rounds} rounds, "
+        f"{found.dtype} on {found.device}, {found.threads} threads; medians",
+    )
+
+
+def _rates(one: latency.Spread, other: latency.Spread) -> list[str]:
+    return [f"{s.median:.0f} tokens/s" for s in (one, other)]
+
+
+def _ratio(found: latency.Spread) -> str:
+    return f"{found.median:.2f} <small>({found.low:.2f} to {found.high:.2f})</small>"
+
+
+def _bars(dense: float, dense_se: float, now: float, now_se: float, chance: float) -> str:
+    """Two thin bars with whiskers, and a tick for guessing."""
+    return (
+        f"<div class='bars' aria-hidden='true'><i style='width:{dense:.1%}'></i>"
+        f"<i class='now' style='width:{now:.1%}'></i>"
+        f"<s style='left:{max(0.0, dense - dense_se):.1%};width:{2 * dense_se:.1%}'></s>"
+        f"<s class='now' style='left:{max(0.0, now - now_se):.1%};width:{2 * now_se:.1%}'></s>"
+        f"<b style='left:{chance:.1%}'></b></div>"
+    )
+
+
+def _foreseen(place: Place) -> str:
+    dense = ", ".join(f"{word.strip() or '␣'} {share:.0%}" for word, share in place.dense)
+    pruned = ", ".join(f"{word.strip() or '␣'} {share:.0%}" for word, share in place.pruned)
+    return escape(f"{place.divergence:.2f} nats. Dense: {dense}. Pruned: {pruned}.", quote=True)
+
+
+def _expected(found: Sequence[tuple[str, float]]) -> str:
+    return " · ".join(f"{escape(word.strip() or '␣')} <small>{share:.0%}</small>" for word, share in found)

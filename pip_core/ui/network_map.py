@@ -1,0 +1,125 @@
+"""A map of a network: a column per block, its attention above its MLP, as high as they are large."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from html import escape
+
+from ..core.units import CHANNELS, HEADS
+from ..structure.anatomy import Anatomy
+from ..structure.shape import Layer, Shape
+from .html import millions
+
+
+def network_map(
+    anatomy: Anatomy,
+    shape: Shape | None = None,
+    keep: Collection[int] = (),
+    drop: Collection[int] = (),
+    title: str = "The model, block by block",
+) -> str:
+    """The map of a model, or of what is left of it.
+
+    Args:
+        shape: what is left; None is the dense model. What is gone is drawn hollow.
+        keep, drop: blocks that are locked, and blocks that go first.
+    """
+    left = {layer.block: layer for layer in (shape or Shape.dense(anatomy)).layers}
+    largest = max(b.parameters for b in anatomy.blocks)
+    columns = []
+    for number, block in enumerate(anatomy.blocks):
+        layer = left.get(number)
+        parts = "".join(
+            _part(name, cost, share, largest)
+            for name, cost, share in zip(
+                ("attention", "mlp"),
+                _halves(block.half_parameters, block.parameters),
+                _kept(layer, anatomy),
+                strict=True,
+            )
+        )
+        mark = "keep" if number in keep else "drop" if number in drop else "gone" if layer is None else ""
+        said = escape(_say(number, block.parameters, layer, anatomy, mark))
+        columns.append(
+            f"<i class='block-bar {mark}' title='{said}'>"
+            f"{parts}<b>{number if _labelled(number, len(anatomy.blocks)) else ''}</b></i>"
+        )
+    return (
+        f"<figure class='map'><figcaption>{escape(title)}</figcaption>"
+        f"<div class='block-bars' role='img' aria-label='{escape(_aloud(anatomy, shape), quote=True)}'>"
+        f"{''.join(columns)}</div></figure>"
+    )
+
+
+def legend(anatomy: Anatomy) -> str:
+    """What the parts of a model hold: embeddings, attention, MLPs."""
+    attention = sum(b.half_parameters[0] for b in anatomy.blocks)
+    mlp = sum(b.half_parameters[1] for b in anatomy.blocks)
+    rest = anatomy.parameters - anatomy.embedding_parameters - attention - mlp
+    parts = [
+        ("attention", "attention", attention),
+        ("mlp", "MLPs", mlp),
+        ("outside", "embeddings and head", anatomy.embedding_parameters),
+    ]
+    if rest > anatomy.parameters / 100:
+        parts.append(("outside", "norms and others", rest))
+    items = "".join(
+        f"<li><i class='{kind}'></i>{name} <b>{millions(count)}</b> "
+        f"<small>{count / anatomy.parameters:.0%}</small></li>"
+        for kind, name, count in parts
+        if count
+    )
+    return f"<ul class='legend'>{items}</ul>"
+
+
+def _part(name: str, cost: int, share: float, largest: int) -> str:
+    height = max(3.0, 100 * cost / largest)
+    filled = f"<s style='height:{100 * share:.0f}%'></s>" if share else ""
+    return f"<u class='{name}' style='flex:0 0 {height:.1f}%'>{filled}</u>"
+
+
+def _halves(halves: tuple[int, int], whole: int) -> tuple[int, int]:
+    """Parameters of each half; a block that is not made of two is drawn as one MLP."""
+    return halves if sum(halves) else (0, whole)
+
+
+def _kept(layer: Layer | None, anatomy: Anatomy) -> tuple[float, float]:
+    """Which share of attention and MLP is left."""
+    if layer is None:
+        return 0.0, 0.0
+    widths = anatomy.blocks[layer.block].widths
+    shares = [
+        len(layer.kept[kind]) / widths[kind].size if kind in layer.kept else 1.0 for kind in (HEADS, CHANNELS)
+    ]
+    return shares[0] * layer.attention, shares[1] * layer.mlp
+
+
+def _say(number: int, parameters: int, layer: Layer | None, anatomy: Anatomy, mark: str) -> str:
+    """A column in words."""
+    name = f"block {number}"
+    if mark == "keep":
+        return f"{name}: locked, nothing of it goes"
+    if mark == "drop":
+        return f"{name}: goes first"
+    if layer is None:
+        return f"{name}: removed ({millions(parameters)} parameters)"
+    attention, mlp = _kept(layer, anatomy)
+    if attention == mlp == 1:
+        return f"{name}: {millions(parameters)} parameters, all there"
+    return f"{name}: {attention:.0%} of its attention and {mlp:.0%} of its MLP are left"
+
+
+def _aloud(anatomy: Anatomy, shape: Shape | None) -> str:
+    if shape is None:
+        return f"{len(anatomy.blocks)} blocks with {millions(anatomy.parameters)} parameters in all"
+    gone = [str(n) for n in range(len(anatomy.blocks)) if n not in set(shape.blocks)]
+    which = f" Removed blocks: {', '.join(gone)}." if gone else ""
+    return (
+        f"{shape.lost(anatomy)} removed; {millions(shape.parameters(anatomy))} of "
+        f"{millions(anatomy.parameters)} parameters are left.{which}"
+    )
+
+
+def _labelled(number: int, count: int) -> bool:
+    every = 1 if count <= 16 else 5 if count <= 60 else 10
+    return number % every == 0

@@ -1,0 +1,28 @@
+"""How a difference between two measurements is said: kept, lost, or within noise."""
+
+from __future__ import annotations
+
+from ..core.events import Evaluated
+from ..evaluation.statistics import paired_comparison, retained
+from ..reporting.messages import paired_words
+
+
+def kept_words(dense: Evaluated, now: Evaluated) -> str:
+    """What of the accuracy is kept."""
+    if now.iteration == 0:
+        return f"± {dense.accuracy_se:.1%}, the dense model"
+    kept = retained(dense, now)
+    noise = ", within noise" if paired_comparison(dense, now).mean.noise else ""
+    above = "" if kept.above_chance is None else f"; above guessing {kept.above_chance:.0%}"
+    return f"{kept.share:.0%} ± {kept.se:.0%} kept{noise}{above}"
+
+
+def kept_share(dense: Evaluated, now: Evaluated) -> str:
+    """Accuracy now over the dense model's, with its standard error."""
+    kept = retained(dense, now)
+    return f"{kept.share:.0%} ± {kept.se:.0%}"
+
+
+def task_words(dense: Evaluated, now: Evaluated) -> list[str]:
+    """Every task's difference, in words."""
+    return [paired_words(found) for found in paired_comparison(dense, now).tasks]

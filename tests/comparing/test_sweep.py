@@ -1,0 +1,361 @@
+"""Comparing methods: what is run, what is kept of an earlier attempt, and what is told of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pip_core.cli.main import main
+from pip_core.comparing import results, sweep
+from pip_core.comparing.sweep import Entry, aligned, entries_from, read_plan
+from pip_core.core import events as ev
+from pip_core.core.errors import UserError
+from pip_core.core.recipe import Recipe
+from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
+from pip_core.evaluation import statistics
+from pip_core.runs import run_directory
+from pip_core.runs.run_directory import read_events
+from pip_core.scoring import METHODS, get_scorer
+
+from .. import tiny
+
+
+def entries_for(base: Recipe, given: dict, methods: list[str], targets: list[float]) -> list[Entry]:
+    return entries_from(base, given, [{"label": m, "method": m} for m in methods], targets)
+
+
+def here(place: Path, export: bool) -> Iterator[ev.Event]:
+    """A worker in this process."""
+    return run_directory.work(place, export=export)
+
+
+def going(folder: Path, entries: list[Entry], export: bool = False) -> list[tuple[str, ev.Event]]:
+    return list(sweep.run_sweep(folder, entries, export, here))
+
+
+@pytest.fixture(scope="module")
+def entries(llama_folder, tasks) -> list[Entry]:
+    base = tiny.recipe_for(llama_folder, tasks, target=0.2, measure="end")
+    return aligned(entries_for(base, {}, ["block-influence", "taylor", "random"], [0.2]))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, entries) -> tuple[Path, list[tuple[str, ev.Event]]]:
+    """A comparison of three methods, undisturbed."""
+    folder = tmp_path_factory.mktemp("compared") / "new"
+    return folder, going(folder, entries)
+
+
+def test_methods_start_from_what_they_were_published_with():
+    found = {e.label: e.recipe for e in entries_for(Recipe(), {}, [m.name for m in METHODS], [0.2])}
+    for scorer in METHODS:
+        assert found[scorer.name] == replace(Recipe(), method=scorer.name, **scorer.usual)
+    assert found["sleb"].units == found["block-influence"].units == (BLOCKS,)
+    assert found["flap"].units == found["multi-domain"].units == (HEADS, CHANNELS)
+    assert (found["flap"].allocation, found["flap"].per_parameter) == ("global", False)
+
+
+def test_what_is_given_comes_before_what_is_usual_and_a_plan_before_both():
+    given = {"units": (CHANNELS,), "windows": 7}
+    plan = [
+        {"label": "a", "method": "flap"},
+        {"label": "b", "method": "flap", "units": [HEADS], "target": 0.1},
+    ]
+    a, b = entries_from(Recipe(), given, plan, [0.2])
+    assert (a.recipe.units, a.recipe.windows, a.recipe.allocation, a.recipe.target) == (
+        (CHANNELS,),
+        7,
+        "global",
+        0.2,
+    )
+    assert (b.recipe.units, b.recipe.windows, b.recipe.target) == ((HEADS,), 7, 0.1)
+
+
+def test_targets_make_curves():
+    found = entries_for(Recipe(), {}, ["random", "sleb"], [0.1, 0.25])
+    assert [(e.label, e.curve, e.recipe.target) for e in found] == [
+        ("random-0.1", "random", 0.1),
+        ("random-0.25", "random", 0.25),
+        ("sleb-0.1", "sleb", 0.1),
+        ("sleb-0.25", "sleb", 0.25),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ([], "nothing to compare"),
+        ([{"method": "flap"}], 'an object with a "label"'),
+        (["flap"], 'an object with a "label"'),
+        ([{"label": "a", "method": "magic"}], "Unknown method 'magic'"),
+        ([{"label": "a", "method": 3}], "must be a name"),
+        ([{"label": "a", "colour": "red"}], "settings no recipe has: colour"),
+        ([{"label": "a/b"}], "'a/b' cannot name a run"),
+        ([{"label": ".."}], "cannot name a run"),
+        ([{"label": "dense"}], "cannot name a run"),
+        ([{"label": "a"}, {"label": "a"}], "there twice: a"),
+        ([{"label": "a", "windows": 0}], "'windows' must be"),
+        ([{"label": "a", "units": [BLOCKS, ATTENTION]}], "cannot be removed in one run"),
+    ],
+)
+def test_plans_that_make_no_sense(plan, message):
+    with pytest.raises(UserError, match=message):
+        entries_from(Recipe(), {}, plan, [0.2])
+
+
+@pytest.mark.parametrize(("text", "message"), [("[{", "cannot be read"), ('{"label": "a"}', "a JSON list")])
+def test_plan_files_that_are_none(tmp_path, text, message):
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_plan(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_plan(tmp_path / "gone.json")
+
+
+def test_all_aim_at_what_whole_blocks_come_to(llama_folder):
+    base = tiny.recipe_for(llama_folder)
+    found = aligned(entries_for(base, {}, ["flap", "sleb", "taylor"], [0.3, 0.12]))
+    assert [e.label for e in found] == [f"{m}-{t}" for m in ("flap", "sleb", "taylor") for t in (0.3, 0.12)]
+    # One block of the tiny model is 9,280 of 97,632 parameters.
+    for entry in found:
+        count = 3 if entry.label.endswith("0.3") else 1
+        assert entry.recipe.target == pytest.approx(count * 9280 / 97632)
+
+
+def test_what_a_method_cannot_do_is_told_with_its_label(llama_folder):
+    base = tiny.recipe_for(llama_folder)
+    for given, message in (
+        ({"units": (HEADS,)}, "sleb: .* not defined for heads"),
+        ({}, "entrodrop: A target"),
+    ):
+        with pytest.raises(UserError, match=message):
+            aligned(entries_for(base, given, ["sleb", "entrodrop"], [0.35]))
+
+
+def test_every_run_is_an_ordinary_one(done, entries):
+    folder, told = done
+    assert [label for label, e in told if isinstance(e, ev.Finished)] == [e.label for e in entries]
+    for entry in entries:
+        place = folder / entry.label
+        assert run_directory.recipe_of(place) == entry.recipe
+        assert isinstance(read_events(place)[-1], ev.Finished)
+        assert not (place / "model").exists()
+        assert {e.iteration for e in tiny.only(read_events(place), ev.Evaluated)} == {
+            0,
+            read_events(place)[-1].iterations,
+        }
+
+
+def test_the_dense_model_is_measured_once(done, entries):
+    folder, told = done
+    measured = [label for label, e in told if isinstance(e, ev.Evaluated) and e.iteration == 0]
+    assert measured == [entries[0].label]
+    dense = [tiny.only(read_events(folder / e.label), ev.Evaluated)[0] for e in entries]
+    assert dense[1] == dense[2] == dense[0]
+
+
+def test_another_measurement_is_not_taken_over(done, entries, llama_folder):
+    folder, _ = done
+    assert sweep._dense_of(folder, entries, entries[1].recipe)
+    for changes in ({"items": 3}, {"perplexity_windows": 3}, {"dtype": "bfloat16"}):
+        assert not sweep._dense_of(folder, entries, replace(entries[1].recipe, **changes))
+
+
+def test_what_is_finished_stays_and_what_was_cut_off_goes_on(done, entries, tmp_path):
+    undisturbed, _ = done
+    work = sweep.run_sweep(tmp_path, entries, False, here)
+    for label, event in work:
+        if label == entries[1].label and isinstance(event, ev.Scored):
+            break
+    work.close()
+    first = (tmp_path / entries[0].label / "events.jsonl").read_bytes()
+    cut = results.collect(tmp_path, entries)
+    assert [r.label for r in cut.rows] == ["dense", entries[0].label]
+    assert set(cut.missing.values()) == {"It is not finished."}
+    rest = going(tmp_path, entries)
+    assert {label for label, _ in rest} == {e.label for e in entries[1:]}
+    assert (tmp_path / entries[0].label / "events.jsonl").read_bytes() == first
+    assert going(tmp_path, entries) == []
+    for entry in entries:
+        again, before = (
+            [r.units for r in tiny.only(read_events(f / entry.label), ev.Removed)]
+            for f in (tmp_path, undisturbed)
+        )
+        assert again == before
+
+
+def test_a_stop_ends_the_comparison(entries, tmp_path):
+    told = []
+    for label, event in sweep.run_sweep(tmp_path, entries, False, here):
+        told.append(event)
+        if isinstance(event, ev.Started):
+            run_directory.request_stop(tmp_path / label)
+    assert isinstance(told[-1], ev.Stopped)
+    assert [p.name for p in tmp_path.iterdir()] == [entries[0].label]
+
+
+def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch):
+    spares_all = lambda self, blocks: frozenset(range(blocks))  # noqa: E731
+    monkeypatch.setattr(type(get_scorer("entrodrop")), "protects", spares_all)
+    monkeypatch.setattr("pip_core.engine.run.check_removing", lambda *_: None)
+    failing = replace(entries[0], label="bad", recipe=replace(entries[0].recipe, method="entrodrop"))
+    told = going(tmp_path, [failing, entries[0]])
+    assert [label for label, e in told if isinstance(e, ev.ENDINGS)] == ["bad", entries[0].label]
+    found = results.collect(tmp_path, [failing, entries[0]])
+    assert [r.label for r in found.rows] == ["dense", entries[0].label]
+    assert "spares everything that is left" in found.missing["bad"]
+    assert "bad has no result: The target cannot be reached" in results.markdown(found)
+
+
+def test_a_worker_that_dies_is_told(entries, tmp_path):
+    place = tmp_path / "gone"
+    run_directory.create(place, entries[0].recipe)
+    (place / "recipe.json").write_text("{")
+    told = list(sweep.in_a_process(place, False))
+    assert told == [ev.Failed(told[0].message)]
+    assert "The recipe is not valid JSON" in told[0].message
+
+
+def test_another_run_in_the_way_is_not_touched(done, entries, tmp_path):
+    folder, _ = done
+    other = [replace(e, recipe=replace(e.recipe, seed=5)) for e in entries]
+    with pytest.raises(UserError, match="holds a run of another recipe"):
+        going(folder, other)
+    (tmp_path / entries[2].label).mkdir()
+    with pytest.raises(UserError, match="is not a run of ours"):
+        going(tmp_path, entries)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_rows_tell_what_the_runs_recorded(done, entries):
+    folder, _ = done
+    found = results.collect(folder, entries)
+    assert found.missing == {}
+    assert [r.label for r in found.rows] == ["dense", *[e.label for e in entries]]
+    for row, entry in zip(found.rows[1:], entries, strict=True):
+        events = read_events(folder / entry.label)
+        dense, now = tiny.only(events, ev.Evaluated)
+        assert (row.parameters, row.lost) == (events[-1].parameters, events[-1].lost)
+        assert row.removed == pytest.approx(1 - now.parameters / dense.parameters)
+        paired, kept = statistics.paired_comparison(dense, now).mean, statistics.retained(dense, now)
+        told = (row.difference, row.difference_se, row.difference_p)
+        assert told == (paired.difference, paired.se, paired.p)
+        assert (row.kept, row.kept_se) == (kept.share, kept.se)
+        assert row.tasks == {t.name: (t.accuracy, t.se) for t in now.tasks}
+        assert row.peak_memory > 10**7
+        assert row.seconds > row.scoring >= 0
+    assert found.unlike == ()
+    budgets = [r.removed for r in found.rows[1:]]
+    assert max(budgets) - min(budgets) < results.ALIKE
+
+
+def test_budgets_that_are_not_alike_are_marked(done, entries):
+    folder, _ = done
+    found = results.collect(folder, entries)
+    rows = [*found.rows[:-1], replace(found.rows[-1], removed=found.rows[-1].removed + 0.02)]
+    odd = replace(found, rows=tuple(rows))
+    assert odd.unlike == ("random",)
+    assert "| random* |" in results.markdown(odd)
+    assert "over 0.5% of the parameters more or less" in results.markdown(odd)
+
+
+def test_files_hold_the_same_as_the_rows(done, entries, tmp_path):
+    folder, _ = done
+    found = results.collect(folder, entries)
+    results.write(tmp_path, found)
+    read = json.loads((tmp_path / "comparison.json").read_text())
+    assert [r["accuracy"] for r in read["rows"]] == [r.accuracy for r in found.rows]
+    assert read["dense"]["perplexity"] == found.dense.perplexity
+    with (tmp_path / "comparison.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(line["choices_se"]) for line in table] == [r.tasks["choices"][1] for r in found.rows]
+    text = (tmp_path / "comparison.md").read_text()
+    assert text == results.markdown(found)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + 4
+    assert "2 of 5 blocks in 1 iteration" in text
+    page = (tmp_path / "comparison.html").read_text()
+    assert "block-influence" in page
+    assert "parameters kept" in page
+
+
+def test_the_chart_has_a_curve_for_each_method_with_error_bars(done, entries, tmp_path, monkeypatch):
+    folder, _ = done
+    found = results.collect(folder, entries)
+    small, large = (replace(found.rows[1], curve="one", label=f"one-{n}", removed=n) for n in (0.1, 0.3))
+    drawn = []
+    chart = results.kept_chart
+    monkeypatch.setattr(results, "kept_chart", lambda *a: drawn.append(chart(*a)) or drawn[0])
+    results.write(tmp_path, replace(found, rows=(found.rows[0], large, small, *found.rows[2:])))
+    (one, *others) = drawn[0].data
+    assert one.name == "one"
+    assert list(one.x) == pytest.approx([100, 90, 70])
+    assert list(one.y) == pytest.approx([100, 100 * small.kept, 100 * large.kept])
+    assert list(one.error_y.array) == pytest.approx([0, 100 * small.kept_se, 100 * large.kept_se])
+    assert [o.name for o in others] == ["taylor", "random"]
+
+
+def test_nothing_measured_yet(tmp_path, entries):
+    found = results.collect(tmp_path, entries)
+    assert (found.rows, found.dense) == ((), None)
+    assert results.markdown(found) == "Nothing is measured yet.\n"
+    results.write(tmp_path, found)
+
+
+def test_halves_are_marked_where_they_cannot_meet_the_budget(llama_folder, tmp_path):
+    """Blocks and halves come in sizes of their own; each run says what it really removed."""
+    base = tiny.recipe_for(llama_folder, plain=False, measure="end")
+    plan = [{"label": "a", "method": "random"}, {"label": "b", "method": "random", "units": [ATTENTION, MLP]}]
+    entries = aligned(entries_from(base, {}, plan, [0.1]))
+    going(tmp_path, entries)
+    found = results.collect(tmp_path, entries)
+    apart = abs(found.rows[1].removed - found.rows[2].removed)
+    assert bool(found.unlike) == (apart > results.ALIKE)
+
+
+def test_by_command_line_in_processes_of_their_own(llama_folder, tasks, tmp_path):
+    shared = ["--model", llama_folder, "--tasks", ",".join(tasks), "--items", 4, "--windows", 4]
+    shared += [
+        "--window-tokens",
+        24,
+        "--perplexity-windows",
+        2,
+        "--perplexity-tokens",
+        32,
+        "--dtype",
+        "float32",
+    ]
+    command = ["compare", "--methods", "random,multi-domain", "--target", 0.2, "--measure", "end", *shared]
+    ended = tiny.cli(*command, "--no-export", "--out", tmp_path / "out")
+    assert ended.returncode == 0, ended.stderr
+    assert "== random\n" in ended.stdout
+    assert "| multi-domain | heads, channels; equal |" in ended.stdout
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    assert [r["label"] for r in rows] == ["dense", "random", "multi-domain"]
+    assert all(r["peak_memory"] > 10**8 for r in rows[1:])
+    again = tiny.cli(*command, "--no-export", "--out", tmp_path / "out")
+    assert again.returncode == 0
+    assert "==" not in again.stdout
+    assert again.stdout.strip() == (tmp_path / "out" / "comparison.md").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "either --methods a,b,c or --plan"),
+        (("--methods", "flap", "--plan", "x.json"), "either --methods a,b,c or --plan"),
+        (("--methods", "flap", "--targets", "0.1,much"), "Targets are shares"),
+        (("--methods", "sleb", "--targets", "0.1,1.5"), "A target of 150 %"),
+    ],
+)
+def test_command_lines_that_make_no_sense(llama_folder, tmp_path, capsys, options, message):
+    assert main(["compare", "--model", str(llama_folder), "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

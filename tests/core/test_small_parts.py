@@ -1,0 +1,73 @@
+"""Rows, streams, this machine: the small parts that the others stand on."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+import torch
+
+from pip_core.core import device
+from pip_core.core.batching import rows_of
+from pip_core.core.progress import drain, map_progress
+
+
+def test_rows_are_filled_on_the_right():
+    rows, lengths = rows_of([torch.arange(1, 6), torch.arange(10, 30)])
+    assert rows.shape == (2, 32)
+    assert lengths.tolist() == [5, 20]
+    assert rows[0].tolist() == [1, 2, 3, 4, *[5] * 28]
+    assert rows[1, :20].tolist() == list(range(10, 30))
+    assert rows.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("length", "width"), [(1, 16), (16, 16), (17, 32)])
+def test_rows_are_a_multiple_long(length, width):
+    rows, _ = rows_of([torch.ones(length, dtype=torch.long)])
+    assert rows.shape == (1, width)
+
+
+def counting(closed: list):
+    try:
+        yield 1
+        yield 2
+        return "result"
+    finally:
+        closed.append(True)
+
+
+def test_drain():
+    closed: list[bool] = []
+    assert drain(counting(closed)) == "result"
+    assert closed == [True]
+
+
+def test_mapped():
+    work = map_progress(counting([]), lambda n: n * 10)
+    assert [next(work), next(work)] == [10, 20]
+    with pytest.raises(StopIteration) as end:
+        next(work)
+    assert end.value.value == "result"
+
+
+def test_peak_memory_is_in_bytes():
+    now = psutil.Process().memory_info().rss
+    assert now * 0.99 <= device.peak_memory() < psutil.virtual_memory().total
+
+
+def test_device_and_formats():
+    assert device.device().type in ("cpu", "cuda")
+    assert isinstance(device.fast_bfloat16(), bool)
+
+
+@pytest.mark.parametrize(
+    ("flags", "bfloat16", "fast"), [(True, 1, True), (True, 3, False), (False, 1, False)]
+)
+def test_bfloat16_is_used_where_it_is_no_slower(flags, bfloat16, fast, monkeypatch):
+    """Flags are believed when a product bears them out."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": flags}, raising=False)
+    took = {torch.bfloat16: bfloat16, torch.float32: 2}
+    monkeypatch.setattr(device, "_product_seconds", lambda inputs, _: took[inputs.dtype])
+    device.fast_bfloat16.cache_clear()
+    assert device.fast_bfloat16() is fast
+    device.fast_bfloat16.cache_clear()

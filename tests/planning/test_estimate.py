@@ -1,0 +1,75 @@
+"""The plan before a run, and two models answering one prompt after it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from pip_core.core import events as ev
+from pip_core.core.errors import UserError
+from pip_core.engine.run import run
+from pip_core.inspection.chat import answers
+from pip_core.planning.estimate import anatomy_for, make_plan
+
+from .. import tiny, zoo
+
+
+@pytest.mark.parametrize("family", tiny.SAVED)
+def test_the_plan_is_what_the_run_does(checkpoints, tasks, family):
+    recipe = tiny.recipe_for(checkpoints[family], tasks, target=0.2)
+    plan = make_plan(recipe)
+    started = next(e for e in run(recipe) if isinstance(e, ev.Started))
+    assert (plan.iterations, plan.share, plan.goal) == (started.planned, started.planned_share, started.goal)
+    anatomy = plan.anatomy
+    assert anatomy.model_type == started.model_type
+    assert (len(anatomy.blocks), anatomy.parameters) == (started.blocks, started.parameters)
+    assert 0 < plan.memory < plan.available
+    assert plan.seconds > 0
+
+
+def test_more_work_takes_longer(recipe):
+    assert make_plan(replace(recipe, windows=5000)).seconds > make_plan(recipe).seconds
+
+
+def test_no_weights_are_needed(llama_folder, tmp_path):
+    (tmp_path / "config.json").write_bytes((llama_folder / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"not weights at all")
+    assert len(anatomy_for(str(tmp_path)).blocks) == zoo.BLOCKS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": 0.999}, "would leave no block"),
+        ({"target": 0.001}, "less than half a block"),
+        ({"model": "/nowhere/at/all"}, "does not exist"),
+        ({"model": "org/unknown"}, "has no config.json on the Hub, or the Hub does not answer"),
+        ({"method": "magic"}, "Unknown method"),
+        ({"tasks": ("chess",)}, "Unknown task"),
+    ],
+)
+def test_what_cannot_be_planned(recipe, changes, message):
+    with pytest.raises(UserError) as refused:
+        make_plan(replace(recipe, **changes))
+    assert message in str(refused.value)
+
+
+def test_two_models_answer(checkpoints):
+    dense, other = str(checkpoints["llama"]), str(checkpoints["gpt2"])
+    grown = list(answers(dense, other, 0.0, "The dog ran", tokens=12))
+    for side in (0, 1):
+        texts = [pair[side].text for pair in grown]
+        assert all(b.startswith(a) for a, b in pairwise(texts))
+    said = [answer.text for answer in grown[-1]]
+    assert all(said)
+    again = list(answers(dense, other, 0.0, "The dog ran", tokens=12))[-1]
+    assert [answer.text for answer in again] == said
+    same = list(answers(dense, dense, 0.0, "The dog ran", tokens=12))[-1]
+    assert same[0].text == same[1].text
+
+
+def test_an_empty_prompt(llama_folder):
+    with pytest.raises(UserError, match="Write a prompt first"):
+        list(answers(str(llama_folder), str(llama_folder), 0.0, "  \n"))

@@ -1,0 +1,262 @@
+"""What the page shows, as plain values: the form, the maps, comparisons, downloads. No browser."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pip_core.cli.main import _parser
+from pip_core.core import events as ev
+from pip_core.core.errors import UserError
+from pip_core.core.recipe import Recipe
+from pip_core.core.units import Units
+from pip_core.planning.estimate import anatomy_for, make_plan
+from pip_core.reporting.run_summary import RunSummary
+from pip_core.reporting.theme import sendable
+from pip_core.runs.queue import RunQueue
+from pip_core.structure.shape import Shape
+from pip_core.ui import comparison, curves, download, form, heatmap, network_map, status
+from pip_core.ui.handlers import FIELDS, PageHandlers, from_form, to_form
+from pip_core.ui.html import millions, table
+
+from ..reporting.test_messages import measured
+
+
+def form_of(recipe: Recipe) -> list:
+    said = to_form(recipe)
+    return [said[name]["value"] for name in FIELDS]
+
+
+def story(blocks: int = 5) -> RunSummary:
+    """Two iterations of a run that has a third to come: blocks 3 and 0 went."""
+    started = ev.Started(
+        *("<b>m</b>", "here", "llama", blocks, 100, "pip", ("blocks",), 0.6, "3 of 5 blocks", 3, 0.6),
+        *("float32", "cpu"),
+    )
+    told = RunSummary()
+    one = ev.Removed(1, (Units("blocks", 3, (0,)),), 0.1, 0.1, 80, "1 of 5 blocks")
+    two = ev.Removed(2, (Units("blocks", 0, (0,)),), 0.2, 0.2, 60, "2 of 5 blocks")
+    events = [
+        started,
+        measured("1111"),
+        ev.Scored(1, "blocks", (0.5, 0.8, 1.0, 0.1, 0.4), 1.0),
+        one,
+        replace(measured("1110", iteration=1), parameters=80),
+        ev.Scored(2, "blocks", (0.2, 0.9, 1.0, None, 0.3), 1.0),
+        two,
+        replace(measured("1100", iteration=2), parameters=60),
+    ]
+    told.tell((event, float(n)) for n, event in enumerate(events))
+    return told
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"keep": (1, 2), "drop": (4,)},
+        {"units": ("heads", "channels"), "calibration": "text:my own words", "seed": 7},
+        {"units": ("attention", "mlp"), "plain": False},
+        {"tasks": ("facts", "arc_easy=rows.jsonl", 'text:{"query": "a"}'), "refit": True},
+        {"model": "a/b"},
+        {"model": "a/b", "calibration": "stories"},
+        {"model": "a/b", "vocabulary": 0.25, "refit": False},
+        {"model": "a/b", "method": "sleb"},
+    ],
+)
+def test_form_and_recipe_say_the_same(changes):
+    recipe = Recipe(**changes)
+    assert from_form(*form_of(recipe)) == recipe
+
+
+def test_another_model_in_the_form_brings_its_own_texts():
+    values = form_of(Recipe())
+    values[FIELDS.index("model")] = "a/b"
+    assert from_form(*values) == Recipe(model="a/b")
+
+
+def test_another_method_in_the_form_brings_its_own_end():
+    values = form_of(Recipe(model="a/b"))
+    values[FIELDS.index("method")] = "sleb"
+    assert from_form(*values) == Recipe(model="a/b", method="sleb")
+    assert not Recipe(model="a/b", method="sleb").vocabulary
+
+
+def test_a_share_that_is_no_number():
+    values = form_of(Recipe())
+    values[FIELDS.index("vocabulary")] = "many"
+    with pytest.raises(UserError, match="a number or auto, not 'many'"):
+        from_form(*values)
+
+
+def test_an_uploaded_task_is_asked_instead_of_the_usual_ones(tmp_path):
+    (tmp_path / "mine.jsonl").write_text("{}")
+    desk = PageHandlers(RunQueue(tmp_path / "runs"))
+    first = desk.upload_task(str(tmp_path / "mine.jsonl"), ["auto"])["asked"]["value"]
+    assert [Path(p).name for p in first] == ["mine.jsonl"]
+    assert Path(first[0]).read_text() == "{}"
+    more = desk.upload_task(str(tmp_path / "mine.jsonl"), ["facts", *first])["asked"]["value"]
+    assert more[:2] == ["facts", first[0]]
+    assert more[2] != first[0]
+
+
+def test_a_form_with_a_hole_is_refused():
+    values = form_of(Recipe())
+    values[FIELDS.index("windows")] = None
+    with pytest.raises(UserError, match="windows"):
+        from_form(*values)
+
+
+def test_units_are_those_that_method_and_model_allow(llama_folder):
+    every = [value for _, value in form.unit_choices(Recipe(model=str(llama_folder), method="pip-gate"))]
+    depth = [value for _, value in form.unit_choices(Recipe(model=str(llama_folder), method="sleb"))]
+    assert every[:2] == ["auto", "blocks"]
+    assert {"channels", "attention,mlp"} < set(every)
+    assert depth == ["auto", "blocks"]
+
+
+def test_the_first_choice_of_units_says_what_it_stands_for(llama_folder, checkpoints):
+    def first(model, **changes):
+        return form.unit_choices(Recipe(model=str(model), **changes))[0]
+
+    assert first(llama_folder) == ("auto: channels", "auto")
+    # Locked blocks, a method that scores blocks alone, and a model that cannot lose channels.
+    assert first(llama_folder, keep=(1,)) == ("auto: whole blocks", "auto")
+    assert first(llama_folder, method="sleb") == ("auto: whole blocks", "auto")
+    assert first(checkpoints["bloom"]) == ("auto: whole blocks", "auto")
+    assert first("demo") == ("auto: whole blocks", "auto")
+
+
+def test_plan_line_says_the_numbers(llama_folder):
+    recipe = Recipe(model=str(llama_folder), target=0.2, keep=(0,), drop=(1,), vocabulary=0)
+    plan = make_plan(recipe)
+    said = form.plan_line(plan, recipe)
+    assert "2 of 5 blocks" in said
+    assert millions(plan.anatomy.parameters) in said
+    assert "block 0 stays untouched; block 1 goes first" in said
+    assert "2 iterations and a refit" in said
+
+
+def test_map_draws_what_is_gone_and_what_is_narrowed(llama_folder):
+    anatomy = anatomy_for(str(llama_folder))
+    shape = Shape.dense(anatomy).without(
+        [Units("blocks", 1, (0,)), Units("attention", 2, (0,)), Units("channels", 3, tuple(range(32)))]
+    )
+    drawn = network_map.network_map(anatomy, shape)
+    assert drawn.count("block-bar") == 5 + 1  # and the row that holds them
+    assert drawn.count("block-bar gone") == 1
+    assert "Removed blocks: 1." in drawn
+    assert "block 2: 0% of its attention and 100% of its MLP are left" in drawn
+    assert "block 3: 100% of its attention and 50% of its MLP are left" in drawn
+
+
+def test_heatmap_marks_what_went_and_what_may_be_next():
+    told = story()
+    assert heatmap.likely_next(told) == ("blocks", 4)
+    figure = sendable(heatmap.importance_heatmap(told))
+    outlines = [(s["x0"] + 0.5, s["y0"] + 0.5, s["line"]["dash"]) for s in figure["layout"]["shapes"]]
+    assert outlines == [(3, 1, "solid"), (0, 2, "solid"), (4, 2, "dot")]
+    hover = figure["data"][1]["customdata"]
+    assert hover[0][3] == ["", "0.1", "10.0%", "1 of 5"]
+    assert figure["data"][1]["text"] == [[3, 4, 5, 1, 2], [1, 3, 4, "", 2]]
+    assert hover[1][4][3] == "2 of 4"
+    assert hover[1][1][3] == "3 of 4, was 4"
+    said = heatmap.score_table(told)
+    assert said.count("class='gone'") == 1
+    assert said.count("class=went") == 2
+    told.tell([(ev.Stopped(2), 9.0)])
+    assert heatmap.likely_next(told) is None
+
+
+def test_a_removal_without_scores_leaves_its_row_empty():
+    told = story()
+    told.scored.pop((1, "blocks"))
+    figure = sendable(heatmap.importance_heatmap(told))
+    assert figure["data"][1]["y"] == [2]
+    assert figure["data"][0]["y"] == [1, 3]
+
+
+def test_the_table_says_what_a_score_of_channels_is():
+    told = story()
+    assert "Score of every block as a share" in heatmap.score_table(told)
+    told.started = replace(told.started, units=("blocks", "channels"))
+    assert "Score of every block, of channels the mean, as a share" in heatmap.score_table(told)
+
+
+def test_curves_show_every_measurement_and_the_dense_line():
+    figure = sendable(curves.cost_curves(story()))
+    lines = [d for d in figure["data"] if d.get("mode") == "lines+markers"]
+    assert [len(d["x"]) for d in lines] == [3, 3]
+    assert lines[0]["y"] == [100.0, 75.0, 50.0]
+    assert [a["text"] for a in figure["layout"]["annotations"]][:1] == ["dense"]
+    assert "block 3" in curves.measurement_table(story())
+
+
+def test_nothing_is_drawn_of_nothing():
+    for figure in (
+        heatmap.importance_heatmap(RunSummary()),
+        curves.cost_curves(RunSummary()),
+        comparison.chart([]),
+    ):
+        assert len(figure.to_json()) < 10_000
+    assert "will stand here" in heatmap.score_table(RunSummary())
+    assert "press Prune" in status.status(RunSummary(), "none")
+
+
+@pytest.mark.parametrize("state", list(status.STATES))
+def test_every_state_has_a_line(state):
+    said = status.status(story(), state, "why", 2)
+    assert f"data-state='{state}'" in said
+    assert status.STATES[state][1] in said or state == "running"
+
+
+def test_comparison_tells_recipes_apart():
+    one = comparison.Compared("a <i>", Recipe(), story())
+    two = comparison.Compared("b", Recipe(method="pip", target=0.3), story())
+    said = comparison.summary([one, two])
+    assert "a &lt;i&gt;" in said
+    assert "<i>b" not in said.replace("<i class", "")
+    rows = comparison.differences([one, two])
+    assert rows.count("<tr>") == 3  # head, method, target
+    assert "are the same" in comparison.differences([one, one])
+    assert len([d for d in comparison.chart([one, two]).data if d.y is not None]) == 4
+
+
+def test_csv_holds_every_measurement_and_score():
+    rows = list(csv.DictReader(io.StringIO(comparison.as_csv([comparison.Compared("r", Recipe(), story())]))))
+    assert [r["iteration"] for r in rows] == ["0", "1", "2"]
+    assert [r["removed"] for r in rows] == ["", "block 3", "block 0"]
+    scores = list(csv.DictReader(io.StringIO(comparison.scores_csv(story()))))
+    assert len(scores) == 5 + 4
+
+
+def test_command_line_makes_the_recipe_again():
+    recipe = Recipe(
+        method="pip", target=0.35, units=("heads", "channels"), keep=(1, 2), plain=False, kinds=("swap",)
+    )
+    words = shlex.split(download.command_line(recipe))
+    assert words[:4] == ["python", "-m", "pip_core", "prune"]
+    given = vars(_parser().parse_args(words[3:]))
+    settings = {k: v for k, v in given.items() if k in Recipe.describe() and v is not None}
+    assert replace(Recipe(), **settings) == recipe
+
+
+def test_command_line_goes_by_the_model_as_auto_does():
+    """What is only the model's usual is left out; what is only the demo model's usual is not."""
+    for recipe in (Recipe(model="a/b"), Recipe(model="a/b", calibration="stories")):
+        words = shlex.split(download.command_line(recipe))
+        given = vars(_parser().parse_args(words[3:]))
+        settings = {k: v for k, v in given.items() if k in Recipe.describe() and v is not None}
+        assert Recipe().but(**settings) == recipe
+        assert "--tasks" not in words
+
+
+def test_tables_escape_heads_and_captions():
+    said = table(["<x>"], [["1", "2"]], "a 'caption' <b>")
+    assert "<x>" not in said
+    assert "<b>" not in said
