@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from pip_core.checkpoints.load import Loaded
+from pip_core.checkpoints.verify import Verdict
 from pip_core.core.events import Event
 from pip_core.core.paths import ASSETS
 from pip_core.core.recipe import Recipe
@@ -149,6 +150,12 @@ def only(events: Sequence[Event], kind: type) -> list:
 def endless(values: Iterator[bool]) -> Callable[[], bool]:
     """A `stop` that answers `values` one by one, then goes on with true."""
     return lambda: next(values, True)
+
+
+def unverified(*_) -> Generator[float, None, Verdict]:
+    """Stands in for `verify`: the fresh process is not started."""
+    yield 0.0
+    return Verdict(0.0, 20, 0.1)
 
 
 def cli(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:

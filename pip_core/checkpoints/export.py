@@ -1,7 +1,7 @@
-"""Writing the pruned model as an ordinary checkpoint, and proving that it loads.
+"""Writing the pruned model as an ordinary checkpoint, and putting it in the place of an earlier one.
 
-The folder is made under another name and moved into place only after a fresh process, with nothing
-but transformers, has loaded it and agreed with the model in memory.
+The steps of an export, in order: `prepare_folder`, `round_to_stored`, `write_checkpoint` (into a folder
+beside the final one), `verify.verify`, `write_card`, `put_in_place`.
 """
 
 from __future__ import annotations
@@ -9,202 +9,230 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import threading
-import time
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
 from ..core.errors import UserError
-from ..core.paths import ROOT
+from ..core.finite import nonfinite_weight, to_json
 from ..structure.shape import Shape
 from ..structure.surgery import verify_config_matches
 from .load import Loaded
-from .nonuniform import is_nonuniform, save_nonuniform
+from .nonuniform import save_nonuniform
+from .verify import CHECK, Verdict, verify
 
 # The recipe beside an exported model.
 RECIPE = "pip_recipe.json"
-RELOAD_CHECK = Path(__file__).with_name("reload_check.py")
-PROBE_TOKENS = 48
-GENERATED_TOKENS = 20
+CARD = "README.md"
+INDEX = "model.safetensors.index.json"
 # Room left on the disk beyond the checkpoint's own size.
 MARGIN_BYTES = 64 * 2**20
-# Everybody who looks at a run asks for its zip at once, and one copy of it is enough to write.
-_PACKING = threading.Lock()
+# Largest weights file before it is cast to the stored format, which bounds the memory of the cast.
+SHARD_GB = 5
+# Folders beside the final one: being written; complete and about to replace it; replaced.
+PARTIAL, NEW, OLD = ".partial", ".new", ".old"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the fresh process found: the largest difference of logits, the tokens generated."""
-
-    largest_difference: float
-    tokens: int
-    seconds: float
-
-
-def write_checkpoint(
-    loaded: Loaded, shape: Shape, folder: Path, card: str, recipe: dict, probe: str
-) -> Verdict:
-    """Write `loaded.model`, which has `shape`, to `folder` and verify it.
-
-    A shape that a plain config can describe becomes an ordinary checkpoint; any other a folder that
-    `pip_core.checkpoints.nonuniform` alone can load.
+def export_checkpoint(
+    loaded: Loaded, shape: Shape, folder: Path, card: str, facts: dict, probe: str
+) -> Generator[float, None, Verdict]:
+    """All steps of an export, one after another; see `write_checkpoint` and `verify`.
 
     Args:
         folder: must not exist, or hold an earlier export of the same run, which is replaced.
-        card: the model card, markdown.
-        recipe: written as `RECIPE`.
+        card: the model card, Markdown.
         probe: text whose logits are compared.
 
+    Yields:
+        Seconds that the verification has taken.
+
     Raises:
-        UserError: no space, a config that cannot say what is left, or the written checkpoint does
-            not load or answers differently.
+        UserError: as `write_checkpoint` and `verify`; an earlier export then stays.
     """
-    model, uneven = loaded.model, shape.uneven() is not None
-    if not uneven:
-        verify_config_matches(model)
-    needed = sum(p.numel() for p in model.parameters()) * loaded.stored.itemsize + MARGIN_BYTES
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed:
-        raise UserError(
-            f"The export needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free on the disk of "
-            f"'{folder.parent}'. Make room, then resume the run; nothing decided is lost."
-        )
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = prepare_folder(folder)
     try:
-        # Weights alone: model.to() would also round the float32 buffers of rotary embeddings.
-        for weight in model.parameters():
-            weight.data = weight.data.to(loaded.stored)
-        if uneven:
-            save_nonuniform(model, loaded.config, shape, partial)
-        else:
-            model.save_pretrained(partial)
-        loaded.tokenizer.save_pretrained(partial)
-        if not uneven:
-            _read_by_older_versions(partial, loaded.tokenizer)
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        (partial / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
-        verdict = verify(loaded, partial, probe)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
+        round_to_stored(loaded.model, loaded.stored)
+        write_checkpoint(loaded, shape, partial, facts)
+        write_card(partial, card)
+        verdict = yield from verify(loaded, partial, probe)
+        put_in_place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return verdict
 
 
-def verify(loaded: Loaded, folder: Path, probe: str) -> Verdict:
-    """Load `folder` in a fresh process that knows only transformers, and compare.
+@torch.no_grad()
+def round_to_stored(model: torch.nn.Module, stored: torch.dtype) -> bool:
+    """Round a model's weights to the number format `stored`, in place; each keeps its own format.
 
-    Logits on the probe text must equal those of the model in memory within the rounding of the
-    stored format, and greedy generation must write the same tokens with and without the key-value
-    cache (where two tokens are equally likely within that rounding, either will do).
+    Weights alone: buffers, such as the float32 frequencies of rotary embeddings, stay. A weight that is
+    stored in this format already is not touched, so a second call changes nothing.
+
+    Returns:
+        Whether any weight changed.
+    """
+    changed = False
+    for weight in model.parameters():
+        if weight.dtype == stored or weight.is_meta:
+            continue
+        rounded = weight.to(stored).to(weight.dtype)
+        if not torch.equal(rounded, weight):
+            weight.copy_(rounded)
+            changed = True
+    return changed
+
+
+def write_checkpoint(loaded: Loaded, shape: Shape, partial: Path, facts: dict) -> None:
+    """Write weights, config, tokenizer and recipe of `loaded`, which has `shape`, to the folder `partial`.
+
+    A shape that a plain config can describe becomes an ordinary checkpoint; any other a folder that
+    `pip_core.checkpoints.nonuniform` alone can load. Weights are written in the format `loaded.stored`;
+    the model in memory keeps its own. What was in `partial` is deleted first.
+
+    Args:
+        partial: see `prepare_folder`.
+        facts: the recipe and what was removed, written as `RECIPE`.
 
     Raises:
-        UserError: it does not load, or answers differently.
+        UserError: not enough disk space, a config that cannot state what is left, or weights that are
+            not finite. `partial` is deleted then.
     """
-    started = time.monotonic()
-    ids = _probe_ids(loaded.tokenizer, probe).to(loaded.model.device)
-    with torch.inference_mode():
-        logits = loaded.model(input_ids=ids).logits.float().cpu()
-    with_probe = folder.with_name(folder.name + ".probe.safetensors")
+    model, uneven = loaded.model, shape.uneven() is not None
+    if not uneven:
+        verify_config_matches(model)
+    if name := nonfinite_weight(model):
+        raise UserError(
+            f"The pruned model holds values that are not finite numbers (in {name}), and was not exported. "
+            "Choose the number format float32, or remove less."
+        )
+    text = to_json(facts, indent=1)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(loaded, partial.parent)
+    shutil.rmtree(partial, ignore_errors=True)
     try:
-        save_file({"ids": ids.cpu(), "logits": logits}, with_probe)
-        done = subprocess.run(
-            [
-                sys.executable,
-                *(
-                    ("-m", "pip_core.checkpoints.nonuniform")
-                    if is_nonuniform(folder)
-                    else (str(RELOAD_CHECK),)
-                ),
-                *(str(folder.resolve()), str(with_probe.resolve()), str(GENERATED_TOKENS)),
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            start_new_session=True,  # Ctrl-C is meant for the run, which stops at its next batch
-        )
-    finally:
-        with_probe.unlink(missing_ok=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"The exported model did not load in a fresh process: {reason}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    scale = float(logits.abs().max())
-    allowed = scale * (2**-6 if loaded.stored.itemsize == 2 else 2**-14)
-    if not found["largest_difference"] <= allowed:
-        raise UserError(
-            f"The exported model answers differently: logits differ by {found['largest_difference']:.2e} "
-            f"(allowed {allowed:.2e}). It was not kept."
-        )
-    if not found["cache_gap"] <= allowed:
-        raise UserError(
-            "The exported model generates other tokens with its key-value cache than without it. "
-            "It was not kept."
-        )
-    return Verdict(found["largest_difference"], found["tokens"], time.monotonic() - started)
+        if uneven:
+            save_nonuniform(model, loaded.config, shape, partial, loaded.stored)
+        else:
+            model.save_pretrained(partial, max_shard_size=f"{SHARD_GB}GB")
+        buffers = model.state_dict().keys() - dict(model.named_parameters(remove_duplicate=False)).keys()
+        for path in sorted(partial.glob("*.safetensors")):
+            _cast_file(path, loaded.stored, buffers)
+        _correct_index(partial)
+        loaded.tokenizer.save_pretrained(partial)
+        if not uneven:
+            _write_configs(partial, loaded.tokenizer, loaded.stored)
+        (partial / RECIPE).write_text(text, encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
-def zip_folder(folder: Path, target: Path) -> Path:
-    """Pack `folder` into `target`, uncompressed (weights do not compress), streamed to disk.
+def write_card(folder: Path, text: str) -> None:
+    """Write the model card `text` (Markdown) into a checkpoint's folder."""
+    (folder / CARD).write_text(text, encoding="utf-8")
 
-    A `target` that is there already is taken as it is, unless the folder was written since. Of several
-    threads that ask, one packs and the others wait for it.
 
-    Raises:
-        UserError: no space for it.
+def prepare_folder(folder: Path) -> Path:
+    """Clean up what a crash left beside `folder`, and return the folder to write a new export to.
+
+    Where the crash came while the export was replaced, the complete one is put in place.
     """
-    with _PACKING:
-        if not _packed(folder, target):
-            _pack(folder, target)
-    return target
+    new, old = _beside(folder, NEW), _beside(folder, OLD)
+    if not folder.exists():
+        # Both are complete; the newer one was about to be put in place.
+        for complete in (new, old):
+            if complete.exists():
+                complete.rename(folder)
+                break
+    for leftover in (new, old, _beside(folder, PARTIAL), *folder.parent.glob(f"{folder.name}*{CHECK}*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return _beside(folder, PARTIAL)
 
 
-def _packed(folder: Path, target: Path) -> bool:
-    return target.exists() and target.stat().st_mtime >= max(f.stat().st_mtime for f in folder.rglob("*"))
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Make the complete export in `partial` the one in `folder`; an earlier one is deleted.
 
-
-def _pack(folder: Path, target: Path) -> None:
-    needed, free = folder_bytes(folder), shutil.disk_usage(target.parent).free
-    if free < needed + MARGIN_BYTES:
-        raise UserError(
-            f"Packing the model needs {needed / 1e6:.0f} MB more and {free / 1e6:.0f} MB are free. Make "
-            f"room, or take it unpacked from '{folder}'."
-        )
-    # Another process may be packing the same run, so the name is this one's own.
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for path in sorted(folder.rglob("*")):
-                archive.write(path, Path(folder.name) / path.relative_to(folder))
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    By renaming alone, so that a crash at any instant leaves a complete export: in `folder`, or beside
+    it, where `prepare_folder` finds it.
+    """
+    new, old = _beside(folder, NEW), _beside(folder, OLD)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.rename(new)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def folder_bytes(folder: Path) -> int:
+    """Size of all files in `folder` and below."""
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
-def _probe_ids(tokenizer: PreTrainedTokenizerBase, probe: str) -> torch.Tensor:
-    ids: Sequence[int] = tokenizer(probe)["input_ids"][:PROBE_TOKENS]
-    return torch.tensor([ids], dtype=torch.long)
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(folder.name + suffix)
 
 
-def _read_by_older_versions(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Also say a few settings the way transformers 4 and llama.cpp's converter read them.
+def _check_space(loaded: Loaded, where: Path) -> None:
+    weights = list(loaded.model.parameters())
+    needed = sum(p.numel() * p.element_size() for p in weights) + MARGIN_BYTES
+    if any(p.dtype != loaded.stored for p in weights):
+        # A weights file and its copy in the stored format exist side by side for a while.
+        stored = sum(p.numel() for p in weights) * loaded.stored.itemsize
+        needed += min(stored, int(SHARD_GB * 1e9))
+    free = shutil.disk_usage(where).free
+    if free < needed:
+        raise UserError(
+            f"The export needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free on the disk of "
+            f"'{where}'. Make room, then resume the run; nothing decided is lost."
+        )
 
-    Without them an older reader would assume a rotary base of 10,000 and be wrong in silence, and its
-    tokenizer would name inputs that `generate` refuses.
+
+def _cast_file(path: Path, dtype: torch.dtype, buffers: set[str]) -> None:
+    """Rewrite a safetensors file with its floating-point weights in the format `dtype`.
+
+    Args:
+        buffers: names of tensors that keep their format.
+    """
+    beside = path.with_name(path.name + PARTIAL)
+    with safe_open(path, "pt") as file:
+        names, metadata = list(file.keys()), file.metadata()
+        tensors = {name: file.get_tensor(name) for name in names}
+        cast = {
+            name: tensor.to(dtype) if tensor.is_floating_point() and name not in buffers else tensor
+            for name, tensor in tensors.items()
+        }
+        if all(cast[name] is tensors[name] for name in names):
+            return
+        save_file(cast, beside, metadata=metadata)
+        del tensors, cast
+    os.replace(beside, path)
+
+
+def _correct_index(folder: Path) -> None:
+    """State the size of the weights as they are now in the index of a sharded checkpoint."""
+    path = folder / INDEX
+    if not path.exists():
+        return
+    index, total = json.loads(path.read_text(encoding="utf-8")), 0
+    for shard in set(index["weight_map"].values()):
+        with safe_open(folder / shard, "pt") as file:
+            tensors = (file.get_tensor(name) for name in list(file.keys()))
+            total += sum(t.numel() * t.element_size() for t in tensors)
+    index["metadata"]["total_size"] = total
+    path.write_text(to_json(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_configs(folder: Path, tokenizer: PreTrainedTokenizerBase, stored: torch.dtype) -> None:
+    """State the stored number format, and a few settings also as transformers 4 and llama.cpp read them.
+
+    Without these an older reader would silently assume a rotary base of 10,000, and its tokenizer would
+    name inputs that `generate` refuses.
     """
     path = folder / "config.json"
     written = json.loads(path.read_text(encoding="utf-8"))
@@ -213,13 +241,13 @@ def _read_by_older_versions(folder: Path, tokenizer: PreTrainedTokenizerBase) ->
         written.setdefault("rope_theta", rope["rope_theta"])
         if rope.get("rope_type", "default") != "default":
             written.setdefault("rope_scaling", {k: v for k, v in rope.items() if k != "rope_theta"})
-    if "dtype" in written:
-        written.setdefault("torch_dtype", written["dtype"])
-    path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    written["dtype"] = str(stored).removeprefix("torch.")
+    written.setdefault("torch_dtype", written["dtype"])
+    path.write_text(to_json(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     path = folder / "tokenizer_config.json"
     if path.exists():
         written = json.loads(path.read_text(encoding="utf-8"))
         if written.get("tokenizer_class") == "TokenizersBackend":
             written["tokenizer_class"] = "PreTrainedTokenizerFast"
         written.setdefault("model_input_names", tokenizer.model_input_names)
-        path.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(to_json(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

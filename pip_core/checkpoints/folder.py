@@ -1,4 +1,4 @@
-"""Checkpoint folders: their config and licence, read with care, before any weight is."""
+"""Checkpoint folders: reading and checking their config and licence, before any weight is read."""
 
 from __future__ import annotations
 
@@ -16,30 +16,53 @@ from ..structure.families import check_config
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint lies now (`folder`), what it is called, and where it came from."""
+    """Where a checkpoint is on this machine, and where it came from.
+
+    Attributes:
+        folder: the checkpoint's folder.
+        name: what people call the model.
+        origin: where it came from, in words.
+        licence: as its card states it, None where it does not.
+        revision: commit of the Hub's repository; empty for other origins.
+        weights_sha256: see `checksum.weights_sha256`; empty until the weights are loaded.
+        reference: model reference that names exactly this origin, as far as one can.
+    """
 
     folder: Path
     name: str
     origin: str
     licence: str | None
+    revision: str = ""
+    weights_sha256: str = ""
+    reference: str = ""
 
 
 def config_in(folder: Path, name: str) -> PreTrainedConfig:
-    """The config in `folder`, of a model that can be pruned."""
+    """The config in `folder`.
+
+    Raises:
+        UserError: it cannot be read, or is of a model that cannot be pruned.
+    """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # as in load_folder
+    except Exception as error:  # the library raises whatever its parsers raise
         raise unloadable(name, error) from error
     check_config(config)
     return config
 
 
 def unloadable(name: str, error: Exception) -> UserError:
+    """The error to raise for what a library raised while it read the checkpoint `name`."""
     reason = " ".join(str(error).split())[:240] or type(error).__name__
     return UserError(f"'{name}' could not be loaded: {reason}")
 
 
 def raw_config(folder: Path) -> dict:
+    """The contents of `folder`'s config.json.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it holds no JSON object.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -52,7 +75,11 @@ def raw_config(folder: Path) -> dict:
 
 
 def check_raw_config(config: dict) -> None:
-    """Refuse model types that only the repository's own code could load."""
+    """Refuse model types that only code of the repository could load.
+
+    Raises:
+        UserError: transformers does not know the model type.
+    """
     kind = config.get("model_type")
     if kind in CONFIG_MAPPING_NAMES:
         return
@@ -68,10 +95,11 @@ def check_raw_config(config: dict) -> None:
 
 
 def licence_of(folder: Path) -> str | None:
+    """The licence that the model card in `folder` states, None where there is none."""
     card = folder / "README.md"
     if not card.is_file():
         return None
     try:
         return huggingface_hub.ModelCard.load(card).data.license
-    except Exception:  # whatever its header's parser raises: such a card has no licence to tell
+    except Exception:  # whatever the parser of its header raises: such a card states no licence
         return None

@@ -1,8 +1,7 @@
-"""From a Hub id to a folder on this machine: asked before fetched, refused before downloaded."""
+"""Fetching a model from the Hub; what cannot be pruned is refused before its weights are downloaded."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Generator
@@ -13,30 +12,51 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 
+from ..core.device import user_message
 from ..core.errors import UserError
 from ..core.events import Loading
-from ..core.network import HUB_TIMEOUT, UNREACHABLE
+from ..core.network import HUB_TIMEOUT, is_unreachable
+from ..core.recipe import DEMO
+from . import bundled
 from .folder import Source, check_raw_config, config_in, licence_of, raw_config
 
-# A safetensors file that a bot converts on the fly is not the publisher's checkpoint.
-os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-
+# What the Hub answers about the repository itself.
+REFUSALS = (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError)
 # From the top of a repository; its folders hold other formats.
 NOT_WANTED = ["*/*"]
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 
 
-def from_hub(repo: str) -> Generator[Loading, None, Source]:
+def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
+    """Bring a repository's checkpoint to this machine.
+
+    Where the Hub cannot be reached, the copy in the local cache is used.
+
+    Args:
+        revision: branch, tag or commit; the main branch by default.
+
+    Raises:
+        UserError: no such repository or revision, not a model that can be pruned, no safetensors, not
+            enough disk space.
+        Exception: whatever the Hub's client raises; see `hub_failure`.
+    """
     try:
-        info = ask_hub(repo)
-    except UNREACHABLE:
-        # What was fetched before is as good as what the Hub would say.
+        info = ask_hub(repo, revision)
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
         folder = Path(
             huggingface_hub.snapshot_download(
-                repo, allow_patterns=WANTED, ignore_patterns=NOT_WANTED, local_files_only=True
+                repo,
+                revision=revision or None,
+                allow_patterns=WANTED,
+                ignore_patterns=NOT_WANTED,
+                local_files_only=True,
             )
         )
         if not list(folder.glob("*.safetensors")):
@@ -46,7 +66,7 @@ def from_hub(repo: str) -> Generator[Loading, None, Source]:
     weights = [f for f in files if f.rfilename.endswith(".safetensors")]
     if not any(f.rfilename == "config.json" for f in files):
         raise UserError(f"'{repo}' holds no transformers model (no config.json).")
-    config = config_file(repo)
+    config = config_file(repo, revision)
     check_raw_config(raw_config(config.parent))
     config_in(config.parent, repo)
     if not weights:
@@ -58,48 +78,93 @@ def from_hub(repo: str) -> Generator[Loading, None, Source]:
     free = shutil.disk_usage(config.parent).free
     if total > free:
         raise UserError(f"'{repo}' needs {total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on this disk.")
-    folder = yield from _download(repo, total)
+    folder = yield from _download(repo, revision, total)
     return _hub_source(repo, folder)
+
+
+def hub_failure(reference: str, error: Exception) -> UserError | None:
+    """The error to raise for what the Hub's client raised; None where it is a fault of this program.
+
+    A network that does not answer, a refusal by the Hub, a missing permission and a full disk each get
+    a sentence of their own.
+    """
+    if is_unreachable(error):
+        return UserError(
+            f"The Hub does not answer, and '{reference}' is not in the local cache "
+            f"({type(error).__name__}). Check the network, or choose a local folder, "
+            f"'{DEMO}' or '{bundled.NAME}'."
+        )
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return UserError(f"The Hub refused the request for '{reference}' (HTTP status {status}).")
+    message = user_message(error)
+    return UserError(message) if message else None
 
 
 def _hub_source(repo: str, folder: Path) -> Source:
     """`folder` is a snapshot in the Hub's cache, named after its commit."""
-    return Source(folder, repo, f"Hugging Face Hub, {repo}@{folder.name[:12]}", licence_of(folder))
+    commit = folder.name
+    origin = f"Hugging Face Hub, {repo}@{commit[:12]}"
+    return Source(folder, repo, origin, licence_of(folder), commit, reference=f"{repo}@{commit}")
 
 
-def ask_hub(repo: str) -> huggingface_hub.ModelInfo:
-    """What the Hub says of a repository. Asked before any file, since a download that finds no Hub
-    tries again for half a minute, and this does not."""
+def ask_hub(repo: str, revision: str = "") -> huggingface_hub.ModelInfo:
+    """What the Hub says of a repository, asked with a short time-out.
+
+    Asked before any file, since a download that does not reach the Hub tries again for half a minute.
+
+    Raises:
+        UserError: not a Hub id, no such repository or revision, or a gated one.
+    """
     try:
-        return huggingface_hub.HfApi().model_info(_valid_id(repo), files_metadata=True, timeout=HUB_TIMEOUT)
-    except (RepositoryNotFoundError, GatedRepoError) as error:
-        raise _refused(repo, error) from None
+        return huggingface_hub.HfApi().model_info(
+            _valid_id(repo), revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT
+        )
+    except REFUSALS as error:
+        raise _refused(repo, revision, error) from None
 
 
-def config_file(repo: str, local: bool = False) -> Path:
-    """The repository's config.json; with `local`, only if it was fetched before.
+def config_file(repo: str, revision: str = "", local: bool = False) -> Path:
+    """The repository's config.json in the local cache, fetched unless it is up to date there.
 
-    Asked for by branch, as the weights are: then the cache can find them when the Hub is away.
+    Asked for by branch, as the weights are, so that the cache can find both when the Hub is away.
+
+    Args:
+        local: do not ask the Hub.
+
+    Raises:
+        UserError: no such repository or revision, a gated one, or no config.json in it.
     """
     try:
         return Path(
             huggingface_hub.hf_hub_download(
-                repo, "config.json", etag_timeout=HUB_TIMEOUT, local_files_only=local
+                repo,
+                "config.json",
+                revision=revision or None,
+                etag_timeout=HUB_TIMEOUT,
+                local_files_only=local,
             )
         )
-    except (RepositoryNotFoundError, GatedRepoError) as error:
-        raise _refused(repo, error) from None
+    except REFUSALS as error:
+        raise _refused(repo, revision, error) from None
+    except RemoteEntryNotFoundError:
+        raise UserError(f"'{repo}' has no config.json on the Hub.") from None
 
 
-def _download(repo: str, total: int) -> Generator[Loading, None, Path]:
-    """Fetch a snapshot while telling how much has arrived."""
+def _download(repo: str, revision: str, total: int) -> Generator[Loading, None, Path]:
+    """Fetch a snapshot in a thread and report how many of `total` bytes have arrived."""
     found: list[Path | BaseException] = []
 
     def work() -> None:
         try:
             found.append(
                 Path(
-                    huggingface_hub.snapshot_download(repo, allow_patterns=WANTED, ignore_patterns=NOT_WANTED)
+                    huggingface_hub.snapshot_download(
+                        repo,
+                        revision=revision or None,
+                        allow_patterns=WANTED,
+                        ignore_patterns=NOT_WANTED,
+                    )
                 )
             )
         except BaseException as error:
@@ -128,10 +193,15 @@ def _valid_id(repo: str) -> str:
     return repo
 
 
-def _refused(repo: str, error: HfHubHTTPError) -> UserError:
+def _refused(repo: str, revision: str, error: HfHubHTTPError) -> UserError:
     if isinstance(error, GatedRepoError):
         return UserError(
             f"'{repo}' is gated: accept its licence on the Hub, then log in with 'hf auth login'."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return UserError(
+            f"'{repo}' has no revision '{revision}' on the Hub. Give a branch, a tag or a commit, or "
+            "leave it out for the main branch."
         )
     return UserError(
         f"The Hub has no model '{repo}', or it is private. Check the spelling; for a private model "

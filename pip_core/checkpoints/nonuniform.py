@@ -1,8 +1,8 @@
 """Checkpoints whose shape no plain config can describe: missing halves, blocks of unequal width.
 
 Such a folder holds no `config.json`, so that `from_pretrained` refuses it instead of loading it wrongly.
-It loads with one call, `pip_core.checkpoints.nonuniform.load_nonuniform(folder)`. Run as a module this file
-does what `reload_check.py` does, with that loader.
+It is loaded with `pip_core.checkpoints.nonuniform.load_nonuniform(folder)`. Run as a module, this file does
+what `reload_check.py` does, with that loader.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..core.errors import UserError
+from ..core.finite import to_json
 from ..structure.anatomy import anatomy_of
 from ..structure.shape import Shape
 from ..structure.surgery import reshape, select_layers
@@ -33,21 +34,24 @@ def is_nonuniform(folder: Path) -> bool:
     return (folder / SHAPE).is_file()
 
 
-def save_nonuniform(model: PreTrainedModel, dense: PreTrainedConfig, shape: Shape, folder: Path) -> None:
-    """Write `model`, which has `shape`, to `folder`.
+def save_nonuniform(
+    model: PreTrainedModel, dense: PreTrainedConfig, shape: Shape, folder: Path, stored: torch.dtype
+) -> None:
+    """Write `model`, which has `shape`, to `folder`, its weights in the format that they have in memory.
 
     Args:
         dense: config of the dense model.
+        stored: number format that a loader reads the weights into.
     """
     folder.mkdir(parents=True)
     facts = {
         "loader": LOADER,
         "model_type": dense.model_type,
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(stored).removeprefix("torch."),
         "config": dense.to_dict(),
         **shape.to_dict(),
     }
-    (folder / SHAPE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    (folder / SHAPE).write_text(to_json(facts, indent=1), encoding="utf-8")
     save_model(model, str(folder / WEIGHTS))
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
@@ -57,7 +61,7 @@ def load_nonuniform(folder: Path | str, dtype: torch.dtype | None = None) -> Pre
     """The model in `folder`, in evaluation mode.
 
     Args:
-        dtype: number format to load into; that of the file where it is not said.
+        dtype: number format to load into; by default the one that the folder states.
 
     Raises:
         UserError: no such checkpoint, or a damaged one.
@@ -86,4 +90,4 @@ def load_nonuniform(folder: Path | str, dtype: torch.dtype | None = None) -> Pre
 
 
 if __name__ == "__main__":
-    check_reload(sys.argv[1], sys.argv[2], int(sys.argv[3]), load_nonuniform)
+    check_reload(*sys.argv[1:5], load=load_nonuniform)

@@ -1,9 +1,12 @@
-"""Run as a script by `export.verify`, in a process of its own: does a checkpoint load plainly?
+"""Script that `verify.verify` runs in a process of its own: loads a checkpoint and compares its logits.
 
-It imports nothing of this project, so that passing means any program can do the same.
-Usage: reload_check.py FOLDER PROBE COUNT, where PROBE holds `ids` and the `logits` of the model in
-memory, and COUNT tokens are generated. Prints one line of JSON.
+It imports nothing of this project, so that passing means that any program can do the same.
+Usage: reload_check.py FOLDER PROBE COUNT [DTYPE]. PROBE is a safetensors file with `ids` and the `logits`
+of the model in memory; COUNT tokens are generated; DTYPE is the number format to compute in, by default the
+stored one. Prints one line of JSON.
 """
+
+from __future__ import annotations
 
 import json
 import sys
@@ -15,10 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def main(
-    folder: str, probe_path: str, count: int, load: Callable = AutoModelForCausalLM.from_pretrained
+    folder: str,
+    probe_path: str,
+    count: int | str,
+    dtype: str = "",
+    load: Callable = AutoModelForCausalLM.from_pretrained,
 ) -> None:
-    probe = load_file(probe_path)
-    model = load(folder).eval()
+    probe, count = load_file(probe_path), int(count)
+    model = (load(folder, dtype=getattr(torch, dtype)) if dtype else load(folder)).eval()
     AutoTokenizer.from_pretrained(folder)
     ids = probe["ids"]
     with torch.inference_mode():
@@ -34,7 +41,7 @@ def main(
             )[0, ids.shape[1] :]
             for cache in (True, False)
         )
-        # Where the two first disagree: by how much did one token beat the other?
+        # At the first difference: by how much did one token beat the other?
         gap = 0.0
         apart = (cached != plain).nonzero()
         if len(apart):
@@ -46,4 +53,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(*sys.argv[1:5])

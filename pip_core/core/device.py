@@ -58,12 +58,18 @@ def peak_memory() -> int:
 
 
 def user_message(error: Exception) -> str | None:
-    """What to tell the user about `error`; None where it is a fault of this program."""
+    """The message for the user about `error`; None where it is a fault of this program."""
     if isinstance(error, UserError):
         return str(error)
     text = str(error)
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
         return "The disk is full. Make room, then resume the run; nothing decided is lost."
+    if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
+        path = getattr(error, "filename", None) or "a file"
+        return (
+            f"This program has no permission to use '{path}'. Change the permissions of that file or folder, "
+            "or choose another one."
+        )
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
         return (
             "The machine ran out of memory. Close other programs and resume the run (nothing decided is "

@@ -1,10 +1,34 @@
-"""How long the Hub is waited for, and which errors mean that it does not answer."""
+"""How long the Hub is waited for, and which errors mean that it cannot be reached."""
 
 from __future__ import annotations
 
-from huggingface_hub.errors import HfHubHTTPError
+import importlib
+import socket
+
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 # Seconds.
 HUB_TIMEOUT = 5.0
-# The Hub client's own bases: the HTTP library's root error (whichever library it is), and OSError.
-UNREACHABLE = HfHubHTTPError.__bases__
+# The HTTP library of the Hub's client: httpx in its release 1, httpx2 in its release 2.
+_HTTP = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+# No connection, a broken one, a time-out, offline mode, and what the Hub's client raises when the
+# network failed and the local cache lacks the file. Other kinds of OSError (no permission, a full
+# disk) have nothing to do with the network and are not among them.
+UNREACHABLE_TYPES = (
+    _HTTP.TransportError,
+    OfflineModeIsEnabled,
+    LocalEntryNotFoundError,
+    ConnectionError,
+    TimeoutError,
+    socket.gaierror,
+)
+# Request time-out and too many requests; so do all from 500 on.
+UNREACHABLE_STATUS = (408, 429)
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether `error` means that the Hub cannot be reached now, so that a local copy may stand in."""
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return status >= 500 or status in UNREACHABLE_STATUS
+    return isinstance(error, UNREACHABLE_TYPES)

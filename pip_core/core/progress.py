@@ -43,12 +43,15 @@ def stoppable(
     Raises:
         Halted: it was asked to; `ending()` was the last report.
     """
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as end:
-            return end.value
-        yield step
-        if stop():
-            yield ending()
-            raise Halted
+    try:
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as end:
+                return end.value
+            yield step
+            if stop():
+                yield ending()
+                raise Halted
+    finally:
+        work.close()  # at once: it may hold a process or a file

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 
 from ..core.errors import UserError
-from ..core.network import HUB_TIMEOUT, UNREACHABLE
+from ..core.network import HUB_TIMEOUT, is_unreachable
 from ..core.paths import cache_folder
 from .files import plain
 from .files import rows as rows  # rows from anywhere, under one roof
@@ -285,7 +285,7 @@ def _sentence(chosen: HubSet, error: Exception) -> str:
         return f"The {name} holds no rows in its split '{chosen.split}'."
     if "doesn't contain any data files" in text or "No (supported) data files" in text:
         return f"The {name} holds no data files that could be read."
-    if isinstance(error, UNREACHABLE) and "No space left" not in text:
+    if is_unreachable(error):
         return (
             f"The Hub does not answer, and the {name} is not in the local cache "
             f"({type(error).__name__}). Check the network, or choose a shipped text or task, or a file."

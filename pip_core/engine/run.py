@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..budget.budget import PruningBudget, budget_for, budget_of
-from ..checkpoints.export import folder_bytes, write_checkpoint
+from ..checkpoints.export import export_checkpoint, folder_bytes
 from ..checkpoints.load import Loaded, config_of, load
 from ..core import events as ev
 from ..core.device import peak_memory, user_message
 from ..core.errors import UserError
-from ..core.progress import Halted, stoppable
+from ..core.progress import Halted, drain, stoppable
 from ..core.recipe import EVERY, Recipe
 from ..data.corpora import Domain, calibration_texts, documents, pinned, title
 from ..evaluation.tasks import Pages, Task, load_tasks
@@ -224,7 +224,7 @@ def _export(course: RunState, out: Path, started: ev.Started, probe: str) -> Ite
         course.trimmed,
     )
     facts = {"recipe": (again or recipe).to_dict(), "removed": course.lost, **shape.to_dict()}
-    verdict = write_checkpoint(course.loaded, shape, out, card, facts, probe)
+    verdict = drain(export_checkpoint(course.loaded, shape, out, card, facts, probe))
     yield ev.Exported(
         str(out),
         folder_bytes(out),

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..checkpoints.export import zip_folder
+from ..checkpoints.packing import zip_folder
 from ..core import events as ev
 from ..core.errors import UserError
 from ..core.recipe import Recipe

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import subprocess
-import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pip_core.checkpoints import export, load, reload_check
-from pip_core.checkpoints.export import Verdict, folder_bytes, verify, write_checkpoint, zip_folder
+from pip_core.checkpoints import export, load
+from pip_core.checkpoints.export import (
+    export_checkpoint,
+    folder_bytes,
+    prepare_folder,
+    put_in_place,
+    round_to_stored,
+    write_checkpoint,
+)
 from pip_core.checkpoints.load import Loaded, Source, load_folder
 from pip_core.checkpoints.nonuniform import load_nonuniform
+from pip_core.checkpoints.verify import GENERATED_TOKENS, Verdict
 from pip_core.core.errors import UserError
+from pip_core.core.progress import drain
 from pip_core.core.recipe import Recipe
 from pip_core.core.units import Units
 from pip_core.structure.anatomy import anatomy_of
@@ -36,13 +43,13 @@ FACTS = {"recipe": Recipe().to_dict(), "removed_blocks": [1, 3]}
 
 def written(loaded: Loaded, folder: Path, shape: Shape | None = None) -> Verdict:
     shape = shape or Shape.dense(anatomy_of(loaded.config))
-    return write_checkpoint(loaded, shape, folder, "# A card\n", FACTS, PROBE)
+    return drain(export_checkpoint(loaded, shape, folder, "# A card\n", FACTS, PROBE))
 
 
 @pytest.fixture
 def trusting(monkeypatch) -> None:
     """Without the fresh process, for tests of everything around it."""
-    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
+    monkeypatch.setattr(export, "verify", tiny.unverified)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,7 @@ def test_files(exported):
 def test_verdict(exported):
     verdict = exported[2]
     assert verdict.largest_difference < 1e-5
-    assert verdict.tokens == export.GENERATED_TOKENS
+    assert verdict.tokens == GENERATED_TOKENS
     assert verdict.seconds > 0
 
 
@@ -136,73 +143,6 @@ def test_every_family_loads_again(opened, tmp_path, trusting, family, removed):
     torch.testing.assert_close(model.eval()(rows).logits, loaded.model(rows).logits, rtol=0, atol=1e-6)
 
 
-def corrupted(folder: Path, target: Path) -> Path:
-    shutil.copytree(folder, target)
-    weights = load_file(target / "model.safetensors")
-    name = "model.layers.1.mlp.down_proj.weight"
-    weights[name] = weights[name] + 0.05
-    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    return target
-
-
-def test_a_changed_weight_is_noticed(exported, tmp_path):
-    loaded, folder, _ = exported
-    with pytest.raises(UserError, match=r"answers differently: logits differ by .* It was not kept"):
-        verify(loaded, corrupted(folder, tmp_path / "bad"), PROBE)
-    assert [p.name for p in tmp_path.iterdir()] == ["bad"]
-
-
-def test_a_folder_that_does_not_load_is_noticed(exported, tmp_path):
-    loaded, folder, _ = exported
-    shutil.copytree(folder, tmp_path / "bad")
-    (tmp_path / "bad" / "config.json").unlink()
-    with pytest.raises(UserError, match="did not load in a fresh process") as refused:
-        verify(loaded, tmp_path / "bad", PROBE)
-    assert "\n" not in str(refused.value)
-
-
-def answering(monkeypatch, **found) -> None:
-    """Let the fresh process say `found`."""
-    said = json.dumps({"largest_difference": 0.0, "cache_gap": 0.0, "tokens": 20, **found})
-    done = SimpleNamespace(returncode=0, stdout=f"a library's advice\n{said}\n", stderr="")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-
-
-def test_a_difference_between_cache_and_none_is_noticed(exported, monkeypatch):
-    loaded, folder, _ = exported
-    answering(monkeypatch)
-    assert verify(loaded, folder, PROBE).tokens == 20
-    answering(monkeypatch, cache_gap=0.5)
-    with pytest.raises(UserError, match="with its key-value cache than without"):
-        verify(loaded, folder, PROBE)
-
-
-@pytest.mark.parametrize("field", ["largest_difference", "cache_gap"])
-def test_no_number_is_a_difference(exported, monkeypatch, field):
-    loaded, folder, _ = exported
-    answering(monkeypatch, **{field: float("nan")})
-    with pytest.raises(UserError, match="It was not kept"):
-        verify(loaded, folder, PROBE)
-
-
-def test_the_fresh_process_compares_cache_and_none(exported, tmp_path, capsys, monkeypatch):
-    loaded, folder, _ = exported
-    ids = tiny.token_rows(1, 10)
-    probe = tmp_path / "probe.safetensors"
-    with torch.inference_mode():
-        save_file({"ids": ids, "logits": loaded.model(ids).logits}, probe)
-    reload_check.main(str(folder), str(probe), 12)
-    found = json.loads(capsys.readouterr().out)
-    assert found == {"largest_difference": 0.0, "cache_gap": 0.0, "tokens": 12}
-
-    def wrong(self, ids, use_cache, max_new_tokens, **_):
-        return torch.cat([ids, torch.full((1, max_new_tokens), 5 if use_cache else 6)], dim=1)
-
-    monkeypatch.setattr(type(loaded.model), "generate", wrong)
-    reload_check.main(str(folder), str(probe), 12)
-    assert json.loads(capsys.readouterr().out)["cache_gap"] > 0.01
-
-
 def fill_disk(monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
 
@@ -231,6 +171,7 @@ def test_a_refused_export_leaves_an_earlier_one(exported, opened, tmp_path, monk
     before = {p.name: p.read_bytes() for p in kept.iterdir()}
 
     def refuse(*_):
+        yield 0.0
         raise fault
 
     monkeypatch.setattr(export, "verify", refuse)
@@ -301,7 +242,7 @@ def uneven(tmp_path_factory, llama_folder) -> tuple[Loaded, Path, Verdict]:
 def test_a_shape_of_our_own_is_verified_with_our_loader(uneven):
     loaded, folder, verdict = uneven
     assert verdict.largest_difference < 1e-5
-    assert verdict.tokens == export.GENERATED_TOKENS
+    assert verdict.tokens == GENERATED_TOKENS
     rows = tiny.token_rows(2, 40)
     assert torch.equal(load_nonuniform(folder)(rows).logits, loaded.model(rows).logits)
 
@@ -350,43 +291,95 @@ def test_a_config_that_cannot_say_what_is_left_is_not_written(tmp_path, tokenize
     assert not (tmp_path / "out").exists()
 
 
-def test_zip(tmp_path):
-    folder = tmp_path / "model"
-    (folder / "sub").mkdir(parents=True)
-    (folder / "weights").write_bytes(b"x" * 1000)
-    (folder / "sub" / "more").write_text("more")
-    made = zip_folder(folder, tmp_path / "model.zip")
-    with zipfile.ZipFile(made) as archive:
-        assert archive.testzip() is None
-        assert archive.read("model/weights") == b"x" * 1000
-        assert archive.read("model/sub/more") == b"more"
-    stamp = made.stat().st_mtime_ns
-    assert zip_folder(folder, made).stat().st_mtime_ns == stamp
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "model.zip"]
+def test_writing_does_not_change_the_model_in_memory(rounded, tmp_path):
+    with torch.no_grad():
+        for weight in rounded.model.parameters():
+            weight.mul_(1.001)  # no longer what bfloat16 can state
+    before = {n: w.clone() for n, w in rounded.model.state_dict().items()}
+    write_checkpoint(rounded, Shape.dense(anatomy_of(rounded.config)), tmp_path / "out", FACTS)
+    after = rounded.model.state_dict()
+    assert all(torch.equal(w, after[n]) and w.dtype == after[n].dtype for n, w in before.items())
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(w, before[n].to(torch.bfloat16)) for n, w in written.items())
 
 
-def test_zip_of_a_new_export_is_made_anew(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "weights").write_text("old")
-    made = zip_folder(folder, tmp_path / "model.zip")
-    old = made.stat().st_mtime
-    shutil.rmtree(folder)
-    folder.mkdir()
-    (folder / "weights").write_text("new")
-    os.utime(folder / "weights", (old + 5, old + 5))
-    with zipfile.ZipFile(zip_folder(folder, made)) as archive:
-        assert archive.read("model/weights") == b"new"
+def test_rounding_makes_memory_equal_to_what_is_written(rounded, tmp_path):
+    assert not round_to_stored(rounded.model, torch.bfloat16)
+    with torch.no_grad():
+        rounded.model.lm_head.weight.mul_(1.001)
+    assert round_to_stored(rounded.model, torch.bfloat16)
+    assert not round_to_stored(rounded.model, torch.bfloat16)
+    assert {w.dtype for w in rounded.model.parameters()} == {torch.float32}
+    write_checkpoint(rounded, Shape.dense(anatomy_of(rounded.config)), tmp_path / "out", FACTS)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    rows = tiny.token_rows(2, 40)
+    assert torch.equal(again(rows).logits, rounded.model(rows).logits)
 
 
-def test_zip_asked_for_by_several_at_once(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "weights").write_bytes(os.urandom(20_000_000))
-    target = tmp_path / "model.zip"
-    with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(zip_folder, folder, target) for _ in range(4)]
-    assert [a.result() for a in asked] == [target] * 4
-    with zipfile.ZipFile(target) as archive:
-        assert archive.testzip() is None
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "model.zip"]
+def test_large_weights_are_written_in_several_files(rounded, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "SHARD_GB", 0.0001)
+    write_checkpoint(rounded, Shape.dense(anatomy_of(rounded.config)), tmp_path / "out", FACTS)
+    shards = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert len(shards) > 1
+    tensors = {n: t for path in shards for n, t in load_file(path).items()}
+    assert {t.dtype for t in tensors.values()} == {torch.bfloat16}
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(t.numel() * t.element_size() for t in tensors.values())
+    assert index["weight_map"].keys() == tensors.keys()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert {w.dtype for w in model.parameters()} == {torch.bfloat16}
+
+
+def test_weights_that_are_not_finite_are_not_exported(opened, tmp_path):
+    loaded = opened("llama")
+    with torch.no_grad():
+        loaded.model.model.layers[1].mlp.up_proj.weight[3, 2] = float("inf")
+    with pytest.raises(UserError, match=r"layers\.1\.mlp\.up_proj"):
+        write_checkpoint(loaded, Shape.dense(anatomy_of(loaded.config)), tmp_path / "out", FACTS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_facts_that_are_not_finite_are_not_written(opened, tmp_path):
+    loaded = opened("llama")
+    with pytest.raises(UserError, match="finite"):
+        write_checkpoint(
+            loaded, Shape.dense(anatomy_of(loaded.config)), tmp_path / "out", {"score": float("nan")}
+        )
+    assert not (tmp_path / "out").exists()
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_crash_while_replacing_leaves_a_complete_model(tmp_path, monkeypatch, step, earlier):
+    folder, partial = tmp_path / "model", tmp_path / "model.partial"
+    partial.mkdir()
+    (partial / "weights").write_text("new")
+    if earlier:
+        folder.mkdir()
+        (folder / "weights").write_text("old")
+    calls = []
+
+    def dying(real):
+        def call(*given, **options):
+            if len(calls) == step:
+                raise Crash
+            calls.append(real)
+            return real(*given, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dying(Path.rename))
+        patch.setattr(shutil, "rmtree", dying(shutil.rmtree))
+        with contextlib.suppress(Crash):
+            put_in_place(partial, folder)
+    complete = {p.name for p in tmp_path.iterdir() if p.name != "model.partial"}
+    assert complete or not earlier
+    assert prepare_folder(folder) == partial
+    if complete:
+        assert [p.name for p in tmp_path.iterdir()] == ["model"]
+        assert (folder / "weights").read_text() in ("old", "new")

@@ -35,6 +35,7 @@ for reference in sys.argv[1:]:
         found["error"] = str(error)
     except StopIteration as end:
         source = end.value.source
+        found |= {"revision": source.revision, "reference": source.reference}
         found |= {"name": source.name, "origin": source.origin, "licence": source.licence}
         found["parameters"] = sum(p.numel() for p in end.value.model.parameters())
     try:
@@ -43,6 +44,9 @@ for reference in sys.argv[1:]:
         found["config"] = str(error)
     print(json.dumps({**found, "told": told}))
 """
+
+
+REVISIONS = ("org/good@main", f"org/good@{hubs.SHA}", "org/good@nope")
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def repos(tmp_path_factory, llama_folder, tokenizer) -> dict[str, Path | str]:
 def online(repos, tmp_path_factory) -> Outcome:
     home = tmp_path_factory.mktemp("home")
     with hubs.Hub(repos).open() as hub:
-        found, errors = load_all([*repos, "org/missing", "not an id"], hub.url, home)
+        found, errors = load_all([*repos, *REVISIONS, "org/missing", "not an id"], hub.url, home)
     return Outcome(found, hub, home, errors)
 
 
@@ -112,7 +116,7 @@ def offline(online, tmp_path_factory, llama_folder) -> dict[str, dict]:
     """The same machine when the Hub is away; the bundled model lies in its cache."""
     cache = tmp_path_factory.mktemp("cache")
     shutil.copytree(llama_folder, cache / f"{NAME}-{SHA256[:12]}")
-    references = ["org/good", "org/pickled", "org/other", NAME]
+    references = ["org/good", f"org/good@{hubs.SHA}", "org/pickled", "org/other", NAME]
     # Nobody listens on port 9.
     found, _ = load_all(references, "http://127.0.0.1:9", online.home, PIP_STUDIO_CACHE=str(cache))
     return found
@@ -125,6 +129,15 @@ def test_loads_by_id(online, repos):
     assert found["name"] == "org/good"
     assert found["origin"] == f"Hugging Face Hub, org/good@{hubs.SHA[:12]}"
     assert found["licence"] == "mit"
+
+
+def test_a_model_is_loaded_at_a_revision(online):
+    for reference in ("org/good", "org/good@main", f"org/good@{hubs.SHA}"):
+        found = online.found[reference]
+        assert found["revision"] == hubs.SHA
+        assert found["reference"] == f"org/good@{hubs.SHA}"
+        assert found["name"] == "org/good"
+        assert found["config"] == zoo.BLOCKS
 
 
 def test_tells_how_much_has_arrived(online, repos):
@@ -151,6 +164,7 @@ def test_fetches_only_what_is_safe(online):
         ("org/bert", "not a text-generating decoder (model type 'bert'"),
         ("org/gated", "'org/gated' is gated: accept its licence on the Hub"),
         ("org/missing", "The Hub has no model 'org/missing', or it is private"),
+        ("org/good@nope", "'org/good' has no revision 'nope'"),
         ("not an id", "'not an id' is neither a folder nor a Hub id"),
     ],
 )
@@ -169,6 +183,7 @@ def test_refuses_before_any_weight_is_fetched(online, reference, message):
         ("org/bert", "not a text-generating decoder"),
         ("org/gated", "is gated"),
         ("org/missing", "The Hub has no model"),
+        ("org/good@nope", "no revision 'nope'"),
         ("not an id", "neither a folder nor a Hub id"),
     ],
 )
@@ -183,6 +198,7 @@ def test_says_nothing_of_its_own(online):
 def test_what_was_fetched_before_needs_no_hub(offline):
     assert offline["org/good"]["origin"] == f"Hugging Face Hub, org/good@{hubs.SHA[:12]}"
     assert offline["org/good"]["parameters"] > 0
+    assert offline[f"org/good@{hubs.SHA}"] == offline["org/good"]
 
 
 @pytest.mark.parametrize("reference", ["org/other", "org/pickled"])

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from pip_core.checkpoints import load as load_module
+from pip_core.checkpoints.checksum import weights_sha256
 from pip_core.checkpoints.folder import Source
 from pip_core.checkpoints.load import config_of, load, load_folder, resolve
 from pip_core.core.errors import UserError
@@ -46,7 +47,10 @@ def test_loads_a_folder(llama_folder):
             loaded = end.value
             break
     assert told == ["loading llama"]
-    assert loaded.source == Source(llama_folder, "llama", "local folder llama", None)
+    source = loaded.source
+    assert (source.folder, source.name, source.licence) == (llama_folder, "llama", None)
+    assert (source.reference, source.revision) == (str(llama_folder), "")
+    assert source.weights_sha256 == weights_sha256(llama_folder)
     assert not loaded.model.training
     expected = zoo.build("llama").state_dict()
     assert all(torch.equal(w, expected[n]) for n, w in loaded.model.state_dict().items())

@@ -13,7 +13,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pip_core.checkpoints import export
-from pip_core.checkpoints.export import Verdict
 from pip_core.cli import commands
 from pip_core.cli import main as command
 from pip_core.core import events as ev
@@ -83,7 +82,7 @@ def test_pruned_model_is_the_dense_one_with_blocks_bypassed(command_run):
 
 
 def test_the_exported_recipe_makes_the_model_again(command_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
+    monkeypatch.setattr(export, "verify", tiny.unverified)
     recipe, out = command_run.folder / "model" / "pip_recipe.json", tmp_path / "again"
     assert command.main(["prune", "--recipe", str(recipe), "--out", str(out), "--items", "2"]) == 0
     assert run_directory.recipe_of(out) == replace(command_run.recipe, items=2)

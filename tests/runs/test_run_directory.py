@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pip_core.checkpoints import export
-from pip_core.checkpoints.export import Verdict
+from pip_core.checkpoints import export, packing
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.units import Units
@@ -54,7 +53,7 @@ def removed(folder: Path) -> list[int]:
 @pytest.fixture
 def trusting(monkeypatch) -> None:
     """Exports without the fresh process."""
-    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
+    monkeypatch.setattr(export, "verify", tiny.unverified)
 
 
 @pytest.fixture
@@ -152,13 +151,13 @@ def test_export_as_pruned_so_far_then_on(made, trusting):
     first = list(run_directory.work(made, prune_on=False))
     assert isinstance(first[-1], ev.Finished)
     assert first[-1].iterations == 1
-    zipped = export.zip_folder(made / "model", made / "model.zip")
+    zipped = packing.zip_folder(made / "model", made / "model.zip")
     size = zipped.stat().st_size
     second = list(run_directory.work(made))
     assert second[-1].iterations == 2
     gone = [e.blocks for e in tiny.only(run_directory.read_events(made), ev.Removed)]
     assert len(gone) == len(set(gone)) == 2
-    assert export.zip_folder(made / "model", made / "model.zip").stat().st_size < size
+    assert packing.zip_folder(made / "model", made / "model.zip").stat().st_size < size
 
 
 def test_nothing_removed_nothing_to_export(made):
@@ -181,7 +180,7 @@ def test_a_failed_run_can_be_tried_again(made, trusting, monkeypatch):
     monkeypatch.setattr(run_directory, "run_engine", lambda *_: iter([ev.Failed("The disk is full.")]))
     assert list(run_directory.work(made)) == [ev.Failed("The disk is full.")]
     monkeypatch.undo()
-    monkeypatch.setattr(export, "verify", lambda *_: Verdict(0.0, 20, 0.1))
+    monkeypatch.setattr(export, "verify", tiny.unverified)
     assert isinstance(list(run_directory.work(made))[-1], ev.Finished)
 
 

