@@ -13,6 +13,16 @@ import torch
 
 from .errors import UserError
 
+# Parts of what the processor's and the accelerators' allocators say, in lower case.
+OUT_OF_MEMORY = (
+    "allocate memory",
+    "out of memory",
+    "not enough memory",
+    "alloc_failed",
+    "defaultcpuallocator",
+    "bad_alloc",
+)
+
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,6 +67,17 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` means that memory ran out, of the processor or of an accelerator.
+
+    torch raises a plain RuntimeError for the processor's memory, told apart by its text alone.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(part in text for part in OUT_OF_MEMORY)
+
+
 def user_message(error: Exception) -> str | None:
     """The message for the user about `error`; None where it is a fault of this program."""
     if isinstance(error, UserError):
@@ -70,7 +91,7 @@ def user_message(error: Exception) -> str | None:
             f"This program has no permission to use '{path}'. Change the permissions of that file or folder, "
             "or choose another one."
         )
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
+    if is_out_of_memory(error):
         return (
             "The machine ran out of memory. Close other programs and resume the run (nothing decided is "
             "lost), or start a new one with shorter windows or a smaller model."

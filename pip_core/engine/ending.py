@@ -69,7 +69,7 @@ def _trim(course: RunState) -> Generator[ev.Event, None, VocabularySubset]:
     config = copy.deepcopy(loaded.config)
     config.vocab_size = len(trim.kept)
     trim.renumber(config)
-    course.bench = course.bench.spelt(trim.spell, tokenizer, loaded.model.config)
+    course.bench = course.bench.retokenized(trim.retokenize, tokenizer, loaded.model.config)
     shape, anatomy = course.shape, course.anatomy
     first, last, following = _examples(trim, scores, loaded.tokenizer)
     course.loaded = replace(loaded, tokenizer=tokenizer, config=config)
@@ -82,7 +82,7 @@ def _trim(course: RunState) -> Generator[ev.Event, None, VocabularySubset]:
         last,
         following,
         shape.parameters(anatomy) - course.goal.tokens * anatomy.row_parameters,
-        f"{shape.lost(anatomy)} and {gone}",
+        f"{shape.removed_description(anatomy)} and {gone}",
         time.monotonic() - began,
     )
     yield course.trimmed
@@ -110,7 +110,7 @@ def _respelt(
     if not rows:
         return [], []
     size, length = rows[0].shape
-    ids = torch.cat([trim.spell(row) for part in rows for row in part])
+    ids = torch.cat([trim.retokenize(row) for part in rows for row in part])
     new = ids[: len(ids) // length * length].view(-1, length)
     return list(new.split(size)), list(trim.kept[new].split(size))
 

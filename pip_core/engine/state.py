@@ -76,7 +76,7 @@ class RunState:
     @property
     def lost(self) -> str:
         """What is gone, in words."""
-        return self.trimmed.lost if self.trimmed else self.shape.lost(self.anatomy)
+        return self.trimmed.lost if self.trimmed else self.shape.removed_description(self.anatomy)
 
     @property
     def left(self) -> int:
@@ -179,7 +179,7 @@ def iterate(course: RunState) -> Iterator[ev.Event]:
         }
         score, relative = nearest_to_largest(chosen, values)
     course.take(units)
-    left, lost = course.shape.parameters(anatomy), course.shape.lost(anatomy)
+    left, lost = course.shape.parameters(anatomy), course.shape.removed_description(anatomy)
     course.removals.append(ev.Removed(iteration, units, score, relative, left, lost, bool(asked)))
     yield course.removals[-1]
 

@@ -1,7 +1,7 @@
-"""Measuring a model: perplexity on held-back text, accuracy on tasks, both with standard errors.
+"""Measuring a model: perplexity on held-back text and accuracy on tasks, both with standard errors.
 
-Both are generators that yield after each batch (so that a run can be watched and stopped) and
-return their result. Neither knows what was pruned.
+Both are generators that yield after each batch, so that a run can report progress and be stopped, and
+return their result. Neither depends on what was pruned.
 """
 
 from __future__ import annotations
@@ -19,22 +19,27 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from ..core.batching import rows_of
 from ..core.errors import UserError
 from ..core.events import Evaluated, Skipped, TaskResult, TextResult
+from ..core.finite import check_finite
 from ..core.progress import map_progress
-from .loglikelihood import BATCH_TOKENS, Found, Likelihoods
+from .loglikelihood import BATCH_TOKENS, Likelihood, Likelihoods
 from .requests import Encoder, context_length
 from .standard_tasks import wikitext_detokenized
 from .statistics import mean_accuracy, share
 from .tasks import Pages, Task
 
-# exp of more is no number.
+# exp of more overflows a float.
 LARGEST = 700.0
 
-Spelling = Callable[[torch.Tensor], torch.Tensor]
+# A row of token ids to the ids of the same text in a smaller vocabulary, both int64 `(T,)`.
+Retokenize = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean next-token cross-entropy; `se` over windows, by the delta method."""
+    """exp of the mean next-token cross-entropy.
+
+    `se` is the standard error over windows, by the delta method.
+    """
 
     value: float
     se: float
@@ -45,9 +50,10 @@ class Perplexity:
 def text_windows(
     documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int, limit: int
 ) -> torch.Tensor:
-    """Windows for perplexity, one after another without overlap: int64, shape `(W, tokens)`.
+    """Windows for perplexity, without overlap: int64, shape `(W, tokens)`.
 
-    With a `limit`, the windows are spread evenly over the text.
+    Args:
+        limit: the most windows to take, spread evenly over the text; 0 takes all.
 
     Raises:
         UserError: the text does not fill two windows.
@@ -65,23 +71,26 @@ def text_windows(
 
 
 def perplexity(
-    model: PreTrainedModel, windows: torch.Tensor, spelling: Spelling | None = None
+    model: PreTrainedModel, windows: torch.Tensor, retokenize: Retokenize | None = None
 ) -> Generator[int, None, Perplexity]:
-    """Perplexity over `windows` `(W, T)`, first token of each not counted.
+    """Perplexity over `windows` `(W, T)`; the first token of each is not predicted.
 
     Args:
-        spelling: gives a row of ids as a model with fewer tokens spells it. Perplexity stays per token of
-            the windows, so that it is that of the same text before and after.
+        retokenize: for a model with a smaller vocabulary than the windows'. Perplexity stays per token of
+            the windows, so that values before and after a reduction of the vocabulary compare.
 
     Yields:
         How many windows the step measured.
+
+    Raises:
+        UserError: a cross-entropy is not a finite number.
     """
     means: list[float] = []
     per_batch = max(1, BATCH_TOKENS // windows.shape[1])
     for part in windows.split(per_batch):
-        spelt = [row if spelling is None else spelling(row) for row in part]
-        begins = [1 if spelling is None else len(spelling(row[:1])) for row in part]
-        rows, lengths = rows_of(spelt)
+        read = [row if retokenize is None else retokenize(row) for row in part]
+        begins = [1 if retokenize is None else len(retokenize(row[:1])) for row in part]
+        rows, lengths = rows_of(read)
         with torch.inference_mode():
             rows = rows.to(model.device)
             logits = model(input_ids=rows, use_cache=False).logits
@@ -90,18 +99,25 @@ def perplexity(
                 means.append(float(nats) / (windows.shape[1] - 1))
         yield len(part)
     nll = torch.tensor(means, dtype=torch.float64)
-    # A model cut too deep can reach infinity, which no JSON number can say.
+    check_finite(nll, "the model's cross-entropies on the held-back text")
+    # The perplexity of a model that was pruned too far can exceed every float.
     value = math.exp(min(float(nll.mean()), LARGEST))
     se = value * float(nll.std()) / math.sqrt(len(nll))
     return Perplexity(value, se, len(nll), windows.shape[1])
 
 
 class TaskBatches:
-    """A task tokenised and packed once for a model's tokenizer, measured as often as needed."""
+    """A task, tokenised and packed once for a model's tokenizer.
+
+    Attributes:
+        cut: how many items lost the beginning of their context, which was too long.
+    """
 
     def __init__(self, task: Task, encoder: Encoder) -> None:
-        """Raises:
-        UserError: the tokenizer makes the task unanswerable.
+        """Tokenise and pack.
+
+        Raises:
+            UserError: the tokenizer cannot represent the task.
         """
         self.task = task
         pairs = [pair for item in task.items for pair in item.requests]
@@ -115,13 +131,17 @@ class TaskBatches:
 
     @property
     def tokens(self) -> int:
+        """Tokens that one measurement reads."""
         return self._likelihoods.tokens
 
-    def choices(self, model: PreTrainedModel) -> Generator[int, None, list[list[Found]]]:
-        """Per item and choice: log-likelihood in nats, and (last words) whether greedy would write it.
+    def choices(self, model: PreTrainedModel) -> Generator[int, None, list[list[Likelihood]]]:
+        """Log-likelihoods per item and choice; for last words, also whether greedy decoding writes them.
 
         Yields:
-            How many tokens the step measured.
+            How many tokens the step read.
+
+        Raises:
+            UserError: a log-likelihood is not a finite number.
         """
         found = iter((yield from self._likelihoods.measure(model, self.task.greedy)))
         return [[next(found) for _ in item.choices] for item in self.task.items]
@@ -130,22 +150,22 @@ class TaskBatches:
         """Accuracy of `model`.
 
         Yields:
-            How many tokens the step measured.
+            How many tokens the step read.
         """
         return self.result((yield from self.choices(model)))
 
-    def result(self, found: Sequence[Sequence[Found]]) -> TaskResult:
-        """Accuracy from what `choices` found."""
+    def result(self, found: Sequence[Sequence[Likelihood]]) -> TaskResult:
+        """Accuracy from the likelihoods of `choices`."""
         task, plain, norm = self.task, "", ""
         for item, answers in zip(task.items, found, strict=True):
             if task.greedy:
                 plain += "01"[answers[0][1]]
                 continue
-            values = [likelihood for likelihood, _ in answers]
-            weighed = [v / len(c) for v, c in zip(values, item.choices, strict=True)]
-            # The first of equal choices wins, as argmax has it.
+            values = [nats for nats, _ in answers]
+            per_character = [v / len(c) for v, c in zip(values, item.choices, strict=True)]
+            # Of equal choices the first counts, as with argmax.
             plain += "01"[values.index(max(values)) == item.gold]
-            norm += "01"[weighed.index(max(weighed)) == item.gold]
+            norm += "01"[per_character.index(max(per_character)) == item.gold]
         hits = norm if task.metric == "acc_norm" else plain
         return TaskResult(
             task.name,
@@ -163,10 +183,11 @@ class TaskBatches:
 
 
 class PageBatches:
-    """Documents tokenised and packed once, every token predicted once: perplexity per word and byte.
+    """Documents, tokenised and packed once, for perplexity per word and per byte.
 
-    As lm-evaluation-harness measures WikiText: windows of the whole context, side by side in each
-    document (the last one reaches back), text detokenised, words and bytes of the text as it was.
+    As lm-evaluation-harness measures WikiText: every token is predicted once, in windows of the whole
+    context, one after another in each document (the last one reaches back); the text is detokenised, and
+    words and bytes are those of the original text.
     """
 
     def __init__(self, pages: Pages, encoder: Encoder) -> None:
@@ -181,13 +202,14 @@ class PageBatches:
 
     @property
     def tokens(self) -> int:
+        """Tokens that one measurement reads."""
         return self._likelihoods.tokens
 
     def documents(self, model: PreTrainedModel) -> Generator[int, None, list[float]]:
         """Log-likelihood of each document in nats.
 
         Yields:
-            How many tokens the step measured.
+            How many tokens the step read.
         """
         found = iter((yield from self._likelihoods.measure(model)))
         return [sum(next(found)[0] for _ in range(count)) for count in self._counts]
@@ -196,10 +218,10 @@ class PageBatches:
         """Perplexity of `model`.
 
         Yields:
-            How many tokens the step measured.
+            How many tokens the step read.
         """
         nats = -sum((yield from self.documents(model)))
-        # An empty text at either end counts as a word, as the harness splits.
+        # An empty text at either end counts as a word, as in lm-evaluation-harness.
         words = sum(len(re.split(r"\s+", p)) for p in self.pages.pages)
         size = sum(len(p.encode()) for p in self.pages.pages)
         return TextResult(
@@ -215,10 +237,11 @@ class PageBatches:
 
 
 class Evaluator:
-    """What a run measures with, prepared once and used after every removal.
+    """The tasks and texts that a run measures on, prepared once and measured after every removal.
 
     Attributes:
-        skipped: tasks that the model's tokenizer makes unanswerable; they are left out.
+        requested: all tasks that the evaluator was given.
+        skipped: tasks that the model's tokenizer cannot represent; they are left out.
     """
 
     def __init__(
@@ -227,16 +250,18 @@ class Evaluator:
         windows: torch.Tensor,
         tokenizer: PreTrainedTokenizerBase,
         config: PreTrainedConfig,
-        spelling: Spelling | None = None,
+        retokenize: Retokenize | None = None,
     ) -> None:
-        """Args:
-            windows: for perplexity, as `text_windows` makes them.
-            spelling: see `perplexity`.
+        """Tokenise and pack.
+
+        Args:
+            windows: for perplexity, see `text_windows`.
+            retokenize: see `perplexity`.
 
         Raises:
             UserError: no task is left.
         """
-        self.asked, self.windows, self.spelling = tuple(tasks), windows, spelling
+        self.requested, self.windows, self.retokenize = tuple(tasks), windows, retokenize
         self.tasks: list[TaskBatches] = []
         self.texts: list[PageBatches] = []
         self.skipped: list[Skipped] = []
@@ -252,27 +277,33 @@ class Evaluator:
         if not self.tasks:
             raise UserError(" ".join(s.reason for s in self.skipped))
 
-    def spelt(
-        self, spelling: Spelling, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
+    def retokenized(
+        self, retokenize: Retokenize, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
     ) -> Evaluator:
-        """The same texts and tasks for a model with fewer tokens."""
-        return Evaluator(self.asked, self.windows, tokenizer, config, spelling)
+        """The same texts and tasks for a model with a smaller vocabulary."""
+        return Evaluator(self.requested, self.windows, tokenizer, config, retokenize)
 
     @property
     def tokens(self) -> int:
-        """What one measurement reads."""
+        """Tokens that one measurement reads."""
         return self.windows.numel() + sum(t.tokens for t in (*self.tasks, *self.texts))
 
     def measure(self, model: PreTrainedModel, iteration: int) -> Generator[int, None, Evaluated]:
-        """Perplexity and every task for the model as it stands.
+        """Perplexity and the result of every task for `model`.
+
+        Args:
+            iteration: recorded in the result.
 
         Yields:
-            How many tokens the step measured.
+            How many tokens the step read.
+
+        Raises:
+            UserError: a likelihood is not a finite number.
         """
         began, results, texts = time.monotonic(), [], []
         width = self.windows.shape[1]
         ppl = yield from map_progress(
-            perplexity(model, self.windows, self.spelling), lambda count: count * width
+            perplexity(model, self.windows, self.retokenize), lambda count: count * width
         )
         for task in self.tasks:
             results.append((yield from task.measure(model)))

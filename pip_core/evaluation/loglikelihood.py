@@ -1,15 +1,18 @@
-"""Log-likelihoods of continuations, each token of a shared beginning read once.
+"""Log-likelihoods of continuations; tokens that several continuations begin with are read once.
 
 The choices of a question share its prompt and often their own first words. They are laid out as a
-tree in one row: a token sees what comes before it in its own choice, and nothing else. The model's
-head is given the scored positions only. A model whose attention cannot be told so (recurrent states,
-windows shorter than the text, positions of its own) is found out on the longest question, which is
-scored both ways; it then reads every choice in a row of its own, and the result is the same.
+tree in one row: a token attends to the tokens before it in its own choice, and to nothing else. The
+model's head computes logits of the scored positions only. Some models cannot read a tree (recurrent
+states, windows shorter than the text, positions of their own). The longest question is therefore scored
+in both ways first; where they disagree, or the model refuses the 4-D attention mask of a tree, every
+choice is read in a row of its own, with the same result.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,24 +20,37 @@ import torch
 from transformers import PreTrainedModel
 
 from ..core.batching import Tree, rows_of_trees, tree_of
+from ..core.device import is_out_of_memory
+from ..core.errors import UserError
 from .requests import Request
 
 # Tokens in one forward pass: enough to keep two cores busy.
 BATCH_TOKENS = 1024
-# What a forward pass costs beside its tokens, in tokens (SmolLM2-135M on two cores).
+# Fixed cost of a forward pass, in tokens (measured with SmolLM2-135M on two cores).
 BATCH_COST = 16
 # Positions whose logits are turned into float32 at a time: 64 x 50,000 words are 13 MB.
 POSITIONS = 64
-# How far the two ways may differ per scored token, in nats: rounding, not another answer.
+# Largest difference between the two ways that is rounding, in nats per scored token.
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 
-Found = tuple[float, bool]
+# Words of the errors that torch raises for tensors whose shapes do not fit. A model without support for
+# 4-D masks fails with one of them; other runtime errors, such as failed allocations, are never taken for it.
+SHAPE_ERROR = re.compile(r"\b(sizes?|shapes?|dim|dims|dimensions?|expand\w*|broadcast\w*)\b", re.IGNORECASE)
+
+# Log-likelihood of a continuation in nats, and whether greedy decoding would write it.
+Likelihood = tuple[float, bool]
 
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """A row for the model: a tree, and for each of its requests a number, the tokens (of the tree)
-    that predict and what they should predict. `cost` is in tokens, for the progress."""
+    """One row for the model.
+
+    Attributes:
+        tree: the row's tokens.
+        requests: for each request its number, the nodes of the tree that predict its targets, and the
+            targets, both int64 `(targets,)`.
+        cost: what the row counts for in the progress, in tokens.
+    """
 
     tree: Tree
     requests: tuple[tuple[int, torch.Tensor, torch.Tensor], ...]
@@ -42,7 +58,7 @@ class _Entry:
 
 
 class Likelihoods:
-    """Requests in groups (a question's choices), packed once, scored as often as needed."""
+    """Requests in groups (a question's choices), packed once, scored for any number of models in turn."""
 
     def __init__(self, groups: Sequence[Sequence[Request]]) -> None:
         trees, chains = [], []
@@ -50,13 +66,13 @@ class Likelihoods:
             tree = _entry(group, len(chains))
             trees.append(tree)
             for index, request in enumerate(group):
-                # The same sum of costs either way.
+                # Costs sum to the same, so that the progress reaches its total in either way.
                 cost = tree.cost // len(group) + (tree.cost % len(group) if index == 0 else 0)
                 chains.append(_entry([request], len(chains), cost))
         self.count = len(chains)
         self._chains = _batches(chains)
-        # What a model that cannot be told what a token sees would get wrong: the last branch of the tree
-        # that reaches furthest, be it counted in places of the text or in tokens of the row.
+        # A model that ignores the mask goes wrong most clearly on the last branch of the largest tree, be
+        # its size counted in positions of the text or in tokens of the row.
         self._probes: list[_Entry] = []
         if branching := [e for e in trees if e.tree.branches]:
             furthest = {max(branching, key=_depth), max(branching, key=_width)}
@@ -68,23 +84,26 @@ class Likelihoods:
 
     @property
     def tokens(self) -> int:
-        """Tokens the model reads where beginnings are shared."""
+        """Tokens that the model reads where shared beginnings are read once."""
         return sum(e.cost for batch in self._trees for e in batch)
 
-    def measure(self, model: PreTrainedModel, greedy: bool = False) -> Generator[int, None, list[Found]]:
+    def measure(self, model: PreTrainedModel, greedy: bool = False) -> Generator[int, None, list[Likelihood]]:
         """Score all requests.
 
         Args:
-            greedy: also tell whether greedy decoding would write a request's targets.
+            greedy: also find whether greedy decoding would write a request's targets.
 
         Yields:
-            How many of `tokens` the step took.
+            How many of `tokens` the step read.
 
         Returns:
             Per request the log-likelihood of its targets in nats, and whether greedy decoding would
-            write them (False where it was not asked).
+            write them (False without `greedy`).
+
+        Raises:
+            UserError: a log-likelihood is not a finite number.
         """
-        found: dict[int, Found] = {}
+        found: dict[int, Likelihood] = {}
         if self._shares is None:
             found = self._try_trees(model, greedy)
             self._shares = bool(found)
@@ -93,24 +112,37 @@ class Likelihoods:
         for batch in self._trees[done:] if self._shares else self._chains:
             found |= _score(model, batch, greedy)
             yield sum(e.cost for e in batch)
+        if not all(math.isfinite(nats) for nats, _ in found.values()):
+            raise UserError(
+                "The model's log-likelihoods are not finite numbers (NaN or infinity), so it cannot be "
+                "measured. It is damaged, or its numbers overflow: choose the number format float32, or "
+                "remove less."
+            )
         return [found[number] for number in range(self.count)]
 
-    def _try_trees(self, model: PreTrainedModel, greedy: bool) -> dict[int, Found]:
-        """Score the batches that show whether trees work with this model; nothing where they do not."""
-        found: dict[int, Found] = {}
+    def _try_trees(self, model: PreTrainedModel, greedy: bool) -> dict[int, Likelihood]:
+        """Score the batches that show whether the model reads trees; empty where it does not."""
+        found: dict[int, Likelihood] = {}
         try:
             for batch in self._trees[: self._first]:
                 found |= _score(model, batch, greedy)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, TypeError, ValueError, IndexError):
-            return {}  # it takes no such mask or positions
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if not _refuses_mask(error):
+                raise
+            return {}
         allowed = ROUNDING.get(model.dtype, ROUNDING[torch.float32])
         for number, (apart, _) in _score(model, self._probes, greedy).items():
             targets = next(t for e in self._probes for n, _, t in e.requests if n == number)
             if not abs(found[number][0] - apart) <= allowed * len(targets):
                 return {}
         return found
+
+
+def _refuses_mask(error: Exception) -> bool:
+    """Whether an error of a forward pass means that the model takes no 4-D mask, or no positions."""
+    if is_out_of_memory(error):
+        return False
+    return not isinstance(error, RuntimeError) or bool(SHAPE_ERROR.search(str(error)))
 
 
 def _depth(entry: _Entry) -> int:
@@ -135,13 +167,13 @@ def _entry(group: Sequence[Request], first: int, cost: int | None = None) -> _En
 
 
 def _batches(entries: Sequence[_Entry]) -> list[list[_Entry]]:
-    """Entries of like length together, the longest first, so that least is read in all.
+    """Batches of entries of similar length, the longest first, at the least total cost.
 
-    Every row is as long as its batch's longest, and a batch costs `BATCH_COST` tokens beside its rows.
+    Every row is padded to the longest of its batch, and a batch costs `BATCH_COST` tokens beside its rows.
     """
     entries = sorted(entries, key=lambda e: -len(e.tree.ids))
     lengths = [len(e.tree.ids) for e in entries]
-    # best[n]: the least cost of the entries from n on, and where the batch that begins at n ends.
+    # best[n]: the least cost of the entries from n on, and the end of the batch that begins at n.
     best = [(0, len(entries))] * (len(entries) + 1)
     for start in range(len(entries) - 1, -1, -1):
         most = max(1, BATCH_TOKENS // lengths[start])
@@ -155,21 +187,21 @@ def _batches(entries: Sequence[_Entry]) -> list[list[_Entry]]:
 
 
 @torch.inference_mode()
-def _score(model: PreTrainedModel, batch: Sequence[_Entry], greedy: bool) -> dict[int, Found]:
-    """Request number -> its log-likelihood, and whether greedy decoding would write it."""
+def _score(model: PreTrainedModel, batch: Sequence[_Entry], greedy: bool) -> dict[int, Likelihood]:
+    """The likelihoods of a batch by request number."""
     ids, positions, mask = rows_of_trees([e.tree for e in batch], model.dtype)
     width = ids.shape[1]
-    # Every scored position once, numbered through the batch; choices may share some.
+    # Every scored position once, numbered across the batch; choices may share some.
     places = [row * width + nodes for row, e in enumerate(batch) for _, nodes, _ in e.requests]
     wanted, slots = torch.cat(places).unique(return_inverse=True)
     targets = torch.cat([t for e in batch for _, _, t in e.requests])
     given = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
     given = {name: value.to(model.device) for name, value in given.items() if value is not None}
-    with _head_sees(model, wanted.to(model.device)):
+    with _head_limited_to(model, wanted.to(model.device)):
         logits = model(**given, use_cache=False).logits
     logits = logits.flatten(0, 1)
     if len(logits) != len(wanted):
-        logits = logits[wanted]  # the head is not a module of its own
+        logits = logits[wanted]  # the model's head is no module of its own, so nothing was left out
     slots, targets = slots.to(logits.device), targets.to(logits.device)
     likelihoods = logits.new_empty(len(targets), dtype=torch.float32)
     likeliest = torch.zeros_like(targets, dtype=torch.bool)
@@ -190,9 +222,13 @@ def _score(model: PreTrainedModel, batch: Sequence[_Entry], greedy: bool) -> dic
 
 
 @contextlib.contextmanager
-def _head_sees(model: PreTrainedModel, places: torch.Tensor) -> Iterator[None]:
-    """For a while the model's head is given only these positions (numbered through the batch), as
-    `(1, S, H)`; what the model does to logits afterwards, it does as ever."""
+def _head_limited_to(model: PreTrainedModel, places: torch.Tensor) -> Iterator[None]:
+    """Within this context the model's head reads only the positions `places`.
+
+    Args:
+        places: numbers of positions across the batch, int64 `(S,)`; the head reads `(1, S, H)`. What the
+            model does to its logits afterwards is unchanged.
+    """
     head = model.get_output_embeddings()
     if head is None:
         yield

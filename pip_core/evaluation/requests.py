@@ -1,8 +1,8 @@
-"""From texts to the tokens whose likelihood counts, with lm-evaluation-harness's boundaries.
+"""Tokenising contexts and continuations with lm-evaluation-harness's boundaries.
 
-What a causal model reads and what it is asked: `(ids, targets)`, where the last `len(targets)`
-positions of `ids` predict `targets`. Beginning-of-text tokens are put where the tokenizer puts them
-by itself; a text with nothing before it follows the beginning-of-text (or else end-of-text) token.
+A request is `(ids, targets)`: the model reads `ids`, and its last `len(targets)` positions predict
+`targets`. Beginning-of-text tokens are put where the tokenizer puts them by itself; a continuation
+without a context follows the beginning-of-text (or else end-of-text) token.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..core.errors import UserError
 
-# For a model that states no limit, as the harness has it.
+# For a model that states no limit, as in lm-evaluation-harness.
 DEFAULT_CONTEXT = 2048
-# What a tokenizer without a limit states as its limit is larger than this.
+# A tokenizer without a limit states a number larger than this as its limit.
 NO_LIMIT = 10**12
 
 
 @dataclass(frozen=True)
 class Request:
-    """Tokens read, and the tokens predicted at the last positions; `cut` where the context was too
-    long and lost its beginning."""
+    """Token ids read, and the token ids to predict at the last positions.
+
+    `cut` is true where the context was too long and lost its beginning.
+    """
 
     ids: tuple[int, ...]
     targets: tuple[int, ...]
@@ -41,7 +43,7 @@ def context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase)
 
 
 class Encoder:
-    """A tokenizer as the harness uses it, for a model that reads at most `context` tokens."""
+    """Tokenises as lm-evaluation-harness does, for a model that reads at most `context` tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
         self.tokenizer = tokenizer
@@ -51,13 +53,14 @@ class Encoder:
         self._prefix_text = None if self.prefix is None else tokenizer.decode(self.prefix)
 
     def requests(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
-        """Per (context, continuation) the continuation's tokens, given the context's.
+        """One request per pair of (context, continuation).
 
-        Spaces at a context's end belong to the continuation. The continuation's tokens are those
-        that both texts together have beyond the context's own.
+        Spaces at the end of a context belong to the continuation. The continuation's tokens are those
+        that the tokens of both texts together have beyond the tokens of the context.
 
         Raises:
-            UserError: a continuation without a token of its own, or no token to begin with.
+            UserError: a continuation without a token of its own, or an empty context and a tokenizer
+                without a beginning- or end-of-text token.
         """
         split = []
         for before, after in pairs:
@@ -81,13 +84,13 @@ class Encoder:
         return found
 
     def windows(self, document: str) -> list[Request]:
-        """Every token of a document predicted once, in windows of the whole context.
+        """Requests that predict every token of a document once, in windows of the whole context.
 
         The first window follows the prefix token; each later one begins with its predecessor's last
         token, the last one reaches back as far as the context allows.
 
         Raises:
-            UserError: no token to begin with.
+            UserError: the tokenizer has no beginning- or end-of-text token.
         """
         (tokens,) = self._encode([document])
         read = [self._begin(), *tokens]

@@ -1,4 +1,4 @@
-"""Where two models of one family expect different things of a text, token by token."""
+"""Divergence of two models' next-token predictions over a text, token by token."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.errors import UserError
+from ..core.finite import check_finite
 
 TOP = 3
 LONGEST = 512
@@ -15,14 +16,16 @@ LONGEST = 512
 
 @dataclass(frozen=True)
 class Place:
-    """One token of a text, and what each model expected there.
+    """One token of a text, and the predictions of both models for it.
 
     Attributes:
-        before: the text up to it.
-        token: as it stands in the text.
-        divergence: Kullback-Leibler divergence of the pruned model's prediction from the dense
-            model's, `sum p_dense log(p_dense / p_pruned)` over the tokens that both have, in nats.
-        dense, pruned: the likeliest tokens and their probabilities, likeliest first.
+        before: the text before the token.
+        token: the token's text.
+        divergence: Kullback-Leibler divergence `KL(p_K || q) = sum over K of p_K log(p_K / q)` in nats. K
+            are the tokens that both models have; `p_K` is the dense model's prediction renormalised over
+            K; `q` is the pruned model's prediction over all of its tokens. Without a reduction of the
+            vocabulary K is the whole vocabulary, and this is KL(p || q).
+        dense, pruned: the likeliest tokens of `p_K` and of `q` with their probabilities, likeliest first.
     """
 
     before: str
@@ -43,36 +46,40 @@ def divergence(
 
     Args:
         tokenizer: the dense model's.
-        text: its first 512 tokens are read, or as many as the model reads.
-        fewer: the pruned model's tokenizer, where that has fewer tokens: both models then read the text as
-            this one spells it.
+        text: its first 512 tokens are read, or as many as the model can read.
+        fewer: the pruned model's tokenizer, where its vocabulary was reduced; both models then read the
+            text in its tokens.
 
     Raises:
-        UserError: a text of fewer than two tokens.
+        UserError: a text of fewer than two tokens, or logits that are not finite.
     """
     context = getattr(dense.config, "max_position_embeddings", None) or LONGEST
     fewer = fewer or tokenizer
     ids = fewer(text, return_tensors="pt")["input_ids"][:, : min(LONGEST, context)]
     if ids.shape[1] < 2:
         raise UserError("Write at least two words to compare what the models expect.")
-    # Every token that the pruned model has, by its number there and in the dense model.
-    numbers = tokenizer.get_vocab()
-    here, there = torch.tensor(
-        sorted((i, numbers[token]) for token, i in fewer.get_vocab().items())
-    ).T.contiguous()
-    rows = there[torch.searchsorted(here, ids)]
-    expected = [_log_probabilities(dense, rows, there), _log_probabilities(pruned, ids, here)]
-    divergence = (expected[0].exp() * (expected[0] - expected[1])).sum(-1).clamp(min=0).tolist()
-    best = [e.exp().topk(TOP, dim=-1) for e in expected]
+    dense_ids, shared, shared_dense = ids, None, None
+    numbers, fewer_numbers = tokenizer.get_vocab(), fewer.get_vocab()
+    if fewer_numbers != numbers:
+        # The tokens that both have, by their ids in the pruned and in the dense model.
+        pairs = sorted((i, numbers[token]) for token, i in fewer_numbers.items())
+        shared, shared_dense = torch.tensor(pairs).T.contiguous()
+        dense_ids = shared_dense[torch.searchsorted(shared, ids)]
+    log_p = _log_probabilities(dense, dense_ids)
+    log_q = _log_probabilities(pruned, ids)
+    if shared is not None:
+        log_p, log_q = log_p[:, shared_dense].log_softmax(-1), log_q[:, shared]
+    values = (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0).tolist()
+    best = [log.exp().topk(TOP, dim=-1) for log in (log_p, log_q)]
     tokens = [fewer.decode([i]) for i in ids[0].tolist()]
     return [
         Place(
             fewer.decode(ids[0, : place + 1]),
             tokens[place + 1],
-            divergence[place],
+            values[place],
             *(
                 tuple(
-                    (fewer.decode([int(here[i])]), round(p, 4))
+                    (fewer.decode([i if shared is None else int(shared[i])]), round(p, 4))
                     for i, p in zip(b.indices[place].tolist(), b.values[place].tolist(), strict=True)
                 )
                 for b in best
@@ -83,8 +90,8 @@ def divergence(
 
 
 @torch.inference_mode()
-def _log_probabilities(model: PreTrainedModel, ids: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the next token, one of `words`, after every token but the last: `(T - 1, words)`,
-    float32."""
-    logits = model(input_ids=ids.to(model.device), use_cache=False).logits
-    return logits[0, :-1, words.to(logits.device)].float().log_softmax(-1).cpu()
+def _log_probabilities(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of the next token after every token but the last: `(T - 1, vocabulary)`, float32."""
+    logits = model(input_ids=ids.to(model.device), use_cache=False).logits[0, :-1].float().cpu()
+    check_finite(logits, "the logits of one of the models")
+    return logits.log_softmax(-1)

@@ -1,8 +1,8 @@
-"""What remains of a model: which blocks, and within them which halves, heads and channels.
+"""The shape of a pruned model: which blocks remain, and in them which halves, heads and channels.
 
-A shape is plain data: it is made from the dense model's anatomy, made smaller unit by unit, written
-beside an export that no plain config can describe, and read back. Units keep the numbers they have
-in the dense model.
+A shape is plain data: it is made from the dense model's anatomy, reduced unit by unit, written beside an
+export that no plain config can describe, and read back. Units keep the numbers they have in the dense
+model.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .anatomy import Anatomy
 
 @dataclass(frozen=True)
 class Layer:
-    """What remains of one dense block.
+    """The remaining parts of one dense block.
 
     Attributes:
         block: its number in the dense model, from 0.
-        attention, mlp: whether the half is still there.
-        kept: "heads" and "channels" to the dense numbers of the units that remain, ascending, for
-            the kinds that can be cut.
+        attention, mlp: whether the half remains.
+        kept: unit kind ("heads", "channels") to the dense numbers of the units that remain, ascending,
+            for the kinds that can be cut.
     """
 
     block: int
@@ -41,7 +41,7 @@ class Shape:
 
     @staticmethod
     def dense(anatomy: Anatomy) -> Shape:
-        """Everything is there."""
+        """The shape of the unpruned model."""
         return Shape(
             tuple(
                 Layer(n, True, True, {kind: tuple(range(w.size)) for kind, w in block.widths.items()})
@@ -54,17 +54,17 @@ class Shape:
         """Dense numbers of the blocks that remain."""
         return tuple(layer.block for layer in self.layers)
 
-    def without(self, gone: Iterable[Units]) -> Shape:
-        """The shape after some units went.
+    def without(self, removed: Iterable[Units]) -> Shape:
+        """The shape after the removal of some units.
 
         Raises:
-            ValueError: a unit is not there, or the last block, or a block's last head or channel.
+            ValueError: a unit does not remain, or is the last block, or a block's last head or channel.
         """
         layers = {layer.block: layer for layer in self.layers}
-        for units in gone:
+        for units in removed:
             layer = layers.get(units.block)
             if layer is None:
-                raise ValueError(f"block {units.block} is not there")
+                raise ValueError(f"block {units.block} does not remain")
             if units.kind == BLOCKS:
                 del layers[units.block]
                 continue
@@ -73,11 +73,11 @@ class Shape:
                     raise ValueError(f"block {units.block} has no {units.kind} left")
                 layers[units.block] = dataclasses.replace(layer, **{units.kind: False})
                 continue
-            kept, leaving = layer.kept[units.kind], set(units.units)
-            rest = tuple(u for u in kept if u not in leaving)
-            if not rest or len(rest) + len(leaving) != len(kept):
+            kept, removing = layer.kept[units.kind], set(units.units)
+            rest = tuple(u for u in kept if u not in removing)
+            if not rest or len(rest) + len(removing) != len(kept):
                 raise ValueError(
-                    f"block {units.block} cannot lose {len(leaving)} of {len(kept)} {units.kind}"
+                    f"block {units.block} cannot lose {len(removing)} of {len(kept)} {units.kind}"
                 )
             layers[units.block] = dataclasses.replace(layer, kept={**layer.kept, units.kind: rest})
         if not layers:
@@ -85,26 +85,26 @@ class Shape:
         return Shape(tuple(layers.values()))
 
     def parameters(self, anatomy: Anatomy) -> int:
-        """Parameters of the model in this shape."""
+        """Number of parameters of the model in this shape."""
         total = anatomy.embedding_parameters
         for layer in self.layers:
             block = anatomy.blocks[layer.block]
             total += block.parameters
-            for half, there, owned in zip(
+            for kind, present, owned in zip(
                 (HEADS, CHANNELS), (layer.attention, layer.mlp), block.half_parameters, strict=True
             ):
-                if not there:
+                if not present:
                     total -= owned
-                elif half in block.widths:
-                    width = block.widths[half]
-                    total -= (width.size - len(layer.kept[half])) * width.cost
+                elif kind in block.widths:
+                    width = block.widths[kind]
+                    total -= (width.size - len(layer.kept[kind])) * width.cost
         return total
 
     def uneven(self) -> str | None:
         """Why no plain config can describe this shape; None where one can."""
         halves = sum((not la.attention) + (not la.mlp) for la in self.layers)
         if halves:
-            return f"{halves} of its blocks' halves {'is' if halves == 1 else 'are'} gone"
+            return f"{halves} of its blocks' halves {'is' if halves == 1 else 'are'} removed"
         for kind in WIDTH:
             sizes = {len(la.kept[kind]) for la in self.layers if kind in la.kept}
             if len(sizes) > 1:
@@ -112,7 +112,7 @@ class Shape:
         return None
 
     def sizes(self, anatomy: Anatomy) -> dict[str, int]:
-        """Heads and channels of every block of an even shape, for the kinds that lost some."""
+        """Heads and channels per block of an even shape, for the kinds of which some were removed."""
         found = {}
         for kind in WIDTH:
             layer = self.layers[0]
@@ -120,14 +120,14 @@ class Shape:
                 found[kind] = len(layer.kept[kind])
         return found
 
-    def lost(self, anatomy: Anatomy) -> str:
-        """What went, in words: "8 of 30 blocks", "512 of 1536 channels in every block"."""
+    def removed_description(self, anatomy: Anatomy) -> str:
+        """The removed units in words: "8 of 30 blocks", "512 of 1536 channels in every block"."""
         parts = []
-        if gone := len(anatomy.blocks) - len(self.layers):
-            parts.append(f"{gone} of {len(anatomy.blocks)} blocks")
+        if count := len(anatomy.blocks) - len(self.layers):
+            parts.append(f"{count} of {len(anatomy.blocks)} blocks")
         for half in (ATTENTION, MLP):
-            if gone := sum(not getattr(layer, half) for layer in self.layers):
-                parts.append(f"{gone} of {len(self.layers)} {TITLES[half]}")
+            if count := sum(not getattr(layer, half) for layer in self.layers):
+                parts.append(f"{count} of {len(self.layers)} {TITLES[half]}")
         for kind in WIDTH:
             layers = [
                 la for la in self.layers if kind in la.kept and (la.attention if kind == HEADS else la.mlp)
@@ -143,6 +143,7 @@ class Shape:
         return " and ".join(parts) or "nothing"
 
     def to_dict(self) -> dict:
+        """The shape as JSON values."""
         return {"layers": [dataclasses.asdict(layer) for layer in self.layers]}
 
     @staticmethod

@@ -1,9 +1,9 @@
-"""Rows of the vocabulary as units: a model and its tokenizer with fewer tokens.
+"""Reducing the vocabulary: a model and its tokenizer with fewer tokens.
 
-A small model spends much of itself on its vocabulary, and most tokens are rare. A token that goes is
-spelt from then on with the two tokens it was merged from, or what is left of these; so every text can
-still be read and written, some of it in more steps. That is so for byte pair encoding, where a token
-is made of others; other tokenizers are refused.
+A large share of a small model's parameters are rows of its vocabulary, and most tokens are rare. A
+removed token is replaced by the two tokens that it was merged from, or recursively by theirs; so every
+text can still be read and written, some of it in more tokens. This holds for byte pair encoding, where a
+token is made of others; other tokenizers are refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.errors import UserError
+from ..core.finite import to_json
 from .families import blocks_of, skeleton, tables_of
 
 FILE = "tokenizer.json"
@@ -29,13 +30,13 @@ INSTEAD = "Keep the whole vocabulary (vocabulary: 0), or choose another model."
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer's tokens, as far as leaving some out goes.
+    """The tokens of a byte pair encoding, and which of them must be kept.
 
     Attributes:
-        written: the tokenizer as its library writes it.
-        rows: of the dense model's embeddings; there may be more than tokens.
-        fixed: ids that stay whatever their score: special and added tokens, letters and bytes, and
-            whatever the config names.
+        written: contents of the tokenizer's `tokenizer.json`.
+        rows: rows of the dense model's embeddings; there may be more rows than tokens.
+        fixed: ids that are always kept: special and added tokens, letters and bytes, and ids that the
+            config names.
     """
 
     written: Mapping
@@ -44,8 +45,10 @@ class Vocabulary:
 
     @staticmethod
     def of(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Vocabulary:
-        """Raises:
-        UserError: a tokenizer whose tokens are not made of one another.
+        """The vocabulary of a dense model.
+
+        Raises:
+            UserError: the tokenizer is no byte pair encoding.
         """
         backend = getattr(tokenizer, "backend_tokenizer", None)
         written = json.loads(backend.to_str()) if backend is not None else {}
@@ -53,7 +56,7 @@ class Vocabulary:
         if kind != "BPE":
             how = f"is of the kind {kind}" if kind else f"has no {FILE}"
             raise UserError(
-                "Tokens can be left out of a byte pair encoding, where a rare one is spelt with two others; "
+                "Tokens can only be removed from a byte pair encoding, where a token is made of two others; "
                 f"this model's tokenizer {how}. {INSTEAD}"
             )
         found = Vocabulary(written, config.vocab_size, frozenset())
@@ -67,11 +70,12 @@ class Vocabulary:
 
     @cached_property
     def ids(self) -> dict[str, int]:
+        """Token -> its id."""
         return self.written["model"]["vocab"]
 
     @cached_property
     def made(self) -> dict[str, tuple[str, str]]:
-        """Token -> the two it is merged from, by the first of its merges."""
+        """Token -> the two tokens that it is merged from, by the first of its merges."""
         found: dict[str, tuple[str, str]] = {}
         for one, other in _merges(self.written):
             if one in self.ids and other in self.ids:
@@ -84,55 +88,57 @@ class Vocabulary:
         pairs = self.made.items()
         return {self.ids[t]: (self.ids[a], self.ids[b]) for t, (a, b) in pairs if t in self.ids}
 
-    def check(self, going: int) -> None:
-        """Raises:
-        UserError: so many cannot go, as more must stay.
+    def check(self, count: int) -> None:
+        """Refuse a removal of `count` tokens that would remove fixed ones.
+
+        Raises:
+            UserError: fewer tokens would be left than must be kept.
         """
-        left = self.rows - going
+        left = self.rows - count
         if len(self.fixed) > left:
             raise UserError(
-                f"{len(self.fixed):,} of this model's {self.rows:,} tokens must stay (letters, bytes and "
+                f"{len(self.fixed):,} of this model's {self.rows:,} tokens must be kept (letters, bytes and "
                 f"special ones), and only {left:,} would be left. {INSTEAD}"
             )
 
     def keep(self, scores: torch.Tensor, count: int) -> torch.Tensor:
-        """The ids that stay: `count` of them, ascending, int64.
+        """The ids to keep: `count` of them, ascending, int64.
 
-        A token stays together with those that it is merged from, as it could not be reached without.
-        Of equal scores the earlier id stays, which is the more frequent token.
+        A token is kept together with those that it is merged from, because the merges could not reach it
+        otherwise. Of equal scores the lower id is kept, which is the more frequent token.
 
         Args:
-            scores: `(rows,)`, larger means keep.
+            scores: importance per row, `(rows,)`; larger means keep.
 
         Raises:
-            UserError: more tokens than `count` must stay.
+            UserError: more tokens than `count` must be kept.
         """
         self.check(self.rows - count)
-        stays = set(self.fixed)
-        # Rows that are no token's, which fill some models' embeddings up, go first of all.
+        kept = set(self.fixed)
+        # Rows without a token, which pad the embeddings of some models, are removed first.
         tokens = self.fixed | set(self.ids.values())
         order = sorted(scores.argsort(descending=True, stable=True).tolist(), key=lambda i: i not in tokens)
         for chosen in order:
-            if len(stays) == count:
+            if len(kept) == count:
                 break
             needed, open_ = set(), [chosen]
             while open_:
                 token = open_.pop()
-                if token not in stays and token not in needed:
+                if token not in kept and token not in needed:
                     needed.add(token)
                     open_ += self.parts.get(token, ())
-            # A rare token that drags in more than there is room for is passed over.
-            if len(stays) + len(needed) <= count:
-                stays |= needed
-        return torch.tensor(sorted(stays))
+            # A token that needs more others than there is room for is passed over.
+            if len(kept) + len(needed) <= count:
+                kept |= needed
+        return torch.tensor(sorted(kept))
 
 
 @dataclass(frozen=True)
 class VocabularySubset:
-    """A choice of tokens.
+    """The part of a vocabulary that is kept.
 
     Attributes:
-        kept: dense ids that stay, ascending, int64 `(K,)`; the new id of `kept[n]` is n.
+        kept: dense ids that are kept, ascending, int64 `(K,)`; the new id of `kept[n]` is n.
     """
 
     vocabulary: Vocabulary
@@ -143,26 +149,26 @@ class VocabularySubset:
         """Dense id -> new id."""
         return {old: n for n, old in enumerate(self.kept.tolist())}
 
-    def spelt(self, token: int) -> tuple[int, ...]:
-        """New ids that say what a dense id said."""
+    def retokenize_token(self, token: int) -> tuple[int, ...]:
+        """The new ids of the text of one dense id."""
         if token in self.new:
             return (self.new[token],)
-        return tuple(i for part in self.vocabulary.parts[token] for i in self.spelt(part))
+        return tuple(i for part in self.vocabulary.parts[token] for i in self.retokenize_token(part))
 
-    def spell(self, ids: torch.Tensor) -> torch.Tensor:
-        """A row of dense ids as new ids; both `(T,)` int64, the new one may be longer."""
-        return torch.tensor([i for token in ids.tolist() for i in self.spelt(token)])
+    def retokenize(self, ids: torch.Tensor) -> torch.Tensor:
+        """The new ids of the text of dense `ids`; both `(T,)` int64, the new row may be longer."""
+        return torch.tensor([i for token in ids.tolist() for i in self.retokenize_token(token)])
 
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        """The tokenizer without the tokens that go, as it is when it is written and read again.
+        """`tokenizer` without the removed tokens, written and read again.
 
         Raises:
-            UserError: it cannot be read again, or says something else than before.
+            UserError: it cannot be read again, or does not reproduce a text.
         """
         with tempfile.TemporaryDirectory() as place:
             tokenizer.save_pretrained(place)
             written = json.loads((Path(place) / FILE).read_text(encoding="utf-8"))
-            (Path(place) / FILE).write_text(json.dumps(self._rewritten(written)), encoding="utf-8")
+            (Path(place) / FILE).write_text(to_json(self._rewritten(written)), encoding="utf-8")
             for name in ("vocab.json", "merges.txt", "added_tokens.json"):
                 (Path(place) / name).unlink(missing_ok=True)
             self._renumber(Path(place) / "tokenizer_config.json")
@@ -171,7 +177,7 @@ class VocabularySubset:
         return found
 
     def _rewritten(self, written: dict) -> dict:
-        """`tokenizer.json` with the tokens that stay, renumbered."""
+        """The contents of `tokenizer.json` with the kept tokens alone, renumbered."""
         model = written["model"]
         vocab = {token: self.new[i] for token, i in model["vocab"].items() if i in self.new}
         model["vocab"] = dict(sorted(vocab.items(), key=lambda item: item[1]))
@@ -184,7 +190,7 @@ class VocabularySubset:
         return written
 
     def _renumber_processor(self, processor: dict | None) -> None:
-        """What a tokenizer puts around a text names its tokens by id."""
+        """Renumber the tokens that a post-processor puts around a text, in place."""
         if not processor:
             return
         for inner in processor.get("processors", ()):
@@ -196,17 +202,17 @@ class VocabularySubset:
                 processor[name][1] = self.new[processor[name][1]]
 
     def _renumber(self, path: Path) -> None:
-        """Older releases also number the added tokens in `tokenizer_config.json`."""
+        """Renumber the added tokens in `tokenizer_config.json`, where older releases list them."""
         if not path.exists():
             return
         written = json.loads(path.read_text(encoding="utf-8"))
         added = written.get("added_tokens_decoder")
         if added:
             written["added_tokens_decoder"] = {str(self.new[int(i)]): token for i, token in added.items()}
-            path.write_text(json.dumps(written), encoding="utf-8")
+            path.write_text(to_json(written), encoding="utf-8")
 
     def _check(self, before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase) -> None:
-        """Every token that stays must be there under its new id, and a text must come back as it was."""
+        """Check that every kept token has its new id, and that a text is decoded as before."""
         tokens = before.convert_ids_to_tokens(self.kept.tolist())
         wrong = [t for n, t in enumerate(tokens) if t is not None and after.convert_tokens_to_ids(t) != n]
         text = "The quick brown fox, 1,024 times: naïve café – 東京 ✓\n\tdef f(x): return x"
@@ -216,16 +222,17 @@ class VocabularySubset:
             raise UserError(f"This model's tokenizer cannot be written with fewer tokens. {INSTEAD}")
 
     def renumber(self, config) -> None:
-        """Make `config` name its tokens by their new ids, in place."""
+        """Replace the token ids that `config` names by the new ids, in place."""
         for name, value in _named(config).items():
             known = [self.new[i] for i in _ids(value) if i in self.new]
             setattr(config, name, known if isinstance(value, list) else next(iter(known), None))
 
     def apply(self, model: PreTrainedModel) -> None:
-        """Cut the rows of the tokens that go out of `model`, in place, and renumber what its config names.
+        """Remove the rows of the removed tokens from `model`, in place, and renumber its configs.
 
         Raises:
-            UserError: the model holds something of the vocabulary's size that its config cannot state.
+            UserError: the model has a weight whose size depends on the vocabulary in a way that its
+                config cannot state.
         """
         with torch.no_grad():
             held = [
@@ -239,8 +246,8 @@ class VocabularySubset:
         for config in (model.config, model.generation_config):
             if config is not None:
                 self.renumber(config)
-        said, inside = skeleton(model.config), {id(p) for p in blocks_of(model).parameters()}
-        shapes = {name: p.shape for name, p in said.named_parameters()}
+        rebuilt, inside = skeleton(model.config), {id(p) for p in blocks_of(model).parameters()}
+        shapes = {name: p.shape for name, p in rebuilt.named_parameters()}
         for name, weight in model.named_parameters():
             if id(weight) not in inside and shapes.get(name) != weight.shape:
                 raise UserError(
@@ -250,7 +257,7 @@ class VocabularySubset:
 
 
 def _merges(written: Mapping) -> list[tuple[str, str]]:
-    """A tokenizer's merges; older files write each as one text."""
+    """A tokenizer's merges; older files write each as one text with a space."""
     found = written["model"]["merges"]
     return [tuple(m.split(" ")) if isinstance(m, str) else (m[0], m[1]) for m in found]
 
@@ -261,6 +268,6 @@ def _named(config) -> dict[str, int | list[int]]:
 
 
 def _ids(value) -> Sequence[int]:
-    """The token ids in a field: it may hold one, several or none."""
+    """The token ids in a config field, which may hold one, several or none."""
     values = value if isinstance(value, list | tuple) else [value]
     return [v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0]

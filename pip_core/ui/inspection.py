@@ -28,7 +28,7 @@ def maps(story: RunSummary, anatomy: Anatomy) -> str:
 
 
 def _lost(story: RunSummary, shape: Shape, anatomy: Anatomy) -> str:
-    return story.trimmed.lost if story.trimmed else shape.lost(anatomy)
+    return story.trimmed.lost if story.trimmed else shape.removed_description(anatomy)
 
 
 def _tokens(story: RunSummary) -> str:

@@ -115,7 +115,7 @@ def _aloud(anatomy: Anatomy, shape: Shape | None) -> str:
     gone = [str(n) for n in range(len(anatomy.blocks)) if n not in set(shape.blocks)]
     which = f" Removed blocks: {', '.join(gone)}." if gone else ""
     return (
-        f"{shape.lost(anatomy)} removed; {millions(shape.parameters(anatomy))} of "
+        f"{shape.removed_description(anatomy)} removed; {millions(shape.parameters(anatomy))} of "
         f"{millions(anatomy.parameters)} parameters are left.{which}"
     )
 

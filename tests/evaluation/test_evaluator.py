@@ -24,7 +24,7 @@ from pip_core.evaluation.standard_tasks import wikitext_detokenized
 from pip_core.evaluation.statistics import share
 from pip_core.evaluation.tasks import Pages, Task, load_task
 
-from .. import zoo
+from .. import tiny, zoo
 
 CONTEXT = 128
 
@@ -89,6 +89,24 @@ def test_perplexity_of_a_broken_model_is_a_number(tokenizer):
     found = drain(perplexity(model, text_windows(documents("heldout"), tokenizer, 48, 3)))
     assert math.isfinite(found.value)
     assert found.value > 1e6
+
+
+def test_perplexity_of_a_model_with_nan_is_refused(tokenizer):
+    model = zoo.build("llama")
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(UserError, match="finite"):
+        drain(perplexity(model, tiny.token_rows(3, 20)))
+
+
+@pytest.mark.parametrize("kind", [TaskBatches, PageBatches])
+def test_a_model_with_nan_answers_nothing(kind, encoder, task):
+    model = zoo.build("llama")
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    batches = kind(task, encoder) if kind is TaskBatches else kind(Pages("w", ("A cat sat .",)), encoder)
+    with pytest.raises(UserError, match="finite"):
+        drain(batches.measure(model))
 
 
 def test_windows_stand_side_by_side(tokenizer):

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pip_core.core.batching import rows_of_trees, tree_of
+from pip_core.core.device import is_out_of_memory, user_message
+from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
 from pip_core.evaluation import loglikelihood
 from pip_core.evaluation.loglikelihood import Likelihoods
@@ -156,15 +158,56 @@ def test_a_broken_model_gives_numbers(tokenizer):
         assert math.isfinite(value)
 
 
-def test_out_of_memory_is_not_hidden(tokenizer, monkeypatch):
-    def full(*_, **__):
-        raise torch.OutOfMemoryError("full")
+# Of the processor's allocator on Linux and Windows, and of the accelerators' libraries.
+MEMORY_ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    MemoryError(),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+        "to allocate 68719476736 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+]
 
-    encoder = Encoder(tokenizer, 100)
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS, ids=lambda e: f"{type(e).__name__} {e}"[:60])
+def test_a_failure_of_memory_is_not_taken_for_a_refused_mask(tokenizer, monkeypatch, error):
+    encoder, calls = Encoder(tokenizer, 100), []
     likelihoods = Likelihoods([encoder.requests(g) for g in pairs()])
-    monkeypatch.setattr(loglikelihood, "_score", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        drain(likelihoods.measure(zoo.build("llama")))
+    model = zoo.build("llama")
+
+    def fail_once(*given, **named):
+        calls.append(given)
+        if len(calls) == 1:
+            raise error
+        return forward(*given, **named)
+
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", fail_once)
+    with pytest.raises(type(error)):
+        drain(likelihoods.measure(model))
+    assert len(calls) == 1
+    assert likelihoods._shares is None
+    drain(likelihoods.measure(model))
+    assert likelihoods._shares
+
+
+def test_a_real_allocation_failure_is_told_apart():
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(refused.value)
+    assert "memory" in user_message(refused.value)
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_likelihoods_that_are_not_finite_are_refused(tokenizer, name):
+    model, encoder = zoo.build(name), Encoder(tokenizer, 100)
+    with torch.no_grad():
+        next(iter(model.get_output_embeddings().parameters()))[5] = float("nan")
+    with pytest.raises(UserError, match="finite"):
+        drain(Likelihoods([encoder.requests(g) for g in pairs()]).measure(model))
 
 
 def test_a_tree():

@@ -85,6 +85,12 @@ def test_the_mean_is_tested_by_tossing_coins():
     assert paired_comparison(measured(*first), measured(*second)).mean == found
 
 
+def test_no_difference_has_a_p_value_of_one():
+    """Differences that cancel exactly, though not in floating point."""
+    cancelling = paired_comparison(measured("0" * 7, "1" * 7), measured("1" * 3 + "0" * 4, "0" * 3 + "1" * 4))
+    assert cancelling.mean.p == 1.0
+
+
 def test_noise_is_called_noise_as_often_as_it_should_be():
     """Two models of equal skill differ significantly in about one of twenty comparisons, not more."""
     draw, calls = random.Random(1), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -52,6 +53,38 @@ def test_a_model_agrees_with_itself(pair, tokenizer):
 def test_one_word_is_too_little(pair, tokenizer):
     with pytest.raises(UserError, match="at least two words"):
         divergence(*pair, tokenizer, "")
+
+
+def test_with_fewer_tokens_it_is_the_formula_over_shared_tokens(pair, tokenizer):
+    """KL(p_K || q): p_K renormalised over the tokens that both have, q the pruned model's own prediction."""
+    dense, other = pair
+    vocabulary = Vocabulary.of(tokenizer, dense.config)
+    trim = VocabularySubset(vocabulary, vocabulary.keep(torch.rand(zoo.VOCABULARY), 700))
+    small = copy.deepcopy(other)
+    trim.apply(small)
+    # Rows without a token: they take part in q, which is not renormalised over K.
+    small.resize_token_embeddings(708, mean_resizing=False)
+    fewer = trim.tokenizer(tokenizer)
+    places = divergence(dense, small, tokenizer, TEXT, fewer)
+    ids = fewer(TEXT, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        p = dense(trim.kept[ids]).logits[0].double().softmax(-1)
+        q = small(ids).logits[0].double().softmax(-1)
+    for n, place in enumerate(places):
+        mass = sum(float(p[n, old]) for old in trim.kept)
+        naive = 0.0
+        for new, old in enumerate(trim.kept.tolist()):
+            share = float(p[n, old]) / mass
+            naive += share * (math.log(share) - math.log(float(q[n, new])))
+        assert place.divergence == pytest.approx(naive, abs=1e-4)
+
+
+def test_logits_that_are_not_finite_are_refused(pair, tokenizer):
+    broken = copy.deepcopy(pair[1])
+    with torch.no_grad():
+        broken.lm_head.weight[3, 0] = float("nan")
+    with pytest.raises(UserError, match="finite"):
+        divergence(pair[0], broken, tokenizer, TEXT)
 
 
 def test_with_fewer_tokens_both_read_the_same_pieces(tokenizer):

@@ -162,7 +162,7 @@ def test_dense_shape(llama, dense):
     assert dense.blocks == (0, 1, 2, 3, 4)
     assert dense.layers[3] == Layer(3, True, True, {HEADS: (0, 1, 2, 3), CHANNELS: tuple(range(64))})
     assert dense.parameters(llama) == llama.parameters
-    assert (dense.uneven(), dense.sizes(llama), dense.lost(llama)) == (None, {}, "nothing")
+    assert (dense.uneven(), dense.sizes(llama), dense.removed_description(llama)) == (None, {}, "nothing")
 
 
 @pytest.mark.parametrize(
@@ -173,13 +173,13 @@ def test_dense_shape(llama, dense):
             [(ATTENTION, 1, (0,))],
             ATTENTION_SIZE,
             "1 of 5 attention halves",
-            "1 of its blocks' halves is gone",
+            "1 of its blocks' halves is removed",
         ),
         (
             [(ATTENTION, 1, (0,)), (MLP, 1, (0,)), (MLP, 2, (0,))],
             ATTENTION_SIZE + 2 * MLP_SIZE,
             "1 of 5 attention halves and 2 of 5 MLP halves",
-            "3 of its blocks' halves are gone",
+            "3 of its blocks' halves are removed",
         ),
         (
             [(HEADS, n, (n % 4,)) for n in range(5)],
@@ -210,7 +210,7 @@ def test_dense_shape(llama, dense):
             [(CHANNELS, 2, (1, 2, 3)), (MLP, 2, (0,))],
             MLP_SIZE,
             "1 of 5 MLP halves",
-            "1 of its blocks' halves is gone",
+            "1 of its blocks' halves is removed",
         ),
         (
             [(CHANNELS, 2, (1, 2, 3)), (HEADS, 2, (1,)), (BLOCKS, 2, (0,))],
@@ -224,7 +224,7 @@ def test_dense_shape(llama, dense):
 def test_smaller_shapes(llama, dense, gone, parameters, lost, uneven):
     shape = dense.without(Units(*unit) for unit in gone)
     assert llama.parameters - shape.parameters(llama) == parameters
-    assert shape.lost(llama) == lost
+    assert shape.removed_description(llama) == lost
     assert shape.uneven() == uneven
     step = dense
     for unit in gone:
@@ -243,9 +243,9 @@ def test_even_sizes(llama, dense):
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ([(BLOCKS, 5, (0,))], "block 5 is not there"),
-        ([(BLOCKS, 1, (0,)), (BLOCKS, 1, (0,))], "block 1 is not there"),
-        ([(BLOCKS, 1, (0,)), (HEADS, 1, (0,))], "block 1 is not there"),
+        ([(BLOCKS, 5, (0,))], "block 5 does not remain"),
+        ([(BLOCKS, 1, (0,)), (BLOCKS, 1, (0,))], "block 1 does not remain"),
+        ([(BLOCKS, 1, (0,)), (HEADS, 1, (0,))], "block 1 does not remain"),
         ([(BLOCKS, n, (0,)) for n in range(5)], "no block would remain"),
         ([(MLP, 1, (0,)), (MLP, 1, (0,))], "block 1 has no mlp left"),
         ([(HEADS, 1, (0, 1, 2, 3))], "block 1 cannot lose 4 of 4 heads"),

@@ -104,12 +104,12 @@ def test_what_is_put_before_a_text_is_renumbered(bos_tokenizer, scores):
     assert found.decode(ids, skip_special_tokens=True) == TEXT
 
 
-def test_spelling_says_the_same(tokenizer, trim):
+def test_retokenised_text_decodes_to_the_same(tokenizer, trim):
     ids = torch.tensor(tokenizer(TEXT)["input_ids"])
-    spelt = trim.spell(ids)
-    assert len(spelt) > len(ids)
-    assert trim.tokenizer(tokenizer).decode(spelt.tolist()) == TEXT
-    assert tokenizer.decode(trim.kept[spelt].tolist()) == TEXT
+    pieces = trim.retokenize(ids)
+    assert len(pieces) > len(ids)
+    assert trim.tokenizer(tokenizer).decode(pieces.tolist()) == TEXT
+    assert tokenizer.decode(trim.kept[pieces].tolist()) == TEXT
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -136,7 +136,7 @@ def test_tokenizers_that_are_no_byte_pairs_are_refused():
 
 
 def test_too_few_to_be_left(vocabulary, scores):
-    with pytest.raises(UserError, match=r"258 of this model's 1,600 tokens must stay"):
+    with pytest.raises(UserError, match=r"258 of this model's 1,600 tokens"):
         vocabulary.keep(scores, 200)
 
 
@@ -206,9 +206,9 @@ def test_a_method_that_is_not_defined_for_tokens_is_refused(recipe):
 def test_perplexity_stays_per_token_of_the_dense_model(tokenizer, trim):
     windows, model = text_windows(documents("heldout"), tokenizer, 48, 5), zoo.build("llama")
     trim.apply(model)
-    found, means = drain(perplexity(model, windows, trim.spell)), []
+    found, means = drain(perplexity(model, windows, trim.retokenize)), []
     for row in windows:
-        ids, begin = trim.spell(row), len(trim.spell(row[:1]))
+        ids, begin = trim.retokenize(row), len(trim.retokenize(row[:1]))
         with torch.no_grad():
             told = model(input_ids=ids[None]).logits[0].log_softmax(-1)
         nats = -sum(told[t - 1, ids[t]] for t in range(begin, len(ids)))
@@ -248,7 +248,7 @@ def test_a_run_meets_its_target_to_a_few_rows(trimming, whole):
 def test_the_order_of_the_end(whole):
     events, _ = whole
     order = [type(e).__name__ for e in events if not isinstance(e, ev.Progress | ev.Loading)]
-    assert order[-5:] == ["Trimmed", "Refitted", "Evaluated", "Exported", "Finished"]
+    assert order[-5:] == ["VocabularyPruned", "Refitted", "Evaluated", "Exported", "Finished"]
     before, after = tiny.only(events, ev.Evaluated)[-2:]
     assert (before.final, after.final) == (False, True)
     assert after.parameters == events[-1].parameters < before.parameters
