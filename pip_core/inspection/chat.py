@@ -1,4 +1,4 @@
-"""Two models answering one prompt, side by side."""
+"""Chat with two models side by side: both answer one prompt."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
 
 from ..checkpoints.load import Loaded, load
+from ..checkpoints.reference import cached_by_checkpoint
+from ..core.device import user_message
 from ..core.errors import UserError
 from ..core.progress import drain
 
+# Held while a model is loaded, so that two visitors who ask for one at the same time share it.
+_LOADING = threading.Lock()
 
-@lru_cache(maxsize=2)
+
+@cached_by_checkpoint(maxsize=2)
 def _model(reference: str, stamp: float) -> Loaded:
-    """Load a model, or take it from the last two; `stamp` tells a rewritten folder from the old."""
+    """Load a model, or take it from the last two.
+
+    Args:
+        stamp: another value loads the model anew.
+    """
     return drain(load(reference))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model has written so far: about `tokens` pieces in `seconds` (0 before the first)."""
+    """What a model has written so far: about `tokens` tokens in `seconds` (0 before the first)."""
 
     text: str
     tokens: int
@@ -33,20 +41,22 @@ class Answer:
 
     @property
     def speed(self) -> str:
-        """In words."""
+        """Tokens per second in words; empty until it can be told."""
         return f"{self.tokens / self.seconds:.1f} tokens/s" if self.seconds and self.tokens > 1 else ""
 
 
 def both(dense: str, pruned: str, stamp: float) -> tuple[Loaded, Loaded]:
-    """The two models of a run, loaded or taken from the last two.
+    """The two models of a run, loaded, or taken from the two that were loaded last.
 
     Args:
-        stamp: changes when the pruned folder was written anew (its modification time).
+        dense, pruned: model references.
+        stamp: modification time of the pruned folder; another value loads that model anew.
 
     Raises:
         UserError: a model that does not load.
     """
-    return _model(dense, 0.0), _model(pruned, stamp)
+    with _LOADING:
+        return _model(dense, 0.0), _model(pruned, stamp)
 
 
 def answers(
@@ -54,12 +64,12 @@ def answers(
 ) -> Iterator[tuple[Answer, Answer]]:
     """Both models' greedy answers as they grow: (dense, pruned).
 
-    They write at the same time, so their speeds compare, but are not what one alone would reach.
+    Both write at the same time, so their speeds can be compared, but each alone would be faster.
 
     Args:
         dense, pruned: model references.
-        stamp: changes when the pruned folder was written anew (its modification time).
-        tokens: how many each may write.
+        stamp: see `both`.
+        tokens: the most tokens that each writes.
 
     Raises:
         UserError: an empty prompt, or a model that does not load.
@@ -75,7 +85,7 @@ def answers(
 
 
 class _Stream:
-    """One model writing in a thread of its own; `advance` waits for its next piece."""
+    """One model's answer, generated in a thread; `advance` waits for its next piece."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int
@@ -99,11 +109,11 @@ class _Stream:
         threading.Thread(target=self._write, args=(model, settings), daemon=True).start()
 
     def _write(self, model: PreTrainedModel, settings: dict) -> None:
-        # Both models write at once: half the cores each, or they would wait for one another.
+        # Both models write at once: with half the cores each, they do not wait for one another.
         torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
         try:
             model.generate(**settings)
-        except Exception as error:  # told by `advance`, in the reader's thread
+        except Exception as error:  # raised again by `advance`, in the reader's thread
             self._fault = error
             self._pieces.end()
 
@@ -111,10 +121,11 @@ class _Stream:
         piece = next(self._pieces, None)
         if piece is not None:
             self._began = self._began or time.monotonic()
-            # The streamer hands out text when a word is whole, and an empty piece for a token before that.
-            told = self.answer
-            self.answer = Answer(told.text + piece, told.tokens + 1, time.monotonic() - self._began)
+            # The streamer hands out text when a word is complete, and an empty piece for a token before that.
+            text, tokens = self.answer.text + piece, self.answer.tokens + 1
+            self.answer = Answer(text, tokens, time.monotonic() - self._began)
             return
         self.done = True
         if self._fault is not None:
-            raise UserError(f"The model could not answer: {self._fault}")
+            message = user_message(self._fault) or f"The model could not answer: {self._fault}"
+            raise UserError(message) from self._fault

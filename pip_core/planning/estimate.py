@@ -1,7 +1,7 @@
-"""Before a run: what a recipe will remove, what it needs, and roughly how long it takes here.
+"""Estimates before a run: what a recipe removes, the memory it needs, and roughly how long it takes here.
 
-Works from the model's config alone; no weights are downloaded or made. The time is that of the
-model's own matrix shapes, multiplied here and now for a fraction of a second; the memory is counted
+Works from the model's config alone; no weights are downloaded or made. The time is that of matrix
+products of the model's own shapes, timed on this machine for a fraction of a second; the memory is counted
 from the same shapes.
 """
 
@@ -19,6 +19,7 @@ from torch import nn
 
 from ..budget.budget import budget_for
 from ..checkpoints.load import config_of
+from ..checkpoints.reference import cached_by_checkpoint
 from ..core.device import device, fast_bfloat16
 from ..core.errors import UserError
 from ..core.recipe import AUTO, EVERY, Recipe
@@ -76,12 +77,12 @@ class Plan:
     available: int
 
 
-@lru_cache(maxsize=32)
+@cached_by_checkpoint(maxsize=32)
 def anatomy_for(reference: str) -> Anatomy:
     """The anatomy of a model reference.
 
     Raises:
-        UserError: as `checkpoint.config_of` and `anatomy.anatomy_of`.
+        UserError: as `load.config_of` and `anatomy.anatomy_of`.
     """
     return anatomy_of(config_of(reference))
 
@@ -167,8 +168,9 @@ def _task_tokens(name: str, items: int) -> float:
     return load_task(name, items).characters / CHARACTERS_PER_TOKEN
 
 
+@cached_by_checkpoint(maxsize=32)
 def number_format(reference: str, dtype: str) -> torch.dtype:
-    """The format a model would be computed in, see `checkpoint.load`."""
+    """The format a model would be computed in, see `load.load`."""
     stored = config_of(reference).dtype or torch.float32
     fast = dtype == "bfloat16" or (dtype == "auto" and stored == torch.bfloat16 and fast_bfloat16())
     return torch.bfloat16 if fast else torch.float32
@@ -193,14 +195,14 @@ def memory_for(recipe: Recipe, tokens: int) -> Mapping[str, float]:
     return found
 
 
-@lru_cache(maxsize=32)
+@cached_by_checkpoint(maxsize=32)
 def _refit_sizes(reference: str) -> tuple[int, int]:
     """The least tokens that a refit of the model reads, and the width of its residual stream."""
     model = skeleton(config_of(reference))
     return least_tokens(model, anatomy_for(reference)), model.config.hidden_size
 
 
-@lru_cache(maxsize=32)
+@cached_by_checkpoint(maxsize=32)
 def memory_of(reference: str, dtype: str, tokens: int) -> Mapping[str, float]:
     """Bytes that scoring and evaluation need at their peak, libraries included, counted from shapes.
 
@@ -225,7 +227,7 @@ def _moved(block: nn.Module, width: int) -> int:
     return 6 * width + sum(sum(p.shape) for p in block.parameters() if p.dim() == 2)
 
 
-@lru_cache(maxsize=32)
+@cached_by_checkpoint(maxsize=32)
 def seconds_per_token(reference: str, dtype: str) -> float:
     """Seconds a forward pass takes for one token: every distinct matrix shape is timed once."""
     config, number = config_of(reference), number_format(reference, dtype)

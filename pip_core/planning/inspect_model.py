@@ -1,18 +1,18 @@
-"""Before anything else: does a model fit, what can be pruned from it, and will the export load?
+"""Inspecting a model before a run: whether it fits, what can be pruned from it, how its export loads.
 
-`inspect_model` answers from config and metadata alone; no weights are downloaded. That an export would
-load plainly is not assumed but tried: a model without weights loses its first, a middle and its
-last unit, and its config must then describe what is left.
+`inspect_model` reads config and metadata alone; no weights are downloaded. Whether an export would be an
+ordinary checkpoint is tried: the first, a middle and the last unit are removed from a model without
+weights, and its config must then describe the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from ..budget.budget import budget_of
 from ..checkpoints.load import config_of
+from ..checkpoints.reference import cached_by_checkpoint
 from ..core.errors import UserError
 from ..core.recipe import EQUAL, Recipe
 from ..core.units import ATTENTION, BLOCKS, HEADS, KINDS, MLP, TITLES, Units
@@ -98,7 +98,7 @@ def inspect_model(recipe: Recipe) -> Inspection:
     )
 
 
-@lru_cache(maxsize=64)
+@cached_by_checkpoint(maxsize=64)
 def exports_plainly(reference: str, kind: str) -> bool:
     """Whether a plain config can describe the model after units of `kind` went evenly."""
     if kind in (ATTENTION, MLP):
