@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from ..core.batching import Tree, rows_of_trees, tree_of
 from ..core.device import is_out_of_memory
 from ..core.errors import UserError
+from ..structure.hooks import Args, Hooks, Kwargs
 from .requests import Request
 
 # Tokens in one forward pass: enough to keep two cores busy.
@@ -234,11 +235,9 @@ def _head_limited_to(model: PreTrainedModel, places: torch.Tensor) -> Iterator[N
         yield
         return
 
-    def only(_: torch.nn.Module, args: tuple) -> tuple:
-        return (args[0].flatten(0, 1)[places][None], *args[1:])
+    def only(args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        return (args[0].flatten(0, 1)[places][None], *args[1:]), kwargs
 
-    handle = head.register_forward_pre_hook(only)
-    try:
+    with Hooks() as hooks:
+        hooks.before(head, only)
         yield
-    finally:
-        handle.remove()

@@ -1,19 +1,20 @@
-"""Refitting what remains: output projections are solved anew, so that the stream is the dense one's.
+"""Refit: least squares that bring the residual stream of a pruned model back to the dense model's.
 
-Block by block, the projections in which attention and MLP end are moved by the ridge regression that
-best brings what the pruned model has at that place to the residual stream the dense model has there;
-of a block that is followed by removed ones, to the stream after those. So one mechanism repairs width
-and depth, and every solution folds into a weight that is there already.
+Block by block, a ridge regression changes the projections that attention and MLP end in, so that the
+pruned model's residual stream comes as near as possible to the dense model's at the same place; at a
+block that is followed by removed ones, to the dense stream after those. So one mechanism repairs width
+and depth, and each solution is added to a weight that exists already.
 
-Least squares from kept inputs: OBC (arXiv 2208.11580) and its successors; a linear map in place of
-removed blocks: ReplaceMe (arXiv 2505.02819). That the target is the dense *stream*, so that each
-solution also takes back what went wrong before it, is ours. Which projection a half ends in, and
-whether a block just adds it, is seen on the dense model itself; where either is not so, the weight
-stays as it is, and the outcome says so.
+Least squares on the remaining inputs: OBC (arXiv 2208.11580) and its successors; a linear map in place
+of removed blocks: ReplaceMe (arXiv 2505.02819). That the target is the dense *stream*, so that each
+solution also corrects errors of the blocks before, is ours. Which projection a half ends in, and
+whether a block adds its output unchanged, is found by running the dense model; where there is no such
+projection the weight stays unchanged, and `Outcome.left` says why.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +23,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..core.errors import UserError
 from ..core.units import ATTENTION, MLP
 from ..structure.anatomy import Anatomy, Block
 from ..structure.families import blocks_of, residual_scale
+from ..structure.hooks import capture_outputs
 from ..structure.shape import Layer, Shape
 from .residual_stream import (
     HALVES,
@@ -33,26 +36,25 @@ from .residual_stream import (
     add_to_weight,
     candidates,
     capture_input,
-    capture_outputs,
     trace_block,
     weight_of,
 )
-from .ridge import Regression
+from .ridge import NOT_FINITE, Regression
 
-NO_PROJECTION = "no projection of theirs is added as it is: a norm follows, or experts share it"
+NO_PROJECTION = "they end in no projection of their own: a norm follows it, or experts share it"
 NO_SUM = "what they add is normed or scaled on its way to the stream"
-SINGULAR = "what reaches them is zero or no finite number"
+SINGULAR = "their inputs are zero"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a refit came to.
+    """The result of a refit.
 
     Attributes:
         projections: how many could be solved, of `halves` attentions and MLPs.
-        moved: how many of these were better solved anew than left as they are, on text that they were
+        moved: how many of these were changed, since the solution had the smaller error on text that it was
             not solved on.
-        left: why the others were left as they were, in words; empty where there are none.
+        left: why the others could not be solved, in words; empty where there are none.
         before, after: distance to the dense model's last hidden states, as a share of their length,
             mean over the first batch's tokens.
     """
@@ -86,16 +88,19 @@ def refit(
     parts: Sequence[torch.Tensor],
     same: Sequence[torch.Tensor] | None = None,
 ) -> Generator[int, None, Outcome]:
-    """Solve the output projections of `pruned` anew, in place.
+    """Refit the output projections of `pruned`, in place.
 
     Args:
-        dense: the model that `pruned` was cut from, as it was.
+        dense: the unpruned model; it is not changed.
         shape: of `pruned`.
         parts: batches of token ids to calibrate on, int64, each of shape `(B, T)` with the same T.
-        same: the same tokens by the dense model's ids, where those are others.
+        same: the same text by the dense model's token ids, where its vocabulary is another.
 
     Yields:
         How many blocks are done, after each. No gradient mode is held across a yield.
+
+    Raises:
+        UserError: activations, or a changed weight, are not finite.
     """
     work = _Refit(dense, pruned, anatomy, shape, parts, parts if same is None else same)
     yield 0
@@ -108,7 +113,7 @@ def refit(
 
 
 class _Refit:
-    """Both models' streams, side by side."""
+    """A refit under way: the streams of both models, and what was solved so far."""
 
     @torch.no_grad()
     def __init__(
@@ -125,22 +130,26 @@ class _Refit:
         self.solved, self.moved, self.left = 0, 0, {why: [] for why in (NO_PROJECTION, NO_SUM, SINGULAR)}
         self.dense, self.pruned = ResidualStream(dense, same), ResidualStream(pruned, parts)
         whole = self.dense.stream, self.pruned.stream
-        for run in (self.dense, self.pruned):
-            run.stream = run.stream[:1]
-            run.advance(0, len(run.blocks))
+        for model in (self.dense, self.pruned):
+            model.stream = model.stream[:1]
+            model.advance(0, len(model.blocks))
         self.before = self.error()
         self.dense.stream, self.pruned.stream = whole
         self.dense.advance(0, shape.layers[0].block)
 
     @torch.no_grad()
     def error(self) -> float:
-        """How far the first batch's streams are apart, as a share of the dense one's length; mean."""
+        """Distance between the first batch's streams, as a share of the dense one's length: the mean over
+        tokens."""
         now, wanted = self.pruned.stream[0].float(), self.dense.stream[0].float()
-        return float(((now - wanted).norm(dim=-1) / wanted.norm(dim=-1)).mean())
+        found = float(((now - wanted).norm(dim=-1) / wanted.norm(dim=-1)).mean())
+        if not math.isfinite(found):
+            raise UserError(NOT_FINITE)
+        return found
 
     @torch.no_grad()
     def block(self, index: int) -> None:
-        """Solve block `index` and carry both streams over it."""
+        """Solve block `index`, and advance both streams to the block after it."""
         layer = self.shape.layers[index]
         following = self.shape.layers[index + 1 : index + 2]
         until = following[0].block if following else len(self.dense.blocks)
@@ -162,11 +171,11 @@ class _Refit:
         self.pruned.advance(index, index + 1)
 
     def _dense_halves(self, layer: Layer, made: Block) -> tuple[Stream | None, dict[str, str | None]]:
-        """Carry the dense stream over one block, looking inside.
+        """Advance the dense stream over one block.
 
         Returns:
-            The stream after the block's attention, None where a block's output is not its input and
-            what its halves add; and for each half the projection that it ends in, if there is one.
+            As in `BlockTrace`: the stream after the block's attention, or None; and for each half the
+            projection that it ends in, or None.
         """
         middle, ends, paths = [], [], {}
         for number, h in enumerate(self.dense.stream):
@@ -178,7 +187,11 @@ class _Refit:
         return (None, {}) if any(m is None for m in middle) else (middle, paths)
 
     def _solve(self, index: int, output: nn.Module, made: Block, half: str, wanted: Stream) -> bool:
-        """Move one projection by the regression of what is missing on its inputs; False: it cannot be."""
+        """Add to one projection the regression of what is missing in the stream on its inputs.
+
+        Returns:
+            False where there is nothing to solve, since the inputs are zero.
+        """
         block, weight = self.pruned.blocks[index], weight_of(output)
         inputs, adds = weight.shape[1], self.anatomy.family.adds_residual
         regression = Regression(inputs, weight.shape[0], weight.device)
@@ -194,6 +207,7 @@ class _Refit:
             if output.bias is not None:
                 missing -= output.bias.float()
             regression.add(x, missing)
+        regression.check()
         change = regression.best()
         if change is not None:
             add_to_weight(output, change)

@@ -1,9 +1,9 @@
-"""A model's residual stream, carried from block to block, and what a block does to it on the inside."""
+"""A model's residual stream, computed block by block, and what the halves of a block add to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,11 +12,21 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from ..core.errors import UserError
 from ..core.units import ATTENTION, MLP
 from ..structure.anatomy import Anatomy, Block
 from ..structure.families import blocks_of
+from ..structure.hooks import (
+    Args,
+    ForwardStopped,
+    Hooks,
+    Kwargs,
+    capture_outputs,
+    first_of,
+    hidden_states,
+)
 
-# Relative error, of the middle token, up to which a sum is called one; rounding comes on top.
+# Relative error of the median token up to which two streams count as the same; rounding is added to it.
 TOLERANCE = 0.02
 HALVES = (ATTENTION, MLP)
 
@@ -24,20 +34,19 @@ Stream = list[torch.Tensor]
 Call = Callable[[torch.Tensor], torch.Tensor]
 
 
-class _Reached(Exception):
-    """What was wanted of a forward pass is there; the rest of it is not needed."""
-
-
 class ResidualStream:
-    """One model's residual stream, carried from block to block.
+    """One model's residual stream, computed block by block.
+
+    Args:
+        parts: batches of token ids, int64, each `(B, T)` with the same T.
 
     Attributes:
-        stream: one `(B, T, d)` for each batch; at first what enters the first block.
+        stream: one `(B, T, d)` for each batch; at first the input of the first block.
     """
 
     def __init__(self, model: PreTrainedModel, parts: Sequence[torch.Tensor]) -> None:
         self.blocks = blocks_of(model)
-        # Masks and positions are those of a batch, so batches of another size have others.
+        # Masks and positions belong to a batch of one size.
         one_of_each = {len(part): part for part in parts}
         self._calls = {size: _calls(model, part) for size, part in one_of_each.items()}
         self.stream: Stream = [_entering(model, part) for part in parts]
@@ -47,20 +56,21 @@ class ResidualStream:
         return self._calls[len(h)][number](h)
 
     def advance(self, start: int, end: int) -> None:
+        """Replace `stream`, which enters block `start`, by what enters block `end`."""
         for number in range(start, end):
             self.stream = [self.call(number, h) for h in self.stream]
 
 
 @dataclass(frozen=True)
 class BlockTrace:
-    """What a whole block did to a stream.
+    """What a block with both its halves makes of a stream.
 
     Attributes:
         end: the stream after it.
-        middle: the stream after its attention; None where the block's output is not its input and what
-            its halves add.
-        paths: for each half the projection that it ends in, by name in the block, if there is one;
-            empty where it was not asked for.
+        middle: the stream after its attention; None where the block's output is not the sum of its input
+            and what its halves add.
+        paths: for each half the projection that it ends in, by name in the block, or None; empty where
+            this was not asked for.
     """
 
     end: torch.Tensor
@@ -69,21 +79,28 @@ class BlockTrace:
 
 
 def trace_block(
-    run: ResidualStream, number: int, made: Block, anatomy: Anatomy, scale: float, h: torch.Tensor, ends: bool
+    model: ResidualStream,
+    number: int,
+    made: Block,
+    anatomy: Anatomy,
+    scale: float,
+    h: torch.Tensor,
+    find_projections: bool,
 ) -> BlockTrace:
-    """Carry a stream `h` over block `number` of `run`, which has both its halves.
+    """Run block `number` of `model`, which has both its halves, on a stream `h` of shape `(B, T, d)`.
 
     Args:
-        made: what the block is made of; `scale`: see `families.residual_scale`.
-        ends: whether to tell which projections the halves end in.
+        made: the block's modules.
+        scale: see `families.residual_scale`.
+        find_projections: whether to find the projections that the halves end in.
     """
-    block, adds = run.blocks[number], anatomy.family.adds_residual
-    looked_at = {path: block.get_submodule(path) for path in made.added if path}
-    if ends:
+    block, adds = model.blocks[number], anatomy.family.adds_residual
+    captured = {path: block.get_submodule(path) for path in made.added if path}
+    if find_projections:
         for half in HALVES:
-            looked_at |= candidates(block, made, half, h.shape[-1])
-    with capture_outputs(looked_at) as found:
-        end = run.call(number, h)
+            captured |= candidates(block, made, half, h.shape[-1])
+    with capture_outputs(captured) as found:
+        end = model.call(number, h)
     attention, mlp = (found[path].reshape(h.shape) for path in made.added)
     if adds:
         attention, mlp = attention - h, mlp - attention
@@ -91,7 +108,7 @@ def trace_block(
     if not _alike(expected, end, end.float() - h.float()):
         return BlockTrace(end, None, {})
     paths: dict[str, str | None] = {}
-    for half, added in ((ATTENTION, attention), (MLP, mlp)) if ends else ():
+    for half, added in ((ATTENTION, attention), (MLP, mlp)) if find_projections else ():
         same = [
             name
             for name in candidates(block, made, half, h.shape[-1])
@@ -112,65 +129,39 @@ def candidates(block: nn.Module, made: Block, half: str, width: int) -> dict[str
 
 
 def weight_of(module: nn.Module) -> torch.Tensor:
-    """Of a projection, `(outputs, inputs)`."""
+    """The weight of a projection, `(outputs, inputs)` whatever its class."""
     return module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
 def add_to_weight(module: nn.Module, change: torch.Tensor) -> None:
-    """Add `change`, `(outputs, inputs)` in float64, to a projection's weight."""
+    """Add `change`, `(outputs, inputs)` in float64, to a projection's weight.
+
+    Raises:
+        UserError: the sum is not finite in the weight's number format.
+    """
     moved = (weight_of(module).double() + change).to(module.weight.dtype)
+    if not bool(moved.isfinite().all()):
+        raise UserError(
+            "A weight solved anew is not a finite number in the chosen number format. Choose float32, or "
+            "switch the refit off."
+        )
     module.weight.data.copy_(moved.T if isinstance(module, Conv1D) else moved)
 
 
-@contextmanager
-def capture_outputs(modules: dict[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
-    """What `modules` give while this is open, by the same names."""
-    found: dict[str, torch.Tensor] = {}
-
-    def keep(name: str, module: nn.Module, args: tuple, output) -> None:
-        # A copy: some blocks go on to add to it in place.
-        found[name] = (output[0] if isinstance(output, tuple) else output).clone()
-
-    handles = [m.register_forward_hook(partial(keep, name)) for name, m in modules.items()]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def inputs(modules: dict[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
-    """What reaches `modules` while this is open, by the same names."""
-    found: dict[str, torch.Tensor] = {}
-
-    def keep(name: str, module: nn.Module, args: tuple) -> None:
-        found[name] = args[0]
-
-    handles = [m.register_forward_pre_hook(partial(keep, name)) for name, m in modules.items()]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def capture_input(module: nn.Module, call: Call, h: torch.Tensor) -> torch.Tensor:
-    """What reaches `module`, which is called last, when `call` is made on `h`."""
+    """The input of `module` when `call` is made on `h`; nothing after that is computed."""
     found: list[torch.Tensor] = []
 
-    def stop(module: nn.Module, args: tuple) -> None:
+    def stop(args: Args, kwargs: Kwargs) -> None:
         found.append(args[0])
-        raise _Reached
+        raise ForwardStopped
 
-    handle = module.register_forward_pre_hook(stop)
-    try:
+    with Hooks() as hooks, contextlib.suppress(ForwardStopped):
+        hooks.before(module, stop)
         call(h)
-    except _Reached:
-        return found[0]
-    finally:
-        handle.remove()
-    raise RuntimeError("a block passed by the projection that it ends in")
+    if not found:
+        raise RuntimeError("a block did not call the projection that it ends in")
+    return found[0]
 
 
 def _ends_in(output: torch.Tensor, added: torch.Tensor, rounded: torch.Tensor) -> bool:
@@ -181,13 +172,14 @@ def _ends_in(output: torch.Tensor, added: torch.Tensor, rounded: torch.Tensor) -
 
 
 def _alike(
-    told: torch.Tensor, there: torch.Tensor, moved: torch.Tensor, rounded: torch.Tensor | None = None
+    one: torch.Tensor, other: torch.Tensor, change: torch.Tensor, rounded: torch.Tensor | None = None
 ) -> bool:
-    """Whether two streams agree, for the middle token, to a share of `moved` and `rounded`'s rounding."""
-    rounded = there if rounded is None else rounded
-    gap = (told.float() - there.float()).norm(dim=-1)
-    allowed = TOLERANCE * moved.float().norm(dim=-1)
-    allowed += torch.finfo(there.dtype).eps * rounded.float().norm(dim=-1)
+    """Whether two streams agree, for the median token, up to a share of `change` and to the rounding of
+    `rounded` (`other` where it is None)."""
+    rounded = other if rounded is None else rounded
+    gap = (one.float() - other.float()).norm(dim=-1)
+    allowed = TOLERANCE * change.float().norm(dim=-1)
+    allowed += torch.finfo(other.dtype).eps * rounded.float().norm(dim=-1)
     return bool((gap - allowed).median() <= 0)
 
 
@@ -195,18 +187,16 @@ def _entering(model: PreTrainedModel, rows: torch.Tensor) -> torch.Tensor:
     """The residual stream `(B, T, d)` that enters the first block."""
     found: list[torch.Tensor] = []
 
-    def stop(block: nn.Module, args: tuple, kwargs: dict) -> None:
-        found.append(args[0] if args else kwargs["hidden_states"])
-        raise _Reached
+    def stop(args: Args, kwargs: Kwargs) -> None:
+        found.append(hidden_states(args, kwargs))
+        raise ForwardStopped
 
-    handle = blocks_of(model)[0].register_forward_pre_hook(stop, with_kwargs=True)
-    try:
+    with Hooks() as hooks, contextlib.suppress(ForwardStopped):
+        hooks.before(blocks_of(model)[0], stop)
         model(input_ids=rows, use_cache=False)
-    except _Reached:
-        return found[0]
-    finally:
-        handle.remove()
-    raise RuntimeError("the first block was not reached")
+    if not found:
+        raise RuntimeError("the first block was not called")
+    return found[0]
 
 
 def _calls(model: PreTrainedModel, rows: torch.Tensor) -> list[Call]:
@@ -214,23 +204,20 @@ def _calls(model: PreTrainedModel, rows: torch.Tensor) -> list[Call]:
     made: list[Call] = []
     blocks = blocks_of(model)
 
-    def remember(block: nn.Module, args: tuple, kwargs: dict) -> None:
-        others = {k: v for k, v in kwargs.items() if k != "hidden_states"}
+    def remember(block: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        others = {name: value for name, value in kwargs.items() if name != "hidden_states"}
 
         def call(h: torch.Tensor) -> torch.Tensor:
-            out = block(h, *args[1:], **others) if args else block(hidden_states=h, **others)
-            return out[0] if isinstance(out, tuple) else out
+            return first_of(block(h, *args[1:], **others) if args else block(hidden_states=h, **others))
 
         made.append(call)
         if len(made) == len(blocks):
-            raise _Reached
+            raise ForwardStopped
 
-    handles = [b.register_forward_pre_hook(remember, with_kwargs=True) for b in blocks]
-    try:
+    with Hooks() as hooks, contextlib.suppress(ForwardStopped):
+        for block in blocks:
+            hooks.before(block, partial(remember, block))
         model(input_ids=rows, use_cache=False)
-    except _Reached:
-        return made
-    finally:
-        for handle in handles:
-            handle.remove()
-    raise RuntimeError("not every block was reached")
+    if len(made) < len(blocks):
+        raise RuntimeError("not every block was called")
+    return made

@@ -225,7 +225,8 @@ def test_what_cannot_be_solved_is_left_and_said():
     blocks_of(dense)[1].mlp.up_proj.weight.data.zero_()
     model, found = refitted(dense, "llama", gone("llama", "blocks"))
     assert found.projections == found.halves - 1
-    assert found.left == "1 MLP (what reaches them is zero or no finite number)"
+    assert found.left.startswith("1 MLP (")
+    assert "zero" in found.left
     assert torch.equal(blocks_of(model)[1].mlp.down_proj.weight, blocks_of(dense)[1].mlp.down_proj.weight)
 
 
