@@ -107,7 +107,7 @@ def weight_differences(
 
     totals = [torch.zeros(size) for _, _, size in sites]
     for pair in pairs:
-        clean, other = gradients(pair.clean), gradients(pair.other)
+        clean, other = gradients(pair.clean), gradients(pair.perturbed)
         for total, (kind, block, size) in zip(totals, sites, strict=True):
             for unit in range(size):
                 parts = []
@@ -174,11 +174,11 @@ def gate_differences(
 ) -> list[torch.Tensor]:
     totals = [torch.zeros(size) for _, _, size in sites]
     for pair in pairs:
-        clean, other = (gate_gradient(model, v, sites) for v in (pair.clean, pair.other))
+        clean, other = (gate_gradient(model, v, sites) for v in (pair.clean, pair.perturbed))
         for total, ours, theirs in zip(totals, clean, other, strict=True):
             for word in range(len(pair.clean.text.split())):
                 a = ours[pair.clean.words == word].sum(dim=0)
-                b = theirs[pair.other.words == word].sum(dim=0)
+                b = theirs[pair.perturbed.words == word].sum(dim=0)
                 total += (a - b).norm(dim=1)
     return [total / len(pairs) for total in totals]
 

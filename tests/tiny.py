@@ -11,18 +11,23 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from pip_core.checkpoints.load import Loaded
 from pip_core.checkpoints.verify import Verdict
 from pip_core.core.events import Event
 from pip_core.core.paths import ASSETS
+from pip_core.core.progress import drain
 from pip_core.core.recipe import Recipe
 from pip_core.core.units import BLOCKS as BLOCKS_KIND
 from pip_core.core.units import Units
-from pip_core.data.perturbation import Pair, draw_pairs
+from pip_core.data.calibration import Calibration, CalibrationText
+from pip_core.data.perturbation import Pair
+from pip_core.scoring import Scorer
 from pip_core.structure.anatomy import anatomy_of
+from pip_core.structure.families import blocks_of
 from pip_core.structure.shape import Shape
+from pip_core.structure.sites import Site
 from pip_core.structure.surgery import reshape
 
 from . import zoo
@@ -136,7 +141,38 @@ def recipe_for(model: Path | str, tasks: Sequence[str] = ("endings",), **changes
 
 
 def pairs_for(tokenizer: PreTrainedTokenizerFast, count: int = 3, **changes) -> list[Pair]:
-    return draw_pairs(recipe_for("unused", windows=count, **changes), tokenizer, 1)
+    return draw(recipe_for("unused", windows=count, **changes), tokenizer)
+
+
+def calibration_for(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, context: int = sys.maxsize
+) -> Calibration:
+    return Calibration(CalibrationText.read(recipe), recipe, tokenizer, context, torch.device("cpu"))
+
+
+def draw(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, iteration: int = 1) -> list[Pair]:
+    return calibration_for(recipe, tokenizer).pairs(iteration)
+
+
+def unread() -> Calibration:
+    """A calibration without a text, to score pairs that are there already."""
+    return Calibration(CalibrationText("", ()), recipe_for("unused"), None, sys.maxsize, torch.device("cpu"))
+
+
+def scoring(
+    scorer: Scorer, model: PreTrainedModel, sites: Sequence[Site], pairs: Sequence[Pair]
+) -> Generator[int, None, list[torch.Tensor]]:
+    return unread().score(scorer, model, list(blocks_of(model)), sites, pairs)
+
+
+def scores(
+    scorer: Scorer, model: PreTrainedModel, sites: Sequence[Site], pairs: Sequence[Pair]
+) -> list[torch.Tensor]:
+    return drain(scoring(scorer, model, sites, pairs))
+
+
+def token_scores(scorer: Scorer, model: PreTrainedModel, pairs: Sequence[Pair]) -> torch.Tensor:
+    return drain(unread().score_tokens(scorer, model, pairs))
 
 
 def token_rows(count: int, length: int, seed: int = 0) -> torch.Tensor:

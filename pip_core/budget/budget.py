@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from ..core.recipe import EQUAL, GLOBAL, Recipe
 from ..core.units import BLOCKS, DEPTH, HEADS, TITLES, WIDTH, format_count
 from ..data.corpora import parts
-from ..data.perturbation import window_counts
+from ..data.windows import window_counts
 from ..scoring import Scorer, needs_domains
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,13 +55,19 @@ class Domain:
     Attributes:
         share: its part of the calibration windows; the shares of all domains sum to 1.
         documents: no two alike.
-        duplicates: how many documents were left out because they were there before.
+        duplicates: how many documents were left out because an earlier one is the same.
+        starts: for each document, how many characters were read before it.
     """
 
     name: str
     share: float
     documents: tuple[str, ...]
     duplicates: int
+    starts: tuple[int, ...]
+
+    def count(self, characters: int) -> int:
+        """How many of the documents are read where reading ends after `characters` characters."""
+        return bisect_left(self.starts, characters)
 
 
 def parts(name: str) -> tuple[tuple[str, float], ...]:
@@ -110,8 +117,8 @@ def calibration_texts(name: str, characters: int = POOL_CHARACTERS) -> list[Doma
     """
     domains = []
     for text, share in parts(name):
-        found, duplicates = _unique(_documents(text, "calibration text", characters, True))
-        domains.append(Domain(text, share, tuple(found), duplicates))
+        found, duplicates, starts = _unique(_documents(text, "calibration text", characters, True))
+        domains.append(Domain(text, share, tuple(found), duplicates, tuple(starts)))
     return domains
 
 
@@ -269,11 +276,15 @@ def _upto(texts: Iterable[str], characters: int) -> list[str]:
     return found
 
 
-def _unique(texts: Iterable[str]) -> tuple[list[str], int]:
-    """`texts` without those that were there before, and how many those were."""
+def _unique(texts: Iterable[str]) -> tuple[list[str], int, list[int]]:
+    """`texts` without repetitions, how many these were, and the characters before each that is left."""
     seen: dict[str, str] = {}
-    count = 0
+    starts: list[int] = []
+    count = characters = 0
     for text in texts:
-        seen.setdefault(text.strip(), text)
+        if (key := text.strip()) not in seen:
+            seen[key] = text
+            starts.append(characters)
         count += 1
-    return list(seen.values()), count - len(seen)
+        characters += len(text)
+    return list(seen.values()), count - len(seen), starts

@@ -15,14 +15,11 @@ from itertools import islice
 import torch
 
 from ..core import events as ev
-from ..core.errors import UserError
 from ..core.progress import map_progress
-from ..data.perturbation import Pair
 from ..structure.vocabulary import Vocabulary, VocabularySubset
 from .clock import REFITTING
-from .measuring import pairs_for
 from .refitting import PASSES, repaired
-from .schedule import TOKEN_PAIRS, token_work
+from .schedule import token_work
 from .state import RunState, with_progress
 
 # Tokens that are told of those that go, and of those that nearly did.
@@ -40,29 +37,14 @@ def finish(course: RunState) -> Iterator[ev.Event]:
     yield from course.measure()
 
 
-def _token_pairs(course: RunState, iteration: int) -> list[Pair]:
-    """Pairs that tokens are scored on: more than a removal takes, where the text holds them, since a text
-    says little of the tokens it does not hold."""
-    for times in range(TOKEN_PAIRS, 1, -1):
-        try:
-            return pairs_for(
-                replace(course.recipe, windows=times * course.recipe.windows), course.loaded, iteration
-            )
-        except UserError:
-            continue
-    return pairs_for(course.recipe, course.loaded, iteration)
-
-
 def _trim(course: RunState) -> Generator[ev.Event, None, VocabularySubset]:
     """Leave out the tokens that matter least, of the model and of its tokenizer."""
     began, iteration, loaded = time.monotonic(), len(course.removals), course.loaded
     vocabulary = Vocabulary.of(loaded.tokenizer, loaded.model.config)
-    pairs = _token_pairs(course, iteration + 1)
+    pairs = course.calibration.token_pairs(iteration + 1)
     work = token_work(course.recipe, course.scorer, course.depth)
-    scoring = course.scorer.tokens(loaded.model, pairs)
+    scoring = course.calibration.score_tokens(course.scorer, loaded.model, pairs)
     scores = yield from with_progress(course, scoring, iteration, len(pairs), work)
-    if not bool(scores.isfinite().all()):
-        raise UserError("The scores of the tokens are not finite numbers. Choose float32.")
     trim = VocabularySubset(vocabulary, vocabulary.keep(scores, vocabulary.rows - course.goal.tokens))
     tokenizer = trim.tokenizer(loaded.tokenizer)
     trim.apply(loaded.model)

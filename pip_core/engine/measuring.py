@@ -6,12 +6,11 @@ from collections.abc import Generator, Iterator
 
 from ..checkpoints.load import Loaded
 from ..core import events as ev
-from ..core.errors import UserError
 from ..core.progress import map_progress
 from ..core.recipe import Recipe
+from ..data.calibration import Calibration, CalibrationText
 from ..data.contamination import overlap
-from ..data.corpora import Domain, title
-from ..data.perturbation import Pair, draw_pairs
+from ..data.corpora import title
 from ..evaluation.evaluator import Evaluator, text_windows
 from ..evaluation.tasks import Pages, Task
 from .clock import MEASURING, Clock
@@ -29,15 +28,11 @@ def evaluator_for(recipe: Recipe, loaded: Loaded, tasks: list[Task | Pages], hel
 
 
 def warnings(
-    recipe: Recipe, tasks: list[Task | Pages], heldout: list[str], domains: list[Domain]
+    recipe: Recipe, tasks: list[Task | Pages], heldout: list[str], text: CalibrationText
 ) -> Iterator[ev.Warned]:
-    """Calibration text (`domains`) in what is measured, and texts and items that are there twice."""
-    for domain in domains:
-        if domain.duplicates:
-            yield ev.Warned(
-                f"{domain.duplicates} documents of the calibration text '{title(domain.name)}' are there "
-                "more than once; each is drawn from once."
-            )
+    """Calibration text in what is measured, and texts and items that are there twice."""
+    for warning in text.warnings():
+        yield ev.Warned(warning)
     measured = {f"documents of the held-back text '{title(recipe.heldout)}'": heldout}
     for task in tasks:
         if isinstance(task, Pages):
@@ -50,25 +45,14 @@ def warnings(
                 "one; each counts."
             )
     for what, found in measured.items():
-        shared = overlap((d for domain in domains for d in domain.documents), found)
+        shared = overlap((d for domain in text.domains for d in domain.documents), found)
         if said := shared.sentence(what):
             yield ev.Warned(said)
 
 
-def pairs_for(recipe: Recipe, loaded: Loaded, iteration: int) -> list[Pair]:
-    """An iteration's calibration pairs, none longer than the model can read.
-
-    Raises:
-        UserError: as `draw_pairs`, or windows that are too long.
-    """
-    pairs = draw_pairs(recipe, loaded.tokenizer, iteration)
-    longest, context = max(len(v.ids) for p in pairs for v in (p.clean, p.other)), context_of(loaded)
-    if longest > context:
-        raise UserError(
-            f"This model reads at most {context} tokens, and the views of {recipe.window_tokens}-token "
-            f"windows have up to {longest}. Choose shorter windows."
-        )
-    return pairs
+def calibration_for(recipe: Recipe, loaded: Loaded, text: CalibrationText) -> Calibration:
+    """The calibration text, for a loaded model."""
+    return Calibration(text, recipe, loaded.tokenizer, context_of(loaded), loaded.model.device)
 
 
 def context_of(loaded: Loaded) -> int:

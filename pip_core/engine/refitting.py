@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Generator
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ..checkpoints.load import Loaded, load_folder
 from ..core.errors import UserError
 from ..core.events import Refitted
 from ..core.recipe import Recipe
-from ..data.corpora import POOL_CHARACTERS, calibration_texts, title
-from ..data.perturbation import CHARACTERS_PER_TOKEN, in_turn, window_counts
+from ..data.calibration import BATCH_ROWS, ROW_TOKENS, Calibration
 from ..reconstruction.refit import refit, widest
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
-from .measuring import context_of
 
-ROW_TOKENS = 256
-BATCH_ROWS = 8
 # Tokens per input of the widest projection: below the first a regression would learn the text by heart;
 # the second is what is read where the recipe does not say.
 LEAST, USUAL = 4, 32
@@ -59,13 +54,12 @@ def look_rows(rows: list[torch.Tensor], least: int) -> list[torch.Tensor]:
     return found
 
 
-def refit_rows(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.Tensor]:
+def refit_rows(
+    recipe: Recipe, loaded: Loaded, anatomy: Anatomy, calibration: Calibration
+) -> list[torch.Tensor]:
     """The tokens a refit reads, none twice: batches of token ids, int64, each `(B, T)`; none where the
-    recipe asks for no refit.
-
-    Every domain of the calibration has its share. Its documents are put in order by the stream
-    `SEED/refit/DOMAIN` and packed into rows. Where the recipe names no number of tokens and the text
-    does not hold the usual one, what it holds is read.
+    recipe asks for no refit. Where the recipe names no number of tokens and the text does not hold the
+    usual one, what it holds is read.
 
     Raises:
         UserError: nothing to solve; the text or the recipe's number of tokens is below `least_tokens`, or
@@ -74,7 +68,7 @@ def refit_rows(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.T
     if not recipe.refit:
         return []
     least = least_tokens(loaded.model, anatomy)
-    length, wanted = min(ROW_TOKENS, context_of(loaded)), usual_tokens(recipe, least)
+    wanted = usual_tokens(recipe, least)
     if not least:
         raise UserError(
             "This model cannot be refitted: its blocks hold no attention or MLP that ends in a projection of "
@@ -86,25 +80,9 @@ def refit_rows(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.T
             f"The refit needs at least {least:,} tokens {why}, and is given {wanted:,}. Choose more "
             "(refit_tokens), or 0 for the usual number."
         )
-    domains = calibration_texts(recipe.calibration, max(POOL_CHARACTERS, wanted * CHARACTERS_PER_TOKEN))
-    held = [
-        _packed(list(d.documents), loaded.tokenizer, length, f"{recipe.seed}/refit/{number}")
-        for number, d in enumerate(domains)
-    ]
-    shares = [d.share for d in domains]
-    rows = -(-wanted // length)
-    while any(n > len(h) for n, h in zip(window_counts(shares, rows), held, strict=True)):
-        rows -= 1
     needed = recipe.refit_tokens or least
-    if rows * length < needed:
-        raise UserError(
-            f"The refit needs {needed:,} tokens {'as asked for' if recipe.refit_tokens else why}, and the "
-            f"calibration text '{title(recipe.calibration)}' holds {rows * length:,} (of a mix, each part in "
-            "its share). Use a longer text, or switch the refit off."
-        )
-    streams = [iter(h) for h in held]
-    chosen = [next(streams[i]) for i in in_turn(window_counts(shares, rows))]
-    return list(torch.stack(chosen).split(BATCH_ROWS))
+    need = f"The refit needs {needed:,} tokens {'as asked for' if recipe.refit_tokens else why}"
+    return calibration.rows(wanted, needed, need)
 
 
 def repaired(
@@ -167,13 +145,3 @@ def look_memory(weights: float, itemsize: int, tokens: int, width: int, inputs: 
 def _regression(inputs: int, width: int) -> int:
     """Sums in two halves of the text, and solving them."""
     return inputs * inputs * (2 * 4 + 4 + 8 + 8) + inputs * width * 4 * 8
-
-
-def _packed(
-    documents: list[str], tokenizer: PreTrainedTokenizerBase, length: int, stream: str
-) -> torch.Tensor:
-    """Rows of a text one after another, `(N, length)`; what does not fill the last one is left out."""
-    random.Random(stream).shuffle(documents)
-    ids = tokenizer("\n\n".join(documents), return_tensors="pt", verbose=False)["input_ids"][0]
-    count = len(ids) // length
-    return ids[: count * length].view(count, length)

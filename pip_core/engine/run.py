@@ -20,7 +20,8 @@ from ..core.device import peak_memory, user_message
 from ..core.errors import UserError
 from ..core.progress import Halted, drain, stoppable
 from ..core.recipe import EVERY, Recipe
-from ..data.corpora import Domain, calibration_texts, documents, pinned, title
+from ..data.calibration import CalibrationText
+from ..data.corpora import documents, pinned, title
 from ..evaluation.tasks import Pages, Task, load_tasks
 from ..reporting.model_card import model_card
 from ..scoring import get_scorer
@@ -29,7 +30,7 @@ from ..structure.shape import Shape
 from ..structure.vocabulary import Vocabulary
 from .clock import MEASURING, Clock
 from .ending import finish
-from .measuring import evaluator_for, measure, pairs_for, warnings
+from .measuring import calibration_for, evaluator_for, measure, warnings
 from .refitting import least_tokens, look_rows, refit_rows
 from .replay import ReplayState
 from .schedule import looks_ahead, plan_clock
@@ -94,25 +95,25 @@ def check_removing(recipe: Recipe, history: Sequence[ev.Event] = ()) -> PruningB
     return goal
 
 
-def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str], list[Domain]]:
+def check_measuring(recipe: Recipe) -> tuple[list[Task | Pages], list[str], CalibrationText]:
     """The part of `check` that has to do with texts and tasks.
 
     Returns:
-        The recipe's tasks, the documents perplexity is measured on, and those it calibrates on.
+        The recipe's tasks, the documents perplexity is measured on, and the text it calibrates on.
 
     Raises:
         UserError: an unreadable text or task, or calibration on the very text that is held back.
     """
     tasks = load_tasks(recipe.tasks, recipe.items)
     heldout = documents(recipe.heldout, "held-back text")
-    domains = calibration_texts(recipe.calibration)
-    if {d for domain in domains for d in domain.documents} & set(heldout):
+    text = CalibrationText.read(recipe)
+    if {d for domain in text.domains for d in domain.documents} & set(heldout):
         raise UserError(
             f"The calibration text '{title(recipe.calibration)}' holds documents of the held-back text "
             f"'{title(recipe.heldout)}', and a model must not be measured on what it was pruned with. "
             "Choose another text for one of the two."
         )
-    return tasks, heldout, domains
+    return tasks, heldout, text
 
 
 def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
@@ -136,10 +137,10 @@ def _run(
     prune_on: bool,
 ) -> Iterator[ev.Event]:
     began = time.monotonic()
-    tasks, heldout, domains = check_measuring(recipe)
+    tasks, heldout, text = check_measuring(recipe)
     check_removing(recipe, history)
     # What was just read is what the card and the exported recipe name, on any machine.
-    recipe = replace(recipe, calibration=pinned(recipe.calibration), heldout=pinned(recipe.heldout))
+    recipe = replace(recipe, calibration=text.name, heldout=pinned(recipe.heldout))
     past = ReplayState.of(history)
     removals = list(past.removals)
 
@@ -147,16 +148,17 @@ def _run(
         return ev.Stopped(len(removals))
 
     loaded = yield from stoppable(load(recipe.model, recipe.dtype, past.dtype), stop, stopped)
-    pairs_for(recipe, loaded, 1)
+    calibration = calibration_for(recipe, loaded, text)
+    calibration.check()
     anatomy = anatomy_of(loaded.config)
-    rows = refit_rows(recipe, loaded, anatomy)
+    rows = refit_rows(recipe, loaded, anatomy, calibration)
     goal = budget_of(recipe, anatomy, past.undone)
     if goal.tokens:
         Vocabulary.of(loaded.tokenizer, loaded.config).check(goal.tokens)
     started = _started(recipe, loaded, anatomy, goal, len(removals))
     past.check_same_model(started)
     yield started
-    warned = list(warnings(recipe, tasks, heldout, domains))
+    warned = list(warnings(recipe, tasks, heldout, text))
     yield from (w for w in warned if w not in history)
 
     scorer = get_scorer(recipe.method)
@@ -169,6 +171,7 @@ def _run(
         goal,
         past,
         evaluator_for(recipe, loaded, tasks, heldout),
+        calibration,
         Shape.dense(anatomy),
         Clock({}, fixed=EXPORT_SECONDS if out else 0.0),
         tuple(w.message for w in warned),

@@ -7,15 +7,13 @@ from collections.abc import Collection
 from ..budget.budget import PruningBudget
 from ..core.recipe import EVERY, Recipe
 from ..core.units import BLOCKS
+from ..data.calibration import TOKEN_PAIRS
 from ..scoring import Scorer
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
 from ..structure.sites import sites_of
 from .clock import MEASURING, REFITTING, SCORING, Clock
 from .refitting import LOOK_PASSES, PASSES
-
-# Pairs that tokens are scored on, for each that a removal is.
-TOKEN_PAIRS = 4
 
 
 def plan_clock(

@@ -18,6 +18,7 @@ from ..core.errors import UserError
 from ..core.progress import drain, map_progress
 from ..core.recipe import Recipe
 from ..core.units import BLOCKS, Units, group
+from ..data.calibration import Calibration
 from ..evaluation.evaluator import Evaluator
 from ..reconstruction.linear_substitute import Substitute, apply_substitute, substitutes
 from ..scoring import Scorer
@@ -27,7 +28,7 @@ from ..structure.shape import Shape
 from ..structure.sites import Site
 from ..structure.surgery import reshape, verify_config_matches
 from .clock import SCORING, Clock
-from .measuring import measure, pairs_for
+from .measuring import measure
 from .replay import ReplayState
 from .schedule import looking_work, scoring_work
 
@@ -56,6 +57,7 @@ class RunState:
     goal: PruningBudget
     past: ReplayState
     bench: Evaluator
+    calibration: Calibration
     shape: Shape
     clock: Clock
     warned: tuple[str, ...]
@@ -189,7 +191,7 @@ def _score(
 ) -> Generator[ev.Event, None, list[torch.Tensor]]:
     """One iteration's scores, on views drawn anew."""
     began, recipe, model = time.monotonic(), course.recipe, course.loaded.model
-    pairs = pairs_for(recipe, course.loaded, iteration)
+    pairs = course.calibration.pairs(iteration)
     scorer = course.scorer
     if course.look and any(site.kind == BLOCKS for site in sites):
         tokens, blocks = sum(part.numel() for part in course.look), len(course.shape.layers)
@@ -198,7 +200,7 @@ def _score(
         course.substitutes = yield from with_progress(course, looking, iteration, blocks, work)
         scorer = scorer.given_substitutes(course.substitutes)
     work = scoring_work(recipe, scorer, course.depth, len(sites))
-    scoring = scorer.score(model, blocks_of(model), sites, pairs)
+    scoring = course.calibration.score(scorer, model, blocks_of(model), sites, pairs)
     scores = yield from with_progress(course, scoring, iteration, len(pairs), work)
     for kind in (k for k in recipe.units if any(site.kind == k for site in sites)):
         means: list[float | None] = [None] * len(course.anatomy.blocks)

@@ -16,15 +16,22 @@ from dataclasses import replace
 
 import torch
 from torch.nn import functional as F
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ..checkpoints.load import load, resolve
-from ..core.device import peak_memory
+from ..core.device import device, peak_memory
 from ..core.paths import ROOT
 from ..core.progress import drain
 from ..core.recipe import Recipe
 from ..core.units import BLOCKS
-from ..data.perturbation import Pair, draw_pairs
+from ..data.calibration import Calibration, CalibrationText
+from ..data.perturbation import Pair
 from ..scoring import METHODS, get_scorer
 from ..structure.anatomy import anatomy_of
 from ..structure.families import blocks_of
@@ -78,11 +85,13 @@ def _measure(name: str, reference: str, windows: int) -> dict:
     """One variant, in this process: seconds of the scoring alone, peak memory of all."""
     if name == FOOTPRINT:
         tokenizer = AutoTokenizer.from_pretrained(drain(resolve(reference)).folder)
-        pairs = [_within(p, TOY_WORDS) for p in draw_pairs(Recipe(windows=1), tokenizer, 1)]
+        calibration = _calibration(1, tokenizer)
+        pairs = [_within(p, TOY_WORDS) for p in calibration.pairs(1)]
         model, variants = _toy(), list(BENCHED)
     else:
         loaded = drain(load(reference, "float32" if name == NAIVE else "bfloat16"))
-        pairs = draw_pairs(Recipe(windows=windows), loaded.tokenizer, 1)
+        calibration = _calibration(windows, loaded.tokenizer)
+        pairs = calibration.pairs(1)
         model, variants = loaded.model, [name]
     started = time.perf_counter()
     for variant in variants:
@@ -91,13 +100,18 @@ def _measure(name: str, reference: str, windows: int) -> dict:
         else:
             anatomy = anatomy_of(model.config)
             sites = sites_of(anatomy, Shape.dense(anatomy), (BLOCKS,))
-            drain(get_scorer(variant).score(model, blocks_of(model), sites, pairs))
+            drain(calibration.score(get_scorer(variant), model, blocks_of(model), sites, pairs))
     return {
         "seconds": time.perf_counter() - started,
         "peak": peak_memory(),
         "weights": 2 * sum(p.numel() for p in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
     }
+
+
+def _calibration(windows: int, tokenizer: PreTrainedTokenizerBase) -> Calibration:
+    recipe = Recipe(windows=windows)
+    return Calibration(CalibrationText.read(recipe), recipe, tokenizer, sys.maxsize, device())
 
 
 def naive_scores(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float]:
@@ -109,14 +123,14 @@ def naive_scores(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float]:
     totals = [0.0] * len(blocks_of(model))
     for pair in pairs:
         copies = []
-        for view in (pair.clean, pair.other):
+        for view in (pair.clean, pair.perturbed):
             model.zero_grad(set_to_none=True)
             ids = view.ids.to(model.device)
             logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
             F.cross_entropy(logits, ids[1:]).backward()
             copies.append([[p.grad.clone() for p in b.parameters()] for b in blocks_of(model)])
-        for index, (clean, other) in enumerate(zip(*copies, strict=True)):
-            squares = sum(float((c - o).square().sum()) for c, o in zip(clean, other, strict=True))
+        for index, (clean, perturbed) in enumerate(zip(*copies, strict=True)):
+            squares = sum(float((c - p).square().sum()) for c, p in zip(clean, perturbed, strict=True))
             totals[index] += squares**0.5
     model.zero_grad(set_to_none=True)
     return [t / len(pairs) for t in totals]
@@ -137,7 +151,7 @@ def _toy() -> PreTrainedModel:
 def _within(pair: Pair, words: int) -> Pair:
     """The pair with token ids folded into a small vocabulary."""
     clean = replace(pair.clean, ids=pair.clean.ids % words)
-    return replace(pair, clean=clean, other=replace(pair.other, ids=pair.other.ids % words))
+    return replace(pair, clean=clean, perturbed=replace(pair.perturbed, ids=pair.perturbed.ids % words))
 
 
 if __name__ == "__main__":

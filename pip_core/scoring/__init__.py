@@ -1,4 +1,4 @@
-"""Every scoring method, in the order people should see them."""
+"""The scoring methods, in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METHODS: tuple[Scorer, ...] = (
     RandomBaseline(),
 )
 
-__all__ = ["METHODS", "Scorer", "Scores", "method", "needs_domains"]
+__all__ = ["METHODS", "Scorer", "Scores", "get_scorer", "needs_domains"]
 
 
 def get_scorer(name: str) -> Scorer:

@@ -1,8 +1,7 @@
-"""What flows through a model's sites in one forward pass: what methods without gradients share."""
+"""Activations at a model's sites in one forward pass: what methods without gradients share."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from ..core.batching import rows_of
 from ..core.units import ATTENTION, BLOCKS
 from ..structure.families import residual_scale
+from ..structure.hooks import Args, Hooks, Kwargs, first_of, hidden_states, residual
 from ..structure.sites import Site
 
 
@@ -21,23 +21,23 @@ def capture_inputs(
     blocks: Sequence[nn.Module],
     sites: Sequence[Site],
     ids: torch.Tensor,
-    see: Callable[[int, torch.Tensor], None],
+    on_activation: Callable[[int, torch.Tensor], None],
 ) -> None:
-    """One forward pass over a text, showing what enters the output projections of width sites.
+    """Run one forward pass over a text and report the inputs of the output projections of width sites.
 
     Args:
         ids: `(T,)` token ids.
-        see: is given a site's index and its units' features, `(T, size * features)`, in the model's
-            number format; under inference mode.
+        on_activation: is given a site's index and its units' features, `(T, size * features)`, in the
+            model's number format; under inference mode.
     """
 
-    def on_input(index: int, module: nn.Module, args: tuple) -> None:
-        see(index, args[0].reshape(-1, args[0].shape[-1])[: len(ids)])
+    def before_projection(index: int, args: Args, kwargs: Kwargs) -> None:
+        on_activation(index, args[0].reshape(-1, args[0].shape[-1])[: len(ids)])
 
-    with contextlib.ExitStack() as stack:
+    with Hooks() as hooks:
         for index, site in enumerate(sites):
-            module = blocks[site.position].get_submodule(site.width.output)
-            stack.callback(module.register_forward_pre_hook(partial(on_input, index)).remove)
+            projection = blocks[site.position].get_submodule(site.width.output)
+            hooks.before(projection, partial(before_projection, index))
         _forward(model, ids)
 
 
@@ -46,57 +46,53 @@ def capture_stream(
     blocks: Sequence[nn.Module],
     sites: Sequence[Site],
     ids: torch.Tensor,
-    see: Callable[[int, torch.Tensor, torch.Tensor], None],
+    on_activation: Callable[[int, torch.Tensor, torch.Tensor], None],
 ) -> None:
-    """One forward pass over a text, showing the residual stream before and after every depth site.
+    """Run one forward pass over a text and report the residual stream before and after every depth site.
 
-    Around an attention half that is the block's input, and the same with what attention adds; around
-    an MLP half the block's output without what the MLP adds, and the block's output.
+    For an attention half these are the block's input, and that plus what attention adds; for an MLP half
+    the block's output without what the MLP adds, and the block's output.
 
     Args:
         ids: `(T,)` token ids.
-        see: is given a site's index and the stream before and after it, `(T, d)` each, float32;
+        on_activation: is given a site's index and the stream before and after it, `(T, d)` each, float32;
             under inference mode.
     """
     scale, last = residual_scale(model.config), len(ids)
     added: dict[int, torch.Tensor] = {}
 
-    def tokens(hidden: torch.Tensor) -> torch.Tensor:
-        return hidden.reshape(-1, hidden.shape[-1])[:last].float()
+    def tokens(stream: torch.Tensor) -> torch.Tensor:
+        return stream.reshape(-1, stream.shape[-1])[:last].float()
 
-    def on_half(index: int, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
-        found = tokens(output[0] if isinstance(output, tuple) else output)
+    def after_half(index: int, args: Args, kwargs: Kwargs, output: object) -> None:
+        found = tokens(first_of(output))
         if sites[index].adds_residual:
-            see(index, tokens(args[1] if len(args) > 1 else kwargs["residual"]), found)
+            on_activation(index, tokens(residual(args, kwargs)), found)
         else:
             added[index] = found * scale
 
-    def on_block(index: int, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
+    def after_block(index: int, args: Args, kwargs: Kwargs, output: object) -> None:
         kind = sites[index].kind
         if kind != BLOCKS and index not in added:
             return
-        before = tokens(args[0] if args else kwargs["hidden_states"])
-        after = tokens(output[0] if isinstance(output, tuple) else output)
+        before, after = tokens(hidden_states(args, kwargs)), tokens(first_of(output))
         if kind == ATTENTION:
             after = before + added.pop(index)
         elif kind != BLOCKS:
             before = after - added.pop(index)
-        see(index, before, after)
+        on_activation(index, before, after)
 
-    with contextlib.ExitStack() as stack:
+    with Hooks() as hooks:
         for index, site in enumerate(sites):
             block = blocks[site.position]
             if site.added:
-                half = block.get_submodule(site.added)
-                handle = half.register_forward_hook(partial(on_half, index), with_kwargs=True)
-                stack.callback(handle.remove)
-            handle = block.register_forward_hook(partial(on_block, index), with_kwargs=True)
-            stack.callback(handle.remove)
+                hooks.after(block.get_submodule(site.added), partial(after_half, index))
+            hooks.after(block, partial(after_block, index))
         _forward(model, ids)
 
 
 def _forward(model: PreTrainedModel, ids: torch.Tensor) -> None:
-    """A pass through the blocks; the logits, a fifth of a small model's work, are nobody's need."""
+    """Run the blocks alone: nobody here needs the logits, a fifth of a small model's work."""
     rows, _ = rows_of((ids,))
     with torch.inference_mode():
-        model.base_model(input_ids=rows.to(model.device), use_cache=False)
+        model.base_model(input_ids=rows, use_cache=False)

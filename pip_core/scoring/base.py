@@ -1,14 +1,15 @@
-"""What every scoring method is, and what they share: the loss, and which weights ask for gradients.
+"""What a scoring method is, and what methods share: the loss, and which weights ask for gradients.
 
-A scorer knows no family and no engine. It is given a model, the sites to score and the calibration
-pairs, and answers with one 1-D tensor of `site.size` scores per site; larger means keep.
+A scoring method knows no family, no engine and no loop over texts. Given a model and the sites to
+score it begins a pass, takes in batches of calibration pairs, and answers with one 1-D tensor of
+`site.size` scores per site; larger means keep. `pip_core.data.calibration` hands it the batches.
 """
 
 from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -16,20 +17,22 @@ from transformers import PreTrainedModel
 
 from ..core.batching import rows_of
 from ..core.units import KINDS
+from ..data.calibration import ScoringPass
 from ..data.perturbation import Pair
 from ..reconstruction.linear_substitute import Substitute
 from ..structure.sites import Site
 
 Scores = list[torch.Tensor]
+Batch = Sequence[Pair]
 
 # Positions whose logits are in float32 at a time: 32 x 50,000 words are 6 MB.
 POSITIONS = 32
-# The recipe's step that takes everything in one iteration.
+# The value of the recipe's `step` that removes everything in one iteration.
 AT_ONCE = 0.999
 
 
 class Scorer(ABC):
-    """A scoring method: plain facts for the reader, and one function.
+    """A scoring method: a description for readers, and a pass over the calibration pairs.
 
     Attributes:
         name: id in recipes and on the command line.
@@ -39,13 +42,13 @@ class Scorer(ABC):
         kinds: kinds of units it is defined for, see `pip_core.core.units`.
         usual: the recipe's settings as the method was published, where they are not the recipe's own
             defaults; a comparison of methods starts from them.
-        protecting: a score of +inf means that the unit must not go. For all others it means that
-            numbers overflowed.
+        inf_protects: whether a score of +inf means that the unit must stay. For all other methods it
+            means that numbers overflowed.
         domains: how many domains the calibration must have at least.
-        perturbs: whether it looks at the perturbed view too.
-        ranks_tokens: whether it is defined for rows of the vocabulary, see `tokens`.
-        one_scale: whether the scores of blocks and of their parts can be ranked with one another.
-        foresees: whether it takes into account what a refit gives back, see `given_substitutes`.
+        perturbs: whether it reads the perturbed view too.
+        scores_tokens: whether it is defined for rows of the vocabulary, see `begin_tokens`.
+        comparable_scores: whether the scores of blocks and of their parts can be ranked with one another.
+        accounts_for_refit: whether it takes into account what a refit gives back, see `given_substitutes`.
     """
 
     name: str
@@ -66,61 +69,46 @@ class Scorer(ABC):
         """Cost of scoring `sites` sites on one calibration pair, in forward passes over one view."""
 
     def token_cost(self) -> float:
-        """And of scoring the rows of the vocabulary."""
+        """Cost of scoring the rows of the vocabulary on one pair, in forward passes over one view."""
         return self.cost(1)
 
     def protects(self, blocks: int) -> frozenset[int]:
-        """Numbers of the blocks it never takes anything from, of a dense model of `blocks` blocks."""
+        """Numbers of the blocks that it never removes anything from, of a dense model of `blocks` blocks."""
         return frozenset()
 
     @abstractmethod
-    def score(
-        self,
-        model: PreTrainedModel,
-        blocks: Sequence[nn.Module],
-        sites: Sequence[Site],
-        pairs: Sequence[Pair],
-    ) -> Generator[int, None, Scores]:
-        """Score every site.
+    def begin(
+        self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]
+    ) -> ScoringPass[Scores]:
+        """Begin to score the units at `sites`.
 
         Args:
-            model: in evaluation mode; left as it was found.
-            blocks: the decoder blocks as they stand; `sites[i].position` indexes them.
-            pairs: calibration pairs.
-
-        Yields:
-            How many pairs are done, after each step; a step may be less than a pair. No gradient mode
-            is held across a yield.
+            model: in evaluation mode; every step leaves it as it was.
+            blocks: the decoder blocks of `model`; `sites[i].position` indexes them.
 
         Returns:
-            One float32 tensor of shape `(site.size,)` per site, on the CPU: finite, or +inf for a unit
-            that must not go where the method is a `inf_protects` one.
-
-        Raises:
-            UserError: calibration that the method cannot work with.
+            A pass whose `scores()` are one float32 tensor of shape `(site.size,)` per site, on the CPU:
+            finite, or +inf for a unit that must stay where the method `inf_protects`. It raises
+            UserError for calibration that the method cannot work with.
         """
 
-    def given_substitutes(self, given_back: Mapping[int, Substitute]) -> Scorer:
-        """This method, scoring whole blocks by what is left of them without their substitutes, where it
+    def given_substitutes(self, substitutes: Mapping[int, Substitute]) -> Scorer:
+        """This method, scoring a whole block by what its substitute cannot give back; only where the method
         `accounts_for_refit`.
 
         Args:
-            given_back: by position.
+            substitutes: by position.
         """
-        raise NotImplementedError(f"{self.name} does not foresee a refit")
+        raise NotImplementedError(f"{self.name} does not account for a refit")
 
-    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
-        """Score every row of the vocabulary, where the method `scores_tokens`.
+    def begin_tokens(self, model: PreTrainedModel) -> ScoringPass[torch.Tensor]:
+        """Begin to score the rows of the vocabulary; only where the method `scores_tokens`.
 
         Args:
-            model: in evaluation mode; left as it was found.
-            pairs: calibration pairs.
-
-        Yields:
-            How many pairs are done, after each step.
+            model: in evaluation mode; every step leaves it as it was.
 
         Returns:
-            float32 of shape `(V,)` on the CPU, finite; larger means keep.
+            A pass whose `scores()` are float32 of shape `(V,)`, on the CPU.
         """
         raise NotImplementedError(f"{self.name} is not defined for tokens")
 
@@ -140,13 +128,12 @@ def loss_of(model: PreTrainedModel, ids: torch.Tensor) -> float:
 
 
 def predictions(model: PreTrainedModel, ids: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """A text's logits `(n, V)` and the tokens that followed `(n,)`, some positions at a time.
+    """A text's logits `(n, V)` and the tokens that follow `(n,)`, some positions at a time.
 
     Args:
         ids: `(T,)` token ids.
     """
     rows, _ = rows_of((ids,))
-    rows = rows.to(model.device)
     count = len(ids) - 1
     logits = model(input_ids=rows, use_cache=False).logits[0, :count]
     return zip(logits.split(POSITIONS), rows[0, 1 : count + 1].split(POSITIONS), strict=True)
@@ -164,7 +151,6 @@ def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Se
         signs: a factor for each row.
     """
     rows, lengths = rows_of(ids)
-    rows = rows.to(model.device)
     logits = model(input_ids=rows, use_cache=False).logits
     with torch.no_grad():
         gradient = torch.zeros_like(logits)
@@ -184,7 +170,7 @@ def gradient_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def gradients_for(model: nn.Module, wanted: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Ask for gradients of the `wanted` weights and of no other, for a while."""
+    """Ask for gradients of the `wanted` weights, and of no other, inside a `with` block."""
     before = [(p, p.requires_grad) for p in model.parameters()]
     chosen = {id(p) for p in wanted}
     for p, _ in before:

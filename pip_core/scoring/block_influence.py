@@ -1,12 +1,12 @@
-"""Block influence: how far a block or half turns the residual stream.
+"""Block influence: the angle by which a block or half turns the residual stream.
 
-Source: ShortGPT (Men et al., arXiv 2403.03853). A block that hands on nearly what it was given does
-little. For halves the same is measured around the half.
+Source: ShortGPT (Men et al., arXiv 2403.03853). A block whose output is nearly its input does little.
+For halves the same is measured around the half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..core.units import DEPTH
-from ..data.perturbation import Pair
+from ..data.calibration import ScoringPass
 from ..structure.sites import Site
 from .activation_hooks import capture_stream
-from .base import AT_ONCE, Scorer, Scores
+from .base import AT_ONCE, Batch, Scorer, Scores
 
 
 class BlockInfluence(Scorer):
@@ -28,8 +28,8 @@ class BlockInfluence(Scorer):
     title = "Block influence (ShortGPT)"
     paper = "Men et al., arXiv 2403.03853"
     summary = (
-        "Measures the angle between what enters a block and what leaves it, token by token. What turns "
-        "the text's representation least goes first; one forward pass is all it takes."
+        "Measures the angle between a block's input and its output, token by token. The block that turns "
+        "the text's representation least is removed first; one forward pass is all it takes."
     )
     kinds = DEPTH
     usual: ClassVar = {"step": AT_ONCE}
@@ -37,21 +37,27 @@ class BlockInfluence(Scorer):
     def cost(self, sites: int) -> float:
         return 1.0
 
-    def score(
-        self,
-        model: PreTrainedModel,
-        blocks: Sequence[nn.Module],
-        sites: Sequence[Site],
-        pairs: Sequence[Pair],
-    ) -> Generator[int, None, Scores]:
+    def begin(
+        self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]
+    ) -> ScoringPass[Scores]:
+        return _Pass(model, blocks, sites)
+
+
+class _Pass:
+    def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
+        self.model, self.blocks, self.sites = model, blocks, sites
         # A nearly straight block's score is a small difference of numbers near one: float64.
-        turned = torch.zeros(len(sites), dtype=torch.float64)
+        self.turned = torch.zeros(len(sites), dtype=torch.float64)
+        self.tokens = 0
 
-        def see(index: int, before: torch.Tensor, after: torch.Tensor) -> None:
-            turned[index] += float((1 - F.cosine_similarity(before.double(), after.double())).sum())
+    def add(self, batch: Batch) -> None:
+        def on_activation(index: int, before: torch.Tensor, after: torch.Tensor) -> None:
+            cosine = F.cosine_similarity(before.double(), after.double())
+            self.turned[index] += float((1 - cosine).sum())
 
-        for done, pair in enumerate(pairs, 1):
-            capture_stream(model, blocks, sites, pair.clean.ids, see)
-            yield done
-        tokens = sum(len(pair.clean.ids) for pair in pairs)
-        return list((turned / tokens).float().split(1))
+        for pair in batch:
+            capture_stream(self.model, self.blocks, self.sites, pair.clean.ids, on_activation)
+            self.tokens += len(pair.clean.ids)
+
+    def scores(self) -> Scores:
+        return list((self.turned / self.tokens).float().split(1))

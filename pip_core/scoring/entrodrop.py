@@ -1,16 +1,16 @@
 """EntroDrop: how much entropy a block or half adds to the hidden states, where entropy grows.
 
 Source: Yang et al., arXiv 2504.03794. Entropy falls in the early blocks of a model and grows in the
-later ones; only of those goes what adds least. Entropy is estimated here from nearest neighbours
-(k = 25), the estimator the authors' code runs; the stage begins where a text's hidden states have
-their least entropy. As in that code blocks 0, 1 and the last are never touched. Unlike it, what is
-chosen is really removed.
+later ones; only of the later ones is anything removed, and first what adds least. Entropy is
+estimated here from nearest neighbours (k = 25), the estimator the authors' code runs; the later stage
+begins where a text's hidden states have their least entropy. As in that code blocks 0, 1 and the last
+stay. Unlike there, the chosen blocks are really removed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -18,10 +18,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.units import DEPTH, MLP
-from ..data.perturbation import Pair
+from ..data.calibration import ScoringPass
 from ..structure.sites import Site
 from .activation_hooks import capture_stream
-from .base import AT_ONCE, Scorer, Scores
+from .base import AT_ONCE, Batch, Scorer, Scores
 
 NEIGHBOURS = 25
 
@@ -33,8 +33,9 @@ class EntroDrop(Scorer):
     title = "EntroDrop"
     paper = "Yang et al., arXiv 2504.03794"
     summary = (
-        "Estimates how much entropy a block adds to the hidden states, from how far a token's neighbours "
-        "are. Of the later blocks, where entropy grows, the one that adds least goes first."
+        "Estimates how much entropy a block adds to the hidden states, from the distances between a token's "
+        "state and its neighbours. Of the later blocks, where entropy grows, the one that adds least is "
+        "removed first."
     )
     kinds = DEPTH
     usual: ClassVar = {"step": AT_ONCE}
@@ -46,30 +47,42 @@ class EntroDrop(Scorer):
     def protects(self, blocks: int) -> frozenset[int]:
         return frozenset({0, 1, blocks - 1})
 
-    def score(
+    def begin(
+        self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]
+    ) -> ScoringPass[Scores]:
+        return _Pass(model, blocks, sites, self.protects(len(blocks)))
+
+
+class _Pass:
+    def __init__(
         self,
         model: PreTrainedModel,
         blocks: Sequence[nn.Module],
         sites: Sequence[Site],
-        pairs: Sequence[Pair],
-    ) -> Generator[int, None, Scores]:
-        before = torch.zeros(len(sites), dtype=torch.float64)
-        after = torch.zeros(len(sites), dtype=torch.float64)
+        protected: frozenset[int],
+    ) -> None:
+        self.model, self.blocks, self.sites, self.protected = model, blocks, sites, protected
+        self.before = torch.zeros(len(sites), dtype=torch.float64)
+        self.after = torch.zeros(len(sites), dtype=torch.float64)
+        self.texts = 0
 
-        def see(index: int, given: torch.Tensor, answered: torch.Tensor) -> None:
-            before[index] += entropy(given)
-            after[index] += entropy(answered)
+    def add(self, batch: Batch) -> None:
+        def on_activation(index: int, before: torch.Tensor, after: torch.Tensor) -> None:
+            self.before[index] += entropy(before)
+            self.after[index] += entropy(after)
 
-        for done, pair in enumerate(pairs, 1):
-            capture_stream(model, blocks, sites, pair.clean.ids, see)
-            yield done
-        scores = ((after - before) / len(pairs)).float()
+        for pair in batch:
+            capture_stream(self.model, self.blocks, self.sites, pair.clean.ids, on_activation)
+            self.texts += 1
+
+    def scores(self) -> Scores:
+        sites, before, after = self.sites, self.before, self.after
+        scores = ((after - before) / self.texts).float()
         order = sorted(range(len(sites)), key=lambda i: (sites[i].position, sites[i].kind == MLP))
         start = int(torch.cat([before[order], after[order[-1:]]]).argmin())
-        # The blocks that are never touched are all still there, and so where they were.
-        protected = self.protects(len(blocks))
+        # The protected blocks are all still there, so their positions are their numbers.
         for rank, index in enumerate(order):
-            if rank < start or sites[index].position in protected:
+            if rank < start or sites[index].position in self.protected:
                 scores[index] = math.inf
         return list(scores.split(1))
 
@@ -78,8 +91,8 @@ def entropy(states: torch.Tensor) -> float:
     """Differential entropy in nats, after Kozachenko and Leonenko (1987).
 
     With r_t the distance from state t to its k-th nearest neighbour among T states of d features:
-    `d * mean log r_t + log(volume of the unit ball) + log T - log k`. Of fewer than k + 1 states the
-    farthest neighbour stands in.
+    `d * mean log r_t + log(volume of the unit ball) + log T - log k`. Where there
+    are fewer than k + 1 states, r_t is the distance to the farthest.
 
     Args:
         states: `(T, d)`, T > 1.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..data.perturbation import Pair
+from ..data.calibration import ScoringPass
 from ..structure.families import tables_of
 from ..structure.sites import Site
-from .base import Scorer, Scores
+from .base import Batch, Scorer, Scores
 
 
 class Magnitude(Scorer):
@@ -21,8 +21,8 @@ class Magnitude(Scorer):
     title = "Magnitude"
     paper = "Han et al., NeurIPS 2015, arXiv 1506.02626, for whole units"
     summary = (
-        "Adds up the squares of a unit's weights. It reads no text, so it is instant, and it knows "
-        "nothing of what the weights are used for."
+        "Adds up the squares of a unit's weights. It reads no text, so it is instant, and it does not know "
+        "what the weights are used for."
     )
     scores_tokens = True
     comparable_scores = True
@@ -30,26 +30,41 @@ class Magnitude(Scorer):
     def cost(self, sites: int) -> float:
         return 0.0
 
-    def score(
-        self,
-        model: PreTrainedModel,
-        blocks: Sequence[nn.Module],
-        sites: Sequence[Site],
-        pairs: Sequence[Pair],
-    ) -> Generator[int, None, Scores]:
+    def begin(
+        self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]
+    ) -> ScoringPass[Scores]:
+        return _Units(blocks, sites)
+
+    def begin_tokens(self, model: PreTrainedModel) -> ScoringPass[torch.Tensor]:
+        return _Tokens(model)
+
+
+class _Units:
+    def __init__(self, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
+        self.blocks, self.sites = blocks, sites
+
+    def add(self, batch: Batch) -> None:
+        """The scores depend on no text."""
+
+    @torch.no_grad()
+    def scores(self) -> Scores:
         found = []
-        for done, site in enumerate(sites, 1):
+        for site in self.sites:
             total = torch.zeros(site.size)
-            with torch.no_grad():
-                for part in site.slices(blocks[site.position]):
-                    total += part.by_unit(part.weight.float().square(), site.size)
+            for part in site.slices(self.blocks[site.position]):
+                total += part.by_unit(part.weight.float().square(), site.size)
             found.append(total)
-            yield len(pairs) * done // len(sites)
         return found
 
-    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
-        weights = {id(t.weight): t.weight for t in tables_of(model)}.values()
-        with torch.no_grad():
-            total = sum(weight.float().square().sum(dim=1).cpu() for weight in weights)
-        yield len(pairs)
-        return total
+
+class _Tokens:
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    def add(self, batch: Batch) -> None:
+        """The scores depend on no text."""
+
+    @torch.no_grad()
+    def scores(self) -> torch.Tensor:
+        weights = {id(table.weight): table.weight for table in tables_of(self.model)}.values()
+        return sum(weight.float().square().sum(dim=1).cpu() for weight in weights)

@@ -1,4 +1,4 @@
-"""Mean and variance of features over tokens that come text by text, in float64."""
+"""Mean and variance of features over the tokens of several texts, in float64."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Multi-domain calibration: what matters in any domain stays.
+"""Multi-domain calibration: the importance of a unit, averaged over the domains of a mixed text.
 
-Source: Wu et al., EACL 2026 (industry track), arXiv 2601.02674, of which only the abstract could be
-had: channels are judged on a hybrid calibration set of several domains, and judged again after every
-pruning step. Ours is the rest: a unit's importance in a domain is the root mean square of what it
+Source: Wu et al., EACL 2026 (industry track), arXiv 2601.02674, of which only the abstract was
+available: channels are scored on a hybrid calibration set of several domains, and scored again after
+every pruning step. The rest is ours: a unit's importance in a domain is the root mean square of what it
 adds, and a domain's importances are divided by their mean over the model before domains are averaged,
-so that none is heard louder than another for the size of its activations.
+so that large activations give no domain more weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 
 from ..core.errors import UserError
 from ..core.units import CHANNELS, HEADS, WIDTH
-from ..data.perturbation import Pair
+from ..data.calibration import ScoringPass
 from ..structure.sites import Site
 from .activation_hooks import capture_inputs
-from .base import Scorer, Scores
+from .base import Batch, Scorer, Scores
 from .moments import Moments
 
 
@@ -36,8 +36,9 @@ class MultiDomain(Scorer):
     title = "Multi-domain calibration"
     paper = "after Wu et al., arXiv 2601.02674 (abstract only)"
     summary = (
-        "Measures how much each head and channel adds to the text in each domain of a mixed calibration "
-        "set, and gives every domain the same voice. After every step all is measured again."
+        "Measures how much each head and channel adds to the residual stream in each domain of a mixed "
+        "calibration text, and gives every domain the same weight. Every unit is measured again after "
+        "each step."
     )
     kinds = WIDTH
     usual: ClassVar = {"units": (HEADS, CHANNELS)}
@@ -46,43 +47,59 @@ class MultiDomain(Scorer):
     def cost(self, sites: int) -> float:
         return 1.0
 
-    def score(
+    def begin(
+        self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]
+    ) -> ScoringPass[Scores]:
+        return _Pass(model, blocks, sites, needs_domains(self), self.domains)
+
+
+class _Pass:
+    def __init__(
         self,
         model: PreTrainedModel,
         blocks: Sequence[nn.Module],
         sites: Sequence[Site],
-        pairs: Sequence[Pair],
-    ) -> Generator[int, None, Scores]:
-        found = {pair.domain: [Moments.none(s.size * s.width.features) for s in sites] for pair in pairs}
-        if len(found) < self.domains:
-            raise UserError(needs_domains(self))
-        for done, pair in enumerate(pairs, 1):
-            heard = found[pair.domain]
+        too_few: str,
+        least: int,
+    ) -> None:
+        self.model, self.blocks, self.sites = model, blocks, sites
+        self.too_few, self.least = too_few, least
+        self.found: dict[int, list[Moments]] = {}
 
-            def see(index: int, values: torch.Tensor, heard: list[Moments] = heard) -> None:
-                heard[index].add(values)
+    def add(self, batch: Batch) -> None:
+        for pair in batch:
+            if pair.domain not in self.found:
+                self.found[pair.domain] = [Moments.none(s.size * s.width.features) for s in self.sites]
+            moments = self.found[pair.domain]
 
-            capture_inputs(model, blocks, sites, pair.clean.ids, see)
-            yield done
+            def on_activation(index: int, values: torch.Tensor, moments: list[Moments] = moments) -> None:
+                moments[index].add(values)
+
+            capture_inputs(self.model, self.blocks, self.sites, pair.clean.ids, on_activation)
+
+    def scores(self) -> Scores:
+        if len(self.found) < self.least:
+            raise UserError(self.too_few)
         columns = [
-            s.output_weight(blocks[s.position]).detach().float().square().sum(dim=0).double().cpu()
-            for s in sites
+            s.output_weight(self.blocks[s.position]).detach().float().square().sum(dim=0).double().cpu()
+            for s in self.sites
         ]
-        totals = [torch.zeros(s.size, dtype=torch.float64) for s in sites]
-        for heard in found.values():
+        totals = [torch.zeros(s.size, dtype=torch.float64) for s in self.sites]
+        for moments in self.found.values():
             added = [
                 (m.mean_square * c).view(s.size, -1).sum(dim=1).sqrt()
-                for s, m, c in zip(sites, heard, columns, strict=True)
+                for s, m, c in zip(self.sites, moments, columns, strict=True)
             ]
-            for kind in {s.kind for s in sites}:
-                mean = torch.cat([a for s, a in zip(sites, added, strict=True) if s.kind == kind]).mean()
-                for site, total, part in zip(sites, totals, added, strict=True):
+            for kind in {s.kind for s in self.sites}:
+                mean = torch.cat([a for s, a in zip(self.sites, added, strict=True) if s.kind == kind]).mean()
+                for site, total, part in zip(self.sites, totals, added, strict=True):
                     if site.kind == kind:
                         total += part / mean
-        return [(t / len(found)).float() for t in totals]
+        return [(t / len(self.found)).float() for t in totals]
 
 
 def needs_domains(scorer: Scorer) -> str:
+    """What to tell the user where the calibration has one domain only."""
     return (
         f"The method '{scorer.name}' compares domains and the calibration has only one: choose the "
         "calibration 'mixed' with at least two windows, or another method."

@@ -1,22 +1,23 @@
-"""PIP as its authors describe it: how far the weight gradients of the two views differ.
+"""PIP as its authors describe it: the difference between the weight gradients of the two views.
 
 Source: Cao et al., Findings of EMNLP 2025, arXiv 2501.15278 (PertImport). With updates
-w' = w - a*grad L(s) and w'' = w - a*grad L(s~), a block's importance is how far the two differ; the
-step a cancels. That the difference is measured by its L2 norm is our choice.
+w' = w - a*grad L(s) and w'' = w - a*grad L(s~), a block's importance is the distance between the two;
+the step a cancels. That the distance is measured by its L2 norm is our choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..data.calibration import ScoringPass
 from ..data.perturbation import Pair
 from ..structure.sites import Site, Slices
-from .base import Scorer, Scores
-from .token_gradients import rows_by_gradient
+from .base import Batch, Scorer, Scores
+from .token_gradients import RowGradients
 from .weight_gradients import each_gradient
 
 
@@ -27,52 +28,56 @@ class WeightGradientDifference(Scorer):
     title = "PIP (the authors' reading)"
     paper = "Cao et al., Findings of EMNLP 2025, arXiv 2501.15278"
     summary = (
-        "Takes the gradient of every weight for the text as it is and for its perturbed view, and "
-        "measures how far the two differ. What differs least goes first."
+        "Takes the gradient of every weight for the clean and for the perturbed view of a text, and "
+        "measures the distance between the two. Where it is smallest, units are removed first."
     )
     perturbs = True
     scores_tokens = True
 
     def cost(self, sites: int) -> float:
-        # For each view a forward, the same recomputed, and a full backward (together 4.5, measured).
+        # For each view a forward pass, that again, and a full backward pass (together 4.5, measured).
         return 9.0
 
-    def score(
-        self,
-        model: PreTrainedModel,
-        blocks: Sequence[nn.Module],
-        sites: Sequence[Site],
-        pairs: Sequence[Pair],
-    ) -> Generator[int, None, Scores]:
-        totals = [torch.zeros(s.size) for s in sites]
-        for done, pair in enumerate(pairs, 1):
-            for total, squares in zip(totals, self._pair(model, blocks, sites, pair), strict=True):
-                total += squares.sqrt()
-            yield done
-        return [t / len(pairs) for t in totals]
+    def begin(
+        self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]
+    ) -> ScoringPass[Scores]:
+        return _Pass(model, blocks, sites)
 
-    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
+    def begin_tokens(self, model: PreTrainedModel) -> ScoringPass[torch.Tensor]:
         """As for any unit: the norm of the gradient's difference over a row of the vocabulary."""
-        return rows_by_gradient(
-            model, pairs, True, lambda weight, gradient: gradient.square().sum(dim=1), torch.sqrt
-        )
+        return RowGradients(model, lambda weight, gradient: gradient.square().sum(dim=1), torch.sqrt, True)
 
-    @staticmethod
-    def _pair(
-        model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site], pair: Pair
-    ) -> list[torch.Tensor]:
+
+class _Pass:
+    def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
+        self.model, self.blocks, self.sites = model, blocks, sites
+        self.totals = [torch.zeros(site.size) for site in sites]
+        self.pairs = 0
+
+    def add(self, batch: Batch) -> None:
+        for pair in batch:
+            for total, squares in zip(self.totals, self._squares(pair), strict=True):
+                total += squares.sqrt()
+            self.pairs += 1
+
+    def scores(self) -> Scores:
+        return [total / self.pairs for total in self.totals]
+
+    def _squares(self, pair: Pair) -> list[torch.Tensor]:
         """Per site the squared norms of its units' gradient differences, shape `(size,)`.
 
         The difference is the gradient of L(s) - L(s~), one backward pass over both views.
         """
-        squares = [torch.zeros(s.size) for s in sites]
+        sites = self.sites
+        squares = [torch.zeros(site.size) for site in sites]
 
-        def fold(index: int, part: Slices) -> None:
+        def on_gradient(index: int, part: Slices) -> None:
             if sites[index].size == 1:
                 norm = torch.linalg.vector_norm(part.weight.grad, dtype=torch.float32)
                 squares[index] += float(norm) ** 2
             else:
                 squares[index] += part.by_unit(part.weight.grad.float().square(), sites[index].size)
 
-        each_gradient(model, blocks, sites, (pair.clean.ids, pair.other.ids), (1.0, -1.0), fold)
+        views = (pair.clean.ids, pair.perturbed.ids)
+        each_gradient(self.model, self.blocks, sites, views, (1.0, -1.0), on_gradient)
         return squares

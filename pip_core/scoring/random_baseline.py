@@ -1,32 +1,32 @@
-"""Removing at random: what any method has to beat."""
+"""Removal at random: the baseline that any method has to beat."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..data.perturbation import Pair
+from ..data.calibration import ScoringPass
 from ..structure.sites import Site
-from .base import Scorer, Scores
+from .base import Batch, Scorer, Scores
 
 
 class RandomBaseline(Scorer):
-    """Scores drawn evenly from 0 to 1.
+    """Scores drawn uniformly from 0 to 1.
 
-    The draw is seeded by the perturbed texts, which change with the recipe's seed and with the
-    iteration and with nothing else of a run: same recipe, same removals.
+    The draw is seeded by the perturbed texts, which depend on the calibration, the recipe's seed and the
+    iteration alone: same recipe, same removals.
     """
 
     name = "random"
     title = "Random"
     paper = "the baseline that any method has to beat"
     summary = (
-        "Removes units at random, looking neither at the text nor at the weights. What a method gains "
-        "over this is what it knows."
+        "Removes units at random, whatever the text and the weights. A method is worth what it gains "
+        "over this."
     )
     scores_tokens = True
     comparable_scores = True
@@ -34,20 +34,34 @@ class RandomBaseline(Scorer):
     def cost(self, sites: int) -> float:
         return 0.0
 
-    def score(
-        self,
-        model: PreTrainedModel,
-        blocks: Sequence[nn.Module],
-        sites: Sequence[Site],
-        pairs: Sequence[Pair],
-    ) -> Generator[int, None, Scores]:
-        rng = random.Random("\n".join(pair.other.text for pair in pairs))
-        found = [torch.tensor([rng.random() for _ in range(site.size)]) for site in sites]
-        yield len(pairs)
-        return found
+    def begin(
+        self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]
+    ) -> ScoringPass[Scores]:
+        return _Draw([site.size for site in sites])
 
-    def tokens(self, model: PreTrainedModel, pairs: Sequence[Pair]) -> Generator[int, None, torch.Tensor]:
-        rng = random.Random("\n".join(pair.other.text for pair in pairs))
-        found = torch.tensor([rng.random() for _ in range(model.get_input_embeddings().weight.shape[0])])
-        yield len(pairs)
-        return found
+    def begin_tokens(self, model: PreTrainedModel) -> ScoringPass[torch.Tensor]:
+        return _TokenDraw(model.get_input_embeddings().weight.shape[0])
+
+
+class _Draw:
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = sizes
+        self.texts: list[str] = []
+
+    def add(self, batch: Batch) -> None:
+        self.texts += [pair.perturbed.text for pair in batch]
+
+    def scores(self) -> Scores:
+        rng = random.Random("\n".join(self.texts))
+        return [torch.tensor([rng.random() for _ in range(size)]) for size in self.sizes]
+
+
+class _TokenDraw:
+    def __init__(self, tokens: int) -> None:
+        self.draw = _Draw([tokens])
+
+    def add(self, batch: Batch) -> None:
+        self.draw.add(batch)
+
+    def scores(self) -> torch.Tensor:
+        return self.draw.scores()[0]

@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from ..core.recipe import AUTO, DEMO, EQUAL, GLOBAL, MIXED, STORY_TASKS, TASKS, Recipe
 from ..core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP
 from ..data.corpora import KNOWN, SHIPPED
-from ..data.perturbation import preview
+from ..data.preview import preview
 from ..evaluation.tasks import NAMES
 from ..planning.estimate import Plan, anatomy_for, available_memory, memory_of, resolve_auto_units
 from ..planning.inspect_model import exports_plainly

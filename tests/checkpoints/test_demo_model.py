@@ -17,12 +17,12 @@ from pip_core.core.paths import ASSETS
 from pip_core.core.progress import drain
 from pip_core.core.recipe import Recipe
 from pip_core.data.corpora import documents
-from pip_core.data.perturbation import draw_pairs
 from pip_core.evaluation.evaluator import TaskBatches, mean_accuracy
 from pip_core.evaluation.requests import Encoder
 from pip_core.evaluation.tasks import Task, load_task
 from pip_core.structure.families import blocks_of
 
+from .. import tiny
 from ..tiny import ROOT
 
 FOLDER = ASSETS / data.MODEL
@@ -80,8 +80,8 @@ def test_any_text_can_be_read():
     ids = tokenizer(text)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
-    pairs = draw_pairs(Recipe(model=str(FOLDER), calibration=TEXT, windows=4), tokenizer, 1)
-    assert all(p.edits and not torch.equal(p.clean.ids, p.other.ids) for p in pairs)
+    pairs = tiny.draw(Recipe(model=str(FOLDER), calibration=TEXT, windows=4), tokenizer)
+    assert all(p.edits and not torch.equal(p.clean.ids, p.perturbed.ids) for p in pairs)
 
 
 @pytest.mark.parametrize("kind", KINDS)

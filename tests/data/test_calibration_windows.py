@@ -8,7 +8,8 @@ import pytest
 
 from pip_core.core.errors import UserError
 from pip_core.data.corpora import DOMAINS, POOL_CHARACTERS, calibration_texts
-from pip_core.data.perturbation import CHARACTERS_PER_TOKEN, in_turn, preview, window_counts
+from pip_core.data.preview import preview
+from pip_core.data.windows import CHARACTERS_PER_TOKEN, in_turn, window_counts
 
 from .. import tiny
 from ..data.test_perturbation import edits_apart

@@ -14,7 +14,7 @@ from tokenizers import processors
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import PERTURBATION_KINDS
 from pip_core.data.corpora import DOMAINS, calibration_texts
-from pip_core.data.perturbation import Perturber, draw_pairs, view_of, vocabulary_words
+from pip_core.data.perturbation import Perturber, view_of, vocabulary_words
 
 from .. import tiny
 
@@ -171,7 +171,7 @@ def pairs(tokenizer):
 
 def test_edits_say_what_differs(pairs):
     for pair in pairs:
-        ours, theirs = pair.clean.text.split(), pair.other.text.split()
+        ours, theirs = pair.clean.text.split(), pair.perturbed.text.split()
         assert len(ours) == len(theirs)
         assert [i for i, _, _ in pair.edits] == [
             i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b
@@ -183,7 +183,7 @@ def test_edits_say_what_differs(pairs):
 def test_both_views_have_the_same_words(pairs):
     for pair in pairs:
         count = len(pair.clean.text.split())
-        for view in (pair.clean, pair.other):
+        for view in (pair.clean, pair.perturbed):
             assert sorted(set(view.words.tolist())) == list(range(count))
             assert view.ids.shape == view.words.shape
             assert view.ids.dtype == view.words.dtype == torch.int64
@@ -224,18 +224,18 @@ def test_a_mix_takes_its_domains_in_turn(tokenizer):
 
 def test_same_recipe_same_pairs(tokenizer):
     recipe = tiny.recipe_for("unused", windows=5)
-    one, two = draw_pairs(recipe, tokenizer, 2), draw_pairs(recipe, tokenizer, 2)
-    assert [(p.clean.text, p.other.text, p.edits) for p in one] == [
-        (p.clean.text, p.other.text, p.edits) for p in two
+    one, two = tiny.draw(recipe, tokenizer, 2), tiny.draw(recipe, tokenizer, 2)
+    assert [(p.clean.text, p.perturbed.text, p.edits) for p in one] == [
+        (p.clean.text, p.perturbed.text, p.edits) for p in two
     ]
-    assert all(torch.equal(a.other.ids, b.other.ids) for a, b in zip(one, two, strict=True))
+    assert all(torch.equal(a.perturbed.ids, b.perturbed.ids) for a, b in zip(one, two, strict=True))
 
 
 def test_another_iteration_perturbs_anew(tokenizer):
     recipe = tiny.recipe_for("unused", windows=5)
-    one, two = draw_pairs(recipe, tokenizer, 1), draw_pairs(recipe, tokenizer, 2)
+    one, two = tiny.draw(recipe, tokenizer, 1), tiny.draw(recipe, tokenizer, 2)
     assert [p.clean.text for p in one] == [p.clean.text for p in two]
-    assert all(a.other.text != b.other.text for a, b in zip(one, two, strict=True))
+    assert all(a.perturbed.text != b.perturbed.text for a, b in zip(one, two, strict=True))
 
 
 def test_another_seed_draws_other_windows(tokenizer):
@@ -245,7 +245,7 @@ def test_another_seed_draws_other_windows(tokenizer):
 
 def test_fewer_windows_are_the_first_of_more(tokenizer):
     few, many = tiny.pairs_for(tokenizer, 3), tiny.pairs_for(tokenizer, 7)
-    assert [p.other.text for p in few] == [p.other.text for p in many[:3]]
+    assert [p.perturbed.text for p in few] == [p.perturbed.text for p in many[:3]]
 
 
 def test_words_of_tokens(tokenizer):
@@ -318,4 +318,4 @@ def test_a_slow_tokenizer_is_refused(tokenizer):
         is_fast = False
 
     with pytest.raises(UserError, match="fast tokenizer"):
-        draw_pairs(tiny.recipe_for("unused"), Slow(), 1)
+        tiny.draw(tiny.recipe_for("unused"), Slow(), 1)

@@ -12,7 +12,6 @@ from pip_core.budget.budget import budget_of
 from pip_core.checkpoints.nonuniform import load_nonuniform
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
-from pip_core.core.progress import drain
 from pip_core.core.recipe import GLOBAL, Recipe
 from pip_core.core.units import DEPTH, WIDTH, group
 from pip_core.engine import run as run_module
@@ -21,7 +20,6 @@ from pip_core.engine.run import run
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.scoring import METHODS, get_scorer
 from pip_core.structure.anatomy import anatomy_of
-from pip_core.structure.families import blocks_of
 from pip_core.structure.shape import Shape
 from pip_core.structure.sites import sites_of
 from pip_core.ui.heatmap import likely_next
@@ -107,14 +105,14 @@ def test_gates_are_compared_as_one_number_a_unit(tokenizer):
     """Against gates of ones, feature by feature, added up."""
     model, pairs = zoo.build("llama"), tiny.pairs_for(tokenizer, 3)
     sites = sites_of(LLAMA, Shape.dense(LLAMA), ("blocks", "channels"))
-    found = drain(get_scorer("pip-gate").score(model, blocks_of(model), sites, pairs))
+    found = tiny.scores(get_scorer("pip-gate"), model, sites, pairs)
     places, totals = [(s.kind, s.position, s.size) for s in sites], [torch.zeros(s.size) for s in sites]
     for pair in pairs:
-        clean, other = (gate_gradient(model, view, places) for view in (pair.clean, pair.other))
+        clean, other = (gate_gradient(model, view, places) for view in (pair.clean, pair.perturbed))
         for total, ours, theirs in zip(totals, clean, other, strict=True):
             for word in range(len(pair.clean.text.split())):
                 a = ours[pair.clean.words == word].sum(dim=(0, 2))
-                b = theirs[pair.other.words == word].sum(dim=(0, 2))
+                b = theirs[pair.perturbed.words == word].sum(dim=(0, 2))
                 total += (a - b).abs()
     for ours, expected in zip(found, totals, strict=True):
         torch.testing.assert_close(ours, expected / len(pairs), rtol=1e-4, atol=1e-7)

@@ -11,13 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pip_core.checkpoints.load import Loaded
 from pip_core.checkpoints.nonuniform import load_nonuniform
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
 from pip_core.core.recipe import GLOBAL, Recipe
+from pip_core.data.calibration import ROW_TOKENS
 from pip_core.engine import run as run_module
-from pip_core.engine.refitting import LEAST, ROW_TOKENS, USUAL, refit_rows
+from pip_core.engine.refitting import LEAST, USUAL, refit_rows
 from pip_core.engine.replay import ReplayState
 from pip_core.engine.run import run
 from pip_core.planning.estimate import make_plan, memory_for
@@ -25,7 +27,7 @@ from pip_core.reconstruction.refit import refit
 from pip_core.reporting.messages import sentence
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.runs.operations import _taken
-from pip_core.structure.anatomy import anatomy_of
+from pip_core.structure.anatomy import Anatomy, anatomy_of
 from pip_core.structure.shape import Shape
 from pip_core.structure.surgery import reshape
 
@@ -47,6 +49,10 @@ def whole(refitting, tmp_path_factory):
     """An undisturbed run with a refit, its export really verified."""
     out = tmp_path_factory.mktemp("refit") / "model"
     return list(run(refitting, out)), out
+
+
+def rows_for(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.Tensor]:
+    return refit_rows(recipe, loaded, anatomy, tiny.calibration_for(recipe, loaded.tokenizer))
 
 
 def only_last(events, kind: type):
@@ -96,7 +102,7 @@ def test_the_export_is_the_refitted_model(whole, refitting, opened):
     events, out = whole
     loaded = opened("llama", "float32")
     anatomy = anatomy_of(zoo.CONFIGS["llama"]())
-    rows = refit_rows(refitting, loaded, anatomy)
+    rows = rows_for(refitting, loaded, anatomy)
     shape = Shape.dense(anatomy).without(u for e in tiny.only(events, ev.Removed) for u in e.units)
     reshape(loaded.model, anatomy, Shape.dense(anatomy), shape)
     probe = tiny.token_rows(2, 30)
@@ -238,15 +244,15 @@ def test_uneven_exports_are_refitted_too(recipe, tmp_path, units):
 def test_rows(refitting, opened):
     loaded = opened("llama", "float32")
     anatomy = anatomy_of(loaded.config)
-    rows = torch.cat(refit_rows(refitting, loaded, anatomy))
+    rows = torch.cat(rows_for(refitting, loaded, anatomy))
     assert rows.shape == (USUAL * WIDEST // ROW_TOKENS, ROW_TOKENS)
     assert len({tuple(r.tolist()) for r in rows}) == len(rows)
-    again = torch.cat(refit_rows(refitting, loaded, anatomy))
+    again = torch.cat(rows_for(refitting, loaded, anatomy))
     assert torch.equal(rows, again)
-    assert not torch.equal(rows, torch.cat(refit_rows(replace(refitting, seed=1), loaded, anatomy)))
-    asked = torch.cat(refit_rows(replace(refitting, refit_tokens=2000), loaded, anatomy))
+    assert not torch.equal(rows, torch.cat(rows_for(replace(refitting, seed=1), loaded, anatomy)))
+    asked = torch.cat(rows_for(replace(refitting, refit_tokens=2000), loaded, anatomy))
     assert asked.numel() == 2048
-    assert refit_rows(replace(refitting, refit=False), loaded, anatomy) == []
+    assert rows_for(replace(refitting, refit=False), loaded, anatomy) == []
 
 
 def text_of(tmp_path, words: int) -> str:
@@ -259,7 +265,7 @@ def test_what_the_text_holds_is_read(refitting, opened, tmp_path):
     """Fewer than the usual number, and enough: no token is read twice to make up for it."""
     loaded = opened("llama", "float32")
     text = text_of(tmp_path, 40)
-    rows = torch.cat(refit_rows(replace(refitting, calibration=text), loaded, anatomy_of(loaded.config)))
+    rows = torch.cat(rows_for(replace(refitting, calibration=text), loaded, anatomy_of(loaded.config)))
     held = len(loaded.tokenizer((tmp_path / "40.txt").read_text())["input_ids"])
     assert LEAST * WIDEST <= rows.numel() <= held < USUAL * WIDEST
     assert held - rows.numel() < ROW_TOKENS + 2 * 40
@@ -288,7 +294,7 @@ def test_a_model_without_halves_is_refused(refitting, opened):
         anatomy, blocks=tuple(replace(b, attention=(), mlp=(), added=("", "")) for b in anatomy.blocks)
     )
     with pytest.raises(UserError, match="cannot be refitted"):
-        refit_rows(refitting, loaded, bare)
+        rows_for(refitting, loaded, bare)
 
 
 def test_the_plan_counts_a_second_model(recipe, refitting):

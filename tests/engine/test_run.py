@@ -14,9 +14,7 @@ from pip_core.checkpoints import export
 from pip_core.core import events as ev
 from pip_core.core.device import user_message
 from pip_core.core.errors import UserError
-from pip_core.core.progress import drain
 from pip_core.core.units import WIDTH, Units
-from pip_core.data.perturbation import draw_pairs
 from pip_core.engine import run as run_module
 from pip_core.engine.run import evaluate, run
 from pip_core.scoring import METHODS, Scorer, get_scorer
@@ -110,8 +108,8 @@ def test_second_iteration_scores_the_smaller_model_on_new_views(events, recipe, 
     loaded = opened("llama", "float32")
     shape = tiny.without_blocks(loaded, removed_blocks(events)[:1])
     sites = sites_of(anatomy_of(loaded.config), shape, ("blocks",))
-    pairs = draw_pairs(recipe, loaded.tokenizer, 2)
-    found = drain(get_scorer(recipe.method).score(loaded.model, blocks_of(loaded.model), sites, pairs))
+    pairs = tiny.draw(recipe, loaded.tokenizer, 2)
+    found = tiny.scores(get_scorer(recipe.method), loaded.model, sites, pairs)
     recorded = [s for s in tiny.only(events, ev.Scored)[1].scores if s is not None]
     torch.testing.assert_close(torch.cat(found), torch.tensor(recorded), rtol=1e-5, atol=0)
 
@@ -341,7 +339,7 @@ def test_faults_of_the_machine_are_told(recipe, monkeypatch, fault, message):
     def broken(*_):
         raise fault
 
-    monkeypatch.setattr(run_module, "pairs_for", broken)
+    monkeypatch.setattr(run_module, "calibration_for", broken)
     (*_, last) = run(recipe)
     assert isinstance(last, ev.Failed)
     assert message in last.message
@@ -351,7 +349,7 @@ def test_a_fault_of_the_program_is_told_and_raised(recipe, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(run_module, "pairs_for", broken)
+    monkeypatch.setattr(run_module, "calibration_for", broken)
     stream, seen = run(recipe), []
     with pytest.raises(ZeroDivisionError):
         seen.extend(stream)

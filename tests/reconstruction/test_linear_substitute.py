@@ -153,11 +153,11 @@ def scores_by_hand(model: PreTrainedModel, pairs, given: dict) -> torch.Tensor:
 
     total = torch.zeros(len(stack))
     for pair in pairs:
-        clean, other = products(pair.clean), products(pair.other)
+        clean, other = products(pair.clean), products(pair.perturbed)
         for position in range(len(stack)):
             for word in range(len(pair.clean.text.split())):
                 a = clean[position][pair.clean.words == word].sum(dim=0)
-                b = other[position][pair.other.words == word].sum(dim=0)
+                b = other[position][pair.perturbed.words == word].sum(dim=0)
                 total[position] += (a - b).norm()
     return total / len(pairs)
 
@@ -169,9 +169,9 @@ def test_what_is_given_back_is_not_scored(tokenizer, name):
     sites = sites_of(anatomy, Shape.dense(anatomy), (BLOCKS,))
     given = found_in(model, name)
     scorer = get_scorer("pip-gate").given_substitutes(given)
-    found = torch.cat(drain(scorer.score(model, blocks_of(model), sites, pairs)))
+    found = torch.cat(tiny.scores(scorer, model, sites, pairs))
     torch.testing.assert_close(found, scores_by_hand(model, pairs, given), rtol=2e-5, atol=0)
-    plain = torch.cat(drain(get_scorer("pip-gate").score(model, blocks_of(model), sites, pairs)))
+    plain = torch.cat(tiny.scores(get_scorer("pip-gate"), model, sites, pairs))
     assert found[0] == plain[0]
     assert not torch.isclose(found[1:], plain[1:], rtol=1e-3).any()
 

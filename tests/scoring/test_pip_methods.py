@@ -30,7 +30,7 @@ CLOSE = {"rtol": 2e-5, "atol": 0.0}
 @pytest.fixture(scope="module")
 def pairs(tokenizer) -> list[Pair]:
     found = tiny.pairs_for(tokenizer, 4)
-    assert any(len(p.clean.ids) != len(p.other.ids) for p in found)
+    assert any(len(p.clean.ids) != len(p.perturbed.ids) for p in found)
     return found
 
 
@@ -40,7 +40,7 @@ def sites_in(model: PreTrainedModel, *kinds: str) -> list[Site]:
 
 
 def found_at(model: PreTrainedModel, name: str, pairs: list[Pair], sites: list[Site]) -> list[torch.Tensor]:
-    found = drain(get_scorer(name).score(model, blocks_of(model), sites, pairs))
+    found = tiny.scores(get_scorer(name), model, sites, pairs)
     assert [s.shape for s in found] == [(site.size,) for site in sites]
     assert all(s.dtype == torch.float32 for s in found)
     return found
@@ -143,10 +143,9 @@ def test_padding_changes_nothing(model, pairs, name, monkeypatch):
 
 @pytest.mark.parametrize("name", NAIVE)
 def test_some_sites_score_as_among_all(model, pairs, name):
-    blocks = blocks_of(model)
     everything = scores(model, name, pairs)
     sites = [sites_in(model)[i] for i in (1, 3)]
-    found = torch.cat(drain(get_scorer(name).score(model, blocks, sites, pairs)))
+    found = torch.cat(tiny.scores(get_scorer(name), model, sites, pairs))
     torch.testing.assert_close(found, everything[[1, 3]], **CLOSE)
 
 
@@ -172,8 +171,7 @@ def test_leaves_the_model_as_it_was(model, pairs, name, abandoned, kinds):
     first = next(model.parameters())
     first.requires_grad_(False)
     before, weights = fingerprint(model), [p.clone() for p in model.parameters()]
-    blocks = blocks_of(model)
-    work = get_scorer(name).score(model, blocks, sites_in(model, *kinds), pairs)
+    work = tiny.scoring(get_scorer(name), model, sites_in(model, *kinds), pairs)
     if abandoned:
         assert next(work) == 1
         work.close()
@@ -195,10 +193,9 @@ def test_a_failure_leaves_the_model_as_it_was(model, pairs, name):
 
 @pytest.mark.parametrize("name", NAIVE)
 def test_reports_each_pair_and_holds_no_gradient_mode(model, pairs, name):
-    blocks = blocks_of(model)
     with torch.no_grad():
         steps = []
-        for done in get_scorer(name).score(model, blocks, sites_in(model), pairs):
+        for done in tiny.scoring(get_scorer(name), model, sites_in(model), pairs):
             steps.append(done)
             assert not torch.is_grad_enabled()
     assert steps == [1, 2, 3, 4]
@@ -228,7 +225,7 @@ def test_pip_gate_makes_no_weight_gradient(model, pairs):
 
 @pytest.mark.parametrize("kinds", [(BLOCKS,), (ATTENTION, MLP), (CHANNELS,)], ids="-".join)
 def test_gate_gradients_are_summed_per_word(model, pairs, kinds):
-    view, sites = pairs[0].other, sites_in(model, *kinds)
+    view, sites = pairs[0].perturbed, sites_in(model, *kinds)
     count = int(view.words[-1]) + 1
     found = gate_gradients(model, list(blocks_of(model)), sites, view.ids, view.words, count)
     expected = gate_gradient(model, view, [(s.kind, s.position, s.size) for s in sites])
@@ -239,7 +236,7 @@ def test_gate_gradients_are_summed_per_word(model, pairs, kinds):
 
 
 def test_backpropagate_gives_the_gradient_of_the_losses_difference(model, pairs):
-    a, b = pairs[0].clean.ids, pairs[0].other.ids[:-5]
+    a, b = pairs[0].clean.ids, pairs[0].perturbed.ids[:-5]
     weights = list(model.parameters())
     backpropagate(model, (a, b), (1.0, -1.0))
     found = [p.grad.clone() for p in weights]

@@ -13,9 +13,8 @@ from pip_core.budget.allocation import NOTHING_LEFT, choose
 from pip_core.budget.budget import budget_of
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
-from pip_core.core.progress import drain
 from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, DEPTH, HEADS, MLP, Units
-from pip_core.data.perturbation import Pair, draw_pairs
+from pip_core.data.perturbation import Pair
 from pip_core.engine.run import check, run
 from pip_core.planning.estimate import make_plan
 from pip_core.scoring import METHODS, entrodrop, get_scorer
@@ -49,7 +48,7 @@ def sites_in(model: PreTrainedModel, *kinds: str) -> list[Site]:
 
 def scores(model: PreTrainedModel, name: str, kinds: str | tuple, pairs: list[Pair]) -> list[torch.Tensor]:
     sites = sites_in(model, *((kinds,) if isinstance(kinds, str) else kinds))
-    found = drain(get_scorer(name).score(model, list(blocks_of(model)), sites, pairs))
+    found = tiny.scores(get_scorer(name), model, sites, pairs)
     assert all(s.shape == (t.size,) and s.dtype == torch.float32 for s, t in zip(found, sites, strict=True))
     return found
 
@@ -103,7 +102,7 @@ def test_kinds_scored_together_score_as_alone(name, pairs):
 
 def test_random_depends_on_the_seed_and_the_iteration_alone(tokenizer):
     def drawn(seed: int, iteration: int) -> torch.Tensor:
-        pairs = draw_pairs(tiny.recipe_for("unused", seed=seed), tokenizer, iteration)
+        pairs = tiny.draw(tiny.recipe_for("unused", seed=seed), tokenizer, iteration)
         return torch.cat(scores(zoo.build("llama"), "random", (HEADS, CHANNELS), pairs))
 
     first = drawn(0, 1)
@@ -149,11 +148,11 @@ def test_entrodrop_touches_only_the_later_stage(pairs, monkeypatch, sizes, open_
     model = LlamaForCausalLM(config).eval()
     states = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
 
-    def watch(model, blocks, sites, ids, see):
+    def watch(model, blocks, sites, ids, on_activation):
         for index in range(len(sites)):
-            see(index, states * sizes[index], states * sizes[index + 1])
+            on_activation(index, states * sizes[index], states * sizes[index + 1])
 
-    monkeypatch.setattr(entrodrop, "watch_stream", watch)
+    monkeypatch.setattr(entrodrop, "capture_stream", watch)
     found = torch.cat(scores(model, "entrodrop", BLOCKS, pairs))
     assert {i for i in range(7) if found[i].isfinite()} == open_
     # Stretching d-dimensional states by c adds d log c of entropy.
@@ -193,7 +192,7 @@ def test_a_run_that_ends_because_all_is_spared(llama_folder, monkeypatch):
     assert not tiny.only(found, ev.Removed)
 
 
-@pytest.mark.parametrize(("value", "protecting"), [(math.inf, False), (math.nan, True), (-math.inf, True)])
+@pytest.mark.parametrize(("value", "inf_protects"), [(math.inf, False), (math.nan, True), (-math.inf, True)])
 def test_scores_that_mean_nothing_are_refused(llama_folder, value, inf_protects):
     model = zoo.build("llama")
     sites, recipe = sites_in(model, BLOCKS), tiny.recipe_for(llama_folder)
@@ -209,7 +208,7 @@ def test_sleb_measures_again_after_each_removal(llama_folder, opened):
     recipe = tiny.recipe_for(llama_folder, method="sleb", windows=2)
     found = list(run(recipe))
     model, left = opened("llama", "float32").model, list(range(5))
-    pairs = draw_pairs(recipe, opened("llama", "float32").tokenizer, 1)
+    pairs = tiny.draw(recipe, opened("llama", "float32").tokenizer, 1)
     for scored, removed in zip(tiny.only(found, ev.Scored), tiny.only(found, ev.Removed), strict=True):
         with bypassed(model, [(BLOCKS, b, (0,)) for b in range(5) if b not in left]):
             expected = torch.cat(naive.sleb("llama", model, BLOCKS, pairs))
@@ -258,7 +257,7 @@ def test_flap_ranks_scores_and_counts_what_each_unit_costs(llama_folder, opened)
     assert anatomy.parameters - found[-1].parameters == cost
     assert abs(cost - 0.15 * anatomy.parameters) <= heads.cost / 2
     # Raw scores decide, and the same ones as in a list of all units: the cheap and the dear side by side.
-    pairs = draw_pairs(recipe, opened("llama", "float32").tokenizer, 1)
+    pairs = tiny.draw(recipe, opened("llama", "float32").tokenizer, 1)
     ranked = sorted(
         (float(score), (site.kind, site.block, unit))
         for site, found in zip(sites, scores(model, "flap", (HEADS, CHANNELS), pairs), strict=True)
@@ -320,13 +319,9 @@ def test_a_layer_that_lost_its_halves_is_still_scored(pairs):
     reshape(model, anatomy, dense, shape)
     sites = sites_of(anatomy, shape, (ATTENTION, MLP))
     assert len(sites) == 8
-    found = drain(get_scorer("block-influence").score(model, list(blocks_of(model)), sites, pairs))
+    found = tiny.scores(get_scorer("block-influence"), model, sites, pairs)
     assert all(float(s) > 1e-4 for s in found)
-    whole = drain(
-        get_scorer("block-influence").score(
-            model, list(blocks_of(model)), sites_of(anatomy, shape, (BLOCKS,)), pairs
-        )
-    )
+    whole = tiny.scores(get_scorer("block-influence"), model, sites_of(anatomy, shape, (BLOCKS,)), pairs)
     # Of a block with one half, the half is the block.
     for block, site in ((2, ATTENTION), (3, MLP)):
         half = next(f for f, s in zip(found, sites, strict=True) if (s.block, s.kind) == (block, site))

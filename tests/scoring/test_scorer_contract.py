@@ -11,10 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from pip_core.core.progress import drain
 from pip_core.data.perturbation import Pair, View
 from pip_core.scoring import METHODS
-from pip_core.structure.families import blocks_of
 
 from .. import tiny, zoo
 from ..scoring.test_rival_methods import RIVALS, scores, sites_in
@@ -40,10 +38,10 @@ def fingerprint(model: PreTrainedModel) -> tuple:
 @pytest.mark.parametrize("scorer", RIVALS, ids=lambda m: m.name)
 def test_leaves_the_model_as_it_was(scorer, pairs):
     model = zoo.build("llama")
-    blocks, sites, before = list(blocks_of(model)), sites_in(model, scorer.kinds[-1]), fingerprint(model)
+    sites, before = sites_in(model, scorer.kinds[-1]), fingerprint(model)
     for abandoned in (False, True):
         steps = []
-        work = scorer.score(model, blocks, sites, pairs)
+        work = tiny.scoring(scorer, model, sites, pairs)
         with torch.enable_grad():
             for done in work:
                 steps.append(done)
@@ -119,10 +117,12 @@ def test_no_method_holds_a_copy_of_the_model(scorer, pairs):
         "num_hidden_layers": 8,
     }
     model = LlamaForCausalLM(LlamaConfig(**config)).to(torch.bfloat16).eval()
-    views = [replace(v, ids=v.ids[:32] % 64, words=v.words[:32]) for p in pairs for v in (p.clean, p.other)]
+    views = [
+        replace(v, ids=v.ids[:32] % 64, words=v.words[:32]) for p in pairs for v in (p.clean, p.perturbed)
+    ]
     short = [Pair(a, b, (), n) for n, (a, b) in enumerate(zip(views[::2], views[1::2], strict=True))]
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     sites = sites_in(model, scorer.kinds[0])
     with Live(model) as live:
-        drain(scorer.score(model, list(blocks_of(model)), sites, short))
+        tiny.scores(scorer, model, sites, short)
     assert 0 < live.peak < 0.5 * weights

@@ -165,9 +165,9 @@ def naive_rows(model, signed) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def naive(name: str, model, pairs) -> torch.Tensor:
     total = torch.zeros(zoo.VOCABULARY)
     for pair in pairs:
-        clean, other = pair.clean.ids, pair.other.ids
+        clean, other = pair.clean.ids, pair.perturbed.ids
         if name == "pip-gate":
-            one, two = (naive_logits(model, view.ids, view.words) for view in (pair.clean, pair.other))
+            one, two = (naive_logits(model, view.ids, view.words) for view in (pair.clean, pair.perturbed))
             total += (one - two).abs().sum(0)
         elif name == "pip":
             found = naive_rows(model, [(1, clean), (-1, other)])
@@ -181,7 +181,7 @@ def naive(name: str, model, pairs) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["pip-gate", "pip", "taylor"])
 def test_scores_of_tokens_are_the_formula(family, name, tokenizer):
     pairs, model = tiny.pairs_for(tokenizer, 3), zoo.build(family)
-    found = drain(get_scorer(name).tokens(model, pairs))
+    found = tiny.token_scores(get_scorer(name), model, pairs)
     assert all(p.grad is None for p in model.parameters())
     expected = naive(name, model, pairs)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
@@ -190,9 +190,9 @@ def test_scores_of_tokens_are_the_formula(family, name, tokenizer):
 def test_methods_that_read_no_text(tokenizer):
     pairs, model = tiny.pairs_for(tokenizer, 2), zoo.build("llama")
     squares = model.get_input_embeddings().weight.detach().square().sum(1)
-    torch.testing.assert_close(drain(get_scorer("magnitude").tokens(model, pairs)), squares)
-    drawn = drain(get_scorer("random").tokens(model, pairs))
-    assert torch.equal(drawn, drain(get_scorer("random").tokens(model, pairs)))
+    torch.testing.assert_close(tiny.token_scores(get_scorer("magnitude"), model, pairs), squares)
+    drawn = tiny.token_scores(get_scorer("random"), model, pairs)
+    assert torch.equal(drawn, tiny.token_scores(get_scorer("random"), model, pairs))
     assert drawn.unique().numel() > 1000
 
 

@@ -1,0 +1,61 @@
+"""A sample of the perturbed view, shown before any model is here."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from typing import NamedTuple
+
+from ..core.recipe import Recipe
+from .corpora import DOMAINS, documents, hub_of, parts, title
+from .hub_datasets import is_cached
+from .perturbation import EDITABLE, Edit, Perturber
+
+# Of a file or dataset so many characters are read for a preview.
+PREVIEW_CHARACTERS = 100_000
+
+
+class Preview(NamedTuple):
+    """A passage of a text and the edits of its perturbed view.
+
+    Attributes:
+        edits: as in `perturbation.Pair`, words counted by white space.
+        note: how the preview differs from what a run will do; empty where it does not.
+    """
+
+    text: str
+    edits: tuple[Edit, ...]
+    note: str
+
+
+def preview(recipe: Recipe, characters: int = 240) -> Preview:
+    """The first words of a calibration text, and the edits that a perturbed view makes to them.
+
+    Needs no model, since the words of the shipped texts stand in for the tokenizer's vocabulary, and
+    no network: in the place of a dataset on the Hub that is not in the cache yet a shipped text is
+    shown, and `note` says so.
+
+    Raises:
+        UserError: unreadable calibration text.
+    """
+    rng = random.Random(f"{recipe.seed}/preview")
+    names = [name for name, _ in parts(recipe.calibration)]
+    name, note = rng.choice(names), ""
+    chosen = hub_of(name)
+    if chosen is not None and not is_cached(chosen):
+        note = f"{title(name)} is fetched when the run begins; until then a shipped text shows the views."
+        name = rng.choice(DOMAINS)
+    found = documents(name, characters=PREVIEW_CHARACTERS, online=False)
+    text = " ".join(rng.choice(found).split())
+    if len(text) > characters:
+        end = text.rfind(" ", 0, characters)
+        text = text[: end if end > 0 else characters]
+    perturber = Perturber(_shipped_words(), recipe.kinds)
+    return Preview(text, perturber.perturb(text, recipe.rate, rng)[1], note)
+
+
+@lru_cache(maxsize=1)
+def _shipped_words() -> frozenset[str]:
+    """Words of small letters in the shipped texts."""
+    found = (word for domain in DOMAINS for d in documents(domain) for word in EDITABLE.findall(d))
+    return frozenset(word for word in found if word.islower())
