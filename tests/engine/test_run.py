@@ -126,10 +126,16 @@ class Ranked(Scorer):
     def __init__(self, ranks: list[int]) -> None:
         self.ranks = ranks
 
-    def score(self, model, blocks, sites, pairs):
+    def begin(self, model, blocks, sites):
         assert len(blocks) == len(sites) == model.config.num_hidden_layers
-        yield len(pairs)
-        return [torch.tensor([1.0 + self.ranks.index(s.block)]) for s in sites]
+        self.sites = sites
+        return self
+
+    def add(self, batch) -> None:
+        pass
+
+    def scores(self):
+        return [torch.tensor([1.0 + self.ranks.index(s.block)]) for s in self.sites]
 
 
 @pytest.mark.parametrize("order", [[0, 3, 1, 2, 4], [4, 3, 2, 1, 0], [2, 4, 0, 1, 3], [1, 2, 3, 4, 0]])

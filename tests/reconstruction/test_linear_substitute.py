@@ -176,9 +176,9 @@ def test_what_is_given_back_is_not_scored(tokenizer, name):
     assert not torch.isclose(found[1:], plain[1:], rtol=1e-3).any()
 
 
-def test_who_foresees():
+def test_which_methods_account_for_a_refit():
     assert [m.name for m in METHODS if m.accounts_for_refit] == ["pip-gate"]
-    with pytest.raises(NotImplementedError, match="pip does not foresee a refit"):
+    with pytest.raises(NotImplementedError, match="pip does not account for a refit"):
         get_scorer("pip").given_substitutes({})
 
 
