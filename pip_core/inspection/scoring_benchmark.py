@@ -1,8 +1,8 @@
-"""Time and memory of one scoring pass, against the naive way, each in a process of its own.
+"""Benchmark of scoring: time and memory of one scoring pass of each method, each in its own process.
 
-Naive is the formula as written: float32, a backward pass for each view, two whole copies of the
-gradients. "Footprint" is what the framework takes by itself: the same scoring on a toy of two
-blocks. `python -m pip_core bench` prints the table.
+The baseline is a naive implementation of PIP's formula: float32, a backward pass for each view, two whole
+copies of the gradients. "Footprint" is the memory of the framework itself: the same scoring on a toy model
+of two blocks. `python -m pip_core bench` prints the table.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from transformers import (
 
 from ..checkpoints.load import load, resolve
 from ..core.device import device, peak_memory
+from ..core.finite import to_json
 from ..core.paths import ROOT
 from ..core.progress import drain
 from ..core.recipe import Recipe
@@ -44,12 +45,12 @@ TOY_WORDS = 256
 
 
 def report(model: str, windows: int) -> str:
-    """The table: seconds and peak memory of each method, and their ratios to the naive way.
+    """A Markdown table of seconds and peak memory of each method, and their ratios to the naive baseline.
 
     Raises:
-        UserError: as `checkpoint.resolve`.
+        UserError: as `load.resolve`.
     """
-    drain(resolve(model))  # what is wrong with the reference is said here, not in three processes
+    drain(resolve(model))  # a wrong reference fails here, not in every process
     found = {name: _in_a_process(name, model, windows) for name in (FOOTPRINT, NAIVE, *BENCHED)}
     weights = found[BENCHED[0]]["weights"]
     base = found[FOOTPRINT]["peak"]
@@ -82,7 +83,7 @@ def _in_a_process(name: str, model: str, windows: int) -> dict:
 
 
 def _measure(name: str, reference: str, windows: int) -> dict:
-    """One variant, in this process: seconds of the scoring alone, peak memory of all."""
+    """Measure one variant in this process: seconds of the scoring alone, peak memory of the process."""
     if name == FOOTPRINT:
         tokenizer = AutoTokenizer.from_pretrained(drain(resolve(reference)).folder)
         calibration = _calibration(1, tokenizer)
@@ -115,7 +116,7 @@ def _calibration(windows: int, tokenizer: PreTrainedTokenizerBase) -> Calibratio
 
 
 def naive_scores(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float]:
-    """PIP's formula as written: per pair two backward passes and two copies of all gradients.
+    """A naive implementation of PIP: per pair two backward passes and two copies of all gradients.
 
     Returns:
         Per block the mean over pairs of `|| grad L(s) - grad L(s~) ||_2`.
@@ -155,4 +156,4 @@ def _within(pair: Pair, words: int) -> Pair:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    print(to_json(_measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))

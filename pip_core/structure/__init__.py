@@ -1,1 +1,1 @@
-"""What a model is made of, and how parts are cut out of it: families, anatomy, sites, surgery, vocabulary."""
+"""The parts of a model and their removal: families, anatomy, shape, sites, surgery, vocabulary."""

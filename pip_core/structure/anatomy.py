@@ -1,8 +1,8 @@
-"""How a model is put together: what can be removed from its blocks, and which slices that means.
+"""The anatomy of a model: which units its blocks have, and which slices of which weights belong to a unit.
 
-Which weights belong to a head or a channel is found by asking the block's own class for a block one
-unit narrower and comparing shapes: what shrinks is what a unit owns, and what a config cannot say
-does not shrink. So a family needs no list of its weights, and an unknown one is taken apart the
+The weights of a head or a channel are found by building a block one unit narrower with the block's own
+class and comparing shapes: a weight that shrinks belongs to the units, and a size that the config cannot
+state does not shrink. So a family needs no list of its weights, and an unknown family is analysed in the
 same way. Works from the config alone.
 """
 
@@ -40,10 +40,10 @@ OF_EXPERTS = "its channels belong to the experts of a mixture, which are stored 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which slices of one weight belong to a unit.
+    """The slices of one weight that belong to a unit.
 
-    The axis holds one run per entry of `widths`, one after another; in a run of width w, unit u of
-    `size` owns indices `u * w` to `(u + 1) * w`.
+    Along the axis there is one run of indices per entry of `widths`, one after another. In a run of width
+    w, unit u of `size` units owns the indices `u * w` to `(u + 1) * w`.
     """
 
     weight: str
@@ -51,7 +51,11 @@ class Cut:
     widths: tuple[int, ...]
 
     def indices(self, units: Sequence[int], size: int) -> torch.Tensor:
-        """Indices along the axis that belong to `units`, in the weight's own order, int64."""
+        """Indices along the axis that belong to `units`, in the weight's own order, int64.
+
+        Args:
+            size: number of units that the weight holds.
+        """
         found, start = [], 0
         for width in self.widths:
             for unit in units:
@@ -65,10 +69,10 @@ class Width:
     """The units of one width kind in a block.
 
     Attributes:
-        size: units of the dense block.
-        cuts: what a unit owns.
-        output: module whose input features are the units', in order, `features` each.
-        cost: parameters a unit owns.
+        size: number of units in the dense block.
+        cuts: slices that belong to a unit.
+        output: module whose input features are the outputs of the units, in order, `features` each.
+        cost: parameters of a unit.
     """
 
     size: int
@@ -83,11 +87,11 @@ class Block:
     """One dense block.
 
     Attributes:
-        parameters: parameters of the block.
-        attention, mlp: modules of each half, in order; empty where the half is not one that can go.
-        added: modules whose outputs the two halves add to the residual stream.
-        half_parameters: parameters that go with each half.
-        widths: "heads" and "channels" to their units, as far as they can be cut.
+        parameters: number of parameters of the block.
+        attention, mlp: modules of each half, in order; empty where the halves cannot be removed.
+        added: the two modules whose outputs attention and MLP add to the residual stream.
+        half_parameters: number of parameters of each half.
+        widths: unit kind ("heads", "channels") to its units, for the kinds that can be cut.
     """
 
     parameters: int
@@ -100,20 +104,22 @@ class Block:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a model is made of, from its config alone.
+    """The parts of a dense model, derived from its config alone.
 
     Attributes:
-        listed: whether the model type is in the table, or was recognised by its structure.
-        parameters: of the whole model (tied weights once).
-        embedding_parameters: of everything outside the blocks.
-        vocabulary: rows of the embeddings; `row_parameters` of each, in the head too where that is another.
+        listed: True where the model type is in the table of families, False where it was recognised by
+            its structure.
+        parameters: number of parameters of the whole model (tied weights once).
+        embedding_parameters: number of parameters outside the blocks.
+        vocabulary: number of rows of the embeddings.
+        row_parameters: parameters of one token, in the head too where that is another matrix.
         blocks: the dense blocks in order.
-        channel_field: config field that states the channels; empty where channels cannot be cut.
+        channel_field: config field that states the number of channels; empty where channels cannot be cut.
         head_size: features of a head.
         queries: query heads per group.
-        group_counts: how many groups of heads a smaller config may state; some configs allow only
+        group_counts: numbers of head groups that a smaller config may state; some configs allow only
             numbers that divide the width of the model.
-        refused: unit kind -> why this model cannot lose units of it.
+        refused: unit kind -> why units of this kind cannot be removed from this model.
     """
 
     model_type: str
@@ -131,8 +137,10 @@ class Anatomy:
     refused: Mapping[str, str]
 
     def check(self, kinds: Sequence[str]) -> None:
-        """Raises:
-        UserError: this model cannot lose units of one of `kinds`.
+        """Check that units of all `kinds` can be removed from this model.
+
+        Raises:
+            UserError: those of one kind cannot.
         """
         for kind in kinds:
             if kind in self.refused:
@@ -145,7 +153,7 @@ class Anatomy:
 
 
 def anatomy_of(config: PreTrainedConfig) -> Anatomy:
-    """Take a model apart by its config alone; no weights are read.
+    """Analyse a model by its config alone; no weights are read.
 
     Raises:
         UserError: see `check_config`, `skeleton` and `blocks_of`.
@@ -159,13 +167,13 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
     channel_field = _channel_field(config, stack[0], refused)
     heads, groups = head_counts(config)
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    # Blocks of one shape are taken apart once.
+    # Blocks of equal shape are analysed once.
     known: dict[tuple, Block] = {}
     blocks = []
     for index, block in enumerate(stack):
         shapes = tuple((n, tuple(p.shape)) for n, p in block.named_parameters())
         if shapes not in known:
-            known[shapes] = _take_apart(config, family, block, index, channel_field, refused)
+            known[shapes] = _analyse(config, family, block, index, channel_field, refused)
         blocks.append(known[shapes])
     total = sum(p.numel() for p in model.parameters())
     counts = frozenset() if HEADS in refused else _group_counts(config, groups, head_size, heads // groups)
@@ -204,7 +212,7 @@ def narrowed(
 
 
 def _group_counts(config: PreTrainedConfig, groups: int, head_size: int, queries: int) -> frozenset[int]:
-    """Numbers of groups below `groups` with which the config can be written and read again."""
+    """The numbers of head groups below `groups` that the config can state, written and read again."""
     found = set()
     for count in range(1, groups):
         made = narrowed(config, "", head_size, queries, {HEADS: count})
@@ -217,16 +225,16 @@ def _group_counts(config: PreTrainedConfig, groups: int, head_size: int, queries
 
 
 def _meta_block(kind: type[nn.Module], config: PreTrainedConfig, index: int) -> nn.Module | None:
-    """A block of its own class for another config; None where the class does not allow that."""
+    """A block of class `kind` without weights; None where the class refuses the config."""
     try:
         with torch.device("meta"):
             return kind(config, index)
-    except Exception:  # whatever the class's constructor raises for sizes that do not fit
+    except Exception:  # constructors raise anything for sizes that do not fit
         return None
 
 
 def _channel_field(config: PreTrainedConfig, block: nn.Module, refused: dict[str, str]) -> str:
-    """The config field that states the channels, by trying each one."""
+    """The config field that states the number of channels, found by trying each candidate."""
     for name in CHANNEL_FIELDS:
         if not hasattr(config, name):
             continue
@@ -259,7 +267,7 @@ def _shrunk(block: nn.Module, other: nn.Module | None) -> dict[str, tuple[int, i
     return found
 
 
-def _take_apart(
+def _analyse(
     config: PreTrainedConfig,
     family: Family,
     block: nn.Module,
@@ -267,7 +275,7 @@ def _take_apart(
     channel_field: str,
     refused: dict[str, str],
 ) -> Block:
-    """One block's halves and units; why it lacks some goes into `refused`."""
+    """The halves and units of one block; the reasons for missing ones are added to `refused`."""
     attention, mlp = _halves(family, block, refused)
     owned = tuple(
         sum(p.numel() for path in half for p in block.get_submodule(path).parameters())
@@ -297,7 +305,7 @@ def _take_apart(
 
 
 def _channels(config: PreTrainedConfig, block: nn.Module, channel_field: str) -> int:
-    """Channels of a block's MLP. A config may leave the number to the model's own rule."""
+    """Number of channels of a block's MLP, also where the config leaves it to a rule of the model."""
     if not channel_field:
         return 0
     stated = getattr(config, channel_field)
@@ -306,7 +314,7 @@ def _channels(config: PreTrainedConfig, block: nn.Module, channel_field: str) ->
     other = copy.deepcopy(config)
     setattr(other, channel_field, 8)
     shrunk = _shrunk(block, _meta_block(type(block), other, 0))
-    # Rows of a plain weight are the channels; a fused one has a multiple of them.
+    # A plain weight has a row per channel, a fused one a multiple of that.
     return min((before for _, before, _ in shrunk.values()), default=0)
 
 
@@ -315,8 +323,8 @@ def _halves(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Modules of the attention half and of the MLP half.
 
-    Attention is what owns a slot of the key-value cache, and so has a layer index; the MLP is what
-    else holds matrices.
+    Attention is the module with a slot of the key-value cache, and so with a layer index; the MLP is the
+    other modules that hold matrices.
     """
     attention = [
         name
@@ -347,7 +355,7 @@ def _width(
     query_width: int,
     head_size: int,
 ) -> Width | str:
-    """The units of a kind from what shrank when one was left out, or why there are none."""
+    """The units of a kind, from the weights that shrank with one unit less, or why there are none."""
     if not shrunk:
         if kind == CHANNELS and any(p.dim() == 3 for p in block.parameters()):
             return OF_EXPERTS
@@ -360,7 +368,7 @@ def _width(
         if weight.dim() == 3:
             return OF_EXPERTS
         if weight.dim() == 1 and name.endswith("norm.weight"):
-            return "a norm spans all heads, so what stays would change with what goes"
+            return "a norm spans all heads, so removing some would change the others"
         widths = _runs(family.fused.get(name), kind, each, query_width, head_size)
         if widths is None:
             return f"the order inside its fused weight '{name}' is not known"
@@ -380,7 +388,7 @@ def _width(
 def _runs(
     order: str | None, kind: str, each: int, query_width: int, head_size: int
 ) -> tuple[int, ...] | None:
-    """Widths of the runs that a unit of `each` indices is made of; None where that is not known."""
+    """Widths of the runs in which a unit has its `each` indices; None where the order is unknown."""
     if order == QUERY_KEY_VALUE:
         return (query_width, head_size, head_size)
     if order == GATE_UP:

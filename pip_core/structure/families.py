@@ -1,10 +1,9 @@
-"""Families as data, and where a decoder keeps its blocks.
+"""Model families as data, and the stack of decoder blocks of a model.
 
-The stack of blocks is read from what transformers declares: the class of the blocks and their
-number. What the blocks are made of is found by `pip_core.structure.anatomy`; the table here holds only what
-nothing else tells: the order inside fused weights, halves that are not one module, and config
-fields that state something about layers by number or by rule. A family that is not in the table is
-recognised by its structure.
+The stack is found by what transformers declares: the class of the blocks and their number. The parts of a
+block are found by `pip_core.structure.anatomy`; the table here holds only what cannot be derived: the order
+inside fused weights, halves that are not one module, and config fields that describe layers by number or
+by rule. A family that is not in the table is recognised by its structure.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ GATE_UP = "gate, up"
 
 @dataclass(frozen=True)
 class Family:
-    """What transformers does not declare about a model type.
+    """Facts about a model type that transformers does not declare.
 
     Attributes:
-        mlp: modules of a block that are its MLP, in order; the last one's output is the MLP's.
-        added: the modules of a block whose outputs are added to the residual stream by attention
-            and MLP, where a norm stands between; empty where the halves' own outputs are.
+        mlp: modules of a block that form its MLP, in order; the output of the last one is the MLP's.
+        added: the two modules of a block whose outputs are added to the residual stream, for attention
+            and MLP, where these are norms behind the halves; empty where they are the halves themselves.
         fused: weight -> the order of the projections in it.
         adds_residual: the halves take the residual stream as second input and add it themselves.
         layer_numbers: config fields that list layers by number.
-        sparse_step: config field that makes every n-th layer a mixture of experts, all others and
-            those in `layer_numbers[0]` dense.
-        repeats: config field that says the layers' kinds as `[[kinds, times], ...]`, and the list
-            it is spelt out in.
+        sparse_step: config field that makes every n-th layer a mixture of experts; all others, and
+            those in `layer_numbers[0]`, are dense.
+        repeats: config field that states the kinds of layers as `[[kinds, times], ...]`, and the field
+            that lists them layer by layer.
     """
 
     mlp: tuple[str, ...] = ()
@@ -81,7 +80,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def check_config(config: PreTrainedConfig) -> None:
-    """Refuse what cannot be pruned, before any weight is read.
+    """Refuse a model that cannot be pruned, before any weight is read.
 
     Raises:
         UserError: an encoder, an encoder-decoder, a quantised or an unknown model type, a single
@@ -108,7 +107,7 @@ def check_config(config: PreTrainedConfig) -> None:
         )
     if not isinstance(getattr(config, "num_hidden_layers", None), int):
         raise UserError(
-            f"The model type '{config.model_type}' does not say how many blocks it has. Supported are "
+            f"The model type '{config.model_type}' does not state how many blocks it has. Supported are "
             f"{', '.join(FAMILIES)}, and models built like these."
         )
     if config.num_hidden_layers < 2:
@@ -122,14 +121,14 @@ def check_config(config: PreTrainedConfig) -> None:
 
 
 def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model without weights (on torch's meta device).
+    """A model without weights (on torch's meta device), built from its config.
 
     Raises:
         UserError: the config describes no model that can be built.
     """
     try:
         with torch.device("meta"):
-            # A copy, since building a model writes into its config.
+            # A copy, because building a model changes its config.
             return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=False)
     except Exception as error:  # whatever the model's own constructor raises
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -147,7 +146,7 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def replace_blocks(model: PreTrainedModel, kept: list[nn.Module]) -> None:
-    """Put `kept` in the place of the model's stack of blocks."""
+    """Replace the model's stack of blocks by the blocks `kept`."""
     path, _ = _find(model)
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, nn.ModuleList(kept))
@@ -171,22 +170,23 @@ def _find(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def head_counts(config: PreTrainedConfig) -> tuple[int, int]:
+    """Number of query heads and of key-value heads."""
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None)
     return heads, heads if groups is None else groups
 
 
 def residual_scale(config: PreTrainedConfig) -> float:
-    """What the outputs of a block's halves are multiplied by before they join the residual stream."""
+    """Factor of the outputs of a block's halves when they are added to the residual stream."""
     return getattr(config, "residual_multiplier", 1.0)
 
 
 def tables_of(model: PreTrainedModel) -> list[nn.Module]:
-    """The modules that have a row for every token: the embeddings, and the head where there is one."""
+    """The modules with a row for every token: the embeddings, and the head if there is one."""
     return [t for t in (model.get_input_embeddings(), model.get_output_embeddings()) if t is not None]
 
 
 def row_parameters(model: PreTrainedModel) -> int:
-    """Parameters of one token's row: in the embeddings, and in the head where that is another matrix."""
+    """Parameters of one token: its row of the embeddings, and of the head where that is another matrix."""
     weights = {id(p): p for table in tables_of(model) for p in table.parameters()}
     return sum(p.numel() // p.shape[0] for p in weights.values())

@@ -1,7 +1,8 @@
-"""Where units can be removed: a site is one place of the model that offers `size` of them.
+"""Sites: the places of a model where units can be removed.
 
-A scorer folds over a site's slices, surgery cuts the same ones; neither knows a family. A depth
-site (a block, or half of one) offers a single unit, a width site as many as the block has left.
+A site offers `size` units. A depth site (a block, or half of one) offers a single unit; a width site those
+that remain in its block. Scorers sum over the slices of a site and surgery cuts the same slices, so
+neither depends on the model's family.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ UnitId = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Slices:
-    """How one weight is shared out among a site's units.
+    """The division of one weight among the units of a site.
 
     Attributes:
-        owner: which unit (from 0, as they stand) owns an index of `axis`, int64, one per index.
+        owner: per index of `axis` the position (from 0) of the unit that owns it, int64.
     """
 
     weight: nn.Parameter
@@ -47,14 +48,14 @@ class Site:
     Attributes:
         kind: kind of its units, see `pip_core.core.units`.
         block: number of its block in the *dense* model, from 0; never changes.
-        position: where that block stands in the model as it is now, from 0.
-        numbers: dense numbers of the units that are left, ascending.
-        cost: parameters that removing one unit saves.
-        modules: modules of the block that go as a whole with the site (depth halves), else empty.
-        added: module of the block whose output is what the site adds to the residual stream; empty
-            for a whole block, which adds the difference of its output and its input.
-        adds_residual: that module's output already contains its second input, the residual stream.
-        width: the units' slices, for a width kind.
+        position: position of that block in the current model, from 0.
+        numbers: dense numbers of the units that remain, ascending.
+        cost: parameters that the removal of one unit saves.
+        modules: modules of the block that are removed as a whole (depth halves), else empty.
+        added: module of the block whose output the site adds to the residual stream; empty for a whole
+            block, which adds the difference of its output and its input.
+        adds_residual: whether the output of that module contains its second input, the residual stream.
+        width: the slices of the units, for a width kind.
     """
 
     kind: str
@@ -69,11 +70,11 @@ class Site:
 
     @property
     def size(self) -> int:
-        """How many units the site offers."""
+        """Number of units that the site offers."""
         return len(self.numbers)
 
     def slices(self, block: nn.Module) -> list[Slices]:
-        """The weights that hold the site's units, in `block` as it stands."""
+        """The weights that hold the site's units, in the current `block`."""
         if self.width is None:
             owners = [block.get_submodule(m) for m in self.modules] or [block]
             weights = [p for module in owners for p in module.parameters()]
@@ -88,13 +89,13 @@ class Site:
         ]
 
     def output_weight(self, block: nn.Module) -> torch.Tensor:
-        """Weight of a width site's output projection, `(d, size * features)` whatever its class."""
+        """Weight of a width site's output projection, `(d, size * features)` for every class of module."""
         module = block.get_submodule(self.width.output)
         return module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
 def sites_of(anatomy: Anatomy, shape: Shape, kinds: Sequence[str]) -> list[Site]:
-    """The sites of `kinds` that a model of this shape still offers: block by block, kind by kind."""
+    """The sites of `kinds` in a model of this shape, ordered by block, then by kind."""
     found = []
     for position, layer in enumerate(shape.layers):
         for kind in kinds:
@@ -109,7 +110,7 @@ def _site(anatomy: Anatomy, layer: Layer, position: int, kind: str) -> Site | No
     if kind == BLOCKS:
         left = Shape((layer,)).parameters(anatomy) - anatomy.embedding_parameters
         return Site(kind, layer.block, position, (0,), left)
-    # A half and the units in it go together: where one is gone, so are the others.
+    # The units of a removed half are removed with it.
     of_attention = kind in (ATTENTION, HEADS)
     if not (layer.attention if of_attention else layer.mlp):
         return None
@@ -126,10 +127,10 @@ def _site(anatomy: Anatomy, layer: Layer, position: int, kind: str) -> Site | No
 
 
 def touched(site: Site, undone: Set[UnitId]) -> bool:
-    """Whether something of a site's block was taken back, so that the block has to stay."""
+    """Whether a removal in the site's block was undone, so that the block must be kept."""
     return any(block == site.block for _, block, _ in undone)
 
 
 def free_units(site: Site, undone: Set[UnitId]) -> int:
-    """How many units of a site may go."""
+    """Number of units of a site that may be removed: those whose removal was not undone."""
     return sum((site.kind, site.block, number) not in undone for number in site.numbers)

