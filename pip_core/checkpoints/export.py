@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Generator
+from glob import escape
 from pathlib import Path
 
 import torch
@@ -148,7 +149,12 @@ def prepare_folder(folder: Path) -> Path:
             if complete.exists():
                 complete.rename(folder)
                 break
-    for leftover in (new, old, _beside(folder, PARTIAL), *folder.parent.glob(f"{folder.name}*{CHECK}*")):
+    for leftover in (
+        new,
+        old,
+        _beside(folder, PARTIAL),
+        *folder.parent.glob(f"{escape(folder.name)}*{CHECK}*"),
+    ):
         shutil.rmtree(leftover, ignore_errors=True)
     return _beside(folder, PARTIAL)
 

@@ -35,19 +35,23 @@ def is_nonuniform(folder: Path) -> bool:
 
 
 def save_nonuniform(
-    model: PreTrainedModel, dense: PreTrainedConfig, shape: Shape, folder: Path, stored: torch.dtype
+    model: PreTrainedModel,
+    dense: PreTrainedConfig,
+    shape: Shape,
+    folder: Path,
+    stored: torch.dtype | None = None,
 ) -> None:
     """Write `model`, which has `shape`, to `folder`, its weights in the format that they have in memory.
 
     Args:
         dense: config of the dense model.
-        stored: number format that a loader reads the weights into.
+        stored: number format that a loader reads the weights into; by default that of the model.
     """
     folder.mkdir(parents=True)
     facts = {
         "loader": LOADER,
         "model_type": dense.model_type,
-        "dtype": str(stored).removeprefix("torch."),
+        "dtype": str(stored or model.dtype).removeprefix("torch."),
         "config": dense.to_dict(),
         **shape.to_dict(),
     }

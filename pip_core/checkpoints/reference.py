@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import huggingface_hub
+from huggingface_hub.errors import HFValidationError
 
 from ..core.errors import UserError
 from ..core.paths import ASSETS
@@ -81,7 +82,10 @@ def fingerprint(reference: str) -> str:
         if name == bundled.NAME:
             folder = bundled_config_folder()
         else:
-            path = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision or None)
+            try:
+                path = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision or None)
+            except HFValidationError:  # refused with a sentence where the config is read
+                return ""
             return path if isinstance(path, str) else ""
     found = []
     for name in ("config.json", SHAPE):

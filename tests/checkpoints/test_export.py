@@ -187,6 +187,7 @@ def test_a_new_export_replaces_an_earlier_one(opened, tmp_path, trusting):
         shape = tiny.without_blocks(loaded, removed)
         (tmp_path / "model.partial").mkdir()
         (tmp_path / "model.partial" / "left over by a killed run").touch()
+        (tmp_path / "model.partial.check-abc").mkdir()
         written(loaded, tmp_path / "model", shape)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
     assert json.loads((tmp_path / "model" / "config.json").read_text())["num_hidden_layers"] == 3

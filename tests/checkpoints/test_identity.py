@@ -226,6 +226,8 @@ def test_a_fingerprint_changes_with_the_folder_behind_a_path(own, checkpoints):
     assert fingerprint(str(own)) != before
 
 
-@pytest.mark.parametrize("reference", ["demo", "smollm2-135m", "org/never-fetched", "org/never-fetched@v1"])
+@pytest.mark.parametrize(
+    "reference", ["demo", "smollm2-135m", "org/never-fetched", "org/never-fetched@v1", "not an id"]
+)
 def test_every_reference_has_a_fingerprint(reference):
     assert isinstance(fingerprint(reference), str)
