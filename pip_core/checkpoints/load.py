@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..core.device import device, fast_bfloat16
+from ..core.device import device, fast_bfloat16, is_out_of_memory
 from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.finite import nonfinite_weight
@@ -153,9 +153,9 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
-    except MemoryError:
-        raise
     except Exception as error:  # the library raises whatever its parsers raise
+        if is_out_of_memory(error):
+            raise
         raise unloadable(source.name, error) from error
     if missing := sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"]):
         raise UserError(

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from ..core.device import is_out_of_memory
 from ..core.errors import UserError
 from ..core.finite import to_json
 from ..structure.anatomy import anatomy_of
@@ -88,6 +89,8 @@ def load_nonuniform(folder: Path | str, dtype: torch.dtype | None = None) -> Pre
     try:
         load_model(model, str(folder / WEIGHTS), strict=True)
     except (OSError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"The weights in '{folder}' cannot be read: {reason}") from None
     return model.eval()

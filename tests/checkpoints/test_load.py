@@ -14,6 +14,7 @@ from pip_core.checkpoints import load as load_module
 from pip_core.checkpoints.checksum import weights_sha256
 from pip_core.checkpoints.folder import Source
 from pip_core.checkpoints.load import config_of, load, load_folder, resolve
+from pip_core.core.device import user_message
 from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
 from pip_core.structure.families import blocks_of, check_config, replace_blocks
@@ -70,6 +71,16 @@ def test_formats_of_a_bfloat16_checkpoint(half, monkeypatch, fast, dtype, comput
     loaded = load_folder(Source(half, "x", "x", None), dtype)
     assert loaded.model.dtype == getattr(torch, computed)
     assert loaded.stored == getattr(torch, stored)
+
+
+def test_a_failed_allocation_is_no_damaged_checkpoint(llama_folder, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+    monkeypatch.setattr(load_module.AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(RuntimeError) as raised:
+        load_folder(Source(llama_folder, "x", "x", None))
+    assert "memory" in user_message(raised.value)
 
 
 def test_a_float32_checkpoint_is_never_rounded(opened, monkeypatch):
