@@ -109,7 +109,7 @@ def _hub_source(repo: str, folder: Path) -> Source:
 
 
 def ask_hub(repo: str, revision: str = "") -> huggingface_hub.ModelInfo:
-    """What the Hub says of a repository, asked with a short time-out.
+    """Metadata of a repository on the Hub, asked for with a short time-out.
 
     Asked before any file, since a download that does not reach the Hub tries again for half a minute.
 

