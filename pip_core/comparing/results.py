@@ -6,7 +6,6 @@ Everything is read from the runs' own directories, so a comparison can be told a
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core import events as ev
+from ..core.finite import to_json
 from ..core.recipe import EQUAL, Recipe
 from ..core.units import WIDTH
 from ..data.corpora import title
@@ -152,7 +152,7 @@ def write(folder: Path, found: SweepResults) -> None:
         "missing": dict(found.missing),
         "unlike": list(found.unlike),
     }
-    (folder / JSON).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    (folder / JSON).write_text(to_json(whole, indent=1) + "\n", encoding="utf-8")
     (folder / TABLE).write_text(markdown(found), encoding="utf-8")
     pd.DataFrame([_flat(row) for row in found.rows]).to_csv(folder / CSV, index=False)
     curves: dict[str, list[tuple[float, float, float]]] = {}

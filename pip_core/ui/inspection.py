@@ -100,7 +100,8 @@ def disagreements(places: Sequence[Place]) -> str:
     head = ["what comes next", "divergence, nats", "dense model expects", "pruned model expects"]
     return (
         f"<p class='heated'>{words}</p><p class='line'>The darker a word, the more the two models differ in "
-        f"what they expect there: {mean:.2f} nats on average (Kullback-Leibler divergence).</p>"
+        f"what they expect there: {mean:.2f} nats on average (Kullback-Leibler divergence of the pruned "
+        "model's prediction from the dense model's, which is taken over the tokens that both have).</p>"
         + table(head, rows, "Where the predictions differ most", "places")
     )
 
