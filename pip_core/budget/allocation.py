@@ -11,6 +11,7 @@ import torch
 from ..core.errors import UserError
 from ..core.recipe import Recipe
 from ..core.units import BLOCKS, DEPTH
+from ..data.calibration import check_finite
 from ..structure.sites import Site, UnitId, free_units, touched
 from .budget import PruningBudget
 
@@ -63,11 +64,7 @@ def choose(
     Raises:
         UserError: a score is not a finite number, or nothing is left that may go.
     """
-    if not all(bool((s.isfinite() | (s.isposinf() & inf_protects)).all()) for s in scores):
-        raise UserError(
-            "The scores are not finite numbers: this model's gradients overflow in the chosen number "
-            "format. Choose float32."
-        )
+    check_finite(scores, inf_protects)
     goal, iteration, removed = goal.now(sites, iteration, removed, undone)
     if goal.counts:
         whole = sum(goal.counts.get(s.kind, 0) * s.cost for s in sites)

@@ -1,8 +1,7 @@
-"""How much of what a model is measured on it was calibrated on.
+"""Contamination: how many of the texts that a model is measured on overlap with its calibration text.
 
-The field's measure of contamination: a text counts as seen where it shares 13 words in a row with
-the other side, lower-cased and without punctuation (Brown et al., "Language Models are Few-Shot
-Learners", arXiv 2005.14165, appendix C).
+A text overlaps where it shares 13 words in a row with the other side, lower-cased and without
+punctuation (Brown et al., "Language Models are Few-Shot Learners", arXiv 2005.14165, appendix C).
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two sets of texts share.
+    """The overlap of evaluation texts with a calibration text.
 
     Attributes:
-        texts: how many evaluation texts were looked at.
-        shared: how many of them share `NGRAM` words in a row with the calibration.
-        short: how many have fewer words than that, so that nothing can be said of them.
-        example: the first such words found, as they were compared; empty where there are none.
+        texts: number of evaluation texts.
+        shared: how many of them share `NGRAM` words in a row with the calibration text.
+        short: how many have fewer words than that, so that they cannot be compared.
+        example: the first shared words found, as they were compared; empty where there are none.
     """
 
     texts: int
@@ -33,25 +32,25 @@ class Overlap:
     example: str
 
     def sentence(self, what: str = "evaluation texts") -> str:
-        """A warning to show, or nothing where nothing is shared.
+        """A warning to show; empty where nothing is shared.
 
         Args:
-            what: what the texts are, as it should stand in the sentence ("items of the task 'facts'").
+            what: the evaluation texts, for the sentence ("items of the task 'facts'").
         """
         if not self.shared:
             return ""
         return (
             f"{self.shared} of {self.texts} {what} share {NGRAM} words in a row with the calibration text "
-            f"(such as “{self.example}”), so what is measured on them says less than it seems to."
+            f"(such as “{self.example}”), so their results may be too good."
         )
 
 
 def overlap(calibration: Iterable[str], evaluation: Sequence[str]) -> Overlap:
-    """Compare texts word by word.
+    """Count the evaluation texts that overlap with the calibration texts.
 
     Args:
-        calibration: may be large; it is gone through once and not kept.
-        evaluation: for a multiple-choice item its prompt and its right answer, in one text.
+        calibration: may be large; it is read once and not kept.
+        evaluation: of a multiple-choice item the prompt and the right answer, as one text.
     """
     seen: dict[str, list[int]] = {}
     short = 0
@@ -71,6 +70,6 @@ def overlap(calibration: Iterable[str], evaluation: Sequence[str]) -> Overlap:
 
 
 def _grams(text: str) -> Iterator[str]:
-    """Every `NGRAM` words in a row, joined by single spaces."""
+    """Every sequence of `NGRAM` words, joined by single spaces."""
     words = _WORD.findall(text.lower().translate(_APOSTROPHES))
     return (" ".join(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1))

@@ -1,6 +1,6 @@
-"""Texts: the shipped ones, the field's usual ones on the Hub, and the user's own.
+"""Texts to calibrate and to measure on: shipped, on the Hub, in a file of the user's, or pasted.
 
-Shipped calibration domains and the held-back text lie in `assets/text`, one file each, documents
+The shipped calibration domains and the held-back text are in `assets/text`, one file each, documents
 separated by two blank lines. Calibration never draws from the held-back text.
 
 A text's name is one of:
@@ -8,9 +8,9 @@ A text's name is one of:
 - a name in `KNOWN`, with or without `@REVISION`;
 - `hub:OWNER/NAME[/CONFIG][:SPLIT][@REVISION][#FIELD]`, any dataset on the Hub;
 - a path: a UTF-8 text file, or a `.jsonl`, `.parquet` or `.csv` file with or without `#FIELD`;
-- `text:` and the text itself, so that a recipe holds what was pasted into it.
+- `text:` and the text itself, so that a recipe holds the text that was pasted.
 
-For calibration also `mixed`, every domain in proportion to its length, so that all of them is read, and
+A calibration text may also be `mixed`, every shipped domain in proportion to its length, or
 `mix:NAME=SHARE,NAME=SHARE`.
 """
 
@@ -38,11 +38,11 @@ KNOWN = {
     "c4": HubSet("allenai/c4", "en", "train", field="text"),
     "c4-validation": HubSet("allenai/c4", "en", "validation", field="text"),
 }
-# Datasets whose rows are the lines of longer documents, and how a document begins.
+# Datasets whose rows are lines of longer documents, and the line that a document begins with.
 LINES = {"Salesforce/wikitext": re.compile(r" = (?!= ).+(?<! =) = \s*")}
 PASTED, MIX = "text:", "mix:"
 DOCUMENT_BREAK = "\n\n\n"
-# Of a dataset on the Hub so much is taken, from its beginning: about a million tokens.
+# Characters that are read of a dataset on the Hub, from its beginning: about a million tokens.
 POOL_CHARACTERS = 4_000_000
 LONGEST_PASTED = 1_000_000
 BYTES_PER_CHARACTER = 4  # at most, in UTF-8
@@ -107,10 +107,11 @@ def parts(name: str) -> tuple[tuple[str, float], ...]:
 
 
 def calibration_texts(name: str, characters: int = POOL_CHARACTERS) -> list[Domain]:
-    """Documents to calibrate on, one domain for each text that `name` stands for.
+    """Read the documents to calibrate on, one domain for each text that `name` stands for.
 
     Args:
-        characters: of each text, take documents until they hold so many characters.
+        characters: of each file and each dataset on the Hub, read documents until they hold so many
+            characters.
 
     Raises:
         UserError: no such text, or one that cannot be read.
@@ -125,13 +126,13 @@ def calibration_texts(name: str, characters: int = POOL_CHARACTERS) -> list[Doma
 def documents(
     name: str, what: str = "calibration text", characters: int = 0, online: bool = True
 ) -> list[str]:
-    """The documents of one text, no two alike.
+    """Read the documents of one text, no two alike.
 
     Args:
-        what: what it is for, as it should stand in an error.
-        characters: take documents until they hold so many characters. 0 takes all of a file, and
-            of a dataset on the Hub `POOL_CHARACTERS`.
-        online: False never asks the Hub, and takes what the cache holds.
+        what: the text's purpose, for error messages.
+        characters: read documents until they hold so many characters. 0 reads all of a file, and
+            `POOL_CHARACTERS` of a dataset on the Hub.
+        online: False never asks the Hub and reads the cache alone.
 
     Raises:
         UserError: no such text, or one that cannot be read.
@@ -143,7 +144,7 @@ def hub_of(name: str) -> HubSet | None:
     """The dataset on the Hub that a text's name stands for, or None.
 
     Raises:
-        UserError: `hub:` and then something else than a dataset.
+        UserError: what follows `hub:` does not name a dataset.
     """
     if name.startswith("hub:"):
         return HubSet.parse(name)
@@ -156,7 +157,7 @@ def pinned(name: str) -> str:
     rows on any machine.
 
     Raises:
-        UserError: as `sources.hub_revision`.
+        UserError: as `parts`, `hub_of` and `hub_datasets.hub_revision`.
     """
     if name.startswith(MIX):
         return MIX + ",".join(f"{pinned(text)}={share:.12g}" for text, share in parts(name))
@@ -170,7 +171,7 @@ def pinned(name: str) -> str:
 
 
 def title(name: str) -> str:
-    """A text's name, short enough for a sentence."""
+    """A text's name, short enough to stand in a sentence."""
     if name.startswith(PASTED):
         return f"pasted text of {len(name) - len(PASTED):,} characters"
     return name if name.startswith(("hub:", MIX)) or not _is_path(name) else Path(name).name
@@ -240,7 +241,7 @@ def _from_hub(chosen: HubSet, characters: int, online: bool) -> list[str]:
         if not joined or (begins.fullmatch(line) and any(before.strip() for before in joined[-1])):
             joined.append([])
         joined[-1].append(line)
-    # Joined as the field joins them, so that perplexity on them is the field's.
+    # Joined as is usual for this dataset, so that perplexities can be compared with published ones.
     return [text for text in map("\n\n".join, joined) if text.strip()]
 
 
@@ -257,7 +258,7 @@ def _column(table: Iterable[dict], wanted: str | None, where: str) -> Iterable[s
 
 
 def _text(value: object, field: str, where: str) -> str:
-    """A cell as text: a text, a list of texts, or a list of a conversation's messages."""
+    """The text of a cell that holds a text, a list of texts, or a list of a conversation's messages."""
     cells = value if isinstance(value, list) else [value]
     cells = [c.get("content") if isinstance(c, dict) and isinstance(value, list) else c for c in cells]
     if not all(c is None or isinstance(c, str) for c in cells):

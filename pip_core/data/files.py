@@ -1,7 +1,12 @@
-"""Files with texts and rows in them, read with care: whose they are, how they are encoded, how long.
+"""Files of texts and rows: text, JSON lines, CSV and Parquet.
 
-A file is read only as far as it is needed, and whatever is wrong with it is said in one sentence,
-with the number of the line where there is one.
+A file is read only as far as it is needed, whatever is wrong with it is reported in one sentence with
+the number of the line, and on a public Space only uploaded and shipped files are read.
+
+Parquet is read by pyarrow and CSV by Python's own `csv`. pandas and pyarrow are not used for CSV and JSON
+lines: they guess the types of cells ("NA" becomes a missing value, "01" a number, a date a timestamp),
+fill short rows silently, do not name the line of an error in JSON, and read ahead by blocks, so that a fault
+behind the last row that is wanted would be an error.
 """
 
 from __future__ import annotations
@@ -23,9 +28,9 @@ from ..core.errors import UserError
 from ..core.paths import ASSETS
 
 TABLES = (".jsonl", ".parquet", ".csv")
-# Folders that hold what visitors of a public Space uploaded, separated as in PATH.
+# Environment variable: folders with the uploads of visitors of a public Space, separated as in PATH.
 UPLOADS = "PIP_STUDIO_UPLOADS"
-# The longest text that is read from one file, in bytes: more than any run can use.
+# Bytes that are read of a text file at most: more than any run can use.
 LONGEST_TEXT = 64 * 2**20
 LONGEST_LINE = 16 * 2**20
 _BATCH = 256
@@ -36,9 +41,9 @@ def own_file(name: str | Path) -> Path:
     """The path of a file the user names.
 
     Raises:
-        UserError: on a public Space, where a visitor must not read the machine's files; what is
-            shipped and what was uploaded (folders in the environment variable
-            `PIP_STUDIO_UPLOADS`) may be read there too.
+        UserError: on a public Space, where a visitor must not read the machine's files, the file is
+            neither a shipped nor an uploaded one (in a folder of the environment variable
+            `PIP_STUDIO_UPLOADS`).
     """
     path = Path(name).expanduser()
     if os.environ.get("SPACE_ID"):
@@ -56,8 +61,8 @@ def read_text(path: Path, what: str, longest: int = LONGEST_TEXT) -> str:
     """The content of a UTF-8 text file, with line breaks as `\\n`.
 
     Args:
-        what: what the file is for, as it should stand in an error ("calibration text").
-        longest: of a longer file only the first so many bytes are read.
+        what: the file's purpose, for error messages ("calibration text").
+        longest: read at most so many bytes, from the beginning.
 
     Raises:
         UserError: missing, empty, or not UTF-8 text.
@@ -75,16 +80,15 @@ def read_text(path: Path, what: str, longest: int = LONGEST_TEXT) -> str:
 def rows(reference: str | Path, what: str, limit: int = 0) -> list[dict]:
     """The rows of a local `.jsonl`, `.parquet` or `.csv` file, in their order.
 
-    Cells of a CSV file are texts, all of them; a Parquet file's nested values come as lists and
-    dicts.
+    All cells of a CSV file are texts; nested values of a Parquet file are lists and dicts.
 
     Args:
-        what: what the file is for, as it should stand in an error ("task").
+        what: the file's purpose, for error messages ("task").
         limit: read only the first so many rows; 0 reads all.
 
     Raises:
-        UserError: missing, empty, another kind of file, not readable as what its name says, or
-            (on a Space) not the user's.
+        UserError: missing, empty, of another kind, not in the format that its name says, or (on a Space)
+            not the user's.
     """
     path = own_file(reference)
     found = list(islice(iterate(path, what), limit or None))
@@ -115,7 +119,7 @@ def _opened(path: Path, what: str):
 
 
 def _decoded(data: bytes, what: str, whole: bool = True) -> str:
-    """`data` as text; what is not `whole` may end in the middle of a character."""
+    """`data` as text; where it is not `whole`, it may end in the middle of a character."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(data, final=whole)
     except UnicodeDecodeError:
@@ -147,10 +151,10 @@ def _jsonl(path: Path, what: str) -> Iterator[dict]:
 
 
 def json_lines(lines: Iterable[str], name: str) -> Iterator[dict]:
-    """Rows that are written as JSON, one a line.
+    """Rows written as JSON objects, one a line.
 
     Args:
-        name: where the lines are from, as it should stand in an error.
+        name: name of the file, for error messages.
 
     Raises:
         UserError: a line that is no JSON object, or no text.
@@ -204,7 +208,7 @@ def _parquet(path: Path, what: str) -> Iterator[dict]:
 
 
 def plain(value: object) -> object:
-    """A value that JSON can say; bytes (of a picture, of a sound) are left out."""
+    """`value` in types that JSON has; bytes (of a picture, of a sound) become None."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -217,16 +221,16 @@ def plain(value: object) -> object:
 
 
 def column_of(names: Iterable[str], wanted: str | None, first: dict, where: str) -> str:
-    """The column of a table that holds its texts: the `wanted` one, or `text`, or the only one with
-    text in it.
+    """The column of a table that holds its texts: the `wanted` one, or `text`, or the only one that holds
+    text.
 
     Args:
         names: the table's columns.
         first: its first row.
-        where: the table, as it should stand in an error.
+        where: the table, for error messages.
 
     Raises:
-        UserError: no such column, or more than one that it could be.
+        UserError: no such column, or several.
     """
     names = list(names)
     if wanted is not None:
@@ -239,6 +243,6 @@ def column_of(names: Iterable[str], wanted: str | None, first: dict, where: str)
     if len(texts) == 1:
         return texts[0]
     raise UserError(
-        f"{where} has no column 'text'; its columns are {', '.join(names)}. Say which one holds the text "
-        "by writing #COLUMN behind the name."
+        f"{where} has no column 'text'; its columns are {', '.join(names)}. Name the one that holds the "
+        "text by adding #COLUMN to the name."
     )

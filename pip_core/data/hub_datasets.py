@@ -1,9 +1,9 @@
-"""Rows from the Hugging Face Hub's datasets, and from local files.
+"""Rows of datasets on the Hugging Face Hub.
 
-Hub datasets are read through `datasets`, streamed: only as many rows as are needed are fetched,
-and those are kept in the cache, so that the same rows are there again without a network. A
-dataset's revision is looked up once and then stays: what was drawn yesterday is drawn tomorrow. No
-code from a repository is ever run, and no file outside the repository is read.
+Datasets are streamed by the `datasets` library: only as many rows as are needed are fetched, and
+those are kept in the cache, so that the same rows can be read again without a network. The commit of
+a dataset's revision is looked up once per machine and then kept, so that a recipe draws the same text
+at any later time. No code from a repository is ever run, and no file outside the repository is read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..core.errors import UserError
 from ..core.network import HUB_TIMEOUT, is_unreachable
 from ..core.paths import cache_folder
 from .files import plain
-from .files import rows as rows  # rows from anywhere, under one roof
+from .files import rows as rows  # so that callers find both kinds of rows here
 
 MOST_ROWS = 200_000
 # What `datasets` reads as plain data; others of its readers unpickle, or decode media.
@@ -48,7 +48,7 @@ class HubSet:
     """One split of a dataset on the Hub.
 
     Attributes:
-        config: which of its configurations; None where it has only one.
+        config: one of its configurations; None where it has only one.
         revision: commit, branch or tag; None is the main branch.
         field: the column that holds its texts; None lets `column_of` find it.
     """
@@ -86,9 +86,9 @@ def hub_rows(
 
     Args:
         dataset: `OWNER/NAME`.
-        revision: commit, branch or tag; None is the main branch as it was when first asked for (see
+        revision: commit, branch or tag; None is the main branch at the time it was first asked for (see
             `hub_revision`).
-        limit: only the first so many rows; 0 takes all.
+        limit: read only the first so many rows; 0 reads all.
 
     Raises:
         UserError: no such dataset, configuration, split or revision, no access, no plain data, more
@@ -104,7 +104,7 @@ def read_hub(
     """The first rows whose weights add up to `need`; all rows where there are not enough, or for 0.
 
     Args:
-        online: False takes what the cache holds, be it less than `need`, and asks nobody.
+        online: False reads the cache alone, even where it holds less than `need`.
 
     Raises:
         UserError: as `hub_rows`; without `online`, nothing in the cache.
@@ -128,7 +128,7 @@ def read_hub(
 
 
 def is_cached(chosen: HubSet) -> bool:
-    """Whether rows of this dataset can be had without a network."""
+    """Whether rows of this dataset can be read without a network."""
     sha = _known_revision(chosen.dataset, chosen.revision)
     return sha is not None and _store(chosen, sha).is_file()
 
@@ -136,7 +136,7 @@ def is_cached(chosen: HubSet) -> bool:
 def hub_revision(dataset: str, revision: str | None = None) -> str:
     """The commit that `revision` of a dataset stands for, 40 hexadecimal digits.
 
-    The Hub is asked once; from then on the same commit is answered on this machine, so that the same
+    The Hub is asked once; from then on the answer is the same commit on this machine, so that the same
     recipe reads the same rows.
 
     Raises:
@@ -152,13 +152,13 @@ def hub_revision(dataset: str, revision: str | None = None) -> str:
 
 
 def _ask_hub(dataset: str, revision: str | None) -> huggingface_hub.DatasetInfo:
-    """What the Hub says of a dataset. Asked before any file, since reading with no Hub there tries again
-    for half a minute, and this does not."""
+    """A dataset's description on the Hub. It is asked for before any file, since `datasets` repeats failed
+    requests for half a minute, and this fails at once."""
     return huggingface_hub.HfApi().dataset_info(dataset, revision=revision, timeout=HUB_TIMEOUT)
 
 
 def _known_revision(dataset: str, revision: str | None) -> str | None:
-    """The commit, where that can be said without a network."""
+    """The commit, where it is known without a network."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
         raise UserError(f"'{dataset}' is not the name of a dataset on the Hub: that is OWNER/NAME.")
     if revision and _COMMIT.fullmatch(revision):
@@ -181,7 +181,7 @@ def _store(chosen: HubSet, sha: str) -> Path:
 
 
 def _keep(path: Path, text: str) -> None:
-    """Write a file so that nobody ever reads half of it."""
+    """Write a file in one step, so that no other process reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=".writing-", delete=False
@@ -208,22 +208,22 @@ def _first(
             return found, True
         if not need and len(found) > MOST_ROWS:
             raise UserError(
-                f"The {_name(chosen)} has more than {MOST_ROWS:,} rows in its split '{chosen.split}': say "
-                "how many are wanted."
+                f"The {_name(chosen)} has more than {MOST_ROWS:,} rows in its split '{chosen.split}': name "
+                "how many are to be read."
             )
     return found, False
 
 
 def _stream(chosen: HubSet, sha: str) -> Iterator[dict]:
-    """Rows as `datasets` streams them, made plain."""
+    """Rows as `datasets` streams them, in types that JSON has."""
     import datasets  # half a second, and most runs never need it
 
     _ask_hub(chosen.dataset, sha)
-    # Its own patience is 20 attempts with 5 seconds between them.
+    # Its own settings are 20 attempts with 5 seconds between them.
     datasets.config.STREAMING_OPEN_MAX_RETRIES = datasets.config.STREAMING_READ_MAX_RETRIES = 2
     datasets.config.STREAMING_READ_RETRY_INTERVAL = 1
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said below, once
+    datasets.logging.set_verbosity(logging.CRITICAL)  # errors are reported below, once
     try:
         builder = datasets.load_dataset_builder(chosen.dataset, chosen.config, revision=sha)
     except ValueError as error:
@@ -256,12 +256,12 @@ def _with_clear_errors(chosen: HubSet, stream: Iterator[dict]) -> Iterator[dict]
 
 @contextmanager
 def _clear_errors(chosen: HubSet) -> Iterator[None]:
-    """Turn what the Hub's libraries raise into one sentence."""
+    """Turn errors of the Hub's libraries into UserErrors of one sentence."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # the libraries' own sort of error for each way to fail, and no list of them
+    except Exception as error:  # the libraries have a class for each way to fail, and publish no list of them
         raise UserError(_sentence(chosen, error)) from error
 
 
@@ -278,8 +278,8 @@ def _sentence(chosen: HubSet, error: Exception) -> str:
         )
     if "scripts are no longer supported" in text:
         return (
-            f"The {name} comes as a loading script, and no code from a repository is run here. Its plain "
-            "data may stand in the revision @refs/convert/parquet."
+            f"The {name} is a loading script, and no code from a repository is run here. Its plain data "
+            "may be in the revision @refs/convert/parquet."
         )
     if isinstance(error.__cause__, StopIteration):  # how `datasets` fails on a file without a row
         return f"The {name} holds no rows in its split '{chosen.split}'."

@@ -86,17 +86,17 @@ class Perturber:
         self.kinds = tuple(kinds)
 
     def edit(self, word: str, rng: random.Random) -> str:
-        """`word` (letters only, at least 3) after one edit; always different from `word`."""
+        """`word` (at least 3 letters and nothing else) after one edit; never `word` itself."""
         lower = word.lower()
         for kind in rng.sample(self.kinds, len(self.kinds)):
             real = [c for c in _candidates(lower, kind) if c in self.words]
             if real:
-                return _like(word, rng.choice(sorted(set(real))))
+                return _capitalised_as(word, rng.choice(sorted(set(real))))
         # No real word within one edit: an edit inside the word keeps it readable.
         found = _candidates(lower, rng.choice(self.kinds))
         inner = [c for c in found if c[0] == lower[0] and c[-1] == lower[-1]]
         # A word of three letters has no inner swap; one letter repeated has no swap at all.
-        return _like(word, rng.choice(inner or found or [lower[0] + lower]))
+        return _capitalised_as(word, rng.choice(inner or found or [lower[0] + lower]))
 
     def perturb(self, text: str, rate: float, rng: random.Random) -> tuple[str, tuple[Edit, ...]]:
         """Edit the share `rate` of a text's editable words, at least one where there is one.
@@ -134,7 +134,7 @@ def view_of(text: str, tokenizer: PreTrainedTokenizerBase) -> View:
 
 
 def _candidates(word: str, kind: str) -> list[str]:
-    """Every spelling one edit of `kind` away from `word`, `word` itself left out."""
+    """Every spelling that one edit of `kind` makes of `word`, except `word` itself."""
     if kind == "swap":
         found = [word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1)]
     elif kind == "replace":
@@ -144,13 +144,14 @@ def _candidates(word: str, kind: str) -> list[str]:
     return [c for c in found if c != word]
 
 
-def _like(model: str, word: str) -> str:
-    """`word`, an edit of `model`, with the capitals of `model`: ALL, First, or camelCase letter by letter."""
-    if model.isupper():
-        return word.upper()
-    if model[1:].islower():
-        return word[0].upper() + word[1:] if model[0].isupper() else word
-    if len(word) > len(model):
-        new = next(i for i in range(len(word)) if word[i] != model[i : i + 1].lower())
-        return model[:new] + word[new] + model[new:]
-    return "".join(c.upper() if m.isupper() else c for c, m in zip(word, model, strict=True))
+def _capitalised_as(original: str, edited: str) -> str:
+    """`edited`, in small letters, with the capitals of the word it was made from: ALL, First, or camelCase
+    letter by letter."""
+    if original.isupper():
+        return edited.upper()
+    if original[1:].islower():
+        return edited[0].upper() + edited[1:] if original[0].isupper() else edited
+    if len(edited) > len(original):
+        new = next(i for i in range(len(edited)) if edited[i] != original[i : i + 1].lower())
+        return original[:new] + edited[new] + original[new:]
+    return "".join(c.upper() if o.isupper() else c for c, o in zip(edited, original, strict=True))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -56,7 +57,7 @@ class Scorer(ABC):
     paper: str
     summary: str
     kinds: tuple[str, ...] = KINDS
-    usual: Mapping[str, object] = {}
+    usual: ClassVar[Mapping[str, object]] = {}
     inf_protects: bool = False
     domains: int = 1
     perturbs: bool = False

@@ -92,7 +92,7 @@ def test_columns_of_a_table(tmp_path):
         (
             [{"a": "x", "b": "y"}],
             "",
-            "has no column 'text'; its columns are a, b. Say which one holds the text",
+            "has no column 'text'; its columns are a, b. Name the one that holds the text",
         ),
         ([{"a": 1}], "", "has no column 'text'; its columns are a."),
         ([{"a": "x"}], "#b", "The calibration text 'own.jsonl' has no column 'b'; it has a."),

@@ -199,7 +199,7 @@ WRONG = {
         ["hub_rows", "org/missing", None, "train"],
         "The Hub has no dataset 'org/missing', or it is private",
     ),
-    "script": (["hub_rows", "org/script", None, "train"], "comes as a loading script, and no code"),
+    "script": (["hub_rows", "org/script", None, "train"], "is a loading script, and no code"),
     "nothing": (["hub_rows", "org/nothing", None, "train"], "holds no data files that could be read"),
     "rowless": (["hub_rows", "org/rowless", None, "train"], "holds no rows in its split 'train'"),
     "pictures": (["hub_rows", "org/pictures", None, "train"], "is not plain data"),

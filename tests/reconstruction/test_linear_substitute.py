@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pip_core.core import events as ev
+from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
 from pip_core.core.recipe import Recipe
 from pip_core.core.units import BLOCKS, Units
@@ -174,6 +175,13 @@ def test_what_is_given_back_is_not_scored(tokenizer, name):
     plain = torch.cat(tiny.scores(get_scorer("pip-gate"), model, sites, pairs))
     assert found[0] == plain[0]
     assert not torch.isclose(found[1:], plain[1:], rtol=1e-3).any()
+
+
+def test_activations_that_are_not_finite_are_refused():
+    model, anatomy = zoo.build("llama"), anatomy_of(zoo.CONFIGS["llama"]())
+    blocks_of(model)[1].mlp.up_proj.weight.data[3, 3] = float("nan")
+    with pytest.raises(UserError, match="not finite numbers"):
+        drain(substitutes(model, anatomy, Shape.dense(anatomy), list(tiny.token_rows(4, 30).split(2))))
 
 
 def test_which_methods_account_for_a_refit():

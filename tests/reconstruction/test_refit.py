@@ -6,9 +6,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
 from pip_core.core.units import Units
 from pip_core.reconstruction.refit import Outcome, refit, widest
+from pip_core.reconstruction.residual_stream import add_to_weight
 from pip_core.reconstruction.ridge import RIDGES
 from pip_core.structure.anatomy import anatomy_of
 from pip_core.structure.families import blocks_of
@@ -228,6 +230,25 @@ def test_what_cannot_be_solved_is_left_and_said():
     assert found.left.startswith("1 MLP (")
     assert "zero" in found.left
     assert torch.equal(blocks_of(model)[1].mlp.down_proj.weight, blocks_of(dense)[1].mlp.down_proj.weight)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("broken", ["dense", "pruned"])
+def test_activations_that_are_not_finite_are_refused(value, broken):
+    dense, pruned = zoo.build("llama"), zoo.build("llama")
+    anatomy = anatomy_of(zoo.CONFIGS["llama"]())
+    blocks_of({"dense": dense, "pruned": pruned}[broken])[1].mlp.up_proj.weight.data[3, 3] = value
+    work = refit(dense, pruned, anatomy, Shape.dense(anatomy), list(ROWS.split(4)))
+    with pytest.raises(UserError, match="not finite numbers"):
+        drain(work)
+
+
+def test_a_solution_that_overflows_is_refused():
+    projection = torch.nn.Linear(4, 3).to(torch.float16)
+    before = projection.weight.detach().clone()
+    with pytest.raises(UserError, match="not a finite number"):
+        add_to_weight(projection, torch.full((3, 4), 1e6, dtype=torch.float64))
+    assert torch.equal(projection.weight, before)
 
 
 def test_halves_that_are_gone_are_no_trouble():
