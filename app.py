@@ -14,8 +14,10 @@ import plotly
 
 from pip_core.core.errors import UserError
 from pip_core.core.paths import ASSETS
-from pip_core.core.recipe import AUTO, DTYPES, Recipe
+from pip_core.core.recipe import Recipe
+from pip_core.core.settings import AUTO
 from pip_core.data.files import TABLES, UPLOADS
+from pip_core.engine.stages.load import DTYPES
 from pip_core.planning.estimate import make_plan
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.reporting.theme import sendable

@@ -11,7 +11,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from pip_core.checkpoints import export
 from pip_core.checkpoints.folder import Source
 from pip_core.checkpoints.load import Loaded, load_folder
 from pip_core.core import events as ev
@@ -108,7 +107,7 @@ class CommandRun:
 def command_run(tmp_path_factory, recipe) -> CommandRun:
     """`prune --recipe FILE --out FOLDER`, undisturbed, with windows enough to be interrupted in."""
     root = tmp_path_factory.mktemp("command")
-    slower = replace(recipe, windows=120)
+    slower = recipe.replace(windows=120)
     (root / "recipe.json").write_text(slower.to_json())
     done = tiny.cli("prune", "--recipe", root / "recipe.json", "--out", root / "run")
     return CommandRun(done, root / "run", slower)
@@ -129,7 +128,7 @@ def studio(tmp_path, monkeypatch) -> RunQueue:
 @pytest.fixture
 def trusting(monkeypatch) -> None:
     """Exports without the fresh process."""
-    monkeypatch.setattr(export, "verify", tiny.unverified)
+    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from pip_core.core.units import BLOCKS as BLOCKS_KIND
 from pip_core.core.units import Units
 from pip_core.data.calibration import Calibration, CalibrationText
 from pip_core.data.perturbation import Pair
+from pip_core.runs.run_directory import recipe_of
 from pip_core.scoring import Scorer
 from pip_core.structure.anatomy import anatomy_of
 from pip_core.structure.families import blocks_of
@@ -213,3 +214,8 @@ def without_blocks(loaded: Loaded, blocks: Sequence[int]) -> Shape:
     shape = dense.without(Units(BLOCKS_KIND, block, (0,)) for block in blocks)
     reshape(loaded.model, anatomy, dense, shape)
     return shape
+
+
+def asked_recipe(folder: Path) -> Recipe:
+    """The recipe of a run as it was asked for: without what the run wrote down of its model."""
+    return recipe_of(folder).replace(weights="")

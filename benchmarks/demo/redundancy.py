@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import replace
 
 from pip_core.checkpoints.load import config_of
 from pip_core.core import events as ev
@@ -33,14 +32,14 @@ def main() -> None:
     parser.add_argument("--each", action="store_true", help="remove every single block by itself, too")
     args = parser.parse_args()
 
-    base = replace(recipe(), target=args.target, seed=args.seed, measure=END)
+    base = recipe().replace(target=args.target, seed=args.seed, measure=END)
     print(f"{HEAD}\n|---|---|---|---|---|---|---|")
-    named = {name: outcome(name, replace(base, method=name)) for name in args.methods.split(",")}
-    draws = [outcome(f"chance, seed {s}", replace(base, method=CHANCE, seed=s)) for s in range(args.draws)]
+    named = {name: outcome(name, base.replace(method=name)) for name in args.methods.split(",")}
+    draws = [outcome(f"chance, seed {s}", base.replace(method=CHANCE, seed=s)) for s in range(args.draws)]
     if args.each:
         blocks = config_of(base.model).num_hidden_layers
         for block in range(blocks):
-            outcome("one alone", replace(base, target=1 / blocks, drop=(block,)))
+            outcome("one alone", base.replace(target=1 / blocks, drop=(block,)))
     for name, result in named.items():
         pairs = [paired_comparison(draw, result).mean for draw in draws]
         mean = sum(p.difference for p in pairs) / len(pairs)

@@ -19,7 +19,6 @@ import math
 import random
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from string import Template
 
@@ -29,7 +28,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pip_core.data import corpora
-from pip_core.engine import run
+from pip_core.engine.evaluate import evaluate
 
 from .data import (
     CONTEXT,
@@ -191,7 +190,7 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
 
 def measure(assets: Path) -> str:
     """What the model in `assets` can do, as a Markdown table: every task whole, and perplexity."""
-    *_, found = run.evaluate(replace(recipe(assets), perplexity_windows=0))
+    *_, found = evaluate(recipe(assets).replace(perplexity_windows=0))
     chance = sum(t.chance for t in found.tasks) / len(found.tasks)
     items = sum(t.items for t in found.tasks)
     lines = ["| task | accuracy | chance | items |", "|---|---|---|---|"]

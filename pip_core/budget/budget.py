@@ -34,7 +34,7 @@ class PruningBudget:
         iterations: about how many there will be; exactly so where all units cost the same.
         words: what will go, in words.
         count: depth units that go.
-        asked: how many of the iterations remove a block as asked, unscored; they come first.
+        forced: how many of the iterations remove a block that the recipe names, unscored; they come first.
         each: depth units to remove per iteration after those.
         counts: width units to take from every block, per kind, where all give alike.
         uneven: why no plain config can describe the result; empty where one can.
@@ -48,7 +48,7 @@ class PruningBudget:
     iterations: int
     words: str
     count: int = 0
-    asked: int = 0
+    forced: int = 0
     each: int = 1
     counts: Mapping[str, int] = field(default_factory=dict)
     uneven: str = ""
@@ -177,7 +177,7 @@ def _with_tokens(recipe: Recipe, anatomy: Anatomy, undone: Set[UnitId]) -> Pruni
     most = rows * MOST_TOKENS // MULTIPLE * MULTIPLE
     share = min(recipe.vocabulary, most * cost / whole)
     try:
-        found = _goal(replace(recipe, target=recipe.target * (1 - share)), anatomy, undone)
+        found = _goal(recipe.replace(target=recipe.target * (1 - share)), anatomy, undone)
     except UserError as error:
         raise UserError(f"Beside the tokens, which are {share:.0%} of the target: {error}") from None
     left = rows - (whole - found.share * anatomy.parameters) / cost
@@ -194,13 +194,13 @@ def _with_tokens(recipe: Recipe, anatomy: Anatomy, undone: Set[UnitId]) -> Pruni
 
 def _mixed_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[UnitId]) -> PruningBudget:
     """Blocks for their share of the target, width units in every block that is left for the rest."""
-    part, blocks = "blocks", replace(recipe, units=(BLOCKS,), target=recipe.target * recipe.depth_share)
+    part, blocks = "blocks", recipe.replace(units=(BLOCKS,), target=recipe.target * recipe.depth_share)
     try:
         first = _depth_goal(blocks, anatomy, frozenset(u for u in undone if u[0] == BLOCKS))
         part = "part after the blocks"
         # All blocks are alike, or the goal of the rest is refused.
         left = replace(anatomy, blocks=anatomy.blocks[first.count :])
-        rest = replace(recipe, units=recipe.units[1:], target=max(recipe.target - first.share, 1e-9))
+        rest = recipe.replace(units=recipe.units[1:], target=max(recipe.target - first.share, 1e-9))
         then = _equal_goal(rest, left, frozenset(u for u in undone if u[0] != BLOCKS))
     except UserError as error:
         raise UserError(f"The {part} of this mix (depth_share {recipe.depth_share:g}): {error}") from None
@@ -250,18 +250,18 @@ def _depth_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[UnitId]) -> Prunin
             f"{recipe.target * 100:g} %, which is {format_count(count, BLOCKS)}. Choose at least "
             f"{math.ceil(sum(dropped) / anatomy.parameters * 100)} %, or drop fewer."
         )
-    asked, possible = len(dropped), offered(recipe, every, undone)
+    forced, possible = len(dropped), offered(recipe, every, undone)
     most = len(possible) - (recipe.units[0] == BLOCKS and len(possible) == len(every))
-    wanted, count = min(wanted, sum(s.cost for s in possible)), min(max(count, asked), most)
+    wanted, count = min(wanted, sum(s.cost for s in possible)), min(max(count, forced), most)
     _check_left(count)
     at_once = recipe.step * anatomy.parameters / each if recipe.step < 1 else recipe.step
     at_once = max(1, round(at_once))
     words = f"{count} of {len(every)} {title}"
     uneven = "" if recipe.units[0] == BLOCKS else f"A model without {words}"
     share = count * each / anatomy.parameters
-    words += f" ({asked} as asked)" if asked else ""
-    iterations = asked + math.ceil((count - asked) / at_once)
-    return PruningBudget(wanted, share, iterations, words, count, asked, at_once, uneven=uneven)
+    words += f" ({forced} as asked)" if forced else ""
+    iterations = forced + math.ceil((count - forced) / at_once)
+    return PruningBudget(wanted, share, iterations, words, count, forced, at_once, uneven=uneven)
 
 
 def _equal_goal(recipe: Recipe, anatomy: Anatomy, undone: Set[UnitId]) -> PruningBudget:
@@ -371,9 +371,9 @@ def _check_reach(recipe: Recipe, anatomy: Anatomy, wanted: float, most: int, lea
 
 def _nearest_plain(recipe: Recipe, anatomy: Anatomy) -> str:
     """The plain shape at the same target, in words that say how to ask for it."""
-    ways = [replace(recipe, units=(BLOCKS,), plain=True)]
+    ways = [recipe.replace(units=(BLOCKS,), plain=True)]
     if recipe.units[-1] not in DEPTH:
-        ways.insert(0, replace(recipe, allocation=EQUAL, plain=True))
+        ways.insert(0, recipe.replace(allocation=EQUAL, plain=True))
     for way in ways:
         try:
             return f"{_goal(way, anatomy).words} (units: {', '.join(way.units)}; allocation: {EQUAL})"

@@ -53,6 +53,12 @@ class Loaded:
     stored: torch.dtype
     config: PreTrainedConfig
 
+    @property
+    def context(self) -> int:
+        """The longest input the model reads, in tokens."""
+        # Models with rotary positions and no stated limit read as far as they are asked to.
+        return getattr(self.model.config, "max_position_embeddings", None) or 2**30
+
 
 def load(
     reference: str, dtype: str = "auto", resumed_dtype: str = "", expected_sha256: str = ""
@@ -181,7 +187,7 @@ def _formats(stored: torch.dtype, dtype: str, resumed_dtype: str) -> tuple[torch
     if dtype == "auto":
         fast = stored == torch.bfloat16 and fast_bfloat16()
         return (torch.bfloat16 if fast else torch.float32), stored
-    return getattr(torch, dtype), getattr(torch, dtype)
+    return getattr(torch, dtype), stored
 
 
 def _check_weights(model: PreTrainedModel, name: str, unexpected: Sequence[str]) -> None:

@@ -55,7 +55,7 @@ def _given(args: argparse.Namespace) -> dict:
     """The settings of a recipe that were given."""
     from ..core.recipe import Recipe
 
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
+    given = {name: getattr(args, name) for name in Recipe.describe()}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -120,7 +120,11 @@ def runs(args: argparse.Namespace) -> int:
         raise UserError(f"There is no folder '{args.root}'.")
     found = RunQueue(args.root).listed(None)
     if args.json:
-        print(json.dumps([dataclasses.asdict(i) for i in found], indent=1))
+        print(
+            json.dumps(
+                [dataclasses.asdict(i) for i in found], indent=1, default=lambda recipe: recipe.to_dict()
+            )
+        )
         return 0
     for info in found:
         kept = "" if info.kept is None else f", {info.kept:.0%} of the accuracy kept"
@@ -192,7 +196,7 @@ def compare(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     from ..core.recipe import Recipe
-    from ..engine.run import evaluate
+    from ..engine.evaluate import evaluate
     from ..reporting.messages import sentence, task_words
 
     if args.limit < 0:

@@ -7,14 +7,13 @@ run, 2 something the user can put right.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 from pathlib import Path
 
 from ..cli import commands
 from ..core.errors import UserError
-from ..core.recipe import AUTO
+from ..core.settings import AUTO
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -126,18 +125,22 @@ def _parser() -> argparse.ArgumentParser:
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
     """One option per recipe field, named and documented as the field is."""
     from ..core.recipe import Recipe
+    from ..engine import stages  # noqa: F401  (they own the settings)
 
-    for field in dataclasses.fields(Recipe):
-        option = "--" + field.name.replace("_", "-")
-        default = field.default
-        shown = ",".join(default) if isinstance(default, tuple) else default
-        kind = {"bool": _yes, "float": _share, "int": int, "str": str}.get(field.type, commands.names)
-        kind = _numbers if field.name in ("keep", "drop") else kind
+    kinds = {"switch": _yes, "number": _share, "whole": int, "text": str, "names": commands.names}
+    for field in Recipe.settings():
+        option, default = field.option, field.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        kind = kinds.get(field.kind, _numbers)
+        if kind is _yes:
+            parser.add_argument(
+                f"--no-{option.removeprefix('--')}", dest=field.name, action="store_false", default=None
+            )
         parser.add_argument(
             option,
             type=kind,
             default=None,
-            help=f"{field.metadata['doc']} (default: {shown})".replace("%", "%%"),
+            help=f"{field.doc} (default: {shown})".replace("%", "%%"),
         )
 
 

@@ -17,6 +17,7 @@ from ..core.finite import to_json
 from ..core.recipe import EQUAL, Recipe
 from ..core.units import WIDTH
 from ..data.corpora import title
+from ..engine.stages import stages_for
 from ..evaluation.statistics import LEVEL, paired_comparison, retained
 from ..runs.run_directory import read_events
 from .chart import kept_chart
@@ -113,7 +114,7 @@ def collect(folder: Path, entries: Sequence[Entry]) -> SweepResults:
                 curve=entry.curve,
                 method=entry.recipe.method,
                 settings=_settings(entry.recipe),
-                lost=finished.lost,
+                lost=finished.removed_description,
                 target=entry.recipe.target,
                 iterations=finished.iterations,
                 scoring=sum(scored.values()),
@@ -227,9 +228,8 @@ def _settings(recipe: Recipe) -> str:
     words = ", ".join(recipe.units)
     if set(recipe.units) & set(WIDTH):
         words += "; equal" if recipe.allocation == EQUAL else "; global"
-    if recipe.vocabulary:
-        words += "; tokens"
-    return words + "; refit" if recipe.refit else words
+    extra = [stage.name for stage in stages_for(recipe) if stage.changes_model and stage.enabled]
+    return "; ".join([words, *extra])
 
 
 def _flat(row: ResultRow) -> dict:

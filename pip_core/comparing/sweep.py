@@ -15,22 +15,12 @@ from pathlib import Path
 
 from ..core import events as ev
 from ..core.errors import UserError
-from ..core.recipe import Recipe
+from ..core.recipe import Recipe, measuring_settings
 from ..engine.run import check
 from ..planning.estimate import resolve_auto_units
 from ..runs.run_directory import EVENTS, RECIPE, Tail, create, launch, read_events, recipe_of, why_interrupted
 from ..scoring import get_scorer
 
-# What the dense measurement depends on.
-MEASURED_BY = (
-    "model",
-    "dtype",
-    "tasks",
-    "items",
-    "heldout",
-    "perplexity_windows",
-    "perplexity_tokens",
-)
 POLL_SECONDS = 0.3
 
 
@@ -73,7 +63,7 @@ def entries_from(
             label = line["label"] if len(targets) == 1 else f"{line['label']}-{target:g}"
             if not label or label in (".", "..", "dense") or set(label) & set("/\\"):
                 raise UserError(f"'{label}' cannot name a run: it is also the name of its folder.")
-            aimed = resolve_auto_units(replace(recipe, target=target), settings)
+            aimed = resolve_auto_units(recipe.replace(target=target), settings)
             found.append(Entry(label, line["label"], aimed))
     labels = [e.label for e in found]
     twice = sorted({label for label in labels if labels.count(label) > 1})
@@ -112,7 +102,7 @@ def aligned(entries: Sequence[Entry]) -> list[Entry]:
     for target in dict.fromkeys(e.recipe.target for e in entries):
         same = [e for e in entries if e.recipe.target == target]
         farthest = max((_share(e) for e in same), key=lambda share: abs(share - target))
-        near = [replace(e, recipe=replace(e.recipe, target=farthest)) for e in same]
+        near = [replace(e, recipe=e.recipe.replace(target=farthest)) for e in same]
         for entry in near:
             _share(entry)
         found += near
@@ -122,7 +112,7 @@ def aligned(entries: Sequence[Entry]) -> list[Entry]:
 
 def _share(entry: Entry) -> float:
     try:
-        return check(entry.recipe).share
+        return check(entry.recipe).budget.share
     except UserError as error:
         raise UserError(f"{entry.label}: {error}") from None
 
@@ -193,18 +183,24 @@ def _check_same(place: Path, entry: Entry) -> None:
         return
     if not (place / RECIPE).is_file() or not (place / EVENTS).is_file():
         raise UserError(f"'{place}' exists and is not a run of ours. Choose a new or empty folder.")
-    if recipe_of(place) != entry.recipe:
+    if set(recipe_of(place).differences(entry.recipe)) - _pinned(place):
         raise UserError(
             f"'{place}' holds a run of another recipe. Repeat the command it was made by to go on with it, "
             "or choose another folder."
         )
 
 
+def _pinned(place: Path) -> set[str]:
+    """Settings that the run itself settled when it began."""
+    started = [e for e in read_events(place) if isinstance(e, ev.Started)]
+    return {name for event in started for name, _ in event.pinned}
+
+
 def _dense_of(folder: Path, entries: Sequence[Entry], recipe: Recipe) -> list[ev.Event]:
     """The dense model's measurement by a run that measured as `recipe` does, where there is one."""
     for other in entries:
-        if (folder / other.label).exists() and all(
-            getattr(other.recipe, name) == getattr(recipe, name) for name in MEASURED_BY
+        if (folder / other.label).exists() and not measuring_settings() & set(
+            recipe.differences(other.recipe)
         ):
             for event in read_events(folder / other.label):
                 if isinstance(event, ev.Evaluated) and event.iteration == 0:

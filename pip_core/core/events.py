@@ -1,22 +1,73 @@
 """What a run says while it happens: small frozen values, each one line of `events.jsonl`.
 
-Blocks are always named by their number in the dense model, from 0.
+Blocks are always named by their number in the dense model, from 0. The events here are those of any run; a
+stage that has a result of its own defines its event beside itself, with the decorator `event`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, TypeVar, Union, dataclass_transform
 
+import pydantic.dataclasses
+from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
+
+from . import legacy
 from .errors import UserError
 from .units import Units
 
+CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+Class = TypeVar("Class", bound=type)
 
-@dataclass(frozen=True)
-class Loading:
+
+class Event:
+    """One thing that a run says.
+
+    Attributes:
+        superseded_by_undo: whether it no longer counts when a removal that it came after is taken back.
+        result_of: name of the stage whose result it is; empty for what is no stage's result.
+    """
+
+    superseded_by_undo: ClassVar[bool] = False
+    result_of: ClassVar[str] = ""
+
+    @property
+    def reached(self) -> int:
+        """The number of removals that it depends on."""
+        return getattr(self, "iteration", 0)
+
+    def sentence(self) -> str:
+        """The event in a plain sentence; events of any run have theirs in `reporting.messages`."""
+        raise NotImplementedError(f"{type(self).__name__} has no sentence")
+
+
+@dataclass_transform(frozen_default=True)
+def value(made: Class) -> Class:
+    """A part of an event: frozen, its fields checked."""
+    return pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(made)  # type: ignore[return-value]
+
+
+_known: dict[str, type[Event]] = {}
+
+
+@dataclass_transform(frozen_default=True)
+def event(made: Class) -> Class:
+    """An event: as `value`, and known by its name when it is read back."""
+    found = value(made)
+    _known[found.__name__] = found
+    return found
+
+
+def known_events() -> dict[str, type[Event]]:
+    """Every event there is, by name."""
+    return dict(_known)
+
+
+@event
+class Loading(Event):
     """The model is on its way. `done` and `total` in bytes; `total` 0 where it is not known."""
 
     what: str
@@ -24,13 +75,14 @@ class Loading:
     total: int = 0
 
 
-@dataclass(frozen=True)
-class Started:
+@event
+class Started(Event):
     """The model is loaded and the plan is made.
 
     `goal` says in words what will go ("8 of 30 blocks"), in about `planned` iterations:
     `planned_share` of all parameters, where `target` was asked for. `origin` says where the
-    checkpoint came from; `resumed` how many iterations were already decided.
+    checkpoint came from; `resumed` how many iterations were already decided. `pinned` are settings of the
+    recipe, by name, as they were settled for this run: number format, weights, texts.
     """
 
     model: str
@@ -47,11 +99,12 @@ class Started:
     dtype: str
     device: str
     resumed: int = 0
+    pinned: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One step of a stage ("measuring", "removing again", "scoring", "refitting", "exporting"). `elapsed` and
+@event
+class Progress(Event):
+    """One step of what a stage does; `stage` says it in a word ("measuring", "scoring"). `elapsed` and
     `remaining` in seconds since the worker began; `remaining` is an estimate."""
 
     stage: str
@@ -62,7 +115,7 @@ class Progress:
     remaining: float
 
 
-@dataclass(frozen=True)
+@value
 class TaskResult:
     """Accuracy on one task. `se` is its standard error; `chance` the accuracy of guessing;
     `hits` one character per item, "1" where the answer was right.
@@ -89,7 +142,7 @@ class TaskResult:
     duplicates: int = 0
 
 
-@dataclass(frozen=True)
+@value
 class TextResult:
     """Perplexity of documents, each token predicted once in windows of `window` tokens (stride: the
     same). Per word and per byte, so that models with different tokenizers can be compared."""
@@ -104,16 +157,18 @@ class TextResult:
     window: int
 
 
-@dataclass(frozen=True)
-class Evaluated:
+@event
+class Evaluated(Event):
     """The model as it stands, measured. Iteration 0 is the dense model.
 
     `accuracy` is the mean over tasks and `accuracy_se` its standard error; `perplexity` is per
     token of the dense model's tokenizer, over `windows` windows of `window_tokens` (stride: the same),
     with its standard error over windows. `texts` are further perplexities, of whole documents. `final`
-    tells a measurement after what is done at the end (vocabulary, refit) from the one before, of the same
-    iteration.
+    tells a measurement of the finished model, after the stages that follow the last removal, from the one
+    before them, of the same iteration.
     """
+
+    superseded_by_undo = True
 
     iteration: int
     blocks: int
@@ -130,26 +185,28 @@ class Evaluated:
     final: bool = False
 
 
-@dataclass(frozen=True)
-class Skipped:
+@event
+class Skipped(Event):
     """A task that turned out not to be measurable with this model; the run goes on without it."""
 
     task: str
     reason: str
 
 
-@dataclass(frozen=True)
-class Warned:
+@event
+class Warned(Event):
     """Something that makes the run's figures say less than they seem to. `message` is for people."""
 
     message: str
 
 
-@dataclass(frozen=True)
-class Scored:
+@event
+class Scored(Event):
     """Scores of an iteration for one kind of units, one per block of the dense model: the score of
     a block or half, or the mean over a block's heads or channels. None where nothing is left, or
     nothing that the method lets go."""
+
+    superseded_by_undo = True
 
     iteration: int
     kind: str
@@ -157,22 +214,24 @@ class Scored:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Removed:
+@event
+class Removed(Event):
     """Units were chosen and cut out.
 
     `relative` is the largest share that a score among them is of its kind's largest in the iteration, and
-    `score` that score; both are 0 where the user `asked` for it, and nothing was scored. `lost` says in
-    words what is gone since the dense model.
+    `score` that score; both are 0 where the removal was `forced` by the recipe, and nothing was scored.
+    `removed_description` says in words what was removed since the dense model.
     """
+
+    superseded_by_undo = True
 
     iteration: int
     units: tuple[Units, ...]
     score: float
     relative: float
     parameters: int
-    lost: str
-    asked: bool = False
+    removed_description: str
+    forced: bool = False
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -184,65 +243,26 @@ class Removed:
         return sum(len(u.units) for u in self.units)
 
 
-@dataclass(frozen=True)
-class Refitted:
-    """What was left after `iteration` was refitted on `tokens` of the calibration text: `projections` of
-    its `halves` (attentions and MLPs) could be solved anew, and `left` says in words why others could not;
-    `moved` of them were, the others being best as they are (None: in a run of an older version, all).
-
-    `before` and `after` are how far its last hidden states are from the dense model's on the first
-    batch of those tokens, as a share of their length.
-    """
-
-    iteration: int
-    tokens: int
-    projections: int
-    halves: int
-    left: str
-    before: float
-    after: float
-    seconds: float
-    moved: int | None = None
-
-
-@dataclass(frozen=True)
-class VocabularyPruned:
-    """After `iteration` the tokens that mattered least went, `tokens` of the dense model's `rows`.
-
-    `first` are some that went first, `last` those that went last, `next` those that would have gone next;
-    as the tokenizer writes them. `lost` says in words what is gone since the dense model."""
-
-    iteration: int
-    tokens: int
-    rows: int
-    first: tuple[str, ...]
-    last: tuple[str, ...]
-    next: tuple[str, ...]
-    parameters: int
-    lost: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class RemovalUndone:
-    """The user took a removal back. `units` are those of removal `iteration`: they stay from here on,
-    so that something else goes. What was removed, scored or measured at that iteration or a later one
+@event
+class RemovalUndone(Event):
+    """The user took a removal back. `units` are those of removal `iteration`: they are pinned from here on,
+    so that something else is removed. What was removed, scored or measured at that iteration or a later one
     no longer counts, see `effective_events`."""
 
     iteration: int
     units: tuple[Units, ...]
 
 
-@dataclass(frozen=True)
-class TargetExtended:
+@event
+class TargetExtended(Event):
     """The user set another target, `before` and `target` as shares of all parameters."""
 
     before: float
     target: float
 
 
-@dataclass(frozen=True)
-class Forked:
+@event
+class Forked(Event):
     """The run began with the first `iterations` removals of another, called `name`; the settings in
     `changed` (names of recipe fields) are its own."""
 
@@ -251,11 +271,13 @@ class Forked:
     changed: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Exported:
+@event
+class Exported(Event):
     """The checkpoint was written, loaded again by a fresh process, and agreed with the model in
     memory: `largest_difference` of the logits, `tokens` generated alike with and without cache.
     `uneven` says why it needs this project's loader; empty for an ordinary checkpoint."""
+
+    superseded_by_undo = True
 
     path: str
     bytes: int
@@ -265,73 +287,60 @@ class Exported:
     seconds: float
     uneven: str = ""
 
+    @property
+    def reached(self) -> int:
+        return self.iterations
 
-@dataclass(frozen=True)
-class Finished:
-    """The run ended as it should, `lost` gone. `peak_memory` in bytes, of the whole process."""
+
+@event
+class Finished(Event):
+    """The run ended as it should. `peak_memory` in bytes, of the whole process."""
 
     iterations: int
-    lost: str
+    removed_description: str
     parameters: int
     seconds: float
     peak_memory: int
 
 
-@dataclass(frozen=True)
-class Stopped:
+@event
+class Stopped(Event):
     """The user stopped the run; what was decided is kept."""
 
     iterations: int
 
 
-@dataclass(frozen=True)
-class Paused:
+@event
+class Paused(Event):
     """As Stopped, by someone who means to go on."""
 
     iterations: int
 
 
-@dataclass(frozen=True)
-class Failed:
+@event
+class Failed(Event):
     """The run could not go on. `message` is for people."""
 
     message: str
 
 
-Event = (
-    Loading
-    | Started
-    | Progress
-    | Skipped
-    | Warned
-    | Evaluated
-    | Scored
-    | Removed
-    | Refitted
-    | VocabularyPruned
-    | RemovalUndone
-    | TargetExtended
-    | Forked
-    | Exported
-    | Finished
-    | Stopped
-    | Paused
-    | Failed
-)
-_TYPES = {t.__name__: t for t in typing.get_args(Event)}
+@event
+class StageResult(Event):
+    """What a stage after the last removal came to, with `iteration` removals made."""
+
+    superseded_by_undo = True
+
+    iteration: int
+
+
 ENDINGS = (Finished, Stopped, Paused, Failed)
 # What the user did to a run that its recipe alone does not tell.
-STEERING = (RemovalUndone, TargetExtended, Forked)
+OPERATIONS = (RemovalUndone, TargetExtended, Forked)
 
 
 def is_superseded(event: Event, undone: RemovalUndone) -> bool:
-    """Whether `event`, told before `undone`, no longer counts."""
-    if isinstance(event, Exported):
-        return event.iterations >= undone.iteration
-    return (
-        isinstance(event, Removed | Scored | Evaluated | Refitted | VocabularyPruned)
-        and event.iteration >= undone.iteration
-    )
+    """Whether `event`, recorded before `undone`, no longer counts."""
+    return event.superseded_by_undo and event.reached >= undone.iteration
 
 
 def effective_events(events: Iterable[Event]) -> list[Event]:
@@ -351,27 +360,47 @@ def removals(events: Iterable[Event]) -> list[Removed]:
 
 def to_line(event: Event, at: float) -> str:
     """`event` as one line of JSON (no line break); `at` is the time in seconds since 1970."""
-    return json.dumps({"event": type(event).__name__, "at": round(at, 3), **dataclasses.asdict(event)})
+    fields = dataclasses.asdict(event)  # type: ignore[call-overload]
+    return json.dumps({"event": type(event).__name__, "at": round(at, 3), **fields}, allow_nan=False)
 
 
 def from_line(line: str) -> tuple[Event, float]:
-    """Read `to_line` back: the event and its time.
+    """Read `to_line` back: the event and its time. Lines of earlier versions are read too.
 
     Raises:
         UserError: the line is not an event this version knows.
     """
     try:
         values = json.loads(line)
-        kind = _TYPES[values.pop("event")]
         at = values.pop("at")
-        if kind is Evaluated:
-            values["tasks"] = [TaskResult(**t) for t in values["tasks"]]
-            values["texts"] = [TextResult(**t) for t in values.get("texts", ())]
-        if kind in (Removed, RemovalUndone):
-            values["units"] = [Units(u["kind"], u["block"], tuple(u["units"])) for u in values["units"]]
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return kind(**values), at
-    except (ValueError, KeyError, TypeError, AttributeError):
+        kind, values = legacy.upgraded(values.pop("event"), values)
+        return _union(tuple(_known.values())).validate_python({"event": kind, **values}), float(at)
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise UserError(
             f"This run was written by another version of PIP Studio: cannot read {line[:80]!r}."
         ) from None
+
+
+def schema() -> dict:
+    """The JSON schema of a line of `events.jsonl`, without its time."""
+    return _union(tuple(_known.values())).json_schema()
+
+
+@cache
+def _union(kinds: tuple[type[Event], ...]) -> TypeAdapter:
+    """The discriminated union of `kinds`, told apart by the name in "event"."""
+    tagged = tuple(Annotated[_without_name(kind), Tag(kind.__name__)] for kind in kinds)
+    return TypeAdapter(Annotated[Union[tagged], Discriminator(_name)])  # noqa: UP007
+
+
+def _name(values: Any) -> str | None:
+    return values.get("event") if isinstance(values, dict) else type(values).__name__
+
+
+def _without_name(kind: type[Event]) -> Any:
+    """`kind`, read from its fields and its name."""
+
+    def drop(values: Any) -> Any:
+        return {k: v for k, v in values.items() if k != "event"} if isinstance(values, dict) else values
+
+    return Annotated[kind, pydantic.BeforeValidator(drop)]

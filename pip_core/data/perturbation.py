@@ -17,6 +17,7 @@ from string import ascii_lowercase
 import torch
 from transformers import PreTrainedTokenizerBase
 
+PERTURBATION_KINDS = ("swap", "replace", "insert")
 # A word by white space, and the part of it that can be edited.
 WORD = re.compile(r"\S+")
 EDITABLE = re.compile(r"[A-Za-z]{3,}")

@@ -1,9 +1,9 @@
-"""What was decided and measured before: the events of earlier attempts, as far as they still count."""
+"""What was decided and measured before: the events of earlier attempts that still count."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..budget.allocation import complete
 from ..budget.budget import PruningBudget, sites_now
@@ -22,8 +22,8 @@ class ReplayState:
 
     Attributes:
         measured: the last measurement of every iteration; `final` those after what is done at the end.
-        undone: units that were taken back, and stay for the rest of the run.
-        steered: whether something was taken back or taken over, which the recipe does not tell.
+        pinned_units: units that were taken back, and stay for the rest of the run.
+        operated: whether something was taken back or taken over, which the recipe does not tell.
         extended: whether the target was changed on the way.
     """
 
@@ -31,8 +31,8 @@ class ReplayState:
     removals: tuple[ev.Removed, ...] = ()
     measured: tuple[ev.Evaluated, ...] = ()
     final: tuple[ev.Evaluated, ...] = ()
-    undone: frozenset[UnitId] = frozenset()
-    steered: bool = False
+    pinned_units: frozenset[UnitId] = frozenset()
+    operated: bool = False
     extended: bool = False
 
     @staticmethod
@@ -76,11 +76,11 @@ class ReplayState:
                 "What was removed before does not belong to this model. Start a new run."
             ) from None
 
-    def to_drop(self, recipe: Recipe, shape: Shape) -> list[int]:
-        """The blocks of `recipe.drop` that are still to go, in order."""
-        return [b for b in recipe.drop if b in shape.blocks and (BLOCKS, b, 0) not in self.undone]
+    def forced_blocks(self, recipe: Recipe, shape: Shape) -> list[int]:
+        """The blocks of `recipe.drop` that are still to be removed, in order."""
+        return [b for b in recipe.drop if b in shape.blocks and (BLOCKS, b, 0) not in self.pinned_units]
 
-    def again(
+    def reproducing_recipe(
         self, recipe: Recipe, goal: PruningBudget, removals: Sequence[ev.Removed], done: bool, left: float
     ) -> Recipe | None:
         """The recipe that makes the model again which `removals` led to; None where there is none.
@@ -93,14 +93,14 @@ class ReplayState:
         early = recipe.units[-1] in DEPTH and goal.each == 1 and not goal.stages
         # What was exported early has other shares of blocks, and of tokens, than any smaller target has.
         partly = not done and bool(goal.stages or goal.tokens)
-        steered = self.steered or (self.extended and not early) or partly
-        if steered and recipe.units == (BLOCKS,) and not goal.tokens:
+        operated = self.operated or (self.extended and not early) or partly
+        if operated and recipe.units == (BLOCKS,) and not goal.tokens:
             # Scores would now come out otherwise; the blocks can be named.
-            return replace(recipe, target=1 - left, drop=tuple(b for r in removals for b in r.blocks))
-        if steered:
+            return recipe.replace(target=1 - left, drop=tuple(b for r in removals for b in r.blocks))
+        if operated:
             return None
         # A run exported early says what it reached.
-        return recipe if done else replace(recipe, target=1 - left)
+        return recipe if done else recipe.replace(target=1 - left)
 
     def check(self, recipe: Recipe, anatomy: Anatomy, goal: PruningBudget) -> None:
         """Whether a recipe can go on from here.
@@ -142,7 +142,7 @@ class ReplayState:
                 f"{removed / anatomy.parameters:.1%} of the parameters are gone already, more than a target "
                 f"of {recipe.target:.1%} takes. Choose a higher one, or go back to an earlier iteration."
             )
-        costs = [anatomy.blocks[b].parameters for b in self.to_drop(recipe, shape)]
+        costs = [anatomy.blocks[b].parameters for b in self.forced_blocks(recipe, shape)]
         if costs and removed + sum(costs) - costs[-1] / 2 > goal.parameters:
             raise UserError(
                 f"{removed / anatomy.parameters:.1%} of the parameters are gone already, and the "
@@ -158,8 +158,8 @@ class ReplayState:
         """
         shape = self.shape(anatomy)
         removed = anatomy.parameters - shape.parameters(anatomy)
-        sites = sites_now(recipe, goal, anatomy, shape, self.undone)
-        return complete(recipe, goal, removed, sites, self.undone)
+        sites = sites_now(recipe, goal, anatomy, shape, self.pinned_units)
+        return complete(recipe, goal, removed, sites, self.pinned_units)
 
     def check_same_model(self, now: ev.Started) -> None:
         """A resumed run must go on with the very model it began with.
@@ -173,4 +173,11 @@ class ReplayState:
                 raise UserError(
                     f"This run began with {event.model} ({event.origin}, {event.dtype}), but the same "
                     f"reference now gives {now.model} ({now.origin}, {now.dtype}). Start a new run."
+                )
+            weights = dict(event.pinned).get("weights"), dict(now.pinned).get("weights")
+            if all(weights) and weights[0] != weights[1]:
+                raise UserError(
+                    f"The weights of {event.model} have changed since this run began. Put the old ones "
+                    f"back, or "
+                    "start a new run."
                 )

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.paths import ASSETS
-from ..core.recipe import STORY_TASKS, TASKS
+from ..core.recipe import STORIES
 from ..data import files
 from ..data.corpora import PASTED
 from ..data.files import own_file, read_text
@@ -26,6 +26,8 @@ from .items import Item, own_item, text
 from .standard_tasks import STANDARD, WIKITEXT, WIKITEXT_ROWS, wikitext_pages
 
 NAMES = {s.name: s for s in STANDARD}
+TASKS = ("endings", "causes", "household", "facts", "sense")
+STORY_TASKS = tuple(f"{STORIES}-{kind}" for kind in ("who", "possession", "places", "counting", "causes"))
 SHIPPED = (*TASKS, *STORY_TASKS)
 # Fields that hold a list or a number; in a CSV file they are written as JSON.
 JSON_FIELDS = {"choices", "gold", "label", "endings", "context_options"}

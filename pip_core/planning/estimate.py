@@ -1,59 +1,42 @@
-"""Estimates before a run: what a recipe removes, the memory it needs, and roughly how long it takes here.
+"""Before a run: what a recipe will remove, what it needs, and roughly how long it takes here.
 
-Works from the model's config alone; no weights are downloaded or made. The time is that of matrix
-products of the model's own shapes, timed on this machine for a fraction of a second; the memory is counted
-from the same shapes.
+Works from the model's config alone; no weights are downloaded or made. What there is to do and what it needs
+are the stages' own estimates, as the clock of a run has them; the speed is that of the model's own matrix
+shapes, multiplied here and now for a fraction of a second.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import psutil
 import torch
-from torch import nn
 
 from ..budget.budget import budget_for
 from ..checkpoints.load import config_of
 from ..checkpoints.reference import cached_by_checkpoint
-from ..core.device import device, fast_bfloat16
+from ..core.device import device
 from ..core.errors import UserError
-from ..core.recipe import AUTO, EVERY, Recipe
+from ..core.recipe import Recipe
+from ..core.settings import AUTO
 from ..core.units import BLOCKS, CHANNELS
-from ..engine.refitting import (
-    LEAST,
-    PASSES,
-    least_tokens,
-    look_memory,
-    look_tokens,
-    refit_memory,
-    usual_tokens,
-)
-from ..engine.schedule import looking_work, looks_ahead, scoring_work, token_work
-from ..evaluation.evaluator import BATCH_TOKENS
-from ..evaluation.tasks import load_task
+from ..engine.context import Context
+from ..engine.sizes import number_format
+from ..engine.stage import Cost
+from ..engine.stages import stages_for
 from ..scoring import get_scorer
 from ..structure.anatomy import Anatomy, anatomy_of
 from ..structure.families import blocks_of, skeleton
-from ..structure.shape import Shape
-from ..structure.sites import sites_of
 
 # Everything that is not a matrix product (attention, norms, loss, Python), as a share of those;
 # measured on SmolLM2-135M in bfloat16 with 128-token windows.
 OVERHEAD = 0.9
-CHARACTERS_PER_TOKEN = 4.3
-LOAD_AND_EXPORT_SECONDS = 20.0
 PROBE_TOKENS = 160
 # For each distinct matrix shape; a model has half a dozen.
 PROBE_SECONDS = 0.15
-# What Python and the libraries take by themselves, measured.
-FOOTPRINT_BYTES = 435e6
-# A perturbed view has about so many more tokens than the clean one.
-LONGER = 1.15
 
 
 @dataclass(frozen=True)
@@ -61,8 +44,9 @@ class Plan:
     """What a recipe will do.
 
     Attributes:
-        goal: what will go, in words; `share` of all parameters.
+        goal: what will be removed, in words; `share` of all parameters.
         uneven: why the result needs this project's loader; empty for an ordinary checkpoint.
+        stages: titles of the stages that change the model after the last removal.
         seconds: for the whole run on this machine, roughly.
         memory: bytes the run needs at its peak, roughly; `available` are free now.
     """
@@ -72,6 +56,7 @@ class Plan:
     share: float
     iterations: int
     uneven: str
+    stages: tuple[str, ...]
     seconds: float
     memory: float
     available: int
@@ -79,17 +64,17 @@ class Plan:
 
 @cached_by_checkpoint(maxsize=32)
 def anatomy_for(reference: str) -> Anatomy:
-    """The anatomy of a model reference.
+    """The anatomy of a model reference, as its config stands now.
 
     Raises:
-        UserError: as `load.config_of` and `anatomy.anatomy_of`.
+        UserError: as `checkpoints.load.config_of` and `structure.anatomy.anatomy_of`.
     """
     return anatomy_of(config_of(reference))
 
 
 def resolve_auto_units(recipe: Recipe, given: Mapping = MappingProxyType({})) -> Recipe:
     """A recipe whose usual units its model or method cannot lose, or not as far as its target, with the
-    first that can go instead: whole blocks, or channels. Units that are not the usual ones stay.
+    first that can be removed instead: whole blocks, or channels. Units that are not the usual ones stay.
 
     Args:
         given: settings that somebody chose; units among them stay too, unless they are `auto`.
@@ -100,14 +85,14 @@ def resolve_auto_units(recipe: Recipe, given: Mapping = MappingProxyType({})) ->
     anatomy, scorer = anatomy_for(recipe.model), get_scorer(recipe.method)
     ways = [recipe]
     if "units" in recipe.automatic() and tuple(given.get("units", (AUTO,))) == (AUTO,):
-        ways += [replace(recipe, units=units) for units in ((BLOCKS,), (CHANNELS,))]
+        ways += [recipe.replace(units=units) for units in ((BLOCKS,), (CHANNELS,))]
     for way in ways:
         try:
             budget_for(way, anatomy, scorer)
         except UserError:
             continue
         return way
-    # None can: what is wrong with the recipe as it is, is what should be told.
+    # None can: what is wrong with the recipe as it is, is what should be said.
     return recipe
 
 
@@ -117,43 +102,35 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
         UserError: a model that cannot be pruned, or a target that cannot be met.
     """
-    anatomy = anatomy_for(recipe.model)
-    scorer = get_scorer(recipe.method)
-    goal = budget_for(recipe, anatomy, scorer)
-    per_token = seconds_per_token(recipe.model, recipe.dtype)
-    sites = len(sites_of(anatomy, Shape.dense(anatomy), recipe.units))
-    scoring = scoring_work(recipe, scorer, 1, sites)
-    measuring = recipe.perplexity_windows * recipe.perplexity_tokens + sum(
-        _task_tokens(name, recipe.items) for name in recipe.tasks
-    )
-    whole = goal.of_blocks(anatomy)
-    read, looked = 0, 0
-    if recipe.refit:
-        least, _ = _refit_sizes(recipe.model)
-        read = usual_tokens(recipe, least)
-        looked = look_tokens(read, least)
-    scoring += looking_work(recipe, scorer, 1, looked)
-    seconds, ends = measuring * per_token, recipe.refit or bool(goal.tokens)
-    for done in range(goal.iterations):
-        left = 1 - whole * done / goal.iterations
-        scored = scoring * left if done >= goal.asked else 0
-        measured = recipe.measure == EVERY or (done == goal.iterations - 1 and not ends)
-        seconds += (scored + measured * measuring * (left - whole / goal.iterations)) * per_token
-    needs = memory_for(recipe, int(recipe.window_tokens * LONGER))
-    ending = measuring * ends + read * PASSES
-    if goal.tokens:
-        ending += token_work(recipe, scorer, 1)
-    seconds += ending * (1 - whole) * per_token
+    context = Context(recipe, stages_for(recipe), anatomy=anatomy_for(recipe.model))
+    budget, cost = context.budget, total_cost(context)
+    per_block = seconds_per_token(recipe.model, recipe.dtype) / len(context.anatomy.blocks)
     return Plan(
-        anatomy,
-        goal.words,
-        goal.share,
-        goal.iterations,
-        goal.uneven,
-        seconds + LOAD_AND_EXPORT_SECONDS,
-        max(needs.values()),
+        context.anatomy,
+        budget.words,
+        budget.share,
+        budget.iterations,
+        budget.uneven,
+        tuple(stage.title for stage in context.stages if stage.changes_model),
+        cost.seconds + sum(cost.work.values()) * per_block,
+        max(cost.memory.values()),
         available_memory(),
     )
+
+
+def total_cost(context: Context) -> Cost:
+    """What all stages of a run take together."""
+    return sum((stage.estimate(context) for stage in context.stages), Cost())
+
+
+def memory_for(recipe: Recipe) -> Mapping[str, float]:
+    """Bytes at the peak, by what needs them ("weights", "scoring", ...), of every stage of a recipe.
+
+    Raises:
+        UserError: as `make_plan`.
+    """
+    context = Context(recipe, stages_for(recipe), anatomy=anatomy_for(recipe.model))
+    return total_cost(context).memory
 
 
 def available_memory() -> int:
@@ -163,74 +140,11 @@ def available_memory() -> int:
     return psutil.virtual_memory().available
 
 
-@lru_cache(maxsize=64)
-def _task_tokens(name: str, items: int) -> float:
-    return load_task(name, items).characters / CHARACTERS_PER_TOKEN
-
-
-@cached_by_checkpoint(maxsize=32)
-def number_format(reference: str, dtype: str) -> torch.dtype:
-    """The format a model would be computed in, see `load.load`."""
-    stored = config_of(reference).dtype or torch.float32
-    fast = dtype == "bfloat16" or (dtype == "auto" and stored == torch.bfloat16 and fast_bfloat16())
-    return torch.bfloat16 if fast else torch.float32
-
-
-def memory_for(recipe: Recipe, tokens: int) -> Mapping[str, float]:
-    """Bytes each stage of a recipe needs at its peak, see `memory_of`; with a refit, that of both models."""
-    found = dict(memory_of(recipe.model, recipe.dtype, tokens))
-    if recipe.vocabulary:
-        # A gradient for every word and row, of both views; at most as many words as tokens.
-        found["scoring"] += 2 * 4 * tokens * anatomy_for(recipe.model).vocabulary
-    if recipe.refit:
-        least, width = _refit_sizes(recipe.model)
-        read, number = usual_tokens(recipe, least), number_format(recipe.model, recipe.dtype)
-        sizes, inputs = (found["weights"], number.itemsize), least // LEAST
-        found["refit"] = FOOTPRINT_BYTES + refit_memory(*sizes, read, width, inputs)
-        if looks_ahead(recipe, get_scorer(recipe.method)):
-            given = len(anatomy_for(recipe.model).blocks) * inputs * width * number.itemsize
-            looked = look_memory(*sizes, look_tokens(read, least), width, inputs)
-            found["looking"] = FOOTPRINT_BYTES + given + looked
-            found["scoring"] += given
-    return found
-
-
-@cached_by_checkpoint(maxsize=32)
-def _refit_sizes(reference: str) -> tuple[int, int]:
-    """The least tokens that a refit of the model reads, and the width of its residual stream."""
-    model = skeleton(config_of(reference))
-    return least_tokens(model, anatomy_for(reference)), model.config.hidden_size
-
-
-@cached_by_checkpoint(maxsize=32)
-def memory_of(reference: str, dtype: str, tokens: int) -> Mapping[str, float]:
-    """Bytes that scoring and evaluation need at their peak, libraries included, counted from shapes.
-
-    Scoring is `pip-gate` on one view of `tokens` tokens, the most of the methods shipped: the
-    weights, what every matrix reads and writes, and the logits with their gradient.
-    """
-    config, number = config_of(reference), number_format(reference, dtype)
-    model = skeleton(config)
-    parameters = sum(p.numel() for p in model.parameters())
-    moved = [_moved(block, config.hidden_size) for block in blocks_of(model)]
-    words = config.vocab_size
-    weights = FOOTPRINT_BYTES + parameters * number.itemsize
-    return {
-        "weights": parameters * number.itemsize,
-        "scoring": weights + tokens * number.itemsize * (sum(moved) + 2 * words),
-        "evaluation": weights + BATCH_TOKENS * (number.itemsize * (max(moved) + words) + 4 * words / 8),
-    }
-
-
-def _moved(block: nn.Module, width: int) -> int:
-    """Numbers a token leaves behind in a block: what its matrices read and write, and its norms."""
-    return 6 * width + sum(sum(p.shape) for p in block.parameters() if p.dim() == 2)
-
-
 @cached_by_checkpoint(maxsize=32)
 def seconds_per_token(reference: str, dtype: str) -> float:
     """Seconds a forward pass takes for one token: every distinct matrix shape is timed once."""
-    config, number = config_of(reference), number_format(reference, dtype)
+    config = config_of(reference)
+    number = number_format(config, dtype)
     counts: dict[torch.Size, int] = {}
     model = skeleton(config)
     for weight in blocks_of(model).parameters():

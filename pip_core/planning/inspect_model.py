@@ -8,7 +8,7 @@ weights, and its config must then describe the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..budget.budget import budget_of
 from ..checkpoints.load import config_of
@@ -16,6 +16,7 @@ from ..checkpoints.reference import cached_by_checkpoint
 from ..core.errors import UserError
 from ..core.recipe import EQUAL, Recipe
 from ..core.units import ATTENTION, BLOCKS, HEADS, KINDS, MLP, TITLES, Units
+from ..engine.sizes import sizes_of
 from ..structure.anatomy import Anatomy
 from ..structure.families import skeleton
 from ..structure.shape import Shape
@@ -49,7 +50,7 @@ class Inspection:
         listed: whether its family is in the table, or it was recognised by its structure.
         parts: parameters of embeddings (and head), attention, MLPs, and everything else.
         choices: one per kind of units.
-        memory: bytes for the weights, and at the peak of scoring, of evaluation and of a refit.
+        memory: bytes at the peak, by what needs them: the weights, and what each stage does.
         available: bytes free on this machine.
         seconds: a default run to the target, roughly; None where no run is possible.
     """
@@ -92,7 +93,7 @@ def inspect_model(recipe: Recipe) -> Inspection:
         parts=_parts(anatomy),
         target=recipe.target,
         choices=choices,
-        memory=memory_for(recipe, recipe.window_tokens),
+        memory=_memory(recipe),
         available=available_memory(),
         seconds=seconds,
     )
@@ -100,7 +101,7 @@ def inspect_model(recipe: Recipe) -> Inspection:
 
 @cached_by_checkpoint(maxsize=64)
 def exports_plainly(reference: str, kind: str) -> bool:
-    """Whether a plain config can describe the model after units of `kind` went evenly."""
+    """Whether a plain config can describe the model after units of `kind` were removed evenly."""
     if kind in (ATTENTION, MLP):
         return False
     anatomy = anatomy_for(reference)
@@ -144,15 +145,9 @@ def report(found: Inspection) -> str:
         else:
             said = "an ordinary checkpoint" if choice.plain else "loads with this project's loader only"
             lines.append(f"  {title:<17} {choice.goal}; {said}")
-    needs = found.memory
-    refit = f", the refit about {needs['refit'] / 1e9:.2f} GB" if "refit" in needs else ""
-    lines += [
-        "",
-        f"Memory: weights {needs['weights'] / 1e9:.2f} GB, scoring about {needs['scoring'] / 1e9:.2f} GB, "
-        f"evaluation about {needs['evaluation'] / 1e9:.2f} GB"
-        f"{refit}; {found.available / 1e9:.1f} GB are free: "
-        f"{'it fits' if found.fits else 'it does not fit'}.",
-    ]
+    needs = ", ".join(f"{what} about {size / 1e9:.2f} GB" for what, size in found.memory.items())
+    fits = "it fits" if found.fits else "it does not fit"
+    lines += ["", f"Memory: {needs}; {found.available / 1e9:.1f} GB are free: {fits}."]
     if found.seconds is not None:
         minutes = max(1, round(found.seconds / 60))
         lines.append(f"Time: about {minutes} min for a run with the given settings.")
@@ -166,10 +161,18 @@ def _choice(recipe: Recipe, anatomy: Anatomy, kind: str) -> Choice:
     if kind == BLOCKS and not plain:
         return Choice(kind, False, False, "its config cannot describe fewer blocks", 0.0)
     try:
-        goal = budget_of(replace(recipe, units=(kind,), allocation=EQUAL, plain=False), anatomy)
+        goal = budget_of(recipe.replace(units=(kind,), allocation=EQUAL, plain=False), anatomy)
     except UserError as error:
         return Choice(kind, False, plain, str(error), 0.0)
     return Choice(kind, True, plain and not goal.uneven, f"{goal.words} = {goal.share:.1%}", goal.share)
+
+
+def _memory(recipe: Recipe) -> Mapping[str, float]:
+    """Bytes at the peak by what needs them, for the recipe as far as the model can lose its units."""
+    try:
+        return memory_for(resolve_auto_units(recipe))
+    except UserError:  # no target of this model can be met: what it takes to hold it is known all the same
+        return {"weights": sizes_of(recipe.model, recipe.dtype).resident}
 
 
 def _parts(anatomy: Anatomy) -> dict[str, int]:

@@ -46,10 +46,6 @@ def sentence(event: ev.Event) -> str:
             return f"Scored the {TITLES[event.kind]} in {event.seconds:.0f} s."
         case ev.Removed():
             return f"{_went(event)} {event.parameters / 1e6:.1f}M parameters are left."
-        case ev.Refitted():
-            return f"{refit_words(event)} It took {event.seconds:.0f} s."
-        case ev.VocabularyPruned():
-            return f"{trim_words(event)} {event.parameters / 1e6:.1f}M parameters are left."
         case ev.RemovalUndone():
             stays = "it stays" if sum(len(u.units) for u in event.units) == 1 else "they stay"
             return f"Taken back: {words(event.units)}. From here on {stays}, and something else goes instead."
@@ -69,7 +65,7 @@ def sentence(event: ev.Event) -> str:
             )
         case ev.Finished():
             return (
-                f"Finished in {clock(event.seconds)}: {event.lost} removed, "
+                f"Finished in {clock(event.seconds)}: {event.removed_description} removed, "
                 f"{event.parameters / 1e6:.1f}M parameters left, "
                 f"peak memory {event.peak_memory / 1e9:.2f} GB."
             )
@@ -82,40 +78,14 @@ def sentence(event: ev.Event) -> str:
             return f"Paused. What was decided in {_iterations(event.iterations)} is kept; resume to go on."
         case ev.Failed():
             return event.message
+        case _:  # a stage's own event has words of its own
+            return event.sentence()
 
 
 def plan_sentence(target: float, goal: str, share: float) -> str:
     """What a target means in units, said aloud where it is not met exactly."""
     near = "" if abs(share - target) < 0.0005 else f", the nearest to {target:.1%}"
     return f"{goal[0].upper()}{goal[1:]} will go: {share:.1%} of all parameters{near}."
-
-
-def refit_words(event: ev.Refitted) -> str:
-    """What a refit came to: how much was solved, on what, what for, and what was left as it was."""
-    left = f" Left as they were: {event.left}." if event.left else ""
-    moved = event.projections if event.moved is None else event.moved
-    if moved < event.projections:
-        left = f" For {event.projections - moved} no change held on text that it was not made from.{left}"
-    return (
-        f"{moved} of the {event.halves} output projections that are left were solved anew on "
-        f"{event.tokens:,} tokens; the distance to the dense model's last hidden states went from "
-        f"{event.before:.0%} to {event.after:.0%} there.{left}"
-    )
-
-
-def trim_words(event: ev.VocabularyPruned) -> str:
-    """Which tokens went, with examples, and what becomes of them."""
-    some, spared = (", ".join(map(repr, tokens[:6])) for tokens in (event.last, event.next))
-    return (
-        f"{event.tokens:,} of {event.rows:,} tokens went, those that mattered least; what they said is spelt "
-        f"with others. The last to go were {some}; the next would have been {spared}."
-    )
-
-
-def at_the_end(trimmed: ev.VocabularyPruned | None, refit: ev.Refitted | None) -> str:
-    """What was done at the end, in a few words: "24,064 tokens; refitted"."""
-    gone = f"{trimmed.tokens:,} tokens" if trimmed else "nothing more"
-    return f"{gone}; refitted" if refit else gone
 
 
 def removed_words(event: ev.Removed) -> str:
@@ -138,7 +108,7 @@ def words(units: Sequence[Units]) -> str:
 def _went(event: ev.Removed) -> str:
     """What went in an iteration, and how little it mattered."""
     what = removed_words(event)
-    if event.asked:
+    if event.forced:
         return f"{what[0].upper()}{what[1:]} went, as you asked."
     kinds = len({unit.kind for unit in event.units})
     much = f"{event.relative:.1%} of the largest{' of their kind' if kinds > 1 else ''}"

@@ -5,43 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..checkpoints.nonuniform import LOADER
-from ..core.events import Evaluated, Refitted, Removed, Started, VocabularyPruned
+from ..core.events import Evaluated, Removed, Started
 from ..core.recipe import Recipe
 from ..data.corpora import title
 from ..evaluation.statistics import paired_comparison, retained
 from ..scoring import get_scorer
-from .messages import paired_words, refit_words, removed_words, trim_words
-
-# The converter knows how a tokenizer splits text by a hash of a sample's token ids, which are others now.
-CONVERTING = (
-    "To convert it to GGUF, llama.cpp's converter has to be told that texts are split into words as for the "
-    "base model."
-)
+from .description import Description
+from .messages import paired_words, removed_words
 
 
 def model_card(
+    *,
     recipe: Recipe,
     started: Started,
     licence: str | None,
     removals: Sequence[Removed],
     dense: Evaluated,
     pruned: Evaluated,
-    lost: str,
+    removed_description: str,
     uneven: str,
-    told: bool = True,
-    warned: Sequence[str] = (),
-    without: Evaluated | None = None,
-    refit: Refitted | None = None,
-    trimmed: VocabularyPruned | None = None,
+    reproducible: bool = True,
+    warnings: Sequence[str] = (),
+    before_stages: Evaluated | None = None,
+    descriptions: Sequence[Description] = (),
 ) -> str:
     """The card of a pruned model, as markdown with the Hub's header.
 
     Args:
-        lost: what is gone, in words.
+        removed_description: what was removed, in words.
         uneven: why the model needs this project's loader; empty for an ordinary checkpoint.
-        told: whether the recipe beside the model tells all that is needed to make it again.
-        warned: what makes the figures say less than they seem to.
-        without: the measurement before what was done at the end (`refit`, `trimmed`); None where nothing was.
+        reproducible: whether the recipe beside the model says all that is needed to make it again.
+        warnings: what makes the figures say less than they seem to.
+        before_stages: the measurement before the stages that changed the model after the last removal; None
+            where there were none.
+        descriptions: what these stages came to.
     """
     scorer = get_scorer(recipe.method)
     imports, calls = loading(uneven, '"path/to/this/folder"')
@@ -59,7 +56,7 @@ def model_card(
         *header,
         f"# {started.model}, {share:.0%} smaller",
         "",
-        f"{started.model} without {lost}: "
+        f"{started.model} without {removed_description}: "
         f"{dense.parameters / 1e6:.1f}M -> {pruned.parameters / 1e6:.1f}M parameters "
         f"({share:.1%} fewer). No training followed.",
         "",
@@ -69,8 +66,7 @@ def model_card(
         f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
         f"- Calibration: {title(recipe.calibration)}, {recipe.windows} windows of {recipe.window_tokens} "
         f"tokens{edits}",
-        *([f"- Vocabulary: {trim_words(trimmed)} {CONVERTING}"] if trimmed else []),
-        f"- Refit: {refit_words(refit) if refit else 'none'}",
+        *(f"- {line}" for done in descriptions for line in done.card),
         f"- Seed: {recipe.seed}",
         "",
         "## Measured",
@@ -103,8 +99,8 @@ def model_card(
         "error; differences are paired, both models answering the same items, and are called within noise "
         "where chance alone makes them in one case of twenty or more often (McNemar's exact test for a "
         "task, randomization for the mean). Perplexity is per token of the base model's tokenizer.",
-        *_before_the_end(without, pruned),
-        *(f"\n{sentence}" for sentence in warned),
+        *_before_the_end(before_stages, pruned),
+        *(f"\n{sentence}" for sentence in warnings),
         "",
         "## Load it",
         "",
@@ -116,7 +112,7 @@ def model_card(
         "",
         "## Make it again",
         "",
-        *_again(told),
+        *_again(reproducible),
         "",
     ]
     return "\n".join(lines)
@@ -133,8 +129,8 @@ def _before_the_end(before: Evaluated | None, pruned: Evaluated) -> list[str]:
     ]
 
 
-def _again(told: bool) -> list[str]:
-    if told:
+def _again(reproducible: bool) -> list[str]:
+    if reproducible:
         return ["```bash", "python -m pip_core prune --recipe pip_recipe.json --out again", "```"]
     return [
         "The run was steered on its way (removals taken back or taken over, another target), so the recipe "

@@ -19,7 +19,7 @@ class RunSummary:
     Attributes:
         evaluated: iteration -> measurement; 0 is the dense model. After what is done at the end: `finals`.
         scored: (iteration, kind) -> scores (the last attempt, where a run was resumed).
-        trimmed, refit: what was done at the end, the last time.
+        results: stage -> what it came to, the last time.
         undone: what was taken back; `evaluated`, `finals`, `scored`, `removals` and `exported` are without
             it.
         ending: Finished, Stopped, Paused or Failed, until something newer happens.
@@ -34,8 +34,7 @@ class RunSummary:
     scored: dict[tuple[int, str], ev.Scored] = field(default_factory=dict)
     removals: list[ev.Removed] = field(default_factory=list)
     undone: list[ev.RemovalUndone] = field(default_factory=list)
-    trimmed: ev.VocabularyPruned | None = None
-    refit: ev.Refitted | None = None
+    results: dict[str, ev.Event] = field(default_factory=dict)
     exported: ev.Exported | None = None
     progress: ev.Progress | ev.Loading | None = None
     ending: ev.Event | None = None
@@ -66,13 +65,15 @@ class RunSummary:
     def _between(self, event: ev.Event) -> bool:
         """Whether no worker was at it from the last event to this one."""
         begins = isinstance(event, ev.Loading) and not isinstance(self._last, ev.Loading)
-        pauses = (*ev.ENDINGS, *ev.STEERING)
+        pauses = (*ev.ENDINGS, *ev.OPERATIONS)
         return (
-            self._last is None or begins or isinstance(event, ev.STEERING) or isinstance(self._last, pauses)
+            self._last is None or begins or isinstance(event, ev.OPERATIONS) or isinstance(self._last, pauses)
         )
 
     def _take(self, event: ev.Event) -> None:
         self.ending = event if isinstance(event, ev.ENDINGS) else None
+        if isinstance(event, ev.StageResult):
+            self.results[event.result_of] = event
         match event:
             case ev.Progress() | ev.Loading():
                 self.progress = event
@@ -86,10 +87,6 @@ class RunSummary:
                 self.removals.append(event)
             case ev.RemovalUndone():
                 self._take_back(event)
-            case ev.VocabularyPruned():
-                self.trimmed = event
-            case ev.Refitted():
-                self.refit = event
             case ev.Exported():
                 self.exported = event
 
@@ -99,8 +96,7 @@ class RunSummary:
         self.finals = {k: e for k, e in self.finals.items() if not ev.is_superseded(e, event)}
         self.scored = {k: e for k, e in self.scored.items() if not ev.is_superseded(e, event)}
         self.removals = [e for e in self.removals if not ev.is_superseded(e, event)]
-        # What is done at the end is done anew after more removals.
-        self.trimmed = self.refit = None
+        self.results = {k: e for k, e in self.results.items() if not ev.is_superseded(e, event)}
         if self.exported is not None and ev.is_superseded(self.exported, event):
             self.exported = None
 
@@ -122,6 +118,12 @@ class RunSummary:
         """All measurements, the dense model's first; what is left now before and after the end's work."""
         found = [self.evaluated[i] for i in sorted(self.evaluated)]
         return [*found, self.final] if self.final else found
+
+    @property
+    def removed_description(self) -> str:
+        """What was removed since the dense model, in words; empty before the first removal."""
+        told = [e for e in (*self.removals, *self.results.values()) if hasattr(e, "removed_description")]
+        return told[-1].removed_description if told else ""
 
     @property
     def planned(self) -> int:

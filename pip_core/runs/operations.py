@@ -5,7 +5,6 @@ Events are only ever added: what was taken back no longer counts (`events.effect
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,22 +14,11 @@ from ..budget.budget import PruningBudget, budget_of
 from ..checkpoints.load import config_of
 from ..core import events as ev
 from ..core.errors import UserError
-from ..core.recipe import Recipe
+from ..core.recipe import Recipe, handing_settings, measuring_settings
 from ..engine.replay import ReplayState
-from ..engine.run import check
-from ..engine.schedule import looks_ahead
+from ..engine.run import check, hands_over
 from ..runs import run_directory
-from ..scoring import get_scorer
 from ..structure.anatomy import anatomy_of
-
-# Settings that decide what goes, and have no part in how the model that is left is measured.
-CHOOSING = frozenset(
-    {"method", "target", "units", "allocation", "per_parameter", "step", "keep", "drop", "plain"}
-    | {"calibration", "windows", "window_tokens", "kinds", "rate", "seed"}
-    | {"depth_share", "vocabulary", "refit", "refit_tokens"}
-)
-# Settings that what a block is handed over goes with, see `RunState.take`.
-HANDED = frozenset({"method", "units", "refit", "refit_tokens", "calibration", "seed"})
 
 
 def undo(folder: Path) -> None:
@@ -59,7 +47,7 @@ def extend(folder: Path, target: float) -> None:
     """
     _check_idle(folder)
     before, history = run_directory.recipe_of(folder), run_directory.read_events(folder)
-    recipe = replace(before, target=target)
+    recipe = before.replace(target=target)
     if target == before.target and not _complete(recipe, history):
         raise UserError(f"The target is {target:.1%} already: resume the run.")
     if _complete(recipe, history):
@@ -69,8 +57,9 @@ def extend(folder: Path, target: float) -> None:
             "Choose a higher one; for less, go on from an earlier iteration in a new run."
         )
     check(recipe, history)
-    run_directory.write(folder / run_directory.RECIPE, recipe.to_json())
+    # The event first: a crash between the two leaves a target that the next worker takes from it.
     run_directory.record(folder, [ev.TargetExtended(before.target, target)])
+    run_directory.write(folder / run_directory.RECIPE, recipe.to_json())
 
 
 def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, name: str = "") -> None:
@@ -97,7 +86,7 @@ def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, nam
     if not 0 <= upto <= decided:
         raise UserError(f"The run has {decided} iterations to go on from: choose 0 to {decided}, not {upto}.")
     taken = _taken(before, recipe, history, upto, name)
-    goal = check(recipe, taken)
+    goal = check(recipe, taken).budget
     taken = [_restarted(e, recipe, goal, upto) if isinstance(e, ev.Started) else e for e in taken]
     run_directory.create(new, recipe)
     now = time.time()
@@ -108,15 +97,13 @@ def _taken(
     before: Recipe, recipe: Recipe, history: Sequence[ev.Event], upto: int, name: str
 ) -> list[ev.Event]:
     """The events that a fork begins with."""
-    changed = tuple(
-        f.name for f in dataclasses.fields(Recipe) if getattr(before, f.name) != getattr(recipe, f.name)
-    )
+    changed = before.differences(recipe)
     if "model" in changed and upto:
         _check_alike(before, recipe)
     stays: list[type] = [ev.Removed]
     if "model" not in changed:
         stays.append(ev.Scored)
-    if not set(changed) - CHOOSING:
+    if not set(changed) & measuring_settings():
         stays.append(ev.Evaluated)
     # First of all, where nothing that is told later is taken back by them.
     first: list[ev.Event] = [ev.Forked(name, upto, changed)]
@@ -126,7 +113,7 @@ def _taken(
         first += [e for e in history if isinstance(e, ev.Started)][-1:]
     taken = [e for e in history if isinstance(e, tuple(stays)) and e.iteration <= upto]
     # What is handed over from block to block goes with the text, and so does what was measured after it.
-    handed = any(looks_ahead(r, get_scorer(r.method)) for r in (before, recipe)) and HANDED & set(changed)
+    handed = any(map(hands_over, (before, recipe))) and handing_settings() & set(changed)
     # A fork does its own refit, and measures it.
     return first + [
         e for e in taken if not isinstance(e, ev.Evaluated) or not (e.final or (handed and e.iteration))
@@ -166,7 +153,7 @@ def _check_idle(folder: Path) -> None:
 def _complete(recipe: Recipe, history: Sequence[ev.Event]) -> bool:
     past = ReplayState.of(history)
     anatomy = anatomy_of(config_of(recipe.model))
-    return past.complete(recipe, anatomy, budget_of(recipe, anatomy, past.undone))
+    return past.complete(recipe, anatomy, budget_of(recipe, anatomy, past.pinned_units))
 
 
 def _reached(history: Sequence[ev.Event]) -> float:

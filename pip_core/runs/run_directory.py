@@ -125,12 +125,17 @@ def work(
         history = read_events(folder)
         if not prune_on and not ev.removals(history):
             raise UserError("Nothing has been removed yet, so there is nothing to export.")
+        recipe = _with_last_target(recipe, history)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             out = folder / MODEL if export else None
             for event in run_engine(recipe, out, history, lambda: asked(folder), prune_on):
                 if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
                     event = ev.Paused(event.iterations)
                 _append(file, event)
+                if isinstance(event, ev.Started):
+                    # From here on the recipe names what this machine had to choose.
+                    recipe = recipe.replace(**dict(event.pinned))
+                    write(folder / RECIPE, recipe.to_json())
                 yield event
         yield from _take_back(folder)
     finally:
@@ -140,6 +145,12 @@ def work(
         # Asked while the lock was still held, and so left to this worker, though it looked for the last time.
         if (folder / UNDO).exists():
             apply_pending_undo(folder)
+
+
+def _with_last_target(recipe: Recipe, history: Sequence[ev.Event]) -> Recipe:
+    """The recipe with the target that was set last: a crash may have come before it was written there."""
+    targets = [e.target for e in history if isinstance(e, ev.TargetExtended)]
+    return recipe.replace(target=targets[-1]) if targets else recipe
 
 
 def asked(folder: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,9 +97,9 @@ def _progress(run: Compared) -> str:
 def differences(found: Sequence[Compared]) -> str:
     """The settings in which the recipes differ."""
     rows = [
-        [escape(f.name), *(escape(_shown(getattr(c.recipe, f.name))) for c in found)]
-        for f in dataclasses.fields(Recipe)
-        if len({str(getattr(c.recipe, f.name)) for c in found}) > 1
+        [escape(s.name), *(escape(_shown(getattr(c.recipe, s.name))) for c in found)]
+        for s in Recipe.settings()
+        if len({str(getattr(c.recipe, s.name)) for c in found}) > 1
     ]
     if len(found) < 2:
         return ""

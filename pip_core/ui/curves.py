@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..core import events as ev
-from ..reporting.messages import at_the_end, removed_words
+from ..engine.stages import describe
+from ..reporting.messages import removed_words
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import ACCENT, BAND, FAINT, GREY, figure, name_line, say
 from .html import empty, millions, table
@@ -154,7 +155,8 @@ def measurement_table(story: RunSummary) -> str:
     rows = []
     for found in story.measured:
         removal = None if found.final else went.get(found.iteration)
-        kept = at_the_end(story.trimmed, story.refit) if found.final else "the dense model"
+        done = [summary for result in story.results.values() if (summary := describe(result).summary)]
+        kept = ("; ".join(done) or "rounded as it is stored") if found.final else "the dense model"
         rows.append(
             [
                 str(found.iteration),

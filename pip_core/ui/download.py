@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from html import escape
 
@@ -50,12 +49,14 @@ def snippet(story: RunSummary) -> str:
 def command_line(recipe: Recipe) -> str:
     """The command that does the whole run: every setting that is not the usual one."""
     usual, words = Recipe(model=recipe.model, method=recipe.method), ["python", "-m", "pip_core", "prune"]
-    for field in dataclasses.fields(Recipe):
-        value = getattr(recipe, field.name)
-        if value == getattr(usual, field.name) and field.name not in ("model", "method", "target"):
+    for found in Recipe.settings():
+        value = getattr(recipe, found.name)
+        if value == getattr(usual, found.name) and found.name not in ("model", "method", "target"):
             continue
-        said = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        words += ["--" + field.name.replace("_", "-"), said.lower() if isinstance(value, bool) else said]
+        if isinstance(value, bool):
+            words.append(found.option if value else f"--no-{found.option.removeprefix('--')}")
+            continue
+        words += [found.option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return shlex.join([*words, "--out", "my-run"])
 
 

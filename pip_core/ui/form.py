@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from html import escape
 
 from ..checkpoints import bundled
 from ..core.errors import UserError
-from ..core.recipe import AUTO, DEMO, EQUAL, GLOBAL, MIXED, STORY_TASKS, TASKS, Recipe
+from ..core.recipe import DEMO, EQUAL, GLOBAL, MIXED, Recipe
+from ..core.settings import AUTO
 from ..core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP
 from ..data.corpora import KNOWN, SHIPPED
 from ..data.preview import preview
-from ..evaluation.tasks import NAMES
-from ..planning.estimate import Plan, anatomy_for, available_memory, memory_of, resolve_auto_units
+from ..evaluation.tasks import NAMES, STORY_TASKS, TASKS
+from ..planning.estimate import Plan, anatomy_for, available_memory, memory_for, resolve_auto_units
 from ..planning.inspect_model import exports_plainly
 from ..scoring import get_scorer
 from .html import duration, millions
@@ -57,7 +57,7 @@ def unit_choices(recipe: Recipe) -> list[tuple[str, str]]:
     """
     scored = get_scorer(recipe.method).kinds
     usual, names = (
-        resolve_auto_units(replace(recipe, units=(AUTO,))),
+        resolve_auto_units(recipe.replace(units=(AUTO,))),
         {units: words for words, units in UNIT_SETS},
     )
     choices = [(f"auto: {names[usual.units]}", AUTO)]
@@ -75,7 +75,7 @@ def model_line(recipe: Recipe) -> str:
         UserError: a model that cannot be pruned.
     """
     found = anatomy_for(recipe.model)
-    needed = max(memory_of(recipe.model, recipe.dtype, recipe.window_tokens).values())
+    needed = max(memory_for(recipe).values())
     free = available_memory()
     plain = any(_possible(recipe.model, [k]) and _plain(recipe.model, [k]) for k in KINDS)
     known = "" if found.listed else " · recognised by its structure"
@@ -141,11 +141,12 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
             f"{plan.available / 1e9:.1f} GB are free.</span>"
         )
     )
+    then = "".join(f", then {escape(title.lower())}" for title in plan.stages)
     return (
         f"<div class='plan'><b>{escape(plan.goal[0].upper() + plan.goal[1:])}</b> will go: "
         f"{plan.share:.1%} of all parameters{near}.<br>"
         f"<b>{millions(total)} → {millions(total - gone)}</b> · {millions(gone)} fewer · "
-        f"{plan.iterations} iteration{'s' * (plan.iterations > 1)}{' and a refit' * recipe.refit} · "
+        f"{plan.iterations} iteration{'s' * (plan.iterations > 1)}{then} · "
         f"{duration(plan.seconds)}"
         + (f"<br>{escape('; '.join(locks))}." if locks else "")
         + f"{own}{tight}</div>"

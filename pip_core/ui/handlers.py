@@ -10,11 +10,11 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from ..core.errors import UserError
-from ..core.recipe import AUTO, GLOBAL, Recipe
+from ..core.recipe import GLOBAL, Recipe
+from ..core.settings import AUTO
 from ..core.units import ATTENTION, BLOCKS, MLP, WIDTH
 from ..data.corpora import PASTED
 from ..engine.run import check
@@ -64,7 +64,7 @@ def from_form(*values) -> Recipe:
     # What cannot be an ordinary checkpoint is said beside the choice, and again in the plan.
     uneven = {ATTENTION, MLP} & set(recipe.units)
     uneven |= set(WIDTH) & set(recipe.units) if recipe.allocation == GLOBAL else set()
-    return replace(recipe, plain=not uneven)
+    return recipe.replace(plain=not uneven)
 
 
 def _percent(text: str | None) -> float | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from ..engine.stages import describe
 from ..inspection import latency
 from ..inspection.divergence import Place
 from ..reporting.run_summary import RunSummary
@@ -21,31 +22,31 @@ def maps(story: RunSummary, anatomy: Anatomy) -> str:
     return (
         "<div class='pair'>"
         + network_map(anatomy, title="the dense model")
-        + network_map(anatomy, shape, title=f"now: {_lost(story, shape, anatomy)} removed")
+        + network_map(
+            anatomy,
+            shape,
+            title=f"now: {story.removed_description or shape.removed_description(anatomy)} removed",
+        )
         + "</div><p class='line'>A column is a block: its attention above its MLP, as high as they are "
-        "large. Hollow is gone, half filled is narrowed.</p>" + _tokens(story)
+        "large. Hollow is gone, half filled is narrowed.</p>" + _results(story)
     )
 
 
-def _lost(story: RunSummary, shape: Shape, anatomy: Anatomy) -> str:
-    return story.trimmed.lost if story.trimmed else shape.removed_description(anatomy)
-
-
-def _tokens(story: RunSummary) -> str:
-    """Which tokens went, by examples."""
-    if story.trimmed is None:
-        return ""
-    told = (
-        ("went first", story.trimmed.first),
-        ("went last", story.trimmed.last),
-        ("nearly went", story.trimmed.next),
-    )
-    return (
-        f"<h3>{story.trimmed.tokens:,} of {story.trimmed.rows:,} tokens went</h3><dl class='tokens'>"
-        + "".join(f"<dt>{name}</dt><dd>{_written(tokens)}</dd>" for name, tokens in told)
-        + "</dl><p class='line'>What these said is spelt with others, so every text can still be read and "
-        "written. Text unlike what was read while scoring, such as another language, takes more tokens.</p>"
-    )
+def _results(story: RunSummary) -> str:
+    """What the stages after the last removal came to, where they have examples to show."""
+    found = []
+    for result in story.results.values():
+        done = describe(result)
+        if not done.examples:
+            continue
+        rows = "".join(
+            f"<dt>{escape(label)}</dt><dd>{_written(texts)}</dd>" for label, texts in done.examples
+        )
+        found.append(
+            f"<h3>{escape(done.heading)}</h3><dl class='tokens'>{rows}</dl><p "
+            f"class='line'>{escape(done.note)}</p>"
+        )
+    return "".join(found)
 
 
 def _written(tokens: Sequence[str]) -> str:

@@ -52,7 +52,8 @@ def status(story: RunSummary, state: str, reason: str | None = None, place: int 
     elif state == "finished" and isinstance(story.ending, ev.Finished):
         share = 1.0
         detail = (
-            f"{story.ending.lost} removed in {clock(story.ending.seconds)}; the export was loaded again and "
+            f"{story.ending.removed_description} removed in {clock(story.ending.seconds)}; the export was "
+            f"loaded again and "
             "verified."
         )
     elif isinstance(progress, ev.Loading):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -154,7 +153,7 @@ def test_several_blocks_at_once():
     asked = recipe(share(3 * BLOCK), step=2.0)
     assert budget_of(asked, LLAMA).iterations == 2
     assert [len(chosen) for chosen in greedy(asked, LLAMA, by_number)] == [2, 1]
-    asked = replace(asked, step=share(3 * BLOCK))
+    asked = asked.replace(step=share(3 * BLOCK))
     assert [len(chosen) for chosen in greedy(asked, LLAMA, by_number)] == [3]
 
 
@@ -183,7 +182,7 @@ def test_a_plain_recipe_is_offered_the_nearest_plain_shape(changes, nearest):
         budget_of(asked, LLAMA)
     assert "cannot be described by an ordinary checkpoint" in str(refused.value)
     assert nearest in str(refused.value)
-    assert budget_of(replace(asked, plain=False), LLAMA).uneven
+    assert budget_of(asked.replace(plain=False), LLAMA).uneven
 
 
 def test_units_that_a_model_cannot_lose():

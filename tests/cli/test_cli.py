@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pip_core.checkpoints import export
 from pip_core.cli import commands
 from pip_core.cli import main as command
 from pip_core.core import events as ev
@@ -63,7 +61,7 @@ def test_prune(command_run):
     assert lines[-2].startswith("Exported")
     assert lines[-1].startswith("Finished in")
     assert {p.name for p in folder.iterdir()} == {"recipe.json", "events.jsonl", "model", "worker.lock"}
-    assert run_directory.recipe_of(folder) == command_run.recipe
+    assert tiny.asked_recipe(folder) == command_run.recipe
 
 
 def test_pruned_model_is_the_dense_one_with_blocks_bypassed(command_run):
@@ -75,17 +73,17 @@ def test_pruned_model_is_the_dense_one_with_blocks_bypassed(command_run):
     dense, rows = zoo.build("llama"), tiny.token_rows(2, 30)
     torch.testing.assert_close(model(rows).logits, logits_without(dense, rows, gone), rtol=0, atol=1e-5)
     made = json.loads((command_run.folder / "model" / "pip_recipe.json").read_text())
-    assert made["removed"] == finished.lost == "2 of 5 blocks"
+    assert made["removed"] == finished.removed_description == "2 of 5 blocks"
     card = (command_run.folder / "model" / "README.md").read_text()
     assert f"from 0): {', '.join(f'block {b}' for b in gone)}" in card
     assert "--recipe pip_recipe.json" in card
 
 
 def test_the_exported_recipe_makes_the_model_again(command_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export, "verify", tiny.unverified)
+    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
     recipe, out = command_run.folder / "model" / "pip_recipe.json", tmp_path / "again"
     assert command.main(["prune", "--recipe", str(recipe), "--out", str(out), "--items", "2"]) == 0
-    assert run_directory.recipe_of(out) == replace(command_run.recipe, items=2)
+    assert tiny.asked_recipe(out) == command_run.recipe.replace(items=2)
     ours, theirs = (f / "model" / "model.safetensors" for f in (out, command_run.folder))
     assert ours.read_bytes() == theirs.read_bytes()
     assert "Finished" in capsys.readouterr().out
@@ -95,7 +93,7 @@ def test_options_are_the_recipe(options, llama_folder, recipe, tmp_path, monkeyp
     monkeypatch.setattr(commands, "work", lambda folder, prune_on: 0)
     arguments = ["prune", "--model", str(llama_folder), "--out", str(tmp_path / "run"), *options]
     assert command.main(arguments) == 0
-    assert run_directory.recipe_of(tmp_path / "run") == recipe
+    assert tiny.asked_recipe(tmp_path / "run") == recipe
 
 
 def test_evaluate_json(llama_folder, tasks, capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pip_core.budget.budget import budget_of
 from pip_core.cli.main import main
 from pip_core.comparing import results, sweep
 from pip_core.comparing.sweep import Entry, aligned, entries_from, read_plan
@@ -54,7 +55,7 @@ def done(tmp_path_factory, entries) -> tuple[Path, list[tuple[str, ev.Event]]]:
 def test_methods_start_from_what_they_were_published_with():
     found = {e.label: e.recipe for e in entries_for(Recipe(), {}, [m.name for m in METHODS], [0.2])}
     for scorer in METHODS:
-        assert found[scorer.name] == replace(Recipe(), method=scorer.name, **scorer.usual)
+        assert found[scorer.name] == Recipe().replace(method=scorer.name, **scorer.usual)
     assert found["sleb"].units == found["block-influence"].units == (BLOCKS,)
     assert found["flap"].units == found["multi-domain"].units == (HEADS, CHANNELS)
     assert (found["flap"].allocation, found["flap"].per_parameter) == ("global", False)
@@ -99,7 +100,7 @@ def test_targets_make_curves():
         ([{"label": ".."}], "cannot name a run"),
         ([{"label": "dense"}], "cannot name a run"),
         ([{"label": "a"}, {"label": "a"}], "there twice: a"),
-        ([{"label": "a", "windows": 0}], "'windows' must be"),
+        ([{"label": "a", "windows": 0}], "Windows: enter"),
         ([{"label": "a", "units": [BLOCKS, ATTENTION]}], "cannot be removed in one run"),
     ],
 )
@@ -143,7 +144,7 @@ def test_every_run_is_an_ordinary_one(done, entries):
     assert [label for label, e in told if isinstance(e, ev.Finished)] == [e.label for e in entries]
     for entry in entries:
         place = folder / entry.label
-        assert run_directory.recipe_of(place) == entry.recipe
+        assert tiny.asked_recipe(place) == entry.recipe
         assert isinstance(read_events(place)[-1], ev.Finished)
         assert not (place / "model").exists()
         assert {e.iteration for e in tiny.only(read_events(place), ev.Evaluated)} == {
@@ -164,7 +165,7 @@ def test_another_measurement_is_not_taken_over(done, entries, llama_folder):
     folder, _ = done
     assert sweep._dense_of(folder, entries, entries[1].recipe)
     for changes in ({"items": 3}, {"perplexity_windows": 3}, {"dtype": "bfloat16"}):
-        assert not sweep._dense_of(folder, entries, replace(entries[1].recipe, **changes))
+        assert not sweep._dense_of(folder, entries, entries[1].recipe.replace(**changes))
 
 
 def test_what_is_finished_stays_and_what_was_cut_off_goes_on(done, entries, tmp_path):
@@ -203,8 +204,8 @@ def test_a_stop_ends_the_comparison(entries, tmp_path):
 def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch):
     spares_all = lambda self, blocks: frozenset(range(blocks))  # noqa: E731
     monkeypatch.setattr(type(get_scorer("entrodrop")), "protects", spares_all)
-    monkeypatch.setattr("pip_core.engine.run.check_removing", lambda *_: None)
-    failing = replace(entries[0], label="bad", recipe=replace(entries[0].recipe, method="entrodrop"))
+    monkeypatch.setattr("pip_core.engine.context.budget_for", lambda r, a, s, p=(): budget_of(r, a, p))
+    failing = replace(entries[0], label="bad", recipe=entries[0].recipe.replace(method="entrodrop"))
     told = going(tmp_path, [failing, entries[0]])
     assert [label for label, e in told if isinstance(e, ev.ENDINGS)] == ["bad", entries[0].label]
     found = results.collect(tmp_path, [failing, entries[0]])
@@ -224,7 +225,7 @@ def test_a_worker_that_dies_is_told(entries, tmp_path):
 
 def test_another_run_in_the_way_is_not_touched(done, entries, tmp_path):
     folder, _ = done
-    other = [replace(e, recipe=replace(e.recipe, seed=5)) for e in entries]
+    other = [replace(e, recipe=e.recipe.replace(seed=5)) for e in entries]
     with pytest.raises(UserError, match="holds a run of another recipe"):
         going(folder, other)
     (tmp_path / entries[2].label).mkdir()
@@ -241,7 +242,7 @@ def test_rows_tell_what_the_runs_recorded(done, entries):
     for row, entry in zip(found.rows[1:], entries, strict=True):
         events = read_events(folder / entry.label)
         dense, now = tiny.only(events, ev.Evaluated)
-        assert (row.parameters, row.lost) == (events[-1].parameters, events[-1].lost)
+        assert (row.parameters, row.lost) == (events[-1].parameters, events[-1].removed_description)
         assert row.removed == pytest.approx(1 - now.parameters / dense.parameters)
         paired, kept = statistics.paired_comparison(dense, now).mean, statistics.retained(dense, now)
         told = (row.difference, row.difference_se, row.difference_p)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -54,14 +53,14 @@ def test_tokens_are_scored_on_more_pairs_where_the_text_holds_them(tokenizer):
     recipe = tiny.recipe_for("unused", windows=2)
     assert len(tiny.calibration_for(recipe, tokenizer).token_pairs(1)) == 2 * TOKEN_PAIRS
     words = "text:" + "The dog ran away and the cat came home. " * 11
-    found = tiny.calibration_for(replace(recipe, calibration=words), tokenizer)
+    found = tiny.calibration_for(recipe.replace(calibration=words), tokenizer)
     held = len(tiny.pairs_for(tokenizer, 2, calibration=words))
     assert held == 2
     pairs = found.token_pairs(1)
     assert len(pairs) in (4, 6)
     assert [p.perturbed.text for p in pairs[:2]] == [p.perturbed.text for p in found.pairs(1)]
     with pytest.raises(UserError, match="holds only about"):
-        tiny.calibration_for(replace(recipe, calibration=words[:100]), tokenizer).token_pairs(1)
+        tiny.calibration_for(recipe.replace(calibration=words[:100]), tokenizer).token_pairs(1)
 
 
 def test_windows_longer_than_the_model_reads_are_refused(tokenizer):
@@ -81,7 +80,7 @@ def test_rows_are_batches_that_no_context_is_too_short_for(tokenizer):
     other = tiny.calibration_for(recipe, tokenizer).rows(5000, 100, "x", stream="other")
     assert not torch.equal(torch.cat(rows), torch.cat(other))
     with pytest.raises(UserError, match=r"^Training needs 9 tokens, and the calibration text .* holds 0 "):
-        tiny.calibration_for(replace(recipe, calibration="text:Few."), tokenizer).rows(
+        tiny.calibration_for(recipe.replace(calibration="text:Few."), tokenizer).rows(
             50, 9, "Training needs 9 tokens"
         )
 
@@ -94,7 +93,7 @@ def test_windows_do_not_depend_on_how_much_others_need(tokenizer, tmp_path):
             # The same text every third time: what is left out still counts as read.
             file.write(json.dumps({"text": f"Row {n - n % 3} and the dog. ".ljust(4000, "x")}) + "\n")
     recipe = tiny.recipe_for("unused", calibration=str(path))
-    more = replace(recipe, refit=True, refit_tokens=POOL_CHARACTERS // 4)
+    more = recipe.replace(refit=True, refit_tokens=POOL_CHARACTERS // 4)
     few, many = (CalibrationText.read(r) for r in (recipe, more))
     assert len(few.domains[0].documents) < len(many.domains[0].documents)
     assert few.holding(many.characters) == many

@@ -12,9 +12,8 @@ import torch
 from tokenizers import processors
 
 from pip_core.core.errors import UserError
-from pip_core.core.recipe import PERTURBATION_KINDS
 from pip_core.data.corpora import DOMAINS, calibration_texts
-from pip_core.data.perturbation import Perturber, view_of, vocabulary_words
+from pip_core.data.perturbation import PERTURBATION_KINDS, Perturber, view_of, vocabulary_words
 
 from .. import tiny
 

@@ -8,9 +8,8 @@ from collections import Counter
 import pytest
 
 from pip_core.core.paths import ASSETS
-from pip_core.core.recipe import TASKS
 from pip_core.data.corpora import DOMAINS, HELDOUT, documents
-from pip_core.evaluation.tasks import load_task
+from pip_core.evaluation.tasks import TASKS, load_task
 
 SEQUENCE = 13
 

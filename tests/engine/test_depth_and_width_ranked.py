@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -120,7 +118,7 @@ def test_gates_are_compared_as_one_number_a_unit(tokenizer):
 
 @pytest.fixture(scope="module")
 def together(recipe) -> Recipe:
-    return replace(recipe, target=TARGET, step=0.07, refit=True, **TOGETHER)
+    return recipe.replace(target=TARGET, step=0.07, refit=True, **TOGETHER)
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +152,8 @@ def test_what_makes_a_run_again_that_stopped_early(together, whole):
     events, _ = whole
     goal, removals = budget_of(together, LLAMA), tiny.only(events, ev.Removed)
     past = ReplayState.of(events)
-    assert past.again(together, goal, removals, True, 0.75) == together
-    assert past.again(together, goal, removals[:1], False, 0.9).target == pytest.approx(0.1)
+    assert past.reproducing_recipe(together, goal, removals, True, 0.75) == together
+    assert past.reproducing_recipe(together, goal, removals[:1], False, 0.9).target == pytest.approx(0.1)
 
 
 def test_nothing_is_said_to_go_next_where_parts_may(whole):
@@ -168,9 +166,9 @@ def test_nothing_is_said_to_go_next_where_parts_may(whole):
 
 @pytest.mark.parametrize("name", [m.name for m in METHODS if {*DEPTH, *WIDTH} == set(m.kinds)])
 def test_only_methods_whose_scores_share_a_scale(together, name):
-    asked = replace(together, method=name)
+    asked = together.replace(method=name)
     if get_scorer(name).comparable_scores:
-        assert "blocks and channels" in run_module.check(asked).words
+        assert "blocks and channels" in run_module.check(asked).budget.words
         return
     with pytest.raises(UserError, match="on scales of their own"):
         run_module.check(asked)
@@ -178,12 +176,12 @@ def test_only_methods_whose_scores_share_a_scale(together, name):
 
 def test_no_ordinary_checkpoint(together):
     with pytest.raises(UserError, match=r"Nearest to it is .*units: blocks, channels; allocation: equal"):
-        run_module.check(replace(together, plain=True))
+        run_module.check(together.replace(plain=True))
 
 
 def test_as_much_as_blocks_hold_can_go(together):
     anatomy = LLAMA
     most = 4 * BLOCK / anatomy.parameters
-    assert run_module.check(replace(together, target=most - 0.001)).share == pytest.approx(most - 0.001)
+    assert run_module.check(together.replace(target=most - 0.001)).budget.share == pytest.approx(most - 0.001)
     with pytest.raises(UserError, match="out of reach"):
-        run_module.check(replace(together, target=most + 0.01))
+        run_module.check(together.replace(target=most + 0.01))

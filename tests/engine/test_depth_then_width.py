@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from transformers import AutoModelForCausalLM
 
@@ -25,14 +23,14 @@ TARGET = 0.3
 
 @pytest.fixture(scope="module")
 def mix(recipe) -> Recipe:
-    return replace(recipe, units=("channels", "blocks"), target=TARGET, depth_share=0.7, step=0.07)
+    return recipe.replace(units=("channels", "blocks"), target=TARGET, depth_share=0.7, step=0.07)
 
 
 @pytest.fixture(scope="module")
 def whole(mix, tmp_path_factory):
     """An undisturbed run, refitted, its export really verified."""
     out = tmp_path_factory.mktemp("mix") / "model"
-    return list(run(replace(mix, refit=True), out)), out
+    return list(run(mix.replace(refit=True), out)), out
 
 
 def kinds(events) -> list[str]:
@@ -72,20 +70,20 @@ def test_the_export_is_plain(whole):
     left = 5 - kinds(events).count("blocks")
     assert model.config.num_hidden_layers == left
     assert model.config.intermediate_size == 64 - sum(len(u.units) for u in lost) // left
-    assert "then" not in events[-1].lost
-    assert f"{5 - left} of 5 blocks and" in events[-1].lost
+    assert "then" not in events[-1].removed_description
+    assert f"{5 - left} of 5 blocks and" in events[-1].removed_description
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_resumed_alike(mix, whole, number):
     events, _ = whole
     history = cut(events, ev.Removed, number)
-    rest = list(run(replace(mix, refit=True), history=history))
+    rest = list(run(mix.replace(refit=True), history=history))
     assert timeless(history) + timeless(rest) == timeless(events)
 
 
 def test_heads_too(recipe):
-    asked = replace(recipe, units=("blocks", "heads", "channels"), target=0.35, measure="end")
+    asked = recipe.replace(units=("blocks", "heads", "channels"), target=0.35, measure="end")
     found = list(run(asked))
     assert isinstance(found[-1], ev.Finished), found[-1]
     removed = {u.kind for e in tiny.only(found, ev.Removed) for u in e.units}
@@ -98,10 +96,13 @@ def test_heads_too(recipe):
 def test_another_target_ends_where_a_run_to_it_would(mix, whole):
     """More blocks may have to go after channels went."""
     events, _ = whole
-    deeper = replace(mix, target=0.38)
-    on, straight = list(run(deeper, history=events)), list(run(replace(deeper, measure="end")))
+    deeper = mix.replace(target=0.38)
+    on, straight = list(run(deeper, history=events)), list(run(deeper.replace(measure="end")))
     assert isinstance(on[-1], ev.Finished), on[-1]
-    assert (on[-1].parameters, on[-1].lost) == (straight[-1].parameters, straight[-1].lost)
+    assert (on[-1].parameters, on[-1].removed_description) == (
+        straight[-1].parameters,
+        straight[-1].removed_description,
+    )
 
 
 def test_what_was_taken_back_stays(mix, whole):
@@ -122,8 +123,8 @@ def test_what_is_told_of_a_recipe_that_stopped_early(mix, whole):
     goal = budget_of(mix, anatomy)
     removals = tiny.only(events, ev.Removed)
     past = ReplayState.of(events)
-    assert past.again(mix, goal, removals, True, 0.7) == mix
-    assert past.again(mix, goal, removals[:1], False, 0.9) is None
+    assert past.reproducing_recipe(mix, goal, removals, True, 0.7) == mix
+    assert past.reproducing_recipe(mix, goal, removals[:1], False, 0.9) is None
 
 
 def test_the_plan_knows(mix):
@@ -140,12 +141,12 @@ def test_the_plan_knows(mix):
         ({"units": ("blocks", "mlp", "heads")}, "cannot be removed in one run"),
         ({"step": 2}, "the step per iteration is a share of the parameters"),
         ({"depth_share": 1.0}, "above 0 and below 1"),
-        ({"depth_share": "half"}, "must be a number"),
+        ({"depth_share": "half"}, "Depth share: enter a number"),
     ],
 )
 def test_recipes_that_are_refused(mix, changes, message):
     with pytest.raises(UserError, match=message):
-        replace(mix, **changes)
+        mix.replace(**changes)
 
 
 @pytest.mark.parametrize(
@@ -160,4 +161,4 @@ def test_recipes_that_are_refused(mix, changes, message):
 )
 def test_goals_that_are_refused(mix, changes, message):
     with pytest.raises(UserError, match=message):
-        run_module.check(replace(mix, **changes))
+        run_module.check(mix.replace(**changes))

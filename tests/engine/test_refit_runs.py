@@ -19,9 +19,11 @@ from pip_core.core.progress import drain
 from pip_core.core.recipe import GLOBAL, Recipe
 from pip_core.data.calibration import ROW_TOKENS
 from pip_core.engine import run as run_module
-from pip_core.engine.refitting import LEAST, USUAL, refit_rows
+from pip_core.engine.context import Context
 from pip_core.engine.replay import ReplayState
 from pip_core.engine.run import run
+from pip_core.engine.stages.refit import LEAST, USUAL, Refit, Refitted
+from pip_core.engine.state import RunState
 from pip_core.planning.estimate import make_plan, memory_for
 from pip_core.reconstruction.refit import refit
 from pip_core.reporting.messages import sentence
@@ -41,7 +43,7 @@ WIDEST = 64
 @pytest.fixture(scope="module")
 def refitting(recipe) -> Recipe:
     # By a method that does not look ahead to it, so that all of it is there to be repaired at the end.
-    return replace(recipe, refit=True, method="block-influence")
+    return recipe.replace(refit=True, method="block-influence")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,11 @@ def whole(refitting, tmp_path_factory):
 
 
 def rows_for(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.Tensor]:
-    return refit_rows(recipe, loaded, anatomy, tiny.calibration_for(recipe, loaded.tokenizer))
+    """The rows that the refit of a run by this recipe reads."""
+    stage, state = Refit(recipe), RunState(Context(recipe, [], anatomy=anatomy), None)
+    state.loaded, state.calibration = loaded, tiny.calibration_for(recipe, loaded.tokenizer)
+    stage.prepare(state)
+    return stage.rows
 
 
 def only_last(events, kind: type):
@@ -65,7 +71,7 @@ def test_order_of_events(whole):
     head = ["Started", "Evaluated", *["Scored", "Removed", "Evaluated"] * 2]
     assert order == [*head, "Refitted", "Evaluated", "Exported", "Finished"], events[-1]
     stages = [s for s, _ in itertools.groupby(e.stage for e in events if isinstance(e, ev.Progress))]
-    assert stages[-4:] == ["measuring", "refitting", "measuring", "exporting"]
+    assert stages[-5:] == ["measuring", "refitting", "exporting", "measuring", "verifying"]
     steps = [e for e in events if isinstance(e, ev.Progress) and e.stage == "refitting"]
     assert [(e.done, e.total) for e in steps] == [(n, 3) for n in range(4)]
     assert [e.remaining for e in steps] == sorted((e.remaining for e in steps), reverse=True)
@@ -78,23 +84,23 @@ def test_measured_with_and_without(whole):
     without, with_it = measured[2:]
     assert without.parameters == with_it.parameters
     assert without.perplexity != with_it.perplexity
-    (found,) = tiny.only(events, ev.Refitted)
-    assert (found.iteration, found.projections, found.halves, found.left) == (2, 6, 6, "")
+    (found,) = tiny.only(events, Refitted)
+    assert (found.iteration, found.projections, found.halves, found.not_solved) == (2, 6, 6, "")
     assert found.tokens >= LEAST * WIDEST
     assert found.after < found.before
     said = sentence(found)
-    assert 0 < found.moved < 6
-    assert said.startswith(f"{found.moved} of the 6 output projections that are left were solved anew on ")
+    assert 0 < found.changed < 6
+    assert said.startswith(f"{found.changed} of the 6 output projections that are left were solved anew on ")
     assert f"on {found.tokens:,} tokens; the distance" in said
-    assert f"there. For {6 - found.moved} no change held on text that it was not made from." in said
+    assert f"there. {6 - found.changed} layers were left as they were" in said
     assert sentence(with_it).startswith("In the end it has perplexity ")
 
 
 def test_the_run_without_is_the_same_until_then(whole, recipe):
     events, _ = whole
-    plain = list(run(replace(recipe, method="block-influence")))
+    plain = list(run(recipe.replace(method="block-influence")))
     assert timeless(events)[:-1] == timeless(plain)
-    assert not tiny.only(plain, ev.Refitted)
+    assert not tiny.only(plain, Refitted)
 
 
 def test_the_export_is_the_refitted_model(whole, refitting, opened):
@@ -118,8 +124,8 @@ def test_the_card_tells_both(whole):
     events, out = whole
     without, with_it = tiny.only(events, ev.Evaluated)[2:]
     card = (out / "README.md").read_text()
-    (found,) = tiny.only(events, ev.Refitted)
-    assert f"- Refit: {found.moved} of the 6 output projections" in card
+    (found,) = tiny.only(events, Refitted)
+    assert f"- Refit: {found.changed} of the 6 output projections" in card
     assert f"| {with_it.perplexity:.2f} ± {with_it.perplexity_se:.2f} | |" in card
     assert f"Before what was done at the end, with {without.parameters / 1e6:.1f}M parameters: " in card
     assert f"perplexity {without.perplexity:.2f} ± {without.perplexity_se:.2f}, mean accuracy" in card
@@ -145,7 +151,7 @@ def test_a_story_ends_with_the_refit(whole):
 
 
 @pytest.mark.parametrize(
-    ("kind", "number"), [(ev.Started, 0), (ev.Removed, 0), (ev.Evaluated, 2), (ev.Refitted, 0)]
+    ("kind", "number"), [(ev.Started, 0), (ev.Removed, 0), (ev.Evaluated, 2), (Refitted, 0)]
 )
 def test_resumed_alike(whole, refitting, kind, number):
     events, _ = whole
@@ -156,7 +162,7 @@ def test_resumed_alike(whole, refitting, kind, number):
     expected = {(e.iteration, getattr(e, "final", None), type(e)): e for e in timeless(events)}
     found = {(e.iteration, getattr(e, "final", None), type(e)): e for e in timeless(kept)}
     assert found == expected
-    ours, theirs = only_last([*history, *rest], ev.Refitted), only_last(events, ev.Refitted)
+    ours, theirs = only_last([*history, *rest], Refitted), only_last(events, Refitted)
     assert replace(ours, seconds=0.0) == replace(theirs, seconds=0.0)
 
 
@@ -165,7 +171,7 @@ def test_a_finished_run_is_not_measured_again(whole, refitting, tmp_path, trusti
     rest = [type(e) for e in run(refitting, history=events) if not isinstance(e, PASSING)]
     assert rest == [ev.Started, ev.Finished]
     rest = [type(e) for e in run(refitting, tmp_path / "m", events) if not isinstance(e, PASSING)]
-    assert rest == [ev.Started, ev.Refitted, ev.Exported, ev.Finished]
+    assert rest == [ev.Started, Refitted, ev.Exported, ev.Finished]
 
 
 def test_stops_in_the_middle(whole, refitting):
@@ -179,7 +185,7 @@ def test_stops_in_the_middle(whole, refitting):
     for event in run(refitting, history=history, stop=stop):
         seen.append(event)
     assert seen[-1] == ev.Stopped(2)
-    assert not tiny.only(seen, ev.Refitted)
+    assert not tiny.only(seen, Refitted)
     rest = list(run(refitting, history=[*history, *seen]))
     assert timeless(rest)[-1] == timeless(events)[-1]
 
@@ -187,7 +193,7 @@ def test_stops_in_the_middle(whole, refitting):
 def test_going_on_begins_with_the_weights_as_they_were(whole, refitting):
     """A refit is of the end: what is decided after it is decided as if it had not been."""
     events, _ = whole
-    deeper = replace(refitting, target=0.3)
+    deeper = refitting.replace(target=0.3)
     on = list(run(deeper, history=events))
     straight = list(run(deeper))
     assert tiny.only([*events, *on], ev.Removed) == tiny.only(straight, ev.Removed)
@@ -200,8 +206,8 @@ def test_going_on_begins_with_the_weights_as_they_were(whole, refitting):
 
 def test_a_fork_refits_for_itself(whole, recipe, refitting):
     events, _ = whole
-    taken = _taken(refitting, replace(refitting, seed=5), events, 2, "x")
-    assert not [e for e in taken if isinstance(e, ev.Refitted) or getattr(e, "final", False)]
+    taken = _taken(refitting, refitting.replace(seed=5), events, 2, "x")
+    assert not [e for e in taken if isinstance(e, Refitted) or getattr(e, "final", False)]
     assert len(tiny.only(taken, ev.Evaluated)) == 3
 
 
@@ -209,7 +215,7 @@ def test_what_was_decided_can_be_exported_refitted(whole, refitting, tmp_path, t
     events, _ = whole
     history = [*cut(events, ev.Removed, 0), ev.Stopped(1)]
     rest = list(run(refitting, tmp_path / "model", history, prune_on=False))
-    assert only_last(rest, ev.Refitted).iteration == 1
+    assert only_last(rest, Refitted).iteration == 1
     assert only_last(rest, ev.Evaluated).final
     assert "Before what was done at the end" in (tmp_path / "model" / "README.md").read_text()
 
@@ -219,7 +225,7 @@ def test_families(checkpoints, tasks, tmp_path, family):
     """Conv1D weights; weights left alone; blocks that add the stream themselves."""
     found = list(run(tiny.recipe_for(checkpoints[family], tasks, refit=True), tmp_path / "model"))
     assert isinstance(found[-1], ev.Finished), found[-1]
-    (refitted,) = tiny.only(found, ev.Refitted)
+    (refitted,) = tiny.only(found, Refitted)
     if family == "gemma2":
         assert refitted.projections == 0
         assert "a norm follows" in sentence(refitted)
@@ -231,10 +237,10 @@ def test_families(checkpoints, tasks, tmp_path, family):
 
 @pytest.mark.parametrize("units", [("channels",), ("attention", "mlp")])
 def test_uneven_exports_are_refitted_too(recipe, tmp_path, units):
-    asked = replace(recipe, units=units, allocation=GLOBAL, plain=False, refit=True, measure="end", step=0.1)
+    asked = recipe.replace(units=units, allocation=GLOBAL, plain=False, refit=True, measure="end", step=0.1)
     found = list(run(asked, tmp_path / "model"))
     assert isinstance(found[-1], ev.Finished), found[-1]
-    (refitted,) = tiny.only(found, ev.Refitted)
+    (refitted,) = tiny.only(found, Refitted)
     assert refitted.after < refitted.before
     assert only_last(found, ev.Exported).uneven
     model = load_nonuniform(tmp_path / "model")
@@ -249,10 +255,9 @@ def test_rows(refitting, opened):
     assert len({tuple(r.tolist()) for r in rows}) == len(rows)
     again = torch.cat(rows_for(refitting, loaded, anatomy))
     assert torch.equal(rows, again)
-    assert not torch.equal(rows, torch.cat(rows_for(replace(refitting, seed=1), loaded, anatomy)))
-    asked = torch.cat(rows_for(replace(refitting, refit_tokens=2000), loaded, anatomy))
+    assert not torch.equal(rows, torch.cat(rows_for(refitting.replace(seed=1), loaded, anatomy)))
+    asked = torch.cat(rows_for(refitting.replace(refit_tokens=2000), loaded, anatomy))
     assert asked.numel() == 2048
-    assert rows_for(replace(refitting, refit=False), loaded, anatomy) == []
 
 
 def text_of(tmp_path, words: int) -> str:
@@ -265,7 +270,7 @@ def test_what_the_text_holds_is_read(refitting, opened, tmp_path):
     """Fewer than the usual number, and enough: no token is read twice to make up for it."""
     loaded = opened("llama", "float32")
     text = text_of(tmp_path, 40)
-    rows = torch.cat(rows_for(replace(refitting, calibration=text), loaded, anatomy_of(loaded.config)))
+    rows = torch.cat(rows_for(refitting.replace(calibration=text), loaded, anatomy_of(loaded.config)))
     held = len(loaded.tokenizer((tmp_path / "40.txt").read_text())["input_ids"])
     assert LEAST * WIDEST <= rows.numel() <= held < USUAL * WIDEST
     assert held - rows.numel() < ROW_TOKENS + 2 * 40
@@ -280,7 +285,7 @@ def test_what_the_text_holds_is_read(refitting, opened, tmp_path):
     ],
 )
 def test_too_few_tokens_are_told_before_anything_is_measured(refitting, tmp_path, words, changes, message):
-    asked = replace(refitting, calibration=text_of(tmp_path, words), **changes)
+    asked = refitting.replace(calibration=text_of(tmp_path, words), **changes)
     found = list(run(asked))
     assert isinstance(found[-1], ev.Failed)
     assert re.search(message, found[-1].message), found[-1].message
@@ -298,7 +303,7 @@ def test_a_model_without_halves_is_refused(refitting, opened):
 
 
 def test_the_plan_counts_a_second_model(recipe, refitting):
-    before, after = memory_for(recipe, 100), memory_for(refitting, 100)
+    before, after = memory_for(recipe), memory_for(refitting)
     assert "refit" not in before
     assert after["refit"] - after["weights"] > after["weights"]
     assert make_plan(refitting).seconds > make_plan(recipe).seconds

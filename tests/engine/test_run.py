@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pip_core.checkpoints import export
 from pip_core.core import events as ev
 from pip_core.core.device import user_message
 from pip_core.core.errors import UserError
 from pip_core.core.units import WIDTH, Units
 from pip_core.engine import run as run_module
-from pip_core.engine.run import evaluate, run
+from pip_core.engine.evaluate import evaluate
+from pip_core.engine.run import run
 from pip_core.scoring import METHODS, Scorer, get_scorer
 from pip_core.structure.anatomy import anatomy_of
 from pip_core.structure.families import blocks_of
@@ -76,7 +76,7 @@ def test_scores_name_every_dense_block(events):
         assert removed.units == (Units("blocks", block, (0,)),)
         assert block == min(present, key=present.get)
         assert removed.score == present[block]
-        assert removed.lost == f"{len(gone) + 1} of 5 blocks"
+        assert removed.removed_description == f"{len(gone) + 1} of 5 blocks"
         assert removed.relative == pytest.approx(removed.score / max(present.values()))
         assert removed.iteration == scored.iteration == len(gone) + 1
         gone.add(block)
@@ -87,7 +87,9 @@ def test_parameters_are_counted(events):
     total = tiny.only(events, ev.Started)[0].parameters
     assert [e.parameters for e in tiny.only(events, ev.Evaluated)] == [total - n * 9280 for n in range(3)]
     assert [e.parameters for e in tiny.only(events, ev.Removed)] == [total - n * 9280 for n in (1, 2)]
-    assert events[-1] == replace(events[-1], iterations=2, lost="2 of 5 blocks", parameters=total - 2 * 9280)
+    assert events[-1] == replace(
+        events[-1], iterations=2, removed_description="2 of 5 blocks", parameters=total - 2 * 9280
+    )
     assert events[-1].seconds > 0
     assert events[-1].peak_memory > 10**7
 
@@ -140,9 +142,9 @@ class Ranked(Scorer):
 
 @pytest.mark.parametrize("order", [[0, 3, 1, 2, 4], [4, 3, 2, 1, 0], [2, 4, 0, 1, 3], [1, 2, 3, 4, 0]])
 def test_the_block_that_is_named_is_the_one_that_goes(recipe, monkeypatch, tmp_path, order):
-    monkeypatch.setattr(run_module, "get_scorer", lambda _: Ranked(order))
-    monkeypatch.setattr(export, "verify", tiny.unverified)
-    found = list(run(replace(recipe, target=0.3), tmp_path / "model"))
+    monkeypatch.setattr("pip_core.engine.context.get_scorer", lambda _: Ranked(order))
+    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
+    found = list(run(recipe.replace(target=0.3), tmp_path / "model"))
     assert removed_blocks(found) == order[:3]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     dense, rows = zoo.build("llama"), tiny.token_rows(1, 20)
@@ -166,7 +168,7 @@ def test_same_recipe_same_run(events, recipe):
 
 
 def test_another_seed_another_run(events, recipe):
-    other = list(run(replace(recipe, seed=1)))
+    other = list(run(recipe.replace(seed=1)))
     assert tiny.only(other, ev.Scored)[0].scores != tiny.only(events, ev.Scored)[0].scores
 
 
@@ -216,7 +218,10 @@ def test_goes_on_from_any_history(events, recipe, kind, number):
     assert isinstance(rest[-1], ev.Finished)
     assert tiny.only(rest, ev.Started)[0].resumed == len(removed_blocks(history))
     assert removed_blocks(history) + removed_blocks(rest) == removed_blocks(events)
-    assert (rest[-1].iterations, rest[-1].lost) == (events[-1].iterations, events[-1].lost)
+    assert (rest[-1].iterations, rest[-1].removed_description) == (
+        events[-1].iterations,
+        events[-1].removed_description,
+    )
     measured = [e.iteration for e in tiny.only([*history, *rest], ev.Evaluated)]
     assert sorted(measured) == [0, 1, 2]
     again = {e.iteration: e for e in timeless(rest) if isinstance(e, ev.Evaluated)}
@@ -227,7 +232,10 @@ def test_goes_on_from_any_history(events, recipe, kind, number):
 def test_a_finished_run_only_finishes(events, recipe):
     rest = [e for e in run(recipe, history=events) if not isinstance(e, PASSING)]
     assert [type(e) for e in rest] == [ev.Started, ev.Finished]
-    assert (rest[-1].iterations, rest[-1].lost) == (events[-1].iterations, events[-1].lost)
+    assert (rest[-1].iterations, rest[-1].removed_description) == (
+        events[-1].iterations,
+        events[-1].removed_description,
+    )
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6, 9, 12])
@@ -257,19 +265,19 @@ def test_exports_what_was_pruned_before_the_stop(events, recipe, tmp_path):
     rest = list(run(recipe, out, history, prune_on=False))
     kinds = [type(e).__name__ for e in rest if not isinstance(e, PASSING)]
     assert kinds == ["Started", "Evaluated", "Exported", "Finished"]
-    assert (rest[-1].iterations, rest[-1].lost) == (1, "1 of 5 blocks")
+    assert (rest[-1].iterations, rest[-1].removed_description) == (1, "1 of 5 blocks")
     model = AutoModelForCausalLM.from_pretrained(out).eval()
     dense, rows = zoo.build("llama"), tiny.token_rows(1, 20)
     torch.testing.assert_close(
         model(rows).logits, logits_without(dense, rows, removed_blocks(history)), rtol=0, atol=1e-5
     )
     exporting = tiny.only(rest, ev.Progress)[-1]
-    assert exporting.stage == "exporting"
+    assert exporting.stage == "verifying"
     assert exporting.remaining > 0
 
 
 def test_goes_on_with_the_same_model_only(events, checkpoints, recipe):
-    other = list(run(replace(recipe, model=str(checkpoints["gpt2"])), history=events))
+    other = list(run(recipe.replace(model=str(checkpoints["gpt2"])), history=events))
     assert isinstance(other[-1], ev.Failed)
     assert "This run began with" in other[-1].message
     assert "Start a new run" in other[-1].message
@@ -281,7 +289,7 @@ def test_weights_that_are_no_numbers(tmp_path, tokenizer, recipe):
     blocks_of(model)[2].mlp.down_proj.weight.data[0, 0] = float("nan")
     model.save_pretrained(tmp_path / "nan")
     tokenizer.save_pretrained(tmp_path / "nan")
-    found = list(run(replace(recipe, model=str(tmp_path / "nan"))))
+    found = list(run(recipe.replace(model=str(tmp_path / "nan"))))
     assert isinstance(found[-1], ev.Failed)
     assert "not finite numbers" in found[-1].message
     assert not tiny.only(found, ev.Removed)
@@ -294,7 +302,7 @@ def test_blocks_that_add_nothing(tmp_path, tokenizer, recipe):
         block.mlp.down_proj.weight.data.zero_()
     model.save_pretrained(tmp_path / "zero")
     tokenizer.save_pretrained(tmp_path / "zero")
-    found = list(run(replace(recipe, model=str(tmp_path / "zero"))))
+    found = list(run(recipe.replace(model=str(tmp_path / "zero"))))
     assert isinstance(found[-1], ev.Finished)
     assert removed_blocks(found) == [2, 1]
 
@@ -316,7 +324,7 @@ def test_blocks_that_add_nothing(tmp_path, tokenizer, recipe):
     ],
 )
 def test_bad_input_is_told_before_anything_is_measured(recipe, changes, message):
-    found = list(run(replace(recipe, **changes)))
+    found = list(run(recipe.replace(**changes)))
     assert isinstance(found[-1], ev.Failed)
     assert message in found[-1].message
     assert "\n" not in found[-1].message
@@ -327,7 +335,7 @@ def test_bad_input_is_told_before_anything_is_measured(recipe, changes, message)
 def test_heldout_too_short(recipe, tmp_path):
     path = tmp_path / "short.txt"
     path.write_text("Too short.")
-    (*_, last) = run(replace(recipe, heldout=str(path)))
+    (*_, last) = run(recipe.replace(heldout=str(path)))
     assert isinstance(last, ev.Failed)
     assert "at least two windows of 32" in last.message
 
@@ -342,20 +350,20 @@ def test_heldout_too_short(recipe, tmp_path):
     ],
 )
 def test_faults_of_the_machine_are_told(recipe, monkeypatch, fault, message):
-    def broken(*_):
+    def broken(*_, **__):
         raise fault
 
-    monkeypatch.setattr(run_module, "calibration_for", broken)
+    monkeypatch.setattr("pip_core.engine.stages.prune.choose", broken)
     (*_, last) = run(recipe)
     assert isinstance(last, ev.Failed)
     assert message in last.message
 
 
 def test_a_fault_of_the_program_is_told_and_raised(recipe, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(run_module, "calibration_for", broken)
+    monkeypatch.setattr("pip_core.engine.stages.prune.choose", broken)
     stream, seen = run(recipe), []
     with pytest.raises(ZeroDivisionError):
         seen.extend(stream)
@@ -371,12 +379,12 @@ def test_evaluate_measures_as_a_run_does(events, recipe):
 
 def test_evaluate_raises_what_is_wrong(recipe):
     with pytest.raises(UserError, match="Unknown task"):
-        list(evaluate(replace(recipe, tasks=("chess",))))
+        list(evaluate(recipe.replace(tasks=("chess",))))
 
 
 def test_calibrating_on_the_held_back_text_is_refused(recipe):
     with pytest.raises(UserError, match="must not be measured on what it was pruned with"):
-        run_module.check(replace(recipe, calibration="heldout"))
+        run_module.check(recipe.replace(calibration="heldout"))
 
 
 def test_files_of_a_space_are_not_read(recipe, tmp_path, monkeypatch):
@@ -385,4 +393,4 @@ def test_files_of_a_space_are_not_read(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "somebody/space")
     for changes in ({"calibration": str(own)}, {"heldout": str(own)}, {"tasks": (str(own) + ".jsonl",)}):
         with pytest.raises(UserError, match="on a Space"):
-            run_module.check(replace(recipe, **{"tasks": ("facts",), **changes}))
+            run_module.check(recipe.replace(**{"tasks": ("facts",), **changes}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from pip_core.core import events as ev
 from pip_core.engine.run import run
@@ -16,7 +15,7 @@ def test_what_is_measured_on_the_calibration_text_is_said_once(recipe, tmp_path)
     item = {"query": read, "choices": ["again", "never"], "gold": 0}
     (tmp_path / "seen.jsonl").write_text("\n".join([json.dumps(item)] * 2))
     text = "text:" + "\n\n\n".join([f"{read} again. " + "The cat sat. " * n for n in (30, 40, 30)])
-    chosen = replace(recipe, calibration=text, windows=1, tasks=(str(tmp_path / "seen.jsonl"),))
+    chosen = recipe.replace(calibration=text, windows=1, tasks=(str(tmp_path / "seen.jsonl"),))
     found = list(run(chosen, out=tmp_path / "model"))
     said = [e.message for e in tiny.only(found, ev.Warned)]
     assert len(said) == 3

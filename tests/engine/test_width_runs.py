@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from transformers import AutoModelForCausalLM
 
-from pip_core.checkpoints import export
 from pip_core.checkpoints.nonuniform import is_nonuniform, load_nonuniform
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import GLOBAL
 from pip_core.engine import run as run_module
 from pip_core.engine.run import run
+from pip_core.structure.anatomy import anatomy_of
 
 from .. import tiny, zoo
 from ..engine.test_run import cut, timeless
@@ -29,9 +27,9 @@ WAYS = {
 @pytest.fixture(scope="module", params=list(WAYS))
 def way(request, recipe):
     return (
-        replace(recipe, step=0.07, **WAYS[request.param])
+        recipe.replace(step=0.07, **WAYS[request.param])
         if request.param != "halves"
-        else replace(recipe, **WAYS["halves"])
+        else recipe.replace(**WAYS["halves"])
     )
 
 
@@ -40,7 +38,7 @@ def whole(way, tmp_path_factory):
     """An undisturbed run, its export trusted."""
     out = tmp_path_factory.mktemp("width") / "model"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "verify", tiny.unverified)
+        patch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
         return list(run(way, out)), out
 
 
@@ -49,7 +47,7 @@ def test_a_run_to_its_budget(way, whole):
     assert isinstance(events[-1], ev.Finished), events[-1]
     started = tiny.only(events, ev.Started)[0]
     removed = started.parameters - events[-1].parameters
-    block = run_module.anatomy_of(zoo.CONFIGS["llama"]()).blocks[0]
+    block = anatomy_of(zoo.CONFIGS["llama"]()).blocks[0]
     costs = dict(zip(("attention", "mlp"), block.half_parameters, strict=True))
     costs |= {kind: width.cost for kind, width in block.widths.items()}
     # Where all blocks give alike, a unit is one of each of them; channels settle what heads leave.
@@ -84,7 +82,7 @@ def test_resumed_alike(way, whole):
 
 @pytest.mark.parametrize("units", [("attention",), ("channels",)])
 def test_a_plain_run_refuses_what_is_not_plain(recipe, units):
-    asked = replace(recipe, units=units, allocation=GLOBAL, target=0.1)
+    asked = recipe.replace(units=units, allocation=GLOBAL, target=0.1)
     with pytest.raises(UserError, match="cannot be described by an ordinary checkpoint"):
         run_module.check(asked)
     (*_, last) = run(asked)

@@ -15,14 +15,13 @@ from transformers import PreTrainedModel
 from pip_core.core.errors import UserError
 from pip_core.core.events import Skipped
 from pip_core.core.progress import drain
-from pip_core.core.recipe import TASKS
 from pip_core.data.corpora import documents
 from pip_core.evaluation.evaluator import Evaluator, PageBatches, TaskBatches, perplexity, text_windows
 from pip_core.evaluation.items import Item
 from pip_core.evaluation.requests import Encoder
 from pip_core.evaluation.standard_tasks import wikitext_detokenized
 from pip_core.evaluation.statistics import share
-from pip_core.evaluation.tasks import Pages, Task, load_task
+from pip_core.evaluation.tasks import TASKS, Pages, Task, load_task
 
 from .. import tiny, zoo
 

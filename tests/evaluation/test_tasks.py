@@ -7,9 +7,8 @@ import json
 import pytest
 
 from pip_core.core.errors import UserError
-from pip_core.core.recipe import TASKS
 from pip_core.data.corpora import DOMAINS, calibration_texts, documents
-from pip_core.evaluation.tasks import Item, load_task, load_tasks
+from pip_core.evaluation.tasks import TASKS, Item, load_task, load_tasks
 
 from .. import tiny
 

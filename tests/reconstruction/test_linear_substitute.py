@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ from pip_core.core.progress import drain
 from pip_core.core.recipe import Recipe
 from pip_core.core.units import BLOCKS, Units
 from pip_core.data.perturbation import View
-from pip_core.engine.refitting import LEAST, LOOK, look_rows
 from pip_core.engine.run import run
+from pip_core.engine.stages.refit import LEAST, LOOK, Refitted, first_batches
 from pip_core.planning.estimate import make_plan
 from pip_core.reconstruction.linear_substitute import RIDGE, apply_substitute, substitutes
 from pip_core.reconstruction.ridge import RIDGES, Regression
@@ -220,7 +219,7 @@ def test_the_ridge_is_what_holds_on_the_other_half():
 
 @pytest.fixture(scope="module")
 def ahead(recipe) -> Recipe:
-    return replace(recipe, refit=True)
+    return recipe.replace(refit=True)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +234,7 @@ def test_a_run_hands_over_and_measures_it(whole, recipe, opened):
     assert isinstance(events[-1], ev.Finished), events[-1]
     first = tiny.only(events, ev.Removed)[0]
     assert first.blocks != (0,)
-    plain = replace(recipe, drop=first.blocks, target=0.1)
+    plain = recipe.replace(drop=first.blocks, target=0.1)
     without = tiny.only(list(run(plain)), ev.Evaluated)[1]
     with_it = tiny.only(events, ev.Evaluated)[1]
     assert without.parameters == with_it.parameters
@@ -244,7 +243,7 @@ def test_a_run_hands_over_and_measures_it(whole, recipe, opened):
 
 @pytest.mark.parametrize(
     ("kind", "number"),
-    [(ev.Removed, 0), (ev.Scored, 1), (ev.Removed, 1), (ev.Evaluated, 2), (ev.Refitted, 0)],
+    [(ev.Removed, 0), (ev.Scored, 1), (ev.Removed, 1), (ev.Evaluated, 2), (Refitted, 0)],
 )
 def test_resumed_alike(whole, ahead, kind, number):
     """Gone on with, everything is handed over again as it was."""
@@ -266,11 +265,11 @@ def test_its_export_is_an_ordinary_checkpoint(whole):
 
 
 def test_blocks_that_go_at_once_are_handed_over_one_by_one(ahead):
-    events = list(run(replace(ahead, step=0.5, measure="end")))
+    events = list(run(ahead.replace(step=0.5, measure="end")))
     assert isinstance(events[-1], ev.Finished), events[-1]
     (removed,) = tiny.only(events, ev.Removed)
     assert len(removed.units) == 2
-    named = replace(ahead, drop=tuple(u.block for u in removed.units), measure="end")
+    named = ahead.replace(drop=tuple(u.block for u in removed.units), measure="end")
     one_by_one = list(run(named))
     assert tiny.only(events, ev.Evaluated)[-1].perplexity == pytest.approx(
         tiny.only(one_by_one, ev.Evaluated)[-1].perplexity, rel=1e-4
@@ -279,19 +278,21 @@ def test_blocks_that_go_at_once_are_handed_over_one_by_one(ahead):
 
 def test_a_fork_with_another_text_measures_anew(whole, ahead):
     events, _ = whole
-    same = operations._taken(ahead, replace(ahead, target=0.3), events, 2, "x")
+    same = operations._taken(ahead, ahead.replace(target=0.3), events, 2, "x")
     assert [e.iteration for e in tiny.only(same, ev.Evaluated)] == [0, 1, 2]
     for changes in ({"seed": 5}, {"refit": False}, {"method": "taylor"}):
-        other = operations._taken(ahead, replace(ahead, **changes), events, 2, "x")
+        other = operations._taken(ahead, ahead.replace(**changes), events, 2, "x")
         assert [e.iteration for e in tiny.only(other, ev.Evaluated)] == [0], changes
 
 
 def test_looking_ahead_takes_part_of_the_rows_and_is_planned(ahead):
     rows = list(tiny.token_rows(40, 64).split(8))
     least = LEAST * 64
-    assert torch.equal(torch.cat(look_rows(rows, least)), torch.cat(rows[: LOOK * 64 // (8 * 64)]))
-    assert look_rows(rows[:1], 10**6) == rows[:1]
-    blind = replace(ahead, method="taylor")
+    assert torch.equal(
+        torch.cat(first_batches(rows, LOOK // LEAST * least)), torch.cat(rows[: LOOK * 64 // (8 * 64)])
+    )
+    assert first_batches(rows[:1], 10**6) == rows[:1]
+    blind = ahead.replace(method="taylor")
     assert make_plan(ahead).seconds > make_plan(blind).seconds
 
 

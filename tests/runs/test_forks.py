@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -118,7 +117,7 @@ def test_forks_keep_what_was_taken_back_unless_told_otherwise(finished, tmp_path
 
 
 def test_equal_widths_cannot_go_on_from_unequal_ones(tmp_path, recipe):
-    wide = replace(recipe, **WIDTH, allocation="global", plain=False)
+    wide = recipe.replace(**WIDTH, allocation="global", plain=False)
     run_directory.create(tmp_path / "run", wide)
     list(run_directory.work(tmp_path / "run"))
     with pytest.raises(UserError, match="cannot go on with all blocks alike"):
@@ -127,19 +126,19 @@ def test_equal_widths_cannot_go_on_from_unequal_ones(tmp_path, recipe):
 
 def test_another_method_goes_on_with_what_the_run_removes(tmp_path, recipe):
     """Blocks are what `pip` usually removes, without a refit."""
-    narrow = replace(recipe, method=OURS, units=("channels",), refit=True)
+    narrow = recipe.replace(method=OURS, units=("channels",), refit=True)
     assert narrow.automatic().keys() >= {"units", "refit"}
     run_directory.create(tmp_path / "run", narrow)
     list(run_directory.work(tmp_path / "run"))
     operations.fork(tmp_path / "run", tmp_path / "fork", {"method": "pip"}, 1)
-    assert run_directory.recipe_of(tmp_path / "fork") == replace(narrow, method="pip")
+    assert tiny.asked_recipe(tmp_path / "fork") == narrow.replace(method="pip")
     assert isinstance(list(run_directory.work(tmp_path / "fork"))[-1], ev.Finished)
 
 
 def test_history_of_another_model_is_refused_before_it_is_loaded(finished, checkpoints):
     with pytest.raises(UserError, match="This run began with"):
         check(
-            replace(run_directory.recipe_of(finished), model=str(checkpoints["gpt2"])),
+            run_directory.recipe_of(finished).replace(model=str(checkpoints["gpt2"])),
             run_directory.read_events(finished),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,7 @@ def test_what_a_list_tells(studio, workers):
 
 
 def test_a_list_is_newest_first_and_names_can_be_changed(studio, workers):
-    first = studio.start(replace(Recipe(), model="x/y-1b", target=0.3), "me")
+    first = studio.start(Recipe().replace(model="x/y-1b", target=0.3), "me")
     second = studio.start(Recipe(), "me", "mine")
     assert [i.id for i in studio.listed("me")] == [second, first]
     assert studio.listed("me")[1].name == "y-1b, 30% by pip-gate"

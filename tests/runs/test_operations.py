@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -67,7 +66,7 @@ def test_the_recipe_beside_a_steered_model_makes_it_again(finished, tmp_path):
 
 
 def test_a_steered_width_run_says_that_its_recipe_does_not_tell_it(tmp_path, recipe):
-    run_directory.create(tmp_path / "run", replace(recipe, units=("channels",), target=0.1))
+    run_directory.create(tmp_path / "run", recipe.replace(units=("channels",), target=0.1))
     list(run_directory.work(tmp_path / "run"))
     card = tmp_path / "run" / "model" / "README.md"
     assert "prune --recipe pip_recipe.json" in card.read_text()
@@ -78,7 +77,7 @@ def test_a_steered_width_run_says_that_its_recipe_does_not_tell_it(tmp_path, rec
 
 
 def test_a_block_that_was_asked_to_go_can_be_taken_back(tmp_path, recipe):
-    run_directory.create(tmp_path / "run", replace(recipe, drop=(0, 3)))
+    run_directory.create(tmp_path / "run", recipe.replace(drop=(0, 3)))
     list(run_directory.work(tmp_path / "run"))
     operations.undo(tmp_path / "run")
     list(run_directory.work(tmp_path / "run"))
@@ -86,7 +85,7 @@ def test_a_block_that_was_asked_to_go_can_be_taken_back(tmp_path, recipe):
     assert gone(found)[0] == 0
     assert 3 not in gone(found)
     assert len(gone(found)) == 2
-    assert not ev.removals(found)[-1].asked
+    assert not ev.removals(found)[-1].forced
 
 
 def test_nothing_to_take_back(tmp_path, recipe):
@@ -98,7 +97,7 @@ def test_nothing_to_take_back(tmp_path, recipe):
 
 def test_undo_stops_a_worker_which_then_does_it(tmp_path, recipe):
     folder = tmp_path / "run"
-    run_directory.create(folder, replace(recipe, target=THREE))
+    run_directory.create(folder, recipe.replace(target=THREE))
     second = stopping(
         folder, lambda e: isinstance(e, ev.Removed) and e.iteration == 2, lambda: operations.undo(folder)
     )
@@ -110,7 +109,7 @@ def test_undo_stops_a_worker_which_then_does_it(tmp_path, recipe):
 
 def test_asked_twice_it_is_done_once(tmp_path, recipe):
     folder = tmp_path / "run"
-    run_directory.create(folder, replace(recipe, target=THREE))
+    run_directory.create(folder, recipe.replace(target=THREE))
 
     def twice() -> None:
         operations.undo(folder)
@@ -129,7 +128,7 @@ def test_what_came_after_what_was_seen_is_taken_back_but_may_go_again(finished):
     run_directory.apply_pending_undo(finished)
     history = ReplayState.of(run_directory.read_events(finished))
     assert history.removals == ()
-    assert history.undone == {("blocks", first.blocks[0], 0)}
+    assert history.pinned_units == {("blocks", first.blocks[0], 0)}
     assert [e.iteration for e in history.measured] == [0]
     assert second.blocks[0] not in first.blocks
 
@@ -207,12 +206,12 @@ def test_extended_as_if_it_had_been_meant_from_the_start(finished, recipe):
     export_before = (finished / "model" / "model.safetensors").read_bytes()
     before = run_directory.read_events(finished)
     operations.extend(finished, THREE)
-    assert run_directory.recipe_of(finished) == replace(recipe, target=THREE)
+    assert tiny.asked_recipe(finished) == recipe.replace(target=THREE)
     assert run_directory.read_events(finished) == [*before, ev.TargetExtended(recipe.target, THREE)]
     assert (finished / "model" / "model.safetensors").read_bytes() == export_before
     again = list(run_directory.work(finished))
     assert [e.iteration for e in tiny.only(again, ev.Evaluated)] == [3]
-    afresh = list(run(replace(recipe, target=THREE)))
+    afresh = list(run(recipe.replace(target=THREE)))
     assert units_of(run_directory.read_events(finished)) == units_of(afresh)
     assert [r.score for r in ev.removals(run_directory.read_events(finished))] == [
         r.score for r in ev.removals(afresh)
@@ -229,14 +228,14 @@ def test_a_target_that_is_reached_is_refused(finished, recipe, target):
     before = run_directory.read_events(finished)
     with pytest.raises(UserError, match=r"would take nothing more: 19.0% of the parameters are gone"):
         operations.extend(finished, target)
-    assert run_directory.recipe_of(finished) == recipe
+    assert tiny.asked_recipe(finished) == recipe
     assert run_directory.read_events(finished) == before
 
 
 def test_an_impossible_target_is_refused(finished, recipe):
     with pytest.raises(UserError, match="Choose at most 38 %"):
         operations.extend(finished, 0.6)
-    assert run_directory.recipe_of(finished) == recipe
+    assert tiny.asked_recipe(finished) == recipe
 
 
 def test_a_target_is_not_changed_under_a_worker(tmp_path, recipe):
@@ -250,12 +249,12 @@ def test_a_target_is_not_changed_under_a_worker(tmp_path, recipe):
 
     stopping(tmp_path / "run", lambda e: isinstance(e, ev.Removed) and e.iteration == 1, extend)
     assert refused
-    assert run_directory.recipe_of(tmp_path / "run") == recipe
+    assert tiny.asked_recipe(tmp_path / "run") == recipe
 
 
 def test_an_early_stop_can_be_given_a_nearer_target(tmp_path, recipe):
     folder = tmp_path / "run"
-    run_directory.create(folder, replace(recipe, target=THREE))
+    run_directory.create(folder, recipe.replace(target=THREE))
     stopping(folder, lambda e: isinstance(e, ev.Removed), lambda: run_directory.request_stop(folder))
     with pytest.raises(UserError, match=r"The target is 29.0% already: resume the run."):
         operations.extend(folder, THREE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -203,7 +202,7 @@ def test_extend_and_fork_wait_for_a_worker(studio, workers, recipe, monkeypatch)
     forked = studio.fork(run_id, {"seed": 3}, 1, "me")
     assert studio.place(forked) == 2
     assert studio.listed("me")[0].name == "mine, forked"
-    assert run_directory.recipe_of(studio.folder(forked)) == replace(recipe, target=0.29, seed=3)
+    assert tiny.asked_recipe(studio.folder(forked)) == recipe.replace(target=0.29, seed=3)
     workers.end(studio.folder(other), FINISHED)
     assert studio.tend() == [run_id]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pip_core.checkpoints import export, packing
+from pip_core.checkpoints import packing
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.units import Units
@@ -53,7 +53,7 @@ def removed(folder: Path) -> list[int]:
 @pytest.fixture
 def trusting(monkeypatch) -> None:
     """Exports without the fresh process."""
-    monkeypatch.setattr(export, "verify", tiny.unverified)
+    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_failed_run_can_be_tried_again(made, trusting, monkeypatch):
     monkeypatch.setattr(run_directory, "run_engine", lambda *_: iter([ev.Failed("The disk is full.")]))
     assert list(run_directory.work(made)) == [ev.Failed("The disk is full.")]
     monkeypatch.undo()
-    monkeypatch.setattr(export, "verify", tiny.unverified)
+    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
     assert isinstance(list(run_directory.work(made))[-1], ev.Finished)
 
 
@@ -236,14 +236,14 @@ def test_tail_reads_each_line_once(made):
 
 
 def test_create_and_read_back(made, recipe):
-    assert run_directory.recipe_of(made) == recipe
+    assert tiny.asked_recipe(made) == recipe
     assert sorted(p.name for p in made.iterdir()) == ["events.jsonl", "recipe.json"]
 
 
 def test_an_empty_folder_will_do(tmp_path, recipe):
     (tmp_path / "run").mkdir()
     run_directory.create(tmp_path / "run", recipe)
-    assert run_directory.recipe_of(tmp_path / "run") == recipe
+    assert tiny.asked_recipe(tmp_path / "run") == recipe
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path, recipe):

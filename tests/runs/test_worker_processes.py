@@ -6,7 +6,6 @@ import os
 import signal
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -70,7 +69,7 @@ def test_two_runs_one_worker_and_the_product(living, recipe):
 
 
 def test_killed_while_starting_and_while_running_then_on(living, recipe):
-    run_id = living.start(replace(recipe, windows=120), "me")
+    run_id = living.start(recipe.replace(windows=120), "me")
     folder = living.folder(run_id)
     # Just launched, it has no lock yet.
     os.kill(run_directory._launched(folder)["pid"], signal.SIGKILL)
@@ -95,7 +94,7 @@ def test_killed_while_starting_and_while_running_then_on(living, recipe):
 
 
 def test_paused_undone_and_on_differently(living, recipe):
-    run_id = living.start(replace(recipe, windows=120), "me")
+    run_id = living.start(recipe.replace(windows=120), "me")
     folder = living.folder(run_id)
     until(living, lambda: scoring(living, run_id, 2))
     living.pause(run_id)

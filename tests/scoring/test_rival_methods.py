@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -178,14 +177,14 @@ def test_a_target_beyond_what_a_method_touches_is_refused_beforehand(llama_folde
     for refuse in (check, make_plan):
         with pytest.raises(UserError, match=r"'entrodrop' never takes anything from blocks 0, 1, 4\. Choose"):
             refuse(recipe)
-    check(replace(recipe, method="block-influence"))
+    check(recipe.replace(method="block-influence"))
 
 
 def test_a_run_that_ends_because_all_is_spared(llama_folder, monkeypatch):
     monkeypatch.setattr(
         type(get_scorer("entrodrop")), "protects", lambda self, blocks: frozenset(range(blocks))
     )
-    monkeypatch.setattr("pip_core.engine.run.check_removing", lambda recipe, history=(): None)
+    monkeypatch.setattr("pip_core.engine.context.budget_for", lambda r, a, s, p=(): budget_of(r, a, p))
     found = list(run(tiny.recipe_for(llama_folder, method="entrodrop")))
     assert isinstance(found[-1], ev.Failed)
     assert found[-1].message == NOTHING_LEFT
@@ -273,7 +272,7 @@ def test_multi_domain_needs_domains(llama_folder, pairs):
     check(recipe)
     for changes in ({"calibration": "code"}, {"windows": 1}):
         with pytest.raises(UserError, match="compares domains and the calibration has only one"):
-            check(replace(recipe, **changes))
+            check(recipe.replace(**changes))
     with pytest.raises(UserError, match="compares domains"):
         scores(zoo.build("llama"), "multi-domain", CHANNELS, pairs[:1])
 

@@ -22,6 +22,8 @@ from pip_core.core.recipe import GLOBAL, Recipe
 from pip_core.data.corpora import documents
 from pip_core.engine.replay import ReplayState
 from pip_core.engine.run import check, run
+from pip_core.engine.stages.prune_vocabulary import VocabularyPruned
+from pip_core.engine.stages.refit import Refitted
 from pip_core.evaluation.evaluator import perplexity, text_windows
 from pip_core.reporting.messages import sentence
 from pip_core.reporting.run_summary import RunSummary
@@ -200,7 +202,7 @@ def test_a_method_that_is_not_defined_for_tokens_is_refused(recipe):
     without = [m.name for m in METHODS if not m.scores_tokens]
     assert set(without) == {"flap", "entrodrop", "multi-domain", "sleb", "block-influence"}
     with pytest.raises(UserError, match="'sleb' is not defined for tokens"):
-        check(replace(recipe, method="sleb", vocabulary=0.5))
+        check(recipe.replace(method="sleb", vocabulary=0.5))
 
 
 def test_perplexity_stays_per_token_of_the_dense_model(tokenizer, trim):
@@ -219,7 +221,7 @@ def test_perplexity_stays_per_token_of_the_dense_model(tokenizer, trim):
 
 @pytest.fixture(scope="module")
 def trimming(recipe) -> Recipe:
-    return replace(recipe, target=0.3, vocabulary=0.3, refit=True)
+    return recipe.replace(target=0.3, vocabulary=0.3, refit=True)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +234,7 @@ def whole(trimming, tmp_path_factory):
 def test_a_run_meets_its_target_to_a_few_rows(trimming, whole):
     events, _ = whole
     assert isinstance(events[-1], ev.Finished), events[-1]
-    started, trimmed = tiny.only(events, ev.Started)[0], tiny.only(events, ev.VocabularyPruned)[0]
+    started, trimmed = tiny.only(events, ev.Started)[0], tiny.only(events, VocabularyPruned)[0]
     rows = trimmed.rows - trimmed.tokens
     assert rows % MULTIPLE == 0
     short = 0.3 * started.parameters - (started.parameters - events[-1].parameters)
@@ -240,9 +242,9 @@ def test_a_run_meets_its_target_to_a_few_rows(trimming, whole):
     assert events[-1].parameters == trimmed.parameters
     assert started.planned_share == pytest.approx(1 - events[-1].parameters / started.parameters)
     assert f"and at the end {trimmed.tokens:,} of 1,600 tokens" in started.goal
-    assert events[-1].lost == trimmed.lost
-    assert trimmed.lost.endswith(f" blocks and {trimmed.tokens:,} of 1,600 tokens")
-    assert sentence(trimmed).startswith(f"{trimmed.tokens:,} of 1,600 tokens went")
+    assert events[-1].removed_description == trimmed.removed_description
+    assert trimmed.removed_description.endswith(f" blocks and {trimmed.tokens:,} of 1,600 tokens")
+    assert sentence(trimmed).startswith(f"{trimmed.tokens:,} of 1,600 tokens were removed")
 
 
 def test_the_order_of_the_end(whole):
@@ -256,27 +258,25 @@ def test_the_order_of_the_end(whole):
 
 def test_the_export_is_an_ordinary_checkpoint_with_its_own_tokenizer(whole):
     events, out = whole
-    trimmed = tiny.only(events, ev.VocabularyPruned)[0]
+    trimmed = tiny.only(events, VocabularyPruned)[0]
     rows = trimmed.rows - trimmed.tokens
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert sum(p.numel() for p in model.parameters()) == events[-1].parameters
     assert model.config.vocab_size == len(tokenizer) == rows
     assert tokenizer.decode(tokenizer(TEXT)["input_ids"]) == TEXT
     card = (out / "README.md").read_text()
-    assert f"- Vocabulary: {trimmed.tokens:,} of 1,600 tokens went" in card
+    assert f"- Vocabulary: {trimmed.tokens:,} of 1,600 tokens were removed" in card
     assert "llama.cpp's converter has to be told" in card
     assert json.loads((out / "pip_recipe.json").read_text())["recipe"]["vocabulary"] == 0.3
 
 
 def endings(events) -> list[ev.Event]:
     """What was done at the end and what that came to, without how long it took."""
-    kept = [
-        e for e in events if isinstance(e, ev.VocabularyPruned | ev.Refitted) or getattr(e, "final", False)
-    ]
+    kept = [e for e in events if isinstance(e, VocabularyPruned | Refitted) or getattr(e, "final", False)]
     return [replace(e, seconds=0.0) for e in kept]
 
 
-@pytest.mark.parametrize("kind", [ev.Removed, ev.VocabularyPruned, ev.Refitted])
+@pytest.mark.parametrize("kind", [ev.Removed, VocabularyPruned, Refitted])
 def test_a_run_that_was_cut_short_ends_alike(trimming, whole, kind):
     events, _ = whole
     history = cut(events, kind, 0)
@@ -287,16 +287,14 @@ def test_a_run_that_was_cut_short_ends_alike(trimming, whole, kind):
 
 
 def test_without_a_refit(trimming):
-    events = list(run(replace(trimming, refit=False, measure="end")))
+    events = list(run(trimming.replace(refit=False, measure="end")))
     assert isinstance(events[-1], ev.Finished), events[-1]
-    assert not tiny.only(events, ev.Refitted)
+    assert not tiny.only(events, Refitted)
     assert tiny.only(events, ev.Evaluated)[-1].final
 
 
 def test_a_shape_of_its_own_with_fewer_tokens(recipe, tmp_path):
-    asked = replace(
-        recipe, units=("channels",), allocation=GLOBAL, plain=False, vocabulary=0.5, measure="end"
-    )
+    asked = recipe.replace(units=("channels",), allocation=GLOBAL, plain=False, vocabulary=0.5, measure="end")
     events = list(run(asked, tmp_path / "model"))
     assert isinstance(events[-1], ev.Finished), events[-1]
     model = load_nonuniform(tmp_path / "model")
@@ -307,13 +305,15 @@ def test_a_story_tells_the_end(whole):
     events, _ = whole
     story = RunSummary()
     story.tell((e, 0.0) for e in events)
-    assert story.trimmed == tiny.only(events, ev.VocabularyPruned)[0]
-    assert story.final.parameters == story.trimmed.parameters
+    trimmed = tiny.only(events, VocabularyPruned)[0]
+    assert story.results["vocabulary"] == trimmed
+    assert story.final.parameters == trimmed.parameters
     said = maps(story, anatomy_of(zoo.CONFIGS["llama"]()))
-    assert f"{story.trimmed.tokens:,} of 1,600 tokens went" in said
-    assert all(f"<code>{escape(t.replace(' ', '␣'))}</code>" in said for t in story.trimmed.last)
+    assert f"{trimmed.tokens:,} of 1,600 tokens were removed" in said
+    assert all(f"<code>{escape(t.replace(' ', '␣'))}</code>" in said for t in trimmed.last)
     story.tell([(ev.RemovalUndone(1, tiny.only(events, ev.Removed)[0].units), 1.0)])
-    assert story.trimmed is story.refit is story.final is None
+    assert story.results == {}
+    assert story.final is None
 
 
 def test_goals_with_tokens():
@@ -322,24 +322,24 @@ def test_goals_with_tokens():
     goal = budget_of(asked, anatomy)
     assert goal.share == pytest.approx(0.3, abs=MULTIPLE * anatomy.row_parameters / anatomy.parameters)
     # Half of the vocabulary stays in any case; blocks make up the rest.
-    most = budget_of(replace(asked, vocabulary=0.99, target=0.6), anatomy)
+    most = budget_of(asked.replace(vocabulary=0.99, target=0.6), anatomy)
     assert most.tokens <= anatomy.vocabulary // 2
     assert most.count == 4
     with pytest.raises(UserError, match=r"Beside the tokens, which are .* would leave no block"):
-        budget_of(replace(asked, target=0.8), anatomy)
+        budget_of(asked.replace(target=0.8), anatomy)
     with pytest.raises(UserError, match="no token is left to go"):
-        budget_of(replace(asked, target=0.18, vocabulary=0.001), anatomy)
+        budget_of(asked.replace(target=0.18, vocabulary=0.001), anatomy)
 
 
 def test_an_early_export_cannot_be_told_by_a_recipe(trimming, whole):
     events, _ = whole
     goal = budget_of(trimming, anatomy_of(zoo.CONFIGS["llama"]()))
     removals, past = tiny.only(events, ev.Removed), ReplayState.of(events)
-    assert past.again(trimming, goal, removals, True, 0.7) == trimming
-    assert past.again(trimming, goal, removals[:1], False, 0.8) is None
+    assert past.reproducing_recipe(trimming, goal, removals, True, 0.7) == trimming
+    assert past.reproducing_recipe(trimming, goal, removals[:1], False, 0.8) is None
 
 
 @pytest.mark.parametrize("value", [-0.1, 1, "half"])
 def test_bad_shares(value):
-    with pytest.raises(UserError, match="vocabulary"):
+    with pytest.raises(UserError, match="Vocabulary: enter a number"):
         Recipe(vocabulary=value)

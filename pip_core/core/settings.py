@@ -1,0 +1,157 @@
+"""Settings: the parts a recipe is made of, one for each stage of a run.
+
+A part is a pydantic model whose fields are declared with the helpers below, so that each field says what it
+means, what it takes and where it matters. Names of fields are unique over all parts: a recipe is flat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from .errors import UserError
+
+AUTO = "auto"
+Auto = Literal["auto"]
+
+
+def _as_tuple(value: object) -> object:
+    """Lists, as JSON has them, become tuples; anything else is left for the field's own check."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple)]
+
+
+class Settings(BaseModel):
+    """Settings of one stage. Values are checked strictly: true is no number, and "3" is none either."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    # Settings that decide with what the model is measured, and so whether a measurement can be taken over.
+    measures: ClassVar[frozenset[str]] = frozenset()
+    # Settings that belong to one model: another model has its own.
+    of_model: ClassVar[frozenset[str]] = frozenset()
+    # Settings that what a block hands over to the block before it depends on, see `Prune`.
+    hands_over: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def usual(cls, model: str, method: str, names_blocks: bool) -> Mapping[str, object]:
+        """What `auto` stands for, by setting.
+
+        Args:
+            names_blocks: whether the recipe names blocks to keep or to remove.
+        """
+        return {}
+
+
+def setting(default: Any, doc: str, takes: str, **constraints: Any) -> Any:
+    """A field.
+
+    Args:
+        doc: what the setting means, with its unit.
+        takes: what may be entered, to stand after "enter".
+    """
+    return Field(default, description=doc, json_schema_extra={"takes": takes}, **constraints)
+
+
+def whole(default: int, low: int, high: int, doc: str) -> Any:
+    """A whole number from `low` to `high`."""
+    return setting(default, doc, f"a whole number from {low:,} to {high:,}", ge=low, le=high)
+
+
+def text(default: str, doc: str) -> Any:
+    """A text that is not empty."""
+    return setting(default, doc, "a non-empty text", pattern=r"\S")
+
+
+def switch(default: bool | str, doc: str) -> Any:
+    """True or false."""
+    return setting(default, doc, "true or false" + (" or auto" if default == AUTO else ""))
+
+
+def choice(default: str, options: Sequence[str], doc: str) -> Any:
+    """One of `options`; the field's type is a `Literal` of the same."""
+    return setting(default, f"{doc}: {', '.join(options)}", f"one of {', '.join(options)}")
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """A setting of the recipe, for whoever lists them: the command line, the documentation, the page.
+
+    Attributes:
+        stage: name of the stage that owns it; `stage_title` what people read.
+        kind: "switch", "whole", "number", "text", "names" or "numbers".
+        options: the only values it takes, where these are few.
+    """
+
+    name: str
+    stage: str
+    stage_title: str
+    kind: str
+    default: Any
+    doc: str
+    takes: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def option(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def label(self) -> str:
+        return self.name.replace("_", " ").capitalize()
+
+
+def describe_settings(part: type[Settings], stage: str, title: str) -> list[SettingInfo]:
+    """The settings of one part, in their order."""
+    schema = part.model_json_schema()["properties"]
+    return [
+        SettingInfo(
+            name,
+            stage,
+            title,
+            _kind(schema[name], field.default),
+            field.default,
+            field.description or "",
+            schema[name].get("takes", ""),
+            tuple(schema[name].get("enum", ())),
+        )
+        for name, field in part.model_fields.items()
+    ]
+
+
+def _kind(schema: Mapping, default: object) -> str:
+    types = {schema.get("type"), *(part.get("type") for part in schema.get("anyOf", ()))}
+    if "array" in types:
+        items = schema.get("items", {})
+        return "numbers" if items.get("type") == "integer" else "names"
+    named = (("boolean", "switch"), ("integer", "whole"), ("number", "number"))
+    return next((kind for name, kind in named if name in types), "text")
+
+
+def read_settings(part: type[Settings], values: Mapping[str, object]) -> Settings:
+    """`values` as settings.
+
+    Raises:
+        UserError: a value is of the wrong type or out of range; the sentence names the setting and what it
+            takes.
+    """
+    try:
+        return part(**values)
+    except ValidationError as error:
+        raise UserError(_sentence(part, error, values)) from None
+
+
+def _sentence(part: type[Settings], error: ValidationError, values: Mapping[str, object]) -> str:
+    first = error.errors()[0]
+    if first["type"] == "value_error":  # a check of our own, whose sentence says it all
+        return str(first["ctx"]["error"])
+    name = str(first["loc"][0])
+    takes = part.model_json_schema()["properties"].get(name, {}).get("takes", "another value")
+    return f"{name.replace('_', ' ').capitalize()}: enter {takes}, not {values.get(name)!r}."

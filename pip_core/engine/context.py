@@ -1,0 +1,132 @@
+"""What is known of a run before its model is loaded: recipe, anatomy, budget, history, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from ..budget.budget import PruningBudget, budget_for
+from ..checkpoints.load import config_of
+from ..core.events import Event
+from ..core.recipe import Recipe
+from ..data.calibration import CalibrationText
+from ..data.corpora import documents
+from ..evaluation.tasks import Pages, Task, load_task, load_tasks
+from ..scoring import Scorer, get_scorer
+from ..structure.anatomy import Anatomy, anatomy_of
+from .replay import ReplayState
+from .sizes import ModelSizes, sizes_of
+from .stage import Stage
+
+# Of plain English text, for estimates.
+CHARACTERS_PER_TOKEN = 4.3
+
+
+class Context:
+    """What a run goes by before its model is loaded. Texts and tasks are read once, when first asked for.
+
+    Attributes:
+        stages: those that the recipe asks for, in their order.
+        past: what the run goes on from.
+        exporting: whether a checkpoint will be written.
+        pruning: whether more units may be removed.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        stages: Sequence[Stage],
+        history: Sequence[Event] = (),
+        exporting: bool = True,
+        pruning: bool = True,
+        anatomy: Anatomy | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.stages = [stage for stage in stages if stage.enabled]
+        self.history = list(history)
+        self.past = ReplayState.of(self.history)
+        self.exporting = exporting
+        self.pruning = pruning
+        self._anatomy = anatomy
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        return get_scorer(self.recipe.method)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        return self._anatomy or anatomy_of(config_of(self.recipe.model))
+
+    @cached_property
+    def budget(self) -> PruningBudget:
+        """What the recipe will remove.
+
+        Raises:
+            UserError: see `budget_for`.
+        """
+        return budget_for(self.recipe, self.anatomy, self.scorer, self.past.pinned_units)
+
+    @cached_property
+    def sizes(self) -> ModelSizes:
+        return sizes_of(self.recipe.model, self.recipe.dtype)
+
+    @cached_property
+    def tasks(self) -> list[Task | Pages]:
+        return load_tasks(self.recipe.tasks, self.recipe.items)
+
+    @cached_property
+    def heldout(self) -> list[str]:
+        """Documents that perplexity is measured on."""
+        return documents(self.recipe.heldout, "held-back text")
+
+    @cached_property
+    def calibration_text(self) -> CalibrationText:
+        """The text to calibrate on."""
+        return CalibrationText.read(self.recipe)
+
+    @property
+    def decided(self) -> int:
+        """Iterations that are decided."""
+        return len(self.past.removals)
+
+    @property
+    def planned(self) -> int:
+        """Iterations there will be in all."""
+        return max(self.budget.iterations, self.decided) if self.pruning else self.decided
+
+    @property
+    def measured_iterations(self) -> set[int]:
+        """Iterations that need not be measured again, before the stages that follow the last removal."""
+        return {e.iteration for e in self.past.measured}
+
+    @property
+    def final_iterations(self) -> set[int]:
+        """And after them."""
+        return {e.iteration for e in self.past.final}
+
+    @property
+    def changing(self) -> bool:
+        """Whether a stage after the last removal changes the model."""
+        return any(stage.changes_model for stage in self.stages)
+
+    @property
+    def finishing(self) -> bool:
+        """Whether the stages that change the model after the last removal are still to be run, or again."""
+        return bool(self.planned) and (self.exporting or self.planned not in self.final_iterations)
+
+    def depth(self, iteration: int) -> float:
+        """How many dense blocks the blocks that are left after an iteration amount to."""
+        whole = self.budget.of_blocks(self.anatomy)
+        return len(self.anatomy.blocks) * max(0.0, 1 - whole * iteration / self.budget.iterations)
+
+    @property
+    def measurement_tokens(self) -> float:
+        """Tokens that one measurement reads, estimated."""
+        recipe = self.recipe
+        asked = sum(load_task(n, recipe.items).characters / CHARACTERS_PER_TOKEN for n in recipe.tasks)
+        return recipe.perplexity_windows * recipe.perplexity_tokens + asked
+
+    @property
+    def substitution_tokens(self) -> int:
+        """Calibration tokens on which it is found out what can be given back of a block; 0 for none."""
+        return max((stage.substitution_tokens(self) for stage in self.stages), default=0)

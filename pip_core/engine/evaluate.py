@@ -1,0 +1,35 @@
+"""Measure a model as it is, without pruning anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..checkpoints.load import load
+from ..core import events as ev
+from ..core.progress import map_progress
+from ..core.recipe import Recipe
+from .clock import Clock
+from .context import Context
+from .stages.measure import evaluator_for
+
+
+def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
+    """Measure the recipe's model as it is, as a stream of events that ends with Evaluated.
+
+    Raises:
+        UserError: as for `run`. Other exceptions can be told by `core.device.user_message`.
+    """
+    context = Context(recipe, [])
+    _ = context.tasks, context.heldout  # what is wrong with them is said before a model is loaded
+    loaded = yield from load(recipe.model, recipe.dtype)
+    evaluator = evaluator_for(recipe, loaded, context.tasks, context.heldout)
+    yield from evaluator.skipped
+    clock, done = Clock({"measuring": evaluator.tokens}), 0
+
+    def step(tokens: int) -> ev.Progress:
+        nonlocal done
+        done += tokens
+        clock.step("measuring", tokens)
+        return ev.Progress("measuring", 0, done, evaluator.tokens, clock.elapsed, clock.remaining())
+
+    yield (yield from map_progress(evaluator.measure(loaded.model, 0), step))

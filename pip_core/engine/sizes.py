@@ -1,0 +1,83 @@
+"""Sizes of a model, from its config alone: what its weights and its activations take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from ..checkpoints.load import config_of
+from ..checkpoints.reference import cached_by_checkpoint
+from ..core.device import fast_bfloat16
+from ..reconstruction.refit import widest
+from ..structure.anatomy import anatomy_of
+from ..structure.families import blocks_of, skeleton
+
+# What Python and the libraries take by themselves, measured.
+FOOTPRINT_BYTES = 435e6
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes of a dense model.
+
+    Attributes:
+        number: the format it is computed in.
+        weights: bytes of its weights.
+        block_activations: numbers a token leaves behind in each block: what its matrices read and write, and
+            its norms.
+        vocabulary: rows of the vocabulary.
+        width: of the residual stream.
+        widest_inputs: inputs of the widest projection that a refit may solve; 0 where there is none.
+    """
+
+    number: torch.dtype
+    weights: int
+    block_activations: tuple[int, ...]
+    vocabulary: int
+    width: int
+    widest_inputs: int
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return self.number.itemsize
+
+    @property
+    def resident(self) -> float:
+        """Bytes of the weights and of the libraries."""
+        return FOOTPRINT_BYTES + self.weights
+
+
+def number_format(config: PreTrainedConfig, dtype: str) -> torch.dtype:
+    """The format a model of this config is computed in, see `checkpoints.load`."""
+    stored = config.dtype or torch.float32
+    fast = dtype == "bfloat16" or (dtype == "auto" and stored == torch.bfloat16 and fast_bfloat16())
+    return torch.bfloat16 if fast else torch.float32
+
+
+@cached_by_checkpoint(maxsize=32)
+def sizes_of(reference: str, dtype: str) -> ModelSizes:
+    """Sizes of the model a reference names, as its config stands now.
+
+    Raises:
+        UserError: a model that cannot be pruned.
+    """
+    config = config_of(reference)
+    number, model = number_format(config, dtype), skeleton(config)
+    parameters = sum(p.numel() for p in model.parameters())
+    width = model.config.hidden_size
+    return ModelSizes(
+        number,
+        parameters * number.itemsize,
+        tuple(_activations(block, width) for block in blocks_of(model)),
+        config.vocab_size,
+        width,
+        widest(model, anatomy_of(config)),
+    )
+
+
+def _activations(block: nn.Module, width: int) -> int:
+    return 6 * width + sum(sum(p.shape) for p in block.parameters() if p.dim() == 2)

@@ -1,0 +1,113 @@
+"""What every stage of a run is: one class that owns its settings, its cost, its events and its words.
+
+A run is a list of stages (`engine.stages`). Whoever goes through the list, the engine, the plan, the clock,
+the model card, the log, the page and the command line, names none of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from ..core.events import Event
+from ..core.recipe import Recipe
+from ..core.settings import Settings
+from ..reporting.description import Description
+
+if TYPE_CHECKING:
+    from .context import Context
+    from .state import RunState
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage takes.
+
+    Attributes:
+        work: kind of work -> token-blocks, the forward pass of one token through one block of the dense model
+            being 1. Kinds are told apart because their speeds are measured apart.
+        seconds: of work that does not grow with tokens.
+        memory: what needs it -> bytes at its peak, libraries included.
+    """
+
+    work: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    memory: Mapping[str, float] = field(default_factory=dict)
+
+    def __add__(self, other: Cost) -> Cost:
+        work = {k: self.work.get(k, 0.0) + other.work.get(k, 0.0) for k in {**self.work, **other.work}}
+        return Cost(work, self.seconds + other.seconds, {**self.memory, **other.memory})
+
+
+class Stage(ABC):
+    """One stage of a run.
+
+    Attributes:
+        name: key in the registry and in events; `title` is what people read.
+        Settings: its part of the recipe.
+        Result: the event that says what it came to; None where its events are those of any run.
+        after: name of the stage it follows, for a stage that is added to the usual list.
+        changes_model: whether it changes the model after the last removal. Such a stage works on the model in
+            memory only, so that a run that is resumed, steered or exported again repeats it.
+        invalidated_by: names of the stages whose undoing makes its result void, so that it runs again.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    Settings: ClassVar[type[Settings]] = Settings
+    Result: ClassVar[type[Event] | None] = None
+    after: ClassVar[str] = ""
+    changes_model: ClassVar[bool] = False
+    invalidated_by: ClassVar[tuple[str, ...]] = ("prune",)
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the recipe asks for it."""
+        return True
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether blocks are removed with a view to what this stage can give back of them."""
+        return False
+
+    def substitution_tokens(self, context: Context) -> int:
+        """Calibration tokens on which it is found out what can be given back of a block; 0 for none."""
+        return 0
+
+    def check(self, context: Context) -> None:  # noqa: B027 (most stages have nothing to check)
+        """What can be said to be wrong before anything is downloaded.
+
+        Raises:
+            UserError: in plain words.
+        """
+
+    def prepare(self, state: RunState) -> None:  # noqa: B027 (or to prepare)
+        """What can be said to be wrong, or made ready, as soon as the model is loaded.
+
+        Raises:
+            UserError: in plain words.
+        """
+
+    def estimate(self, context: Context) -> Cost:
+        """What it takes from now on; `context` is a `RunState` once the model is loaded."""
+        return Cost()
+
+    def needed(self, state: RunState) -> bool:
+        """Whether there is anything for it to do. A stage that changes the model is repeated where the model
+        is exported or was not measured yet."""
+        return not self.changes_model or state.finishing
+
+    @abstractmethod
+    def run(self, state: RunState) -> Iterator[Event]:
+        """Do the work, and say what happens: `Progress` after every step (a run is stopped between two of
+        them), and the result, if it has one. No gradient mode is held across a yield."""
+
+    @classmethod
+    def describe(cls, result: Event) -> Description:
+        """Its result in words."""
+        return Description(result.sentence())

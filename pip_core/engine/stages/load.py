@@ -1,0 +1,97 @@
+"""Load: from a model reference to a model in memory, and what will be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from ...checkpoints.load import load
+from ...core.events import Event, Started
+from ...core.recipe import DEMO
+from ...core.settings import Settings, choice, setting, text
+from ...data.corpora import pinned
+from ...structure.shape import Shape
+from ..context import Context
+from ..stage import Cost, Stage
+from ..state import RunState
+
+# Loading and starting up, roughly.
+SECONDS = 5.0
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+class LoadSettings(Settings):
+    """The model, and how it is computed."""
+
+    measures = frozenset({"model", "dtype", "weights"})
+    of_model = frozenset({"weights"})
+
+    model: str = text(DEMO, "model reference: demo, smollm2-135m, a local folder or a Hub id")
+    dtype: Literal["auto", "float32", "bfloat16"] = choice("auto", DTYPES, "number format to compute in")
+    weights: str = setting(
+        "",
+        "checksum that the model's weights must have (a run writes it down); empty takes any",
+        "the checksum that an earlier run wrote down, or nothing",
+    )
+
+
+class Load(Stage):
+    """Load the model, let every stage make ready, and say what will be removed."""
+
+    name = "load"
+    title = "Load"
+    Settings = LoadSettings
+    Result = Started
+    invalidated_by = ()
+
+    def check(self, context: Context) -> None:
+        context.past.check(context.recipe, context.anatomy, context.budget)
+
+    def estimate(self, context: Context) -> Cost:
+        return Cost(seconds=SECONDS, memory={"weights": context.sizes.weights})
+
+    def run(self, state: RunState) -> Iterator[Event]:
+        recipe, past = state.recipe, state.past
+        state.loaded = yield from load(recipe.model, recipe.dtype, past.dtype, recipe.weights)
+        state.shape = Shape.dense(state.anatomy)
+        for stage in state.stages:
+            stage.prepare(state)
+        state.started = _started(state, len(past.removals))
+        past.check_same_model(state.started)
+        state.recipe = recipe.replace(**dict(state.started.pinned))
+        yield state.started
+
+
+def _started(state: RunState, resumed: int) -> Started:
+    recipe, anatomy, budget = state.recipe, state.anatomy, state.budget
+    source, model = state.loaded.source, state.loaded.model
+    return Started(
+        model=source.name,
+        origin=source.origin,
+        model_type=anatomy.model_type,
+        blocks=len(anatomy.blocks),
+        parameters=anatomy.parameters,
+        method=recipe.method,
+        units=recipe.units,
+        target=recipe.target,
+        goal=budget.words,
+        planned=budget.iterations,
+        planned_share=budget.share,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        resumed=resumed,
+        pinned=tuple(_pinned(state).items()),
+    )
+
+
+def _pinned(state: RunState) -> Mapping[str, str]:
+    """Settings as they were settled here, so that the recipe means the same on any machine."""
+    recipe = state.recipe
+    source = state.loaded.source
+    return {
+        "model": source.reference or recipe.model,
+        "weights": source.weights_sha256,
+        "dtype": str(state.loaded.model.dtype).removeprefix("torch."),
+        "calibration": state.calibration_text.name,
+        "heldout": pinned(recipe.heldout),
+    }

@@ -1,0 +1,109 @@
+"""Read texts: what is calibrated on, and what is said where it overlaps with what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from ...core.errors import UserError
+from ...core.events import Event, Warned
+from ...core.recipe import DEMO, MIXED, STORIES
+from ...core.settings import AUTO, Names, Settings, setting, text, whole
+from ...data.calibration import Calibration
+from ...data.contamination import overlap
+from ...data.corpora import title
+from ...data.perturbation import PERTURBATION_KINDS
+from ...evaluation.tasks import Pages
+from ..context import Context
+from ..stage import Stage
+from ..state import RunState
+
+
+class TextSettings(Settings):
+    """The calibration text and its perturbed view."""
+
+    hands_over = frozenset({"calibration", "seed"})
+
+    calibration: str = text(AUTO, "text to score on: a name, a dataset on the Hub or a file, see the README")
+    windows: int = whole(16, 1, 100_000, "calibration windows (pairs of views) per iteration")
+    window_tokens: int = whole(128, 8, 8192, "length of a window's clean view, in tokens")
+    kinds: Names = setting(
+        PERTURBATION_KINDS,
+        f"character edits of the perturbed view: {', '.join(PERTURBATION_KINDS)}",
+        f"a list of names, one or more of {', '.join(PERTURBATION_KINDS)}",
+    )
+    rate: Annotated[float, Field(gt=0, le=1)] = setting(
+        0.6, "share of the words that are edited, 0 < rate <= 1", "a number above 0 and at most 1"
+    )
+    seed: int = whole(0, 0, 2**32 - 1, "seed of every random draw")
+
+    @field_validator("kinds")
+    @classmethod
+    def _known_kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [k for k in kinds if k not in PERTURBATION_KINDS]
+        if unknown or not kinds:
+            raise ValueError(
+                f"Unknown perturbation {', '.join(unknown) or '(none chosen)'}: choose one or more "
+                f"of {', '.join(PERTURBATION_KINDS)}."
+            )
+        return kinds
+
+    @classmethod
+    def usual(cls, model: str, method: str, names_blocks: bool) -> Mapping[str, object]:
+        return {"calibration": STORIES if model == DEMO else MIXED}
+
+
+class ReadTexts(Stage):
+    """Read the calibration text, and warn where the figures will say less than they seem to."""
+
+    name = "texts"
+    title = "Texts"
+    Settings = TextSettings
+    invalidated_by = ()
+
+    def check(self, context: Context) -> None:
+        recipe = self.recipe
+        if {d for domain in context.calibration_text.domains for d in domain.documents} & set(
+            context.heldout
+        ):
+            raise UserError(
+                f"The calibration text '{title(recipe.calibration)}' holds documents of the held-back text "
+                f"'{title(recipe.heldout)}', and a model must not be measured on what it was pruned with. "
+                "Choose another text for one of the two."
+            )
+
+    def prepare(self, state: RunState) -> None:
+        loaded = state.loaded
+        state.calibration = Calibration(
+            state.calibration_text, self.recipe, loaded.tokenizer, loaded.context, loaded.model.device
+        )
+        # What is wrong with the text is said before anything is measured.
+        state.calibration.check()
+
+    def run(self, state: RunState) -> Iterator[Event]:
+        for warning in _warnings(state):
+            state.warnings.append(warning.message)
+            if warning not in state.history:
+                yield warning
+
+
+def _warnings(context: Context) -> Iterator[Warned]:
+    """Texts and items that are there twice, and calibration text in what is measured."""
+    yield from map(Warned, context.calibration_text.warnings())
+    measured = {f"documents of the held-back text '{title(context.recipe.heldout)}'": context.heldout}
+    for task in context.tasks:
+        if isinstance(task, Pages):
+            measured[f"documents of {task.name}"] = list(task.pages)
+            continue
+        measured[f"items of {task.name}"] = [f"{i.prompt} {i.choices[i.gold]}" for i in task.items]
+        if task.duplicates:
+            yield Warned(
+                f"{task.duplicates} of the {len(task.items)} items of {task.name} are the same as an earlier "
+                "one; each counts."
+            )
+    for what, found in measured.items():
+        shared = overlap((d for domain in context.calibration_text.domains for d in domain.documents), found)
+        if sentence := shared.sentence(what):
+            yield Warned(sentence)

@@ -1,0 +1,243 @@
+"""Refit: the output projections of what is left are solved anew, by least squares towards the dense model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping
+
+import torch
+from transformers import PreTrainedModel
+
+from ...checkpoints.load import load_folder
+from ...core.errors import UserError
+from ...core.events import Event, StageResult, event
+from ...core.recipe import DEMO, OURS
+from ...core.settings import AUTO, Auto, Settings, switch, whole
+from ...core.units import BLOCKS
+from ...data.calibration import BATCH_ROWS, ROW_TOKENS
+from ...reconstruction.refit import Outcome, refit, widest
+from ...reporting.description import Description
+from ...scoring import get_scorer
+from ...structure.anatomy import Anatomy
+from ..context import Context
+from ..sizes import ModelSizes
+from ..stage import Cost, Stage
+from ..state import RunState
+
+# Tokens per input of the widest projection: below the first a regression would learn the text by heart;
+# the second is what is read where the recipe does not say.
+LEAST, USUAL = 4, 32
+# Tokens per input that what a refit could give back of a block is judged on, while blocks are scored.
+LOOK = 8
+# Forward passes of a block that solving it takes: the dense one, thrice what is left of it, and the
+# products of its inputs.
+PASSES = 6
+
+
+class RefitSettings(Settings):
+    """Whether what is left is repaired by least squares, and on how much text."""
+
+    hands_over = frozenset({"refit", "refit_tokens"})
+
+    refit: bool | Auto = switch(
+        AUTO,
+        "repair without training: after the last removal solve the output projections of what is left anew, "
+        "by "
+        "least squares towards the dense model; pip-gate then scores blocks by what that cannot give back",
+    )
+    refit_tokens: int = whole(
+        0,
+        0,
+        100_000_000,
+        "calibration tokens the refit reads; 0 is the usual: 32 for each input of the widest projection",
+    )
+
+    @classmethod
+    def usual(cls, model: str, method: str, names_blocks: bool) -> Mapping[str, object]:
+        return {"refit": method == OURS and model != DEMO}
+
+
+@event
+class Refitted(StageResult):
+    """What was left after `iteration` removals was refitted on `tokens` of the calibration text:
+    `projections` of its `halves` (attentions and MLPs) could be solved, and `not_solved` says in words why
+    others could not; `changed` of them were, the others being best as they are (None: in a run of an older
+    version, all).
+
+    `before` and `after` are how far its last hidden states are from the dense model's on the first
+    batch of those tokens, as a share of their length.
+    """
+
+    tokens: int
+    projections: int
+    halves: int
+    not_solved: str
+    before: float
+    after: float
+    seconds: float
+    changed: int | None = None
+
+    def sentence(self) -> str:
+        return f"{self._words()} It took {self.seconds:.0f} s."
+
+    def _words(self) -> str:
+        left = f" Left as they were: {self.not_solved}." if self.not_solved else ""
+        changed = self.projections if self.changed is None else self.changed
+        if changed < self.projections:
+            same = self.projections - changed
+            left = f" {same} layers were left as they were: refitting did not help on held-out text.{left}"
+        return (
+            f"{changed} of the {self.halves} output projections that are left were solved anew on "
+            f"{self.tokens:,} tokens; the distance to the dense model's last hidden states went from "
+            f"{self.before:.0%} to {self.after:.0%} there.{left}"
+        )
+
+
+class Refit(Stage):
+    """Solve the output projections of what is left anew."""
+
+    name = "refit"
+    title = "Refit"
+    Settings = RefitSettings
+    Result = Refitted
+    changes_model = True
+
+    def __init__(self, recipe) -> None:
+        super().__init__(recipe)
+        self.rows: list[torch.Tensor] = []
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.recipe.refit)
+
+    @property
+    def hands_over(self) -> bool:
+        return BLOCKS in self.recipe.units and get_scorer(self.recipe.method).accounts_for_refit
+
+    def substitution_tokens(self, context: Context) -> int:
+        if not self.hands_over:
+            return 0
+        return min(self._tokens(context.sizes), LOOK * context.sizes.widest_inputs)
+
+    def _tokens(self, sizes: ModelSizes) -> int:
+        """Tokens that are read: those of the text, once it is there."""
+        wanted = self.recipe.refit_tokens or USUAL * sizes.widest_inputs
+        return sum(part.numel() for part in self.rows) or wanted
+
+    def prepare(self, state: RunState) -> None:
+        least = least_tokens(state.loaded.model, state.anatomy)
+        wanted = self.recipe.refit_tokens or USUAL // LEAST * least
+        if not least:
+            raise UserError(
+                "This model cannot be refitted: its blocks hold no attention or MLP that ends in a "
+                "projection of "
+                "its own. Switch the refit off."
+            )
+        why = f"for this model ({LEAST} for each input of its widest projection)"
+        if wanted < least:
+            raise UserError(
+                f"The refit needs at least {least:,} tokens {why}, and is given {wanted:,}. Choose more "
+                "(refit_tokens), or 0 for the usual number."
+            )
+        needed = self.recipe.refit_tokens or least
+        reason = "as asked for" if self.recipe.refit_tokens else why
+        self.rows = state.calibration.rows(wanted, needed, f"The refit needs {needed:,} tokens {reason}")
+        if self.hands_over:
+            state.substitution_rows = first_batches(self.rows, min(sum_(self.rows), LOOK // LEAST * least))
+
+    def estimate(self, context: Context) -> Cost:
+        sizes, tokens = context.sizes, self._tokens(context.sizes)
+        work = tokens * PASSES * context.depth(context.planned) * context.finishing
+        memory = {"refit": _memory(sizes, tokens)}
+        if looked := self.substitution_tokens(context):
+            memory["looking"] = _looking_memory(sizes, looked, len(context.anatomy.blocks))
+        return Cost({"refitting": work}, memory=memory)
+
+    def run(self, state: RunState) -> Iterator[Event]:
+        began, iteration = time.monotonic(), len(state.removals)
+        parts, same = self.rows, self.rows
+        if state.vocabulary is not None:
+            parts, same = _retokenized(state.vocabulary, self.rows)
+        blocks = len(state.shape.layers)
+        work = sum_(parts) * PASSES * state.depth_left
+        found = yield from state.follow(self._solve(state, parts, same), "refitting", blocks, work)
+        state.changed = True
+        yield Refitted(
+            iteration,
+            sum_(parts),
+            found.projections,
+            found.halves,
+            found.left,
+            found.before,
+            found.after,
+            time.monotonic() - began,
+            found.moved,
+        )
+
+    def _solve(
+        self, state: RunState, parts: list[torch.Tensor], same: list[torch.Tensor]
+    ) -> Generator[int, None, Outcome]:
+        """Refit the model in memory, with the dense one loaded beside it for as long as that takes."""
+        loaded = state.loaded
+        dense = load_folder(loaded.source, self.recipe.dtype, str(loaded.model.dtype).removeprefix("torch."))
+        place = loaded.model.device
+        here, there = [part.to(place) for part in parts], [part.to(place) for part in same]
+        return (yield from refit(dense.model, loaded.model, state.anatomy, state.shape, here, there))
+
+    @classmethod
+    def describe(cls, result: Event) -> Description:
+        assert isinstance(result, Refitted)
+        return Description(result.sentence(), "refitted", (f"Refit: {result._words()}",))
+
+
+def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:
+    """Calibration tokens below which the refit of a model (weights or none) is refused."""
+    return LEAST * widest(model, anatomy)
+
+
+def sum_(parts: list[torch.Tensor]) -> int:
+    """Tokens in batches of token ids."""
+    return sum(part.numel() for part in parts)
+
+
+def first_batches(rows: list[torch.Tensor], wanted: int) -> list[torch.Tensor]:
+    """The first batches, as many as hold `wanted` tokens."""
+    found: list[torch.Tensor] = []
+    for part in rows:
+        if sum_(found) >= wanted:
+            break
+        found.append(part)
+    return found
+
+
+def _retokenized(subset, rows: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Rows as the model with fewer tokens splits them: in its ids, and in the dense model's."""
+    size, length = rows[0].shape
+    ids = torch.cat([subset.retokenize(row) for part in rows for row in part])
+    new = ids[: len(ids) // length * length].view(-1, length)
+    return list(new.split(size)), list(subset.kept[new].split(size))
+
+
+def _memory(sizes: ModelSizes, tokens: int) -> float:
+    """Bytes at the peak of a refit: both models (the file that the second is read from stays mapped), their
+    streams, one regression, a batch inside a block."""
+    streams = 6 * tokens * sizes.width * sizes.itemsize
+    return sizes.resident + 2 * sizes.weights + streams + _regression(sizes) + _batch(sizes)
+
+
+def _looking_memory(sizes: ModelSizes, tokens: int, blocks: int) -> float:
+    """Bytes at the peak of finding substitutes: these, a stream, what reaches two projections, one
+    regression, a batch inside a block."""
+    given = blocks * sizes.widest_inputs * sizes.width * sizes.itemsize
+    kept = tokens * (sizes.width + 2 * sizes.widest_inputs) * sizes.itemsize
+    return sizes.resident + given + kept + _regression(sizes) + _batch(sizes)
+
+
+def _batch(sizes: ModelSizes) -> int:
+    return BATCH_ROWS * ROW_TOKENS * sizes.itemsize * 8 * max(sizes.widest_inputs, sizes.width)
+
+
+def _regression(sizes: ModelSizes) -> int:
+    """Sums in two halves of the text, and solving them."""
+    inputs = sizes.widest_inputs
+    return inputs * inputs * (2 * 4 + 4 + 8 + 8) + inputs * sizes.width * 4 * 8
