@@ -27,7 +27,7 @@ class Event:
     """One thing that a run says.
 
     Attributes:
-        superseded_by_undo: whether it no longer counts when a removal that it came after is taken back.
+        superseded_by_undo: whether it no longer counts when a removal before it is undone.
         result_of: name of the stage whose result it is; empty for what is no stage's result.
     """
 
@@ -235,7 +235,7 @@ class Removed(Event):
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """The blocks that lost something, ascending."""
+        """The blocks that something was removed from, ascending."""
         return tuple(sorted({u.block for u in self.units}))
 
     @property
@@ -344,7 +344,7 @@ def is_superseded(event: Event, undone: RemovalUndone) -> bool:
 
 
 def effective_events(events: Iterable[Event]) -> list[Event]:
-    """The events that still count, in order: none that was taken back."""
+    """The events that still count, in order: none that was superseded by an undo."""
     found: list[Event] = []
     for event in events:
         if isinstance(event, RemovalUndone):

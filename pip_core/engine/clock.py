@@ -1,8 +1,8 @@
 """How long a run still takes: measured speeds, applied to the work that is planned.
 
 Work is counted in forward-pass tokens of one block ("token-blocks"), so that a pass over a smaller
-model counts for less. Scoring and measuring have a speed each; until one has been measured, the
-other's stands in, since a scorer states its cost in forward passes.
+model counts for less. Every kind of work ("scoring", "measuring", what stages say) has a speed of its own;
+until it has been measured, the mean speed of the others stands in.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-SCORING = "scoring"
-MEASURING = "measuring"
-REFITTING = "refitting"
-
 
 @dataclass
 class Clock:
     """Elapsed and remaining seconds of a run.
 
     Attributes:
-        planned: stage -> token-blocks still to be done.
+        planned: kind of work -> token-blocks still to be done.
         fixed: seconds of work that has no tokens (export and verification), still to be done.
     """
 
@@ -39,15 +35,15 @@ class Clock:
         return self.now() - self._started
 
     def skip(self) -> None:
-        """Time since the last step belongs to no stage (loading, writing events)."""
+        """Time since the last step belongs to no kind of work (loading, writing events)."""
         self._last = self.now()
 
-    def step(self, stage: str, work: float) -> None:
-        """`work` token-blocks of `stage` were done since the last step."""
+    def step(self, kind: str, work: float) -> None:
+        """`work` token-blocks of this kind were done since the last step."""
         now = self.now()
-        self._done[stage] = self._done.get(stage, 0.0) + work
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
-        self.planned[stage] = max(0.0, self.planned.get(stage, 0.0) - work)
+        self._done[kind] = self._done.get(kind, 0.0) + work
+        self._seconds[kind] = self._seconds.get(kind, 0.0) + now - self._last
+        self.planned[kind] = max(0.0, self.planned.get(kind, 0.0) - work)
         self._last = now
 
     def remaining(self) -> float:
@@ -57,7 +53,7 @@ class Clock:
             return self.fixed
         overall = sum(self._seconds.values()) / total_work
         rest = self.fixed
-        for stage, work in self.planned.items():
-            done = self._done.get(stage, 0.0)
-            rest += work * (self._seconds[stage] / done if done else overall)
+        for kind, work in self.planned.items():
+            done = self._done.get(kind, 0.0)
+            rest += work * (self._seconds[kind] / done if done else overall)
         return rest

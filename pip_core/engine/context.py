@@ -23,11 +23,11 @@ CHARACTERS_PER_TOKEN = 4.3
 
 
 class Context:
-    """What a run goes by before its model is loaded. Texts and tasks are read once, when first asked for.
+    """What is known of a run before its model is loaded. Texts and tasks are read once, when first needed.
 
     Attributes:
         stages: those that the recipe asks for, in their order.
-        past: what the run goes on from.
+        past: what the run continues from.
         exporting: whether a checkpoint will be written.
         pruning: whether more units may be removed.
     """
@@ -123,8 +123,8 @@ class Context:
     def measurement_tokens(self) -> float:
         """Tokens that one measurement reads, estimated."""
         recipe = self.recipe
-        asked = sum(load_task(n, recipe.items).characters / CHARACTERS_PER_TOKEN for n in recipe.tasks)
-        return recipe.perplexity_windows * recipe.perplexity_tokens + asked
+        questions = sum(load_task(n, recipe.items).characters / CHARACTERS_PER_TOKEN for n in recipe.tasks)
+        return recipe.perplexity_windows * recipe.perplexity_tokens + questions
 
     @property
     def substitution_tokens(self) -> int:

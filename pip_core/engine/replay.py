@@ -18,12 +18,13 @@ from ..structure.sites import UnitId, sites_of
 
 @dataclass(frozen=True)
 class ReplayState:
-    """What a run goes on from.
+    """What a run continues from.
 
     Attributes:
-        measured: the last measurement of every iteration; `final` those after what is done at the end.
-        pinned_units: units that were taken back, and stay for the rest of the run.
-        operated: whether something was taken back or taken over, which the recipe does not tell.
+        measured: the last measurement of every iteration; `final` those of the finished model.
+        pinned_units: units whose removal was undone; they stay for the rest of the run.
+        operated: whether a removal was undone or taken over from another run, which the recipe does not
+            state.
         extended: whether the target was changed on the way.
     """
 
@@ -106,8 +107,8 @@ class ReplayState:
         """Whether a recipe can go on from here.
 
         Raises:
-            UserError: it is of another model, removes other units, keeps what is gone, drops more than
-                there is room for, or wants a shape that what is gone already rules out.
+            UserError: it is of another model, removes other units, keeps a block that was removed, removes
+                more blocks first than the target allows, or asks for a shape that earlier removals rule out.
         """
         for event in self.started:
             if (event.blocks, event.parameters) != (len(anatomy.blocks), anatomy.parameters):
@@ -117,16 +118,17 @@ class ReplayState:
                 )
         if not self.removals:
             return
-        gone = {u for r in self.removals for u in r.units}
-        if strange := {u.kind for u in gone} - set(recipe.units):
+        removed_units = {u for r in self.removals for u in r.units}
+        if strange := {u.kind for u in removed_units} - set(recipe.units):
             raise UserError(
-                f"{' and '.join(TITLES[k] for k in sorted(strange))} are gone already, and a run removes one "
-                f"kind of units. Go on with them, or start a new run from the exported model."
+                f"{' and '.join(TITLES[k] for k in sorted(strange))} were removed already, and a run "
+                f"removes one kind of units. Continue with them, or start a new run from the exported model."
             )
-        if lost := sorted({u.block for u in gone} & set(recipe.keep)):
+        if touched := sorted({u.block for u in removed_units} & set(recipe.keep)):
             raise UserError(
-                f"Block {lost[0]} is to be kept, but has lost something already. Take it off the list, or go "
-                "back to before that."
+                f"Block {touched[0]} is to be kept, but something was removed from it already. Take it off "
+                f"the list, "
+                "or continue from an earlier iteration."
             )
         shape = self.shape(anatomy)
         width, uneven = recipe.units[-1] not in DEPTH, shape.uneven()
@@ -139,13 +141,13 @@ class ReplayState:
         unit = max((s.cost for s in sites_of(anatomy, shape, recipe.units)), default=0)
         if removed > goal.parameters + unit * (len(shape.blocks) if goal.counts else 1) / 2:
             raise UserError(
-                f"{removed / anatomy.parameters:.1%} of the parameters are gone already, more than a target "
-                f"of {recipe.target:.1%} takes. Choose a higher one, or go back to an earlier iteration."
+                f"{removed / anatomy.parameters:.1%} of the parameters were removed already, more than a "
+                f"target of {recipe.target:.1%}. Choose a higher one, or continue from an earlier iteration."
             )
         costs = [anatomy.blocks[b].parameters for b in self.forced_blocks(recipe, shape)]
         if costs and removed + sum(costs) - costs[-1] / 2 > goal.parameters:
             raise UserError(
-                f"{removed / anatomy.parameters:.1%} of the parameters are gone already, and the "
+                f"{removed / anatomy.parameters:.1%} of the parameters were removed already, and the "
                 f"{format_count(len(costs), BLOCKS)} to drop would exceed the target of {recipe.target:.1%}. "
                 "Choose a higher target, or drop fewer."
             )

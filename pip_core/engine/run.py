@@ -2,8 +2,8 @@
 
 `run` is a generator. The command line prints it, the run directory records it, the page draws it, the tests
 assert on it; none of them does any pruning of its own. It goes through the list of stages and names none of
-them. It knows no run directory: what was decided before (`history`) comes in as events, the export goes where
-`out` says.
+them. It knows no run directory: what was decided before (`history`) comes in as events, the export is written
+where `out` says.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run(
     Args:
         out: folder for the exported checkpoint; without it nothing is exported.
         history: events of earlier attempts: removals already decided are replayed, what was measured
-            is not measured again, what was taken back stays.
+            is not measured again, units whose removal was undone stay.
         stop: asked after every batch; true ends the run with Stopped.
         prune_on: False removes nothing more, and exports the model as pruned so far.
 

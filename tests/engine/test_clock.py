@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pip_core.engine.clock import MEASURING, SCORING, Clock
+from pip_core.engine.clock import Clock
+
+MEASURING, SCORING = "measuring", "scoring"
 
 
 class Hands:

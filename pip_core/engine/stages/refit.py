@@ -143,7 +143,9 @@ class Refit(Stage):
         reason = "as asked for" if self.recipe.refit_tokens else why
         self.rows = state.calibration.rows(wanted, needed, f"The refit needs {needed:,} tokens {reason}")
         if self.hands_over:
-            state.substitution_rows = first_batches(self.rows, min(sum_(self.rows), LOOK // LEAST * least))
+            state.substitution_rows = first_batches(
+                self.rows, min(count_tokens(self.rows), LOOK // LEAST * least)
+            )
 
     def estimate(self, context: Context) -> Cost:
         sizes, tokens = context.sizes, self._tokens(context.sizes)
@@ -159,12 +161,12 @@ class Refit(Stage):
         if state.vocabulary is not None:
             parts, same = _retokenized(state.vocabulary, self.rows)
         blocks = len(state.shape.layers)
-        work = sum_(parts) * PASSES * state.depth_left
+        work = count_tokens(parts) * PASSES * state.depth_left
         found = yield from state.follow(self._solve(state, parts, same), "refitting", blocks, work)
         state.changed = True
         yield Refitted(
             iteration,
-            sum_(parts),
+            count_tokens(parts),
             found.projections,
             found.halves,
             found.left,
@@ -195,7 +197,7 @@ def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:
     return LEAST * widest(model, anatomy)
 
 
-def sum_(parts: list[torch.Tensor]) -> int:
+def count_tokens(parts: list[torch.Tensor]) -> int:
     """Tokens in batches of token ids."""
     return sum(part.numel() for part in parts)
 
@@ -204,7 +206,7 @@ def first_batches(rows: list[torch.Tensor], wanted: int) -> list[torch.Tensor]:
     """The first batches, as many as hold `wanted` tokens."""
     found: list[torch.Tensor] = []
     for part in rows:
-        if sum_(found) >= wanted:
+        if count_tokens(found) >= wanted:
             break
         found.append(part)
     return found
