@@ -97,7 +97,7 @@ def test_forks_that_cannot_be(finished, tmp_path, changes, upto, message):
 
 def test_a_block_that_is_gone_cannot_be_kept(finished, tmp_path):
     first = gone(run_directory.read_events(finished))[0]
-    with pytest.raises(UserError, match=f"Block {first} is to be kept, but has lost something"):
+    with pytest.raises(UserError, match=f"Block {first} is to be kept, but something was removed"):
         operations.fork(finished, tmp_path / "fork", {"keep": (first,)}, 1)
     operations.fork(finished, tmp_path / "fork", {"keep": (first,)}, 0)
     list(run_directory.work(tmp_path / "fork"))
