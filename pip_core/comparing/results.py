@@ -1,18 +1,19 @@
-"""What the runs of a comparison came to: rows, a table, a file for machines, a chart.
+"""Results of a comparison: rows, a table, files for programs, a chart.
 
-Everything is read from the runs' own directories, so a comparison can be told at any time.
+Everything is read from the directories of the runs, so results can be collected at any time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from ..core import events as ev
+from ..core.errors import UserError
 from ..core.finite import to_json
 from ..core.recipe import EQUAL, Recipe
 from ..core.units import WIDTH
@@ -23,34 +24,36 @@ from ..runs.run_directory import read_events
 from .chart import kept_chart
 from .sweep import Entry
 
-# Budgets that differ by more than this share of the parameters are pointed out.
-ALIKE = 0.005
+# Runs whose removed shares of the parameters differ by more than this are marked.
+BUDGET_TOLERANCE = 0.005
 DENSE = "dense"
 JSON, CSV, CHART, TABLE = "comparison.json", "comparison.csv", "comparison.html", "comparison.md"
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """What a run came to; the dense model is a row too.
+    """Result of one run; the dense model has a row too.
 
     Attributes:
-        settings: what it was asked to remove, and how.
-        lost: what went, in words.
-        removed: share of the parameters that went; `target` the share that was asked for.
+        curve: name shared by the runs of one method to several targets.
+        settings: what the recipe removes and how, in a few words.
+        removed_description: what was removed, in words.
+        removed: share of all parameters that was removed; `target` is the share that the recipe asks for.
+        perplexity_se: standard error, as every `..._se`.
         tasks: task -> (accuracy, its standard error).
-        kept: mean accuracy over that of the dense model, and its standard error.
-        difference: mean accuracy minus the dense model's, item by item; its standard error, and how
+        kept: mean accuracy divided by that of the dense model.
+        difference: mean accuracy minus that of the dense model, paired item by item; `difference_p` is how
             often chance alone makes one as large.
-        scoring: seconds of all scoring; `seconds` of its worker from beginning to end, everything
-            included (of the last one, where the run was interrupted).
-        peak_memory: bytes, of the worker; 0 for the dense model, which has none of its own.
+        scoring: seconds spent on scoring; `seconds` of the worker from start to end (of the last worker,
+            where the run was interrupted).
+        peak_memory: bytes of the worker; 0 for the dense model, which has no worker of its own.
     """
 
     label: str
     curve: str
     method: str
     settings: str
-    lost: str
+    removed_description: str
     target: float
     removed: float
     parameters: int
@@ -72,49 +75,68 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """The rows that there are, the dense model first, and why the others are not there."""
+    """Results so far. Going through them gives the rows, the dense model first.
+
+    Attributes:
+        recipe: that of the first run.
+        dense: the measurement of the dense model; None where there is none yet.
+        missing: label -> why the run has no row.
+    """
 
     recipe: Recipe
     dense: ev.Evaluated | None
     rows: tuple[ResultRow, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
 
+    def __iter__(self) -> Iterator[ResultRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
     @property
-    def unlike(self) -> tuple[str, ...]:
-        """Labels of the runs whose budget is not like the others' of the same target."""
+    def off_budget(self) -> tuple[str, ...]:
+        """Labels of the runs that removed another share than the median run of the same target."""
         pruned = [r for r in self.rows if r.label != DENSE]
-        found = []
+        labels = []
         for target in {r.target for r in pruned}:
             same = sorted((r for r in pruned if r.target == target), key=lambda r: r.removed)
-            middle = same[len(same) // 2].removed
-            found += [r.label for r in same if abs(r.removed - middle) > ALIKE]
-        return tuple(found)
+            median = same[len(same) // 2].removed
+            labels += [r.label for r in same if abs(r.removed - median) > BUDGET_TOLERANCE]
+        return tuple(labels)
 
 
 def collect(folder: Path, entries: Sequence[Entry]) -> SweepResults:
-    """Read what the runs below `folder` came to so far."""
+    """Read the results that the runs below `folder` have so far.
+
+    A run whose record cannot be read has no row; the others are not affected.
+    """
     rows: list[ResultRow] = []
     missing: dict[str, str] = {}
-    first = None
+    dense = None
     for entry in entries:
         place = folder / entry.label
-        found = read_events(place) if place.exists() else []
-        # What was measured last of an iteration is after all that is done at the end.
-        measured = {e.iteration: e for e in found if isinstance(e, ev.Evaluated)}
-        first = first or measured.get(0)
-        finished = next((e for e in reversed(found) if isinstance(e, ev.Finished)), None)
-        if finished is None:
-            last = found[-1] if found else None
+        try:
+            events = read_events(place) if place.exists() else []
+        except (UserError, OSError) as error:
+            missing[entry.label] = f"Its record cannot be read: {error}"
+            continue
+        # The last measurement of the last iteration is that of the finished model.
+        measured = {e.iteration: e for e in events if isinstance(e, ev.Evaluated)}
+        dense = dense or measured.get(0)
+        finished = next((e for e in reversed(events) if isinstance(e, ev.Finished)), None)
+        if finished is None or not {0, finished.iterations} <= set(measured):
+            last = events[-1] if events else None
             missing[entry.label] = last.message if isinstance(last, ev.Failed) else "It is not finished."
             continue
-        scored = {e.iteration: e.seconds for e in found if isinstance(e, ev.Scored)}
+        scored = {e.iteration: e.seconds for e in events if isinstance(e, ev.Scored)}
         rows.append(
             ResultRow(
                 label=entry.label,
                 curve=entry.curve,
                 method=entry.recipe.method,
                 settings=_settings(entry.recipe),
-                lost=finished.removed_description,
+                removed_description=finished.removed_description,
                 target=entry.recipe.target,
                 iterations=finished.iterations,
                 scoring=sum(scored.values()),
@@ -123,7 +145,7 @@ def collect(folder: Path, entries: Sequence[Entry]) -> SweepResults:
                 **_measured(measured[0], measured[finished.iterations]),
             )
         )
-    if first is not None:
+    if dense is not None:
         rows.insert(
             0,
             ResultRow(
@@ -131,48 +153,48 @@ def collect(folder: Path, entries: Sequence[Entry]) -> SweepResults:
                 curve=DENSE,
                 method="",
                 settings="",
-                lost="nothing",
+                removed_description="nothing",
                 target=0.0,
                 iterations=0,
                 scoring=0.0,
-                seconds=first.seconds,
+                seconds=dense.seconds,
                 peak_memory=0,
-                **_measured(first, first),
+                **_measured(dense, dense),
             ),
         )
-    return SweepResults(entries[0].recipe, first, tuple(rows), missing)
+    return SweepResults(entries[0].recipe, dense, tuple(rows), missing)
 
 
-def write(folder: Path, found: SweepResults) -> None:
-    """Write a comparison into `folder`: for machines (JSON, CSV), as a table and as a chart."""
-    listed = [{**dataclasses.asdict(row), "tasks": dict(row.tasks)} for row in found.rows]
+def write(folder: Path, results: SweepResults) -> None:
+    """Write results into `folder`: for programs (JSON, CSV), as a table (markdown) and as a chart (HTML)."""
+    listed = [{**dataclasses.asdict(row), "tasks": dict(row.tasks)} for row in results.rows]
     whole = {
-        "recipe": found.recipe.to_dict(),
-        "dense": dataclasses.asdict(found.dense) if found.dense else None,
+        "recipe": results.recipe.to_dict(),
+        "dense": dataclasses.asdict(results.dense) if results.dense else None,
         "rows": listed,
-        "missing": dict(found.missing),
-        "unlike": list(found.unlike),
+        "missing": dict(results.missing),
+        "off_budget": list(results.off_budget),
     }
     (folder / JSON).write_text(to_json(whole, indent=1) + "\n", encoding="utf-8")
-    (folder / TABLE).write_text(markdown(found), encoding="utf-8")
-    pd.DataFrame([_flat(row) for row in found.rows]).to_csv(folder / CSV, index=False)
+    (folder / TABLE).write_text(markdown(results), encoding="utf-8")
+    pd.DataFrame([_flat(row) for row in results.rows]).to_csv(folder / CSV, index=False)
     curves: dict[str, list[tuple[float, float, float]]] = {}
-    for row in found.rows:
+    for row in results.rows:
         if row.label == DENSE:
             continue
         point = (100 * (1 - row.removed), 100 * row.kept, 100 * row.kept_se)
         curves.setdefault(row.curve, []).append(point)
-    figure = kept_chart(curves, found.recipe.model)
+    figure = kept_chart(curves, results.recipe.model)
     figure.write_html(folder / CHART, include_plotlyjs=True)
 
 
-def markdown(found: SweepResults) -> str:
-    """The comparison as a markdown table, with what one has to know to read it."""
-    recipe, dense = found.recipe, found.dense
+def markdown(results: SweepResults) -> str:
+    """Results as a markdown table, with the settings that are needed to read it."""
+    recipe, dense = results.recipe, results.dense
     if dense is None:
         return "Nothing is measured yet.\n"
     tasks, items = [t.name for t in dense.tasks], sorted({t.items for t in dense.tasks})
-    head = ["method", "settings", "what went", "removed", "perplexity", *tasks, "mean", "kept"]
+    head = ["method", "settings", "removed units", "removed", "perplexity", *tasks, "mean", "kept"]
     head += ["difference to dense", "scoring, s", "run, s", "peak, GB"]
     lines = [
         f"{recipe.model}; calibration {title(recipe.calibration)}, {recipe.windows} windows of "
@@ -184,10 +206,10 @@ def markdown(found: SweepResults) -> str:
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
     ]
-    for row in found.rows:
-        mark = "*" if row.label in found.unlike else ""
+    for row in results.rows:
+        mark = "*" if row.label in results.off_budget else ""
         times = f" in {row.iterations} iteration{'s' * (row.iterations > 1)}" if row.iterations else ""
-        cells = [f"{row.label}{mark}", row.settings, row.lost + times, f"{row.removed:.2%}"]
+        cells = [f"{row.label}{mark}", row.settings, row.removed_description + times, f"{row.removed:.2%}"]
         cells.append(f"{row.perplexity:.2f} ± {row.perplexity_se:.2f}")
         cells += ["{:.1%} ± {:.1%}".format(*row.tasks[t]) if t in row.tasks else "-" for t in tasks]
         cells.append(f"{row.accuracy:.1%} ± {row.accuracy_se:.1%}")
@@ -199,9 +221,12 @@ def markdown(found: SweepResults) -> str:
             cells.append(f"{row.difference:+.1%} ± {row.difference_se:.1%}{noise}")
             cells += [f"{row.scoring:.1f}", f"{row.seconds:.0f}", f"{row.peak_memory / 1e9:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    if found.unlike:
-        lines += ["", f"\\* removes over {ALIKE:.1%} of the parameters more or less than the others."]
-    lines += ["", *(f"{label} has no result: {why}" for label, why in found.missing.items())]
+    if results.off_budget:
+        lines += [
+            "",
+            f"\\* removes over {BUDGET_TOLERANCE:.1%} of the parameters more or less than the others.",
+        ]
+    lines += ["", *(f"{label} has no result: {why}" for label, why in results.missing.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -224,7 +249,7 @@ def _measured(dense: ev.Evaluated, now: ev.Evaluated) -> dict:
 
 
 def _settings(recipe: Recipe) -> str:
-    """What tells this run's recipe from another's, in a few words."""
+    """What a recipe removes and how, in a few words."""
     words = ", ".join(recipe.units)
     if set(recipe.units) & set(WIDTH):
         words += "; equal" if recipe.allocation == EQUAL else "; global"

@@ -1,8 +1,8 @@
-"""Methods side by side: several runs of one recipe that differ in the method.
+"""Run several recipes that differ in the method, one after another, below one folder.
 
-Every run is an ordinary run directory below one folder, worked on by a process of its own, so that
-its peak memory is its own. A comparison that was stopped goes on where it was: runs that are
-finished are kept, others resumed. The dense model is measured once.
+Every run is an ordinary run directory that a process of its own works on, so that its peak memory is its own.
+A comparison that was stopped goes on where it was: finished runs are kept, others are resumed. The dense
+model is measured once for all runs that measure in the same way.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..core import events as ev
@@ -22,11 +22,19 @@ from ..runs.run_directory import EVENTS, RECIPE, Tail, create, launch, read_even
 from ..scoring import get_scorer
 
 POLL_SECONDS = 0.3
+# What decides a dense model's figures beside its recipe: they are taken over by a run that is bound to the
+# same.
+MEASURED_WITH = ("dtype", "weights")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of a comparison; `label` names it and its directory, `curve` it and its other targets."""
+    """One run of a comparison.
+
+    Attributes:
+        label: name of the run and of its directory.
+        curve: name that it shares with the same method's runs to other targets.
+    """
 
     label: str
     curve: str
@@ -36,15 +44,15 @@ class Entry:
 def entries_from(
     base: Recipe, given: Mapping[str, object], plan: Sequence[Mapping], targets: Sequence[float]
 ) -> list[Entry]:
-    """An entry for each line of a plan, `{"label": ..., "method": ..., any other setting: ...}`, and target.
+    """One entry for each line of a plan and each target.
 
-    A line's settings come before those `given`, these before the method's usual ones, and these before
-    `base`.
+    A line is `{"label": ..., "method": ..., any other setting: ...}`. Its settings override those `given`,
+    which override the method's usual ones, which override `base`.
 
     Raises:
         UserError: not such a plan, an unknown method, or settings that do not go together.
     """
-    found = []
+    entries = []
     for line in plan:
         if not isinstance(line, Mapping) or not isinstance(line.get("label"), str):
             raise UserError(
@@ -54,24 +62,24 @@ def entries_from(
         unknown = sorted(set(settings) - set(Recipe.describe()))
         if unknown:
             raise UserError(f"The plan has settings no recipe has: {', '.join(unknown)}.")
-        name = settings.get("method", given.get("method", base.method))
-        if not isinstance(name, str):
-            raise UserError(f"The method of '{line['label']}' must be a name, not {name!r}.")
-        settings = {**get_scorer(name).usual, **given, **settings, "method": name}
+        method = settings.get("method", given.get("method", base.method))
+        if not isinstance(method, str):
+            raise UserError(f"The method of '{line['label']}' must be a name, not {method!r}.")
+        settings = {**get_scorer(method).usual, **given, **settings, "method": method}
         recipe = base.but(**settings)
         for target in [recipe.target] if "target" in settings else targets:
             label = line["label"] if len(targets) == 1 else f"{line['label']}-{target:g}"
             if not label or label in (".", "..", "dense") or set(label) & set("/\\"):
                 raise UserError(f"'{label}' cannot name a run: it is also the name of its folder.")
-            aimed = resolve_auto_units(recipe.replace(target=target), settings)
-            found.append(Entry(label, line["label"], aimed))
-    labels = [e.label for e in found]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if not found:
+            resolved = resolve_auto_units(recipe.replace(target=target), settings)
+            entries.append(Entry(label, line["label"], resolved))
+    labels = [e.label for e in entries]
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if not entries:
         raise UserError("There is nothing to compare: name at least one method.")
-    if twice:
-        raise UserError(f"Every run needs a label of its own; there twice: {', '.join(twice)}.")
-    return found
+    if repeated:
+        raise UserError(f"Every run needs a label of its own; repeated: {', '.join(repeated)}.")
+    return entries
 
 
 def read_plan(path: Path) -> list:
@@ -89,28 +97,29 @@ def read_plan(path: Path) -> list:
     return plan
 
 
-def aligned(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries with budgets as near to one another as whole units allow.
+def align_targets(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries with budgets as close to one another as whole units allow.
 
-    Blocks meet a target only roughly. Where one run's whole units miss it, all runs of that target
-    aim at what that one removes.
+    Blocks meet a target only roughly. Where the whole units of one run miss it, all runs of that target aim
+    at the share that the run which misses it most removes.
 
     Raises:
-        UserError: as `engine.check`, with the run's label.
+        UserError: as `engine.run.check`, with the label of the run.
     """
-    found: list[Entry] = []
+    aligned: list[Entry] = []
     for target in dict.fromkeys(e.recipe.target for e in entries):
         same = [e for e in entries if e.recipe.target == target]
         farthest = max((_share(e) for e in same), key=lambda share: abs(share - target))
-        near = [replace(e, recipe=e.recipe.replace(target=farthest)) for e in same]
-        for entry in near:
+        changed = [replace(e, recipe=e.recipe.replace(target=farthest)) for e in same]
+        for entry in changed:
             _share(entry)
-        found += near
+        aligned += changed
     order = [e.label for e in entries]
-    return sorted(found, key=lambda e: order.index(e.label))
+    return sorted(aligned, key=lambda e: order.index(e.label))
 
 
 def _share(entry: Entry) -> float:
+    """Share of all parameters that the entry's whole units make up."""
     try:
         return check(entry.recipe).budget.share
     except UserError as error:
@@ -125,23 +134,25 @@ def run_sweep(
 ) -> Iterator[tuple[str, ev.Event]]:
     """Work on every entry that is not finished, one after another; yields labels with their events.
 
-    A run that fails is told and left; the others go on. Ends early where a run was stopped.
+    A run that fails says so, and the others go on. The comparison ends early where a run was stopped.
 
     Args:
         export: whether each run ends with an exported model.
-        worker: works on a run's directory, given whether to export; a process of its own if left out.
+        worker: works on a run's directory, given whether to export; by default a process of its own.
 
     Raises:
         UserError: a directory below `folder` holds another run than the entry's.
     """
-    worker = worker or in_a_process
+    worker = worker or work_in_a_process
     for entry in entries:
-        _check_same(folder / entry.label, entry)
+        _check_same(folder, entries, entry)
     for entry in entries:
         place = folder / entry.label
         if not place.exists():
-            create(place, entry.recipe, _dense_of(folder, entries, entry.recipe))
-        if isinstance(_last(place), ev.Finished):
+            dense = dense_measurement(folder, entries, entry.recipe)
+            history = [dense.event] if dense else []
+            create(place, entry.recipe.replace(**dense.pins) if dense else entry.recipe, history)
+        if isinstance(_last_event(place), ev.Finished):
             continue
         last = None
         for last in worker(place, export):
@@ -150,14 +161,14 @@ def run_sweep(
             return
 
 
-def in_a_process(place: Path, export: bool) -> Iterator[ev.Event]:
+def work_in_a_process(place: Path, export: bool) -> Iterator[ev.Event]:
     """Work on a run in a process of its own, and pass its events on as they are recorded."""
     tail = Tail(place)
     tail.poll()
     process, last = launch(place, "resume", *([] if export else ["--no-export"])), None
     try:
         while True:
-            # Asked before reading, so that its last words are still read.
+            # Asked before reading, so that the events it recorded just before its end are still read.
             ended = process.poll() is not None
             for last, _ in tail.poll():
                 yield last
@@ -172,37 +183,74 @@ def in_a_process(place: Path, export: bool) -> Iterator[ev.Event]:
         yield ev.Failed(why_interrupted(place))
 
 
-def _last(place: Path) -> ev.Event | None:
-    found = read_events(place)
-    return found[-1] if found else None
+@dataclass(frozen=True)
+class DenseMeasurement:
+    """A measurement of the dense model by one run of a comparison.
+
+    Attributes:
+        pins: settings of a recipe that bind another run to what this one was measured with, by name.
+    """
+
+    event: ev.Evaluated
+    pins: Mapping[str, str] = field(default_factory=dict)
 
 
-def _check_same(place: Path, entry: Entry) -> None:
-    """A directory that is there already must be the entry's own."""
+def dense_measurement(folder: Path, entries: Sequence[Entry], recipe: Recipe) -> DenseMeasurement | None:
+    """The dense model's measurement that a run by `recipe` can take over, where there is one.
+
+    Another run of the comparison must have measured by the same settings, and must have recorded number
+    format and weights: `auto` may be decided otherwise by the next process, and so may what a model's name
+    stands for. A run that takes the measurement over is bound to both.
+    """
+    measuring = measuring_settings()
+    for other in entries:
+        different = set(recipe.differences(other.recipe))
+        if different & measuring or not (folder / other.label).exists():
+            continue
+        events = read_events(folder / other.label)
+        dense = next((e for e in events if isinstance(e, ev.Evaluated) and e.iteration == 0), None)
+        pins = _pins(events)
+        if dense and all(pins.get(name) for name in MEASURED_WITH):
+            return DenseMeasurement(dense, {n: v for n, v in pins.items() if n not in different})
+    return None
+
+
+def _pins(events: Sequence[ev.Event]) -> dict[str, str]:
+    """Settings that a run decided for itself when it began, by name; without any that it decided twice."""
+    found: dict[str, set[str]] = {}
+    for event in events:
+        for name, value in event.pinned if isinstance(event, ev.Started) else ():
+            found.setdefault(name, set()).add(value)
+    return {name: min(values) for name, values in found.items() if len(values) == 1}
+
+
+def _last_event(place: Path) -> ev.Event | None:
+    events = read_events(place)
+    return events[-1] if events else None
+
+
+def _check_same(folder: Path, entries: Sequence[Entry], entry: Entry) -> None:
+    """A directory that exists already must be the entry's own.
+
+    Its recipe may differ from the entry's in what the run decided when it began, or was bound to from the
+    start by a measurement that it took over.
+
+    Raises:
+        UserError: it is not.
+    """
+    place = folder / entry.label
     if not place.exists():
         return
     if not (place / RECIPE).is_file() or not (place / EVENTS).is_file():
         raise UserError(f"'{place}' exists and is not a run of ours. Choose a new or empty folder.")
-    if set(recipe_of(place).differences(entry.recipe)) - _pinned(place):
+    recipe = recipe_of(place)
+    decided = {
+        name for event in read_events(place) if isinstance(event, ev.Started) for name, _ in event.pinned
+    }
+    dense = dense_measurement(folder, [e for e in entries if e.label != entry.label], entry.recipe)
+    bound = {name for name, value in dense.pins.items() if getattr(recipe, name) == value} if dense else set()
+    if set(recipe.differences(entry.recipe)) - decided - bound:
         raise UserError(
-            f"'{place}' holds a run of another recipe. Repeat the command it was made by to go on with it, "
-            "or choose another folder."
+            f"'{place}' holds a run of another recipe. Repeat the command that made it to go on with it, or "
+            "choose another folder."
         )
-
-
-def _pinned(place: Path) -> set[str]:
-    """Settings that the run itself settled when it began."""
-    started = [e for e in read_events(place) if isinstance(e, ev.Started)]
-    return {name for event in started for name, _ in event.pinned}
-
-
-def _dense_of(folder: Path, entries: Sequence[Entry], recipe: Recipe) -> list[ev.Event]:
-    """The dense model's measurement by a run that measured as `recipe` does, where there is one."""
-    for other in entries:
-        if (folder / other.label).exists() and not measuring_settings() & set(
-            recipe.differences(other.recipe)
-        ):
-            for event in read_events(folder / other.label):
-                if isinstance(event, ev.Evaluated) and event.iteration == 0:
-                    return [event]
-    return []
