@@ -26,6 +26,7 @@ from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.finite import nonfinite_weight
 from ..core.network import is_unreachable
+from ..core.progress import drain
 from ..core.recipe import DEMO
 from . import bundled
 from .checksum import weights_sha256
@@ -84,6 +85,30 @@ def load(
     source = replace(source, weights_sha256=weights_sha256(source.folder))
     check_expected(reference, source, expected_sha256)
     return load_folder(source, dtype, resumed_dtype)
+
+
+def load_model(reference: str, dtype: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer, ready for use (evaluation mode, on the GPU where there is one).
+
+    Also loads what this project alone can load: a pruned model whose shape no plain config describes.
+
+        model, tokenizer = pip_core.load("my-run")
+        ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
+        print(tokenizer.decode(model.generate(ids, max_new_tokens=20)[0]))
+
+    Args:
+        reference: "demo", "smollm2-135m", a Hub id (OWNER/NAME or OWNER/NAME@REVISION), or a local folder: of
+            a checkpoint, or of a run, for the model that the run exported.
+        dtype: "float32", "bfloat16", or "auto": bfloat16 for a bfloat16 checkpoint where this machine
+            computes it fast, float32 otherwise.
+
+    Raises:
+        UserError: as `load`, or another number format.
+    """
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise UserError(f"Dtype: enter one of auto, float32, bfloat16, not {dtype!r}.")
+    loaded = drain(load(reference, dtype))
+    return loaded.model, loaded.tokenizer
 
 
 def check_expected(reference: str, source: Source, expected_sha256: str) -> None:

@@ -1,17 +1,27 @@
-"""Where things lie: the project, its assets, and what it has fetched."""
+"""Folders: the project, its assets, and what it has fetched."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# The folder that holds the package `pip_core`; processes of ours are started with it on their path.
-ROOT = Path(__file__).resolve().parent.parent.parent
-ASSETS = ROOT / "assets"
+_PACKAGE = Path(__file__).resolve().parent.parent
+# The folder that holds the package `pip_core`; processes that this package starts have it on their path.
+ROOT = _PACKAGE.parent
+
+
+def _shipped(name: str) -> Path:
+    """A file or folder shipped with the package: inside it when installed, beside it in the repository."""
+    inside = _PACKAGE / name
+    return inside if inside.exists() else ROOT / name
+
+
+ASSETS = _shipped("assets")
+PAGE = _shipped("app.py")
 
 
 def cache_folder() -> Path:
-    """Where this project keeps what it fetched; `PIP_STUDIO_CACHE` overrides it."""
+    """The folder for what this project fetched; `PIP_STUDIO_CACHE` overrides it."""
     if chosen := os.environ.get("PIP_STUDIO_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pip-studio"

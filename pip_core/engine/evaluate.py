@@ -13,6 +13,25 @@ from .context import Context
 from .stages.measure import evaluator_for
 
 
+def evaluate_model(model: str, **settings: object) -> ev.Evaluated:
+    """Measure a model: its perplexity, and its accuracy on tasks, each with a standard error.
+
+        found = pip_core.evaluate("my-run", tasks=("arc_easy", "facts"), items=200)
+        print(f"{found.accuracy:.1%} ± {found.accuracy_se:.1%}, perplexity {found.perplexity:.2f}")
+
+    Args:
+        model: model reference, or the folder of a run, as for `pip_core.load`.
+        settings: any setting of a recipe that bears on measuring, such as `tasks`, `heldout`, `dtype`,
+            `items` (per task, by default all) and `perplexity_windows` (by default the whole text).
+
+    Raises:
+        UserError: no such model, task or text, or a setting that no recipe has.
+    """
+    recipe = Recipe(**{"items": 0, "perplexity_windows": 0, **settings, "model": str(model)})
+    *_, last = evaluate(recipe)
+    return last
+
+
 def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     """Measure the recipe's model as it is, as a stream of events that ends with Evaluated.
 

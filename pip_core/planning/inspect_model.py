@@ -14,7 +14,7 @@ from ..budget.budget import budget_of
 from ..checkpoints.load import config_of
 from ..checkpoints.reference import cached_by_checkpoint
 from ..core.errors import UserError
-from ..core.recipe import EQUAL, Recipe
+from ..core.recipe import DEMO, EQUAL, Recipe
 from ..core.units import ATTENTION, BLOCKS, HEADS, KINDS, MLP, TITLES, Units
 from ..engine.sizes import sizes_of
 from ..structure.anatomy import Anatomy
@@ -70,6 +70,22 @@ class Inspection:
     @property
     def fits(self) -> bool:
         return max(self.memory.values()) <= self.available
+
+
+def inspect_reference(model: str = DEMO, target: float = 0.2) -> Inspection:
+    """Say what can be pruned from a model, from its config alone: no weights are downloaded.
+
+        found = pip_core.inspect("HuggingFaceTB/SmolLM2-135M", target=0.3)
+        print([choice.kind for choice in found.choices if choice.possible and choice.plain], found.fits)
+
+    Args:
+        model: model reference, as for `pip_core.load`.
+        target: share of all parameters to remove, between 0 and 1.
+
+    Raises:
+        UserError: a model that cannot be pruned at all, or a target that is no such share.
+    """
+    return inspect_model(Recipe(model=str(model), target=target))
 
 
 def inspect_model(recipe: Recipe) -> Inspection:
