@@ -1,68 +1,319 @@
-"""What the commands of the command line do; each returns its exit code (see `__main__`)."""
+"""The commands: their own options, and what each does. Each returns its exit code, see `cli.main`.
+
+The parameter `given` of some stands for an option per setting of a recipe, see `cli.options`. The engine is
+imported when a command runs, so that `--help` need not wait for it.
+"""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import os
+import runpy
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
 
 from ..core import events as ev
 from ..core.errors import UserError
+from ..core.paths import PAGE
+from .options import Command, names
 
-
-def names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def inspect(args: argparse.Namespace) -> int:
+if TYPE_CHECKING:
     from ..core.recipe import Recipe
-    from ..planning.inspect_model import inspect_model, report
 
-    found = inspect_model(Recipe(model=args.model, target=args.target))
-    print(json.dumps(dataclasses.asdict(found), indent=1) if args.json else report(found))
-    return 0
+Settings = Mapping[str, object]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="folder of the run", show_default=False)]
+NewFolder = Annotated[Path, typer.Option("--out", help="folder of the run, new or empty")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON value, for programs", show_default=False)]
+Export = Annotated[bool, typer.Option("--export/--no-export", help="export at the end, or only measure")]
+# Set by the process that starts a worker, which has seen to earlier requests to stop.
+Launched = Annotated[bool, typer.Option("--launched", hidden=True)]
+Dtype = Annotated[str, typer.Option(metavar="auto|float32|bfloat16", help="number format to compute in")]
 
 
-def prune(args: argparse.Namespace) -> int:
+def prune(
+    out: NewFolder,
+    given: Settings,
+    recipe: Annotated[
+        Optional[Path],  # noqa: UP045 (typer evaluates it, on Python 3.10 too)
+        typer.Option(help="recipe.json to start from, or the pip_recipe.json of an exported model"),
+    ] = None,
+) -> int:
+    """Prune a model, measure it and export it."""
     from ..core.recipe import Recipe
     from ..engine.run import check
     from ..planning.estimate import resolve_auto_units
     from ..runs.run_directory import create, refuse_taken
 
-    refuse_taken(args.out)
-    base = Recipe()
-    if args.recipe:
-        try:
-            text = args.recipe.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"The recipe '{args.recipe}' cannot be read: {error}.") from None
-        base = _recipe_from(text)
-    given = _given(args)
-    recipe = base.but(**given)
-    if not args.recipe:
-        recipe = resolve_auto_units(recipe, given)
-    check(recipe)
-    create(args.out, recipe)
-    return work(args.out, prune_on=True)
+    refuse_taken(out)
+    made = _read_recipe(recipe).but(**given) if recipe else resolve_auto_units(Recipe().but(**given), given)
+    check(made)
+    create(out, made)
+    return work(out, prune_on=True)
 
 
-def _given(args: argparse.Namespace) -> dict:
-    """The settings of a recipe that were given."""
+def resume(run: RunFolder, export: Export = True, launched: Launched = False) -> int:
+    """Continue a run that was stopped or killed."""
+    return work(run, True, launched, export)
+
+
+def export(run: RunFolder, launched: Launched = False) -> int:
+    """Export a stopped run with the units that it has removed so far."""
+    return work(run, False, launched)
+
+
+def undo(run: RunFolder) -> int:
+    """Undo the last removal; its units are kept from then on."""
+    from ..reporting.messages import sentence
+    from ..runs.operations import undo
+    from ..runs.run_directory import read_events, recipe_of, working
+
+    recipe_of(run)
+    undo(run)
+    if working(run):
+        print("The worker stops and undoes the last removal.")
+        return 0
+    undone = [e for e in read_events(run) if isinstance(e, ev.RemovalUndone)]
+    print(sentence(undone[-1]))
+    return 0
+
+
+def extend(
+    run: RunFolder, target: Annotated[float, typer.Option(help="share of all parameters to remove")]
+) -> int:
+    """Continue a run to a larger target."""
+    from ..runs.operations import extend
+
+    extend(run, target)
+    return work(run, prune_on=True)
+
+
+def fork(
+    run: RunFolder,
+    out: NewFolder,
+    given: Settings,
+    upto: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="iterations of the old run to begin with (default: all)"),
+    ] = None,
+) -> int:
+    """Start a new run from an iteration of another, with other settings."""
+    from ..runs.operations import fork
+
+    fork(run, out, dict(given), upto, run.name)
+    return work(out, prune_on=True)
+
+
+def runs(
+    root: Annotated[
+        Path, typer.Argument(metavar="FOLDER", envvar="PIP_STUDIO_RUNS", help="folder of the runs")
+    ] = Path("runs"),
+    as_json: Json = False,
+) -> int:
+    """List the runs in a folder."""
+    from ..runs.queue import RunQueue
+
+    if not root.is_dir():
+        raise UserError(f"There is no folder '{root}'.")
+    listed = RunQueue(root).listed(None)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(run) for run in listed], indent=1))
+        return 0
+    for run in listed:
+        kept = "" if run.kept is None else f", {run.kept:.0%} of the accuracy kept"
+        removed = 1 - run.parameters / run.dense_parameters if run.dense_parameters else 0.0
+        print(f"{run.id}  {run.state:<11}  {run.name}: {removed:.1%} removed{kept}")
+    return 0
+
+
+def inspect(
+    model: Annotated[str, typer.Option(help="model reference: a name, a folder or a Hub id")],
+    target: Annotated[float, typer.Option(help="share of all parameters to remove")] = 0.2,
+    as_json: Json = False,
+) -> int:
+    """Say what can be pruned from a model, from its config alone."""
+    from ..planning.inspect_model import inspect_reference, report
+
+    inspection = inspect_reference(model, target)
+    print(json.dumps(dataclasses.asdict(inspection), indent=1) if as_json else report(inspection))
+    return 0
+
+
+def compare(
+    out: Annotated[Path, typer.Option(help="folder of the comparison; continued if it exists")],
+    given: Settings,
+    methods: Annotated[
+        str, typer.Option(metavar="A,B,...", help="methods, each with the settings of its publication")
+    ] = "",
+    plan: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help='instead: a JSON list of {"label": ..., any setting of a recipe: ...}'),
+    ] = None,
+    targets: Annotated[
+        str, typer.Option(metavar="A,B,...", help="several targets; draws a curve for each method")
+    ] = "",
+    export: Export = True,
+) -> int:
+    """Prune a model by several methods, and compare what they keep."""
+    from ..comparing.compare import entries_for
+    from ..comparing.results import collect, markdown, write
+    from ..comparing.sweep import read_plan, run_sweep
+    from .display import Display
+
+    try:
+        shares = [float(target) for target in names(targets)]
+    except ValueError:
+        raise UserError(f"Targets are shares between 0 and 1, not '{targets}'.") from None
+    entries = entries_for(names(methods), read_plan(plan) if plan else (), shares, given)
+    label, last = "", None
+    _stop_on_signals(lambda: out / label if label else None)
+    with Display() as display:
+        for name, last in run_sweep(out, entries, export):
+            if name != label:
+                display.line(f"== {name}")
+                label = name
+            display.show(last)
+    results = collect(out, entries)
+    write(out, results)
+    print("\n" + markdown(results), end="")
+    return 1 if isinstance(last, ev.Stopped | ev.Paused) else 2 if results.missing else 0
+
+
+def evaluate(
+    model: Annotated[str, typer.Option(help="model reference, or the folder of a run")],
+    tasks: Annotated[
+        str, typer.Option(metavar="A,B,...", help="names, NAME=PATH or paths of files", show_default=False)
+    ] = "",
+    limit: Annotated[int, typer.Option(help="items per task; 0 means all")] = 0,
+    heldout: Annotated[
+        str, typer.Option(help="text for perplexity: a name or a file", show_default=False)
+    ] = "",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> int:
+    """Measure a model: perplexity, and accuracy on tasks."""
+    from ..core.recipe import Recipe
+    from ..engine.evaluate import evaluate
+    from ..reporting.messages import sentence
+    from .display import Display
+
+    if limit < 0:
+        raise UserError("The limit of items cannot be negative; leave it out to measure all.")
+    settings = {"model": model, "dtype": dtype, "items": limit, "perplexity_windows": 0}
+    settings |= _measured_with(model)
+    settings |= {"tasks": names(tasks)} if tasks else {}
+    settings |= {"heldout": heldout} if heldout else {}
+    with Display(sys.stderr, passing_only=True) as display:
+        for event in evaluate(Recipe(**settings)):
+            display.show(event)
+            if isinstance(event, ev.Skipped):
+                print(sentence(event), file=sys.stderr, flush=True)
+    print(json.dumps(dataclasses.asdict(event), indent=1) if as_json else _table(model, event))
+    return 0
+
+
+def latency(
+    model: Annotated[str, typer.Option(help="the pruned model: a reference, or the folder of a run")],
+    against: Annotated[str, typer.Option(help="the dense model")] = "smollm2-135m",
+    prompt_tokens: Annotated[int, typer.Option(help="length of the prompt, in tokens")] = 256,
+    new_tokens: Annotated[int, typer.Option(help="tokens to generate")] = 64,
+    rounds: Annotated[int, typer.Option(help="times that both are measured in turn")] = 7,
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> int:
+    """Compare speed and memory of two models, measured in turn."""
+    from ..checkpoints.load import load
+    from ..core.progress import drain
+    from ..inspection.latency import compare_latency, table
+
+    dense, pruned = (drain(load(name, dtype)) for name in (against, model))
+    found = drain(compare_latency(dense, pruned, prompt_tokens, new_tokens, rounds))
+    print(json.dumps(dataclasses.asdict(found), indent=1) if as_json else table(found))
+    return 0
+
+
+def bench(
+    model: Annotated[str, typer.Option(help="model reference")] = "smollm2-135m",
+    windows: Annotated[int, typer.Option(help="calibration windows of 128 tokens")] = 16,
+) -> int:
+    """Measure time and memory of scoring, against the formula computed naively."""
+    from ..inspection.scoring_benchmark import report
+
+    print(report(model, windows))
+    return 0
+
+
+def app() -> int:
+    """Start the page in the browser."""
+    runpy.run_path(str(PAGE), run_name="__main__")
+    return 0
+
+
+# In the order of `--help`.
+COMMANDS: tuple[Command, ...] = (
+    prune,
+    resume,
+    export,
+    undo,
+    extend,
+    fork,
+    runs,
+    inspect,
+    compare,
+    evaluate,
+    latency,
+    bench,
+    app,
+)
+
+
+def work(folder: Path, prune_on: bool, launched: bool = False, export: bool = True) -> int:
+    """Work on a run in this process, and print its events."""
+    from ..runs.run_directory import work
+    from .display import Display
+
+    _stop_on_signals(lambda: folder)
+    last = None
+    with Display() as display:
+        for last in work(folder, prune_on, launched, export):
+            display.show(last)
+    if isinstance(last, ev.Failed):
+        return 2
+    return 0 if isinstance(last, ev.Finished) else 1
+
+
+def _stop_on_signals(folder: Callable[[], Path | None]) -> None:
+    """Let Ctrl-C and SIGTERM stop a run as the Stop button does, so that what was decided is kept.
+
+    Args:
+        folder: the run that is under way now, if any.
+    """
+    from ..runs.run_directory import request_stop
+
+    def stop(*_: object) -> None:
+        if place := folder():
+            request_stop(place)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def _read_recipe(path: Path) -> Recipe:
+    """A recipe from a file: of a run, or of an exported model.
+
+    Raises:
+        UserError: it cannot be read, or is no recipe.
+    """
     from ..core.recipe import Recipe
 
-    given = {name: getattr(args, name) for name in Recipe.describe()}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _recipe_from(text: str):
-    """A recipe, or the `pip_recipe.json` of an exported model, which holds one."""
-    from ..core.recipe import Recipe
-
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The recipe '{path}' cannot be read: {error}.") from None
     try:
         values = json.loads(text)
     except ValueError:
@@ -72,181 +323,33 @@ def _recipe_from(text: str):
     return Recipe.from_json(text)
 
 
-def _measured_before(model: str) -> dict:
-    """What a run or an exported model of ours was measured on."""
+def _measured_with(model: str) -> dict:
+    """Tasks and held-back text that a run, or a model exported by one, was measured with."""
     from ..checkpoints import export
     from ..runs import run_directory
 
     for name in (run_directory.RECIPE, export.RECIPE):
         if (path := Path(model) / name).is_file():
-            recipe = _recipe_from(path.read_text(encoding="utf-8"))
+            recipe = _read_recipe(path)
             return {"tasks": recipe.tasks, "heldout": recipe.heldout}
     return {}
 
 
-def undo(args: argparse.Namespace) -> int:
-    from ..reporting.messages import sentence
-    from ..runs.operations import undo
-    from ..runs.run_directory import read_events, recipe_of, working
+def _table(model: str, result: ev.Evaluated) -> str:
+    from ..reporting.messages import task_words
 
-    recipe_of(args.run)
-    undo(args.run)
-    if working(args.run):
-        print("The worker stops, and takes the last removal back.")
-        return 0
-    taken = [e for e in read_events(args.run) if isinstance(e, ev.RemovalUndone)]
-    print(sentence(taken[-1]))
-    return 0
-
-
-def extend(args: argparse.Namespace) -> int:
-    from ..runs.operations import extend
-
-    extend(args.run, args.target)
-    return work(args.run, prune_on=True)
-
-
-def fork(args: argparse.Namespace) -> int:
-    from ..runs.operations import fork
-
-    fork(args.run, args.out, _given(args), args.upto, args.run.name)
-    return work(args.out, prune_on=True)
-
-
-def runs(args: argparse.Namespace) -> int:
-    from ..runs.queue import RunQueue
-
-    if not args.root.is_dir():
-        raise UserError(f"There is no folder '{args.root}'.")
-    found = RunQueue(args.root).listed(None)
-    if args.json:
-        print(
-            json.dumps(
-                [dataclasses.asdict(i) for i in found], indent=1, default=lambda recipe: recipe.to_dict()
-            )
-        )
-        return 0
-    for info in found:
-        kept = "" if info.kept is None else f", {info.kept:.0%} of the accuracy kept"
-        gone = 1 - info.parameters / info.dense_parameters if info.dense_parameters else 0.0
-        print(f"{info.id}  {info.state:<11}  {info.name}: {gone:.1%} removed{kept}")
-    return 0
-
-
-def work(folder: Path, prune_on: bool, launched: bool = False, export: bool = True) -> int:
-    from ..runs.run_directory import request_stop, work
-
-    # Ctrl-C and a polite kill stop the run as the Stop button does: what was decided is kept.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: request_stop(folder))
-    *_, last = _shown(work(folder, prune_on, launched, export))
-    if isinstance(last, ev.Failed):
-        return 2
-    return 0 if isinstance(last, ev.Finished) else 1
-
-
-def _shown(stream: Iterator[ev.Event]) -> Iterator[ev.Event]:
-    for event in stream:
-        _show(event)
-        yield event
-
-
-def _show(event: ev.Event) -> None:
-    """Print an event: one line, or progress in place on a terminal."""
-    from ..reporting.messages import sentence
-
-    passing = isinstance(event, ev.Progress | ev.Loading)
-    if sys.stdout.isatty():
-        width = os.get_terminal_size().columns - 1
-        text = sentence(event)
-        print("\r\033[K" + (text[:width] if passing else text), end="" if passing else "\n", flush=True)
-    elif isinstance(event, ev.Failed):
-        print(f"error: {event.message}", file=sys.stderr, flush=True)
-    else:
-        print(sentence(event), flush=True)
-
-
-def compare(args: argparse.Namespace) -> int:
-    from ..comparing.results import collect, markdown, write
-    from ..comparing.sweep import aligned, entries_from, read_plan, run_sweep
-    from ..core.recipe import Recipe
-    from ..runs.run_directory import request_stop
-
-    if bool(args.methods) == bool(args.plan):
-        raise UserError("Say what to compare: either --methods a,b,c or --plan plan.json.")
-    given = _given(args)
-    try:
-        targets = [float(t) for t in args.targets or (given.pop("target", Recipe().target),)]
-    except ValueError:
-        raise UserError(f"Targets are shares between 0 and 1, not '{','.join(args.targets)}'.") from None
-    plan = read_plan(args.plan) if args.plan else [{"label": m, "method": m} for m in args.methods]
-    entries, label, last = aligned(entries_from(Recipe(), given, plan, targets)), "", None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: request_stop(args.out / label) if label else None)
-    for name, last in run_sweep(args.out, entries, not args.no_export):
-        if name != label:
-            print(f"== {name}", flush=True)
-            label = name
-        _show(last)
-    found = collect(args.out, entries)
-    write(args.out, found)
-    print("\n" + markdown(found), end="")
-    return 1 if isinstance(last, ev.Stopped | ev.Paused) else 2 if found.missing else 0
-
-
-def evaluate(args: argparse.Namespace) -> int:
-    from ..core.recipe import Recipe
-    from ..engine.evaluate import evaluate
-    from ..reporting.messages import sentence, task_words
-
-    if args.limit < 0:
-        raise UserError("The limit of items cannot be negative; leave it out to measure all.")
-    changes = {"model": args.model, "dtype": args.dtype, "items": args.limit, "perplexity_windows": 0}
-    changes |= _measured_before(args.model)
-    if args.tasks:
-        changes["tasks"] = names(args.tasks)
-    if args.heldout:
-        changes["heldout"] = args.heldout
-    for result in evaluate(Recipe(**changes)):
-        if isinstance(result, ev.Skipped):
-            print(sentence(result), file=sys.stderr, flush=True)
-        if isinstance(result, ev.Loading | ev.Progress) and sys.stderr.isatty():
-            print(f"\r\033[K{sentence(result)}", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-    if args.json:
-        print(json.dumps(dataclasses.asdict(result), indent=1))
-        return 0
-    print(f"{args.model}: {result.parameters / 1e6:.1f}M parameters, {result.blocks} blocks")
-    print(
+    lines = [
+        f"{model}: {result.parameters / 1e6:.1f}M parameters, {result.blocks} blocks",
         f"perplexity {result.perplexity:.2f} ± {result.perplexity_se:.2f} "
-        f"({result.windows} windows of {result.window_tokens} tokens, stride {result.window_tokens})"
-    )
-    for text in result.texts:
-        print(
-            f"{text.name}: word perplexity {text.word_perplexity:.2f}, byte perplexity "
-            f"{text.byte_perplexity:.4f} ({text.documents} documents, windows of {text.window} tokens, "
-            f"stride {text.window})"
-        )
-    for task in result.tasks:
-        print(f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({task_words(task)})")
-    print(f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}")
-    return 0
-
-
-def latency(args: argparse.Namespace) -> int:
-    from ..checkpoints.load import load
-    from ..core.progress import drain
-    from ..inspection.latency import compare_latency, table
-
-    dense, pruned = (drain(load(name, args.dtype)) for name in (args.against, args.model))
-    found = drain(compare_latency(dense, pruned, args.prompt_tokens, args.new_tokens, args.rounds))
-    print(json.dumps(dataclasses.asdict(found), indent=1) if args.json else table(found))
-    return 0
-
-
-def bench(args: argparse.Namespace) -> int:
-    from ..inspection.scoring_benchmark import report
-
-    print(report(args.model, args.windows))
-    return 0
+        f"({result.windows} windows of {result.window_tokens} tokens, stride {result.window_tokens})",
+    ]
+    lines += [
+        f"{text.name}: word perplexity {text.word_perplexity:.2f}, byte perplexity "
+        f"{text.byte_perplexity:.4f} ({text.documents} documents, windows of {text.window} tokens, "
+        f"stride {text.window})"
+        for text in result.texts
+    ]
+    lines += [
+        f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({task_words(task)})" for task in result.tasks
+    ]
+    return "\n".join([*lines, f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}"])

@@ -1,178 +1,138 @@
-"""The command line: `python -m pip_core prune`, `resume`, `undo`, `evaluate`, ... (see `--help`).
+"""The command line: `pip-studio prune`, `resume`, `evaluate`, ... or `python -m pip_core prune`, ...
 
-Exit codes: 0 the work is done (and the export verified), 1 a fault of this program or a stopped
-run, 2 something the user can put right.
+Exit codes: 0 the work is done (and the export verified), 1 a fault of this program or a stopped run, 2
+something that the user can put right, said in one sentence on the standard error.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import functools
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..cli import commands
+import typer
+
+from ..core.environment import prepare_environment, quiet_libraries
 from ..core.errors import UserError
-from ..core.settings import AUTO
+from ..core.settings import SettingInfo
+from .commands import COMMANDS
+from .options import GIVEN, Command, split_switches, takes_settings, with_settings
+
+HELP = "Make a language model smaller, and see what it costs."
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    _quiet_libraries()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command, given its words (those of this process by default); returns the exit code."""
+    prepare_environment()
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return args.do(args)
+        group, words = build(words)
+        return group.main(words, prog_name=_program(), standalone_mode=False) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _mistake(str(error))
+    except typer.TyperException as error:  # a mistake in the command line itself
+        return _mistake(error.format_message().rstrip(".") + "." + _hint(error))
     except BrokenPipeError:
+        # Nobody reads any more. Nothing must be written when the interpreter ends either.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         from ..core.device import user_message
 
         if (message := user_message(error)) is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
-        return 2
+        return _mistake(message)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pip_core", description=__doc__.splitlines()[0])
-    known = parser.add_subparsers(required=True, metavar="COMMAND")
+def given_settings(words: Sequence[str]) -> dict[str, object]:
+    """The settings of a recipe that the words of a command give, by name; the command is not run.
 
-    inspect = known.add_parser("inspect", help="what can be pruned from a model, from its config alone")
-    inspect.add_argument("--model", required=True, help="model reference")
-    inspect.add_argument("--target", type=float, default=0.2, help="share of all parameters (default: 0.2)")
-    inspect.add_argument("--json", action="store_true", help="print one JSON object")
-    inspect.set_defaults(do=commands.inspect)
+    Raises:
+        UserError: as `build`; `typer.TyperException` for other mistakes in the words.
+    """
+    given: dict[str, object] = {}
 
-    prune = known.add_parser("prune", help="prune a model and export it")
-    prune.add_argument("--out", type=Path, required=True, help="folder of the run, new or empty")
-    prune.add_argument("--recipe", type=Path, help="recipe.json to start from")
-    _recipe_options(prune)
-    prune.set_defaults(do=commands.prune)
+    def collected(function: Command) -> Command:
+        @functools.wraps(function)
+        def command(**values: object) -> int:
+            given.update(values.get(GIVEN, {}))  # type: ignore[call-overload]
+            return 0
 
-    resume = known.add_parser("resume", help="go on with a run that was stopped or killed")
-    resume.add_argument("run", type=Path)
-    resume.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
-    resume.add_argument("--no-export", action="store_true", help="prune and measure only")
-    resume.set_defaults(do=lambda a: commands.work(a.run, True, a.launched, not a.no_export))
+        return command
 
-    export = known.add_parser("export", help="export a stopped run as pruned so far")
-    export.add_argument("run", type=Path)
-    export.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
-    export.set_defaults(do=lambda a: commands.work(a.run, False, a.launched))
-
-    undo = known.add_parser("undo", help="take the last removal back; what went then stays from there on")
-    undo.add_argument("run", type=Path)
-    undo.set_defaults(do=commands.undo)
-
-    extend = known.add_parser("extend", help="go on with a run to a deeper target")
-    extend.add_argument("run", type=Path)
-    extend.add_argument("--target", type=float, required=True, help="share of all parameters to remove")
-    extend.set_defaults(do=commands.extend)
-
-    fork = known.add_parser("fork", help="a new run from a run's iteration on, with other settings")
-    fork.add_argument("run", type=Path)
-    fork.add_argument("--out", type=Path, required=True, help="folder of the new run, new or empty")
-    fork.add_argument("--upto", type=int, help="iterations to take over (default: all)")
-    _recipe_options(fork)
-    fork.set_defaults(do=commands.fork)
-
-    listed = known.add_parser("runs", help="list the runs below a folder")
-    listed.add_argument("root", type=Path, nargs="?", default=Path(os.environ.get("PIP_STUDIO_RUNS", "runs")))
-    listed.add_argument("--json", action="store_true", help="print one JSON array")
-    listed.set_defaults(do=commands.runs)
-
-    compare = known.add_parser("compare", help="several methods under one recipe, side by side")
-    compare.add_argument("--out", type=Path, required=True, help="folder of the comparison; goes on if begun")
-    compare.add_argument(
-        "--methods", type=commands.names, help="methods, comma-separated, each as it was published"
-    )
-    compare.add_argument("--plan", type=Path, help='JSON list of {"label": ..., any recipe setting: ...}')
-    compare.add_argument(
-        "--targets", type=commands.names, help="several targets, comma-separated: draws curves"
-    )
-    compare.add_argument("--no-export", action="store_true", help="prune and measure only")
-    _recipe_options(compare)
-    compare.set_defaults(do=commands.compare)
-
-    evaluate = known.add_parser("evaluate", help="measure a model")
-    evaluate.add_argument("--model", required=True, help="model reference, or the folder of a run")
-    evaluate.add_argument("--tasks", help="names, NAME=PATH or paths of files, comma-separated")
-    evaluate.add_argument("--limit", type=int, default=0, help="items per task (default: all)")
-    evaluate.add_argument("--heldout", help="text file for perplexity")
-    evaluate.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
-    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
-    evaluate.set_defaults(do=commands.evaluate)
-
-    latency = known.add_parser("latency", help="speed and memory of two models, measured in turn")
-    latency.add_argument("--model", required=True, help="the pruned model: a reference, or a run's folder")
-    latency.add_argument("--against", default="smollm2-135m", help="the dense model (default: %(default)s)")
-    latency.add_argument("--prompt-tokens", type=int, default=256, help="default: %(default)s")
-    latency.add_argument("--new-tokens", type=int, default=64, help="default: %(default)s")
-    latency.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    latency.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
-    latency.add_argument("--json", action="store_true", help="print one JSON object")
-    latency.set_defaults(do=commands.latency)
-
-    bench = known.add_parser("bench", help="time and memory of scoring, against the naive way")
-    bench.add_argument("--model", default="smollm2-135m")
-    bench.add_argument("--windows", type=int, default=16)
-    bench.set_defaults(do=commands.bench)
-    return parser
+    group, words = build(words, collected)
+    group.main(words, standalone_mode=False)
+    return given
 
 
-def _recipe_options(parser: argparse.ArgumentParser) -> None:
-    """One option per recipe field, named and documented as the field is."""
+def build(
+    words: Sequence[str], prepared: Callable[[Command], Command] | None = None
+) -> tuple[typer.main.TyperGroup, list[str]]:
+    """The commands, and the words without values of switches that are written out.
+
+    Only the command that the words name has an option for each setting of a recipe: the stages own the
+    settings and import torch, which takes seconds, and no other command's `--help` should wait for it.
+
+    Args:
+        prepared: makes of each command's function what is called; by default it silences the libraries first.
+
+    Raises:
+        UserError: a switch has a value that it does not take.
+    """
+    prepared = prepared or _quiet
+    words, spelled_out = list(words), {}
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", help=HELP)
+    app.callback()(_nothing)
+    for function in COMMANDS:
+        settings: list[SettingInfo] = []
+        if function.__name__ == chosen and takes_settings(function):
+            settings = _settings()
+            words, spelled_out = split_switches(words, settings)
+        command = prepared(function)
+        if takes_settings(function):
+            command = with_settings(command, settings, spelled_out)
+        app.command(function.__name__)(command)
+    return typer.main.get_command(app), words  # type: ignore[return-value]
+
+
+def _nothing() -> None:
+    """What all commands share: nothing so far."""
+
+
+def _settings() -> list[SettingInfo]:
     from ..core.recipe import Recipe
-    from ..engine import stages  # noqa: F401  (they own the settings)
+    from ..engine import stages  # noqa: F401 (they own the settings)
 
-    kinds = {"switch": _yes, "number": _share, "whole": int, "text": str, "names": commands.names}
-    for field in Recipe.settings():
-        option, default = field.option, field.default
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        kind = kinds.get(field.kind, _numbers)
-        if kind is _yes:
-            parser.add_argument(
-                f"--no-{option.removeprefix('--')}", dest=field.name, action="store_false", default=None
-            )
-        parser.add_argument(
-            option,
-            type=kind,
-            default=None,
-            help=f"{field.doc} (default: {shown})".replace("%", "%%"),
-        )
+    return Recipe.settings()
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in commands.names(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of block numbers, as in 3,17") from None
+def _quiet(function: Command) -> Command:
+    """`function`, with the libraries silenced before it runs."""
+
+    @functools.wraps(function)
+    def command(**values: object) -> int:
+        quiet_libraries()
+        return function(**values)
+
+    return command
 
 
-def _share(text: str) -> float | str:
-    try:
-        return AUTO if text == AUTO else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+def _program() -> str:
+    """The words that started this program, for usage lines."""
+    name = Path(sys.argv[0]).stem
+    return name if name == "pip-studio" else "python -m pip_core"
 
 
-def _yes(text: str) -> bool | str:
-    if text == AUTO:
-        return text
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
-    return text.lower() == "true"
+def _hint(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" See '{context.command_path} --help'." if context else ""
 
 
-def _quiet_libraries() -> None:
-    """Their progress bars and advice would tear our one line per event."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    hub_logging.set_verbosity_error()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def _mistake(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,8 +143,8 @@ def test_mistakes_in_a_process_of_their_own(llama_folder, tmp_path, options):
         ("--tasks=gone.jsonl", "The task 'gone.jsonl' does not exist"),
         ("--tasks=,", "Choose at least one task"),
         ("--kinds=shout", "Unknown perturbation shout"),
-        ("--dtype=int4", "Unknown number format 'int4'"),
-        ("--windows=0", "'windows' must be a whole number"),
+        ("--dtype=int4", "Dtype: enter one of auto, float32, bfloat16"),
+        ("--windows=0", "Windows: enter a whole number"),
         ("--window-tokens=300", "This model reads at most 256 tokens"),
     ],
 )
@@ -266,7 +269,7 @@ def test_nothing_to_export(capsys, tmp_path, recipe):
         (None, "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
         (b"{", "not valid JSON"),
-        (b'{"targt": 1}', "does not know: targt"),
+        (b'{"targt": 1}', "targt"),
         (b'{"recipe": {"target": 2}}', "A target of 200 % cannot be pruned"),
     ],
 )
@@ -284,18 +287,82 @@ def test_mistakes_of_evaluate(capsys, llama_folder):
     assert "Unknown task" in refused(capsys, "evaluate", "--model", llama_folder, "--tasks=chess")
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["prune"], ["prune", "--out=x", "--target=much"]])
-def test_usage(capsys, arguments):
-    with pytest.raises(SystemExit) as left:
-        command.main(arguments)
-    assert left.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "command"),
+        (["dance"], "dance"),
+        (["prune"], "--out"),
+        (["prune", "--out=x", "--target=much"], "Target"),
+        (["prune", "--out=x", "--colour=red"], "--colour"),
+        (["prune", "--out=x", "--refit=maybe"], "Refit"),
+        (["prune", "--out=x", "more"], "more"),
+        (["resume"], "RUN"),
+        (["extend", "x", "--target", "much"], "--target"),
+        (["evaluate", "--model=demo", "--limit=some"], "--limit"),
+    ],
+)
+def test_mistakes_in_the_command_line_itself(capsys, arguments, named):
+    assert named in refused(capsys, *arguments)
 
 
-def test_help_documents_every_setting(capsys):
-    with pytest.raises(SystemExit) as left:
-        command.main(["prune", "--help"])
-    assert left.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    for name in Recipe.describe():
-        assert f"--{name.replace('_', '-')}" in text
+def test_help_documents_every_setting_under_its_stage(capsys, monkeypatch):
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert command.main(["prune", "--help"]) == 0
+    text = capsys.readouterr().out
+    for info in Recipe.settings():
+        assert info.option in text
+        assert info.stage_title in text
+        if info.kind == "switch":
+            assert f"--no-{info.option.removeprefix('--')}" in text
+
+
+NO_TORCH = """
+import sys
+from pip_core.cli.main import main
+codes = [main([*words.split(), "--help"]) for words in ("", "runs", "resume", "evaluate", "app")]
+print(codes, sorted(m for m in ("torch", "transformers", "gradio", "huggingface_hub") if m in sys.modules))
+"""
+
+
+def test_help_does_not_wait_for_the_engine():
+    done = subprocess.run([sys.executable, "-c", NO_TORCH], capture_output=True, text=True, cwd=tiny.ROOT)
+    assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0, 0] []", done.stderr
+
+
+PLUGIN = """
+from typing import ClassVar
+from pip_core.core.settings import Settings, switch, whole
+from pip_core.engine.stage import Stage
+
+class Polish(Stage):
+    name, title, after = "polish", "Polish the model", "refit"
+    invalidated_by: ClassVar = ()
+    class Settings(Settings):
+        polish: bool = switch(False, "rub it")
+        polish_strokes: int = whole(3, 1, 9, "how often")
+    def run(self, state):
+        yield from ()
+"""
+
+
+def test_settings_of_a_stage_of_another_package_are_options(tmp_path):
+    (tmp_path / "shiny.py").write_text(PLUGIN)
+    added = {"PIP_STUDIO_STAGES": "shiny:Polish", "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
+    done = tiny.cli("prune", "--help", TERMINAL_WIDTH="200", **added)
+    assert done.returncode == 0, done.stderr
+    for shown in ("Polish the model", "--no-polish", "--polish-strokes", "how often (default: 3)"):
+        assert shown in done.stdout
+    wrong = tiny.cli("prune", "--out", tmp_path / "run", "--polish", "--polish-strokes", "10", **added)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: Polish strokes: enter a whole number from 1 to 9")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_page_starts_by_the_command_app(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "app.py"
+    page.write_text("import os\nprint(__name__, os.environ['GOMP_SPINCOUNT'])\n")
+    monkeypatch.setattr(commands, "PAGE", page)
+    assert command.main(["app"]) == 0
+    assert capsys.readouterr().out == f"__main__ {os.environ['GOMP_SPINCOUNT']}\n"
