@@ -3,6 +3,11 @@ starts are worker processes that outlive it. Run it with `python app.py`."""
 
 from __future__ import annotations
 
+from pip_core.core.environment import prepare_environment
+
+if __name__ == "__main__":
+    prepare_environment()  # before torch is imported
+
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress

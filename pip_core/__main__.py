@@ -1,4 +1,4 @@
-"""`python -m pip_core`: see `pip_core.cli`."""
+"""`python -m pip_core` and the command `pip-studio`: see `pip_core.cli`."""
 
 from __future__ import annotations
 
@@ -6,5 +6,11 @@ import sys
 
 from .cli.main import main
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Run the command line, and end this process with its exit code."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

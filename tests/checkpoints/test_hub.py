@@ -20,10 +20,11 @@ from .. import tiny, zoo
 # Loads one reference after the other and tells what came of each, one line of JSON.
 DRIVER = """
 import json, sys
-from pip_core.cli.main import _quiet_libraries
+from pip_core.core.environment import prepare_environment, quiet_libraries
 from pip_core.checkpoints.load import config_of, load
 from pip_core.core.errors import UserError
-_quiet_libraries()
+prepare_environment()
+quiet_libraries()
 for reference in sys.argv[1:]:
     told, found = [], {}
     stream = load(reference)

@@ -25,9 +25,10 @@ from .. import tiny
 DRIVER = """
 import json, os, sys, time
 from pip_core.data import hub_datasets as sources, corpora as texts
-from pip_core.cli.main import _quiet_libraries
+from pip_core.core.environment import prepare_environment, quiet_libraries
 from pip_core.core.errors import UserError
-_quiet_libraries()
+prepare_environment()
+quiet_libraries()
 if "NO_WAITING" in os.environ:
     # Whoever tries again waits in between.
     time.sleep = lambda seconds: os._exit(9)

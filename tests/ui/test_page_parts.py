@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pip_core.cli.main import _parser
+from pip_core.cli.main import given_settings
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
@@ -241,18 +241,14 @@ def test_command_line_makes_the_recipe_again():
     )
     words = shlex.split(download.command_line(recipe))
     assert words[:4] == ["python", "-m", "pip_core", "prune"]
-    given = vars(_parser().parse_args(words[3:]))
-    settings = {k: v for k, v in given.items() if k in Recipe.describe() and v is not None}
-    assert Recipe().replace(**settings) == recipe
+    assert Recipe().replace(**given_settings(words[3:])) == recipe
 
 
 def test_command_line_goes_by_the_model_as_auto_does():
     """What is only the model's usual is left out; what is only the demo model's usual is not."""
     for recipe in (Recipe(model="a/b"), Recipe(model="a/b", calibration="stories")):
         words = shlex.split(download.command_line(recipe))
-        given = vars(_parser().parse_args(words[3:]))
-        settings = {k: v for k, v in given.items() if k in Recipe.describe() and v is not None}
-        assert Recipe().but(**settings) == recipe
+        assert Recipe().but(**given_settings(words[3:])) == recipe
         assert "--tasks" not in words
 
 
