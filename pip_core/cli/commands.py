@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,7 +39,7 @@ def prune(
     out: NewFolder,
     given: Settings,
     recipe: Annotated[
-        Optional[Path],  # noqa: UP045 (typer evaluates it, on Python 3.10 too)
+        Path | None,
         typer.Option(help="recipe.json to start from, or the pip_recipe.json of an exported model"),
     ] = None,
 ) -> int:
@@ -97,7 +97,7 @@ def fork(
     out: NewFolder,
     given: Settings,
     upto: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="iterations of the old run to begin with (default: all)"),
     ] = None,
 ) -> int:
@@ -121,7 +121,7 @@ def runs(
         raise UserError(f"There is no folder '{root}'.")
     listed = RunQueue(root).listed(None)
     if as_json:
-        print(json.dumps([dataclasses.asdict(run) for run in listed], indent=1))
+        print(_json([dataclasses.asdict(run) for run in listed]))
         return 0
     for run in listed:
         kept = "" if run.kept is None else f", {run.kept:.0%} of the accuracy kept"
@@ -139,7 +139,7 @@ def inspect(
     from ..planning.inspect_model import inspect_reference, report
 
     inspection = inspect_reference(model, target)
-    print(json.dumps(dataclasses.asdict(inspection), indent=1) if as_json else report(inspection))
+    print(_json(dataclasses.asdict(inspection)) if as_json else report(inspection))
     return 0
 
 
@@ -150,7 +150,7 @@ def compare(
         str, typer.Option(metavar="A,B,...", help="methods, each with the settings of its publication")
     ] = "",
     plan: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help='instead: a JSON list of {"label": ..., any setting of a recipe: ...}'),
     ] = None,
     targets: Annotated[
@@ -159,11 +159,12 @@ def compare(
     export: Export = True,
 ) -> int:
     """Prune a model by several methods, and compare what they keep."""
-    from ..comparing.compare import entries_for
+    from ..comparing.compare import check_either, entries_for
     from ..comparing.results import collect, markdown, write
     from ..comparing.sweep import read_plan, run_sweep
     from .display import Display
 
+    check_either(methods, plan)
     try:
         shares = [float(target) for target in names(targets)]
     except ValueError:
@@ -207,12 +208,16 @@ def evaluate(
     settings |= _measured_with(model)
     settings |= {"tasks": names(tasks)} if tasks else {}
     settings |= {"heldout": heldout} if heldout else {}
+    result = None
     with Display(sys.stderr, passing_only=True) as display:
         for event in evaluate(Recipe(**settings)):
             display.show(event)
             if isinstance(event, ev.Skipped):
-                print(sentence(event), file=sys.stderr, flush=True)
-    print(json.dumps(dataclasses.asdict(event), indent=1) if as_json else _table(model, event))
+                display.line(sentence(event))
+            elif isinstance(event, ev.Evaluated):
+                result = event
+    assert result, "the stream ends with Evaluated"
+    print(_json(dataclasses.asdict(result)) if as_json else _table(model, result))
     return 0
 
 
@@ -232,7 +237,7 @@ def latency(
 
     dense, pruned = (drain(load(name, dtype)) for name in (against, model))
     found = drain(compare_latency(dense, pruned, prompt_tokens, new_tokens, rounds))
-    print(json.dumps(dataclasses.asdict(found), indent=1) if as_json else table(found))
+    print(_json(dataclasses.asdict(found)) if as_json else table(found))
     return 0
 
 
@@ -333,6 +338,13 @@ def _measured_with(model: str) -> dict:
             recipe = _read_recipe(path)
             return {"tasks": recipe.tasks, "heldout": recipe.heldout}
     return {}
+
+
+def _json(value: object) -> str:
+    """JSON that every reader accepts; recipes in it become objects of settings."""
+    from ..core.finite import to_json
+
+    return to_json(value, indent=1, default=lambda recipe: recipe.to_dict())
 
 
 def _table(model: str, result: ev.Evaluated) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
+from typer.core import TyperGroup
 
 from ..core.environment import prepare_environment, quiet_libraries
 from ..core.errors import UserError
@@ -71,7 +72,7 @@ def given_settings(words: Sequence[str]) -> dict[str, object]:
 
 def build(
     words: Sequence[str], prepared: Callable[[Command], Command] | None = None
-) -> tuple[typer.main.TyperGroup, list[str]]:
+) -> tuple[TyperGroup, list[str]]:
     """The commands, and the words without values of switches that are written out.
 
     Only the command that the words name has an option for each setting of a recipe: the stages own the
@@ -86,7 +87,12 @@ def build(
     prepared = prepared or _quiet
     words, spelled_out = list(words), {}
     chosen = next((word for word in words if not word.startswith("-")), "")
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich", help=HELP)
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode="rich",
+        help=HELP,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     app.callback()(_nothing)
     for function in COMMANDS:
         settings: list[SettingInfo] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -133,12 +133,12 @@ def _shown(default: object) -> str:
 def _parameter(info: SettingInfo) -> inspect.Parameter:
     """A setting as the parameter of a function, in typer's terms."""
     default = _shown(info.default)
-    known = {"help": escape(f"{info.doc} (default: {default})" if default else info.doc)}
-    known |= {"show_default": False, "rich_help_panel": escape(info.stage_title)}
+    known: dict[str, Any] = {"show_default": False, "rich_help_panel": escape(info.stage_title)}
+    known["help"] = escape(f"{info.doc} (default: {default})" if default else info.doc)
     if info.kind == "switch":
         flags = f"{info.option}/{_negative(info)}"
-        annotation = Annotated[Optional[bool], typer.Option(flags, **known)]  # noqa: UP045
+        annotation = Annotated[bool | None, typer.Option(flags, **known)]
     else:
         known["metavar"] = "|".join(info.options) or METAVARS[info.kind]
-        annotation = Annotated[Optional[str], typer.Option(info.option, **known)]  # noqa: UP045
+        annotation = Annotated[str | None, typer.Option(info.option, **known)]
     return inspect.Parameter(info.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -55,6 +55,14 @@ def compare(
     return results
 
 
+def check_either(methods: object, plan: object) -> None:
+    """Raises:
+    UserError: neither methods nor a plan, or both.
+    """
+    if bool(methods) == bool(plan):
+        raise UserError("Say what to compare: either methods (--methods a,b,c) or a plan (--plan plan.json).")
+
+
 def entries_for(
     methods: Sequence[str], plan: Sequence[Mapping], targets: Sequence[float], settings: Mapping[str, object]
 ) -> list[Entry]:
@@ -63,9 +71,9 @@ def entries_for(
     Raises:
         UserError: as `compare`.
     """
-    if bool(methods) == bool(plan):
-        raise UserError("Say what to compare: either methods (--methods a,b,c) or a plan (--plan plan.json).")
+    check_either(methods, plan)
     given = dict(settings)
-    target = given.pop("target", Recipe().target)
+    base = Recipe()
+    target = base.replace(target=given.pop("target", base.target)).target
     lines = list(plan) or [{"label": method, "method": method} for method in methods]
-    return align_targets(entries_from(Recipe(), given, lines, list(targets) or [target]))
+    return align_targets(entries_from(base, given, lines, list(targets) or [target]))

@@ -10,10 +10,11 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar, Union, dataclass_transform
+from typing import Annotated, Any, ClassVar, TypeVar, Union
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
+from typing_extensions import dataclass_transform  # in typing from Python 3.11 on
 
 from . import legacy
 from .errors import UserError

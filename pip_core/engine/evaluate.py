@@ -28,8 +28,7 @@ def evaluate_model(model: str, **settings: object) -> ev.Evaluated:
         UserError: no such model, task or text, or a setting that no recipe has.
     """
     recipe = Recipe(**{"items": 0, "perplexity_windows": 0, **settings, "model": str(model)})
-    *_, last = evaluate(recipe)
-    return last
+    return next(event for event in evaluate(recipe) if isinstance(event, ev.Evaluated))
 
 
 def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
