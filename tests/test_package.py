@@ -73,6 +73,29 @@ def test_programs_prepare_the_environment_and_leave_what_the_user_set(monkeypatc
     assert changed == {**environment.VARIABLES, "GOMP_SPINCOUNT": "7"}
 
 
+AT_TORCH = """
+import os, runpy, sys
+class AtTorch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"), flush=True)
+            os._exit(0)
+sys.meta_path.insert(0, AtTorch())
+sys.path.insert(0, os.getcwd())
+"""
+PAGE = "runpy.run_path('app.py', run_name='__main__')"
+COMMAND = "sys.argv[1:] = ['prune', '--help']; runpy.run_module('pip_core', run_name='__main__')"
+
+
+@pytest.mark.parametrize("program", [PAGE, COMMAND], ids=["page", "command"])
+def test_programs_prepare_the_environment_before_torch_is_imported(program):
+    inherited = {n: v for n, v in os.environ.items() if n not in environment.VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", AT_TORCH + program], capture_output=True, text=True, cwd=ROOT, env=inherited
+    )
+    assert done.stdout.strip() == environment.VARIABLES["GOMP_SPINCOUNT"], done.stderr
+
+
 def test_what_the_package_exports():
     assert sorted(pip_core.__all__) == PUBLIC
     for name in PUBLIC:
