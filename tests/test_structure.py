@@ -36,6 +36,7 @@ TOP_LEVEL = {
     "pip_core",
     "assets",
     "benchmarks",
+    "docs",
     "tests",
     "requirements.txt",
     "README.md",
@@ -186,6 +187,7 @@ PYTHON_FILES = [
         *PACKAGE.rglob("*.py"),
         *(ROOT / "tests").rglob("*.py"),
         *(ROOT / "benchmarks").rglob("*.py"),
+        *(ROOT / "docs").glob("*.py"),
     ]
 ]
 
