@@ -17,10 +17,8 @@ sys.path.insert(0, str(HERE.parent))
 # Stages of other packages are documented elsewhere.
 os.environ.pop("PIP_STUDIO_STAGES", None)
 
-import click  # noqa: E402
-from typer.main import get_command  # noqa: E402
-
-from pip_core.cli.main import app  # noqa: E402
+from pip_core.cli.commands import COMMANDS  # noqa: E402
+from pip_core.cli.main import build  # noqa: E402
 from pip_core.core.recipe import DEMO, OURS, Recipe  # noqa: E402
 from pip_core.core.settings import AUTO, SettingInfo  # noqa: E402
 from pip_core.engine import stages  # noqa: E402, F401  (they own the settings)
@@ -36,7 +34,7 @@ def recipe_page() -> str:
         "",
         NOTE,
         "A recipe is everything that decides a run's outcome: the same recipe removes the same units. It is a flat JSON",
-        "object; each stage of a run owns some of its settings. `python -m pip_core prune --recipe recipe.json` takes one,",
+        "object; each stage of a run owns some of its settings. `python -m pip_core prune --recipe FILE --out RUN` takes one,",
         "every setting is also an option of the [command line](cli.md), and the [API](page-and-api.md#api) takes the",
         "settings that are not the usual ones. A run writes its own to `recipe.json`, an export to `pip_recipe.json`.",
         "",
@@ -77,8 +75,8 @@ def _auto_part() -> list[str]:
         *lines,
         "",
         "`units` then gives way to blocks where `keep` or `drop` names some, where a method or a model cannot lose what the",
-        "table names, and to channels where a method is not defined for blocks. `dtype` `auto` is the faster of `float32` and",
-        "`bfloat16` on this machine; the run writes its choice down.",
+        "table names, and to channels where a method is not defined for blocks. `dtype` `auto` is `bfloat16` for a bfloat16",
+        "checkpoint where this machine computes that fast, and `float32` otherwise; the run writes its choice down.",
         "",
     ]
 
@@ -95,40 +93,43 @@ def schema_file() -> str:
 
 
 def cli_page() -> str:
-    """`cli.md`: every command with its arguments and options."""
-    group = get_command(app)
-    context = click.Context(group, info_name="python -m pip_core")
-    lines = ["# Command line", "", NOTE, *EXAMPLES]
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if not command.hidden:
-            lines += _command_part(command, click.Context(command, info_name=name, parent=context))
-    return "\n".join(lines) + "\n"
+    """`cli.md`: every command with its arguments and options; those of a recipe once, at the end."""
+    lines, settings = ["# Command line", "", NOTE, *EXAMPLES], {}
+    for function in COMMANDS:
+        name = function.__name__
+        group, _ = build([name])
+        command = group.commands[name]
+        shown = [p for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]
+        own = [p for p in shown if not getattr(p, "rich_help_panel", None)]
+        lines += [f"## {name}", "", _paragraph(command.help), ""]
+        if own:
+            lines += _parameters(own)
+        if rest := [p for p in shown if p not in own]:
+            lines += ["And the [settings of a recipe](#settings-of-a-recipe).", ""]
+            settings = {title: list(found) for title, found in groupby(rest, lambda p: p.rich_help_panel)}
+    lines += ["## Settings of a recipe", "", "Options of `prune`, `fork` and `compare`, by stage.", ""]
+    for title, found in settings.items():
+        lines += [f"### {title}", "", *_parameters(found)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _command_part(command: click.Command, context: click.Context) -> list[str]:
-    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    lines = [f"## {context.info_name}", "", _paragraph(command.help), "", "```text", usage, "```", ""]
-    shown = [p for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]
-    for panel, parameters in groupby(shown, _panel):
-        lines += [f"**{panel}**", "", "| name | default | meaning |", "|---|---|---|"]
-        lines += [_parameter_row(parameter) for parameter in parameters]
-        lines += [""]
-    return lines
+def _parameters(parameters: list) -> list[str]:
+    return ["| name | default | meaning |", "|---|---|---|", *map(_parameter_row, parameters), ""]
 
 
-def _panel(parameter: click.Parameter) -> str:
-    usual = "Options" if isinstance(parameter, click.Option) else "Arguments"
-    return getattr(parameter, "rich_help_panel", None) or usual
-
-
-def _parameter_row(parameter: click.Parameter) -> str:
-    if isinstance(parameter, click.Option):
-        names = [*parameter.opts, *parameter.secondary_opts]
+def _parameter_row(parameter) -> str:
+    if parameter.param_type_name == "argument":
+        names = [parameter.metavar or parameter.name.upper()]
     else:
-        names = [parameter.human_readable_name]
+        names = [*parameter.opts, *parameter.secondary_opts]
     default = "required" if parameter.required else _value(parameter.default)
-    cells = (", ".join(f"`{n}`" for n in names), default, _paragraph(getattr(parameter, "help", "")))
+    # Help of a setting ends with its default, its brackets escaped for rich.
+    text, found, after = _paragraph(parameter.help).replace("\\[", "[").partition(" (default: ")
+    if found and default == "":
+        default = f"`{after.removesuffix(')')}`"
+    elif found:
+        text += found + after
+    cells = (", ".join(f"`{n}`" for n in names), default, text)
     return f"| {' | '.join(map(_cell, cells))} |"
 
 
@@ -139,9 +140,13 @@ def _paragraph(text: str | None) -> str:
 def _value(value: object) -> str:
     if value is None or value == "" or value == ():
         return ""
+    if hasattr(value, "as_posix"):
+        value = value.as_posix()
     if isinstance(value, bool):
         return str(value).lower()
-    return ", ".join(f"`{v}`" for v in value) if isinstance(value, tuple | list) else f"`{value}`"
+    if isinstance(value, tuple | list):
+        return ", ".join(f"`{v}`" for v in value)
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def _cell(text: str) -> str:
@@ -177,6 +182,7 @@ verified, 1 for a fault of this program or a stopped run, 2 for something you ca
 
 A switch is `--refit` or `--no-refit`; `--refit true`, `false` and `auto` are understood too. Lists are separated by commas. What the texts and
 tasks are called is in [evaluation.md](evaluation.md), what `--model` takes in [models.md](models.md).
+
 """.splitlines()
 
 PAGES = {"recipe.md": recipe_page, "recipe.schema.json": schema_file, "cli.md": cli_page}
