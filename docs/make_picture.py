@@ -1,7 +1,7 @@
 """Make `docs/page.png`: run `python docs/make_picture.py`, with Chromium and the tests' requirements.
 
-The page is started as a server of its own with an empty folder of runs. A visitor prunes the demo model with the
-form's own settings, and the finished run is the picture.
+The page is started as a server of its own with an empty folder of runs. A visitor prunes the demo model with
+the settings of the form, and the finished run is the picture.
 """
 
 from __future__ import annotations
