@@ -1,12 +1,12 @@
-"""Does an export convert to GGUF with llama.cpp's own converter, and mean the same model there?
+"""Check that an export converts to GGUF with llama.cpp's own converter, and is the same model there.
 
 `python -m benchmarks.gguf_check RUN [RUN ...]` fetches the source package `llama-cpp-python`, which
 carries llama.cpp's `convert_hf_to_gguf.py` (nothing of it is compiled), converts the exported model
 of every run, loads the GGUF file back with transformers and compares tokens and logits with the
 export's, on a passage of every shipped text, its digits left out. Needs benchmarks/requirements.txt.
 
-The converter knows how a tokenizer splits text by a hash of a sample's token ids, and so refuses one
-that tokens were left out of. For such a run it is told what it knows of the dense model's.
+The converter looks up how a tokenizer splits text by a hash of a sample's token ids, and so refuses a
+tokenizer from which tokens were removed. For such a run the entry of the dense model's tokenizer is added.
 """
 
 from __future__ import annotations

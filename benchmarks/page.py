@@ -1,4 +1,4 @@
-"""What the page itself costs: run `python -m benchmarks.page --model MODEL`.
+"""Measure what the page costs: run `python -m benchmarks.page --model MODEL`.
 
 The page is started as a server of its own and used through Chromium, as a visitor would. Printed are
 the time from opening it to the first chart, the bytes it sends per iteration, its share of the

@@ -2,7 +2,7 @@
 
     python -m benchmarks.parity --data FOLDER --limit 40
 
-Two sets of rows: those of tests/data/hub_rows (the Hub's schema, every standard task), and the real
+Two sets of rows: those of tests/fixtures/hub_rows (the Hub's schema, every standard task), and the real
 ones in FOLDER (the project's own format). Float32. The exit code is 0 only when all predictions are
 the same and no log-likelihood differs by more than 1e-3 nats.
 """

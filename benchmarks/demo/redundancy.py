@@ -1,4 +1,4 @@
-"""How much the demo model depends on which blocks go: a method's choice against chance.
+"""How much the demo model depends on which blocks are removed: a method's choice against chance.
 
     python -m benchmarks.demo.redundancy --methods pip-gate,pip --draws 8 --each
 

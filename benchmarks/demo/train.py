@@ -1,15 +1,15 @@
-"""The demo model: made from nothing but the grammar, with one command.
+"""Train the demo model from nothing but the grammar, with one command.
 
 `python -m benchmarks.demo.train` writes the texts, the tasks, the tokenizer and the trained model
-into `assets`, and prints what it measured. `--check` trains nothing: it makes texts, tasks and
-tokenizer again, compares them byte for byte with the shipped ones, and reads the whole training
+into `assets`, and prints its accuracy. `--check` trains nothing: it makes texts, tasks and
+tokenizer again, compares them byte for byte with the shipped ones, and searches the whole training
 text for anything that is held out.
 
 Training has two stages. A shallow model learns first, which is quick. Then blocks that change
 nothing are put between its blocks (Net2Net: Chen et al., arXiv 1511.05641), and the deep model goes
-on learning while each of the new ones is skipped now and then (stochastic depth: Huang et al., arXiv
-1603.09382; LayerDrop: Fan et al., arXiv 1909.11556). So there are blocks the model can do without
-and blocks it cannot. Which is which is for the pruning method to find.
+on learning while each of the new ones is sometimes skipped (stochastic depth: Huang et al., arXiv
+1603.09382; LayerDrop: Fan et al., arXiv 1909.11556). So some blocks can be spared and some cannot; a
+pruning method has to find which.
 """
 
 from __future__ import annotations
