@@ -17,6 +17,7 @@ from ...core.recipe import DEMO, EQUAL, EVERY, GLOBAL, OURS
 from ...core.settings import AUTO, Names, Numbers, Settings, choice, setting, switch, text
 from ...core.units import BLOCKS, CHANNELS, DEPTH, KINDS, WIDTH, group
 from ...reconstruction.linear_substitute import substitutes
+from ...scoring import METHODS
 from ...structure.families import blocks_of
 from ...structure.shape import Shape
 from ...structure.sites import Site, sites_of
@@ -35,7 +36,7 @@ class PruneSettings(Settings):
 
     hands_over = frozenset({"method", "units"})
 
-    method: str = text(OURS, "scoring method, see pip_core.scoring.METHODS")
+    method: str = text(OURS, f"scoring method: {', '.join(m.name for m in METHODS)}")
     target: Annotated[float, Field()] = setting(
         0.2, "share of all parameters to remove, between 0 and 1", "a number above 0 and below 1"
     )

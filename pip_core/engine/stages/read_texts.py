@@ -26,7 +26,9 @@ class TextSettings(Settings):
 
     hands_over = frozenset({"calibration", "seed"})
 
-    calibration: str = text(AUTO, "text to score on: a name, a dataset on the Hub or a file, see the README")
+    calibration: str = text(
+        AUTO, "text to score on: a name, a dataset on the Hub or a file, see docs/evaluation.md"
+    )
     windows: int = whole(16, 1, 100_000, "calibration windows (pairs of views) per iteration")
     window_tokens: int = whole(128, 8, 8192, "length of a window's clean view, in tokens")
     kinds: Names = setting(
