@@ -1,17 +1,30 @@
-"""The model card: what was removed, what it cost, and how to make it again."""
+"""The model card: what was removed, what it cost, and how to load and reproduce the model.
+
+Its text is the template `templates/model_card.md.j2`; its metadata is that of the Hub.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
 
 from ..checkpoints.nonuniform import LOADER
-from ..core.events import Evaluated, Removed, Started
+from ..core.events import Evaluated, Removed, Started, TaskResult
 from ..core.recipe import Recipe
 from ..data.corpora import title
-from ..evaluation.statistics import paired_comparison, retained
+from ..evaluation.statistics import LEVEL, paired_comparison, retained
 from ..scoring import get_scorer
 from .description import Description
-from .messages import paired_words, removed_words
+from .messages import describe_difference, describe_units, millions, percent, plus_minus
+
+TEMPLATE = "model_card.md.j2"
+TASK_TYPE = "text-generation"
+# How the Hub names licences.
+LICENCE_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.+-]*")
 
 
 def model_card(
@@ -29,132 +42,133 @@ def model_card(
     before_stages: Evaluated | None = None,
     descriptions: Sequence[Description] = (),
 ) -> str:
-    """The card of a pruned model, as markdown with the Hub's header.
+    """The card of a pruned model, as markdown with the Hub's metadata.
 
     Args:
-        removed_description: what was removed, in words.
+        licence: of the base model; None where its files state none.
+        dense, pruned: measurements of the base model and of the exported one, on the same items.
+        removed_description: what was removed since the dense model, in words.
         uneven: why the model needs this project's loader; empty for an ordinary checkpoint.
-        reproducible: whether the recipe beside the model says all that is needed to make it again.
-        warnings: what makes the figures say less than they seem to.
-        before_stages: the measurement before the stages that changed the model after the last removal; None
-            where there were none.
-        descriptions: what these stages came to.
+        reproducible: whether the recipe beside the model is enough to make it again.
+        warnings: sentences on what limits the meaning of the figures.
+        before_stages: the measurement after the last removal and before the stages that changed the model
+            after it; None where there were none.
+        descriptions: the results of these stages, in words.
+
+    Raises:
+        UserError: the models were not measured on the same items.
     """
-    scorer = get_scorer(recipe.method)
+    difference = paired_comparison(dense, pruned)
     imports, calls = loading(uneven, '"path/to/this/folder"')
-    difference, kept = paired_comparison(dense, pruned), retained(dense, pruned)
-    above = ""
-    if kept.above_chance is not None:
-        above = f"; {kept.above_chance:.0%} ± {kept.above_chance_se:.0%} of what is above guessing"
-    share = 1 - pruned.parameters / dense.parameters
-    header = ["---", f"base_model: {started.model}", "library_name: transformers"]
-    header += [f"license: {licence}"] if licence else []
-    header += ["pipeline_tag: text-generation", "tags: [pruned, pip-studio]", "---"]
-    edits = f"; edits {', '.join(recipe.kinds)} on {recipe.rate:.0%} of the words" if scorer.perturbs else ""
-    order = ", ".join(removed_words(r) for r in removals)
-    lines = [
-        *header,
-        f"# {started.model}, {share:.0%} smaller",
-        "",
-        f"{started.model} without {removed_description}: "
-        f"{dense.parameters / 1e6:.1f}M -> {pruned.parameters / 1e6:.1f}M parameters "
-        f"({share:.1%} fewer). No training followed.",
-        "",
-        f"- Base model: `{started.model}` ({started.origin})",
-        f"- Licence: {licence or 'that of the base model (not stated in its files)'}",
-        f"- Method: {scorer.title} (`{scorer.name}`), {scorer.paper}. {scorer.summary}",
-        f"- Removed, in {len(removals)} iterations (numbers of the base model, from 0): {order}",
-        f"- Calibration: {title(recipe.calibration)}, {recipe.windows} windows of {recipe.window_tokens} "
-        f"tokens{edits}",
-        *(f"- {line}" for done in descriptions for line in done.card),
-        f"- Seed: {recipe.seed}",
-        "",
-        "## Measured",
-        "",
-        "| | base model | this model | difference |",
-        "|---|---|---|---|",
-        f"| perplexity ({dense.windows} windows of {dense.window_tokens} tokens, stride "
-        f"{dense.window_tokens}, {title(recipe.heldout)}) "
-        f"| {dense.perplexity:.2f} ± {dense.perplexity_se:.2f} "
-        f"| {pruned.perplexity:.2f} ± {pruned.perplexity_se:.2f} | |",
+    return _template().render(
+        metadata=_metadata(started.model, licence, recipe, pruned).to_yaml(),
+        model=_line(started.model),
+        started=started,
+        recipe=recipe,
+        scorer=get_scorer(recipe.method),
+        licence=_line(str(licence)) if licence else "",
+        removals=removals,
+        removed_description=removed_description,
+        after_removal=[item for described in descriptions for item in described.card],
+        dense=dense,
+        pruned=pruned,
+        texts=list(zip(dense.texts, pruned.texts, strict=True)),
+        tasks=list(zip(dense.tasks, pruned.tasks, difference.tasks, strict=True)),
+        difference=difference,
+        kept=retained(dense, pruned),
+        level=LEVEL,
+        before_stages=before_stages,
+        change=paired_comparison(before_stages, pruned) if before_stages else None,
+        warnings=warnings,
+        uneven=uneven,
+        code="\n".join([*imports, *calls]),
+        reproducible=reproducible,
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    # Markdown is not HTML: nothing is escaped but what would break a line or a cell of a table.
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {
+        "accuracy": _accuracy,
+        "cell": _cell,
+        "difference": describe_difference,
+        "line": _line,
+        "mean_accuracy": _mean_accuracy,
+        "millions": millions,
+        "percent": percent,
+        "perplexity": _perplexity,
+        "plus_minus": plus_minus,
+        "title": title,
+        "units": describe_units,
+    }
+    return environment.get_template(TEMPLATE)
+
+
+def _metadata(model: str, licence: str | None, recipe: Recipe, pruned: Evaluated) -> ModelCardData:
+    """The header that the Hub reads, the figures of the pruned model among it."""
+    heldout = title(recipe.heldout)
+    results = [
+        EvalResult(TASK_TYPE, heldout, heldout, "perplexity", pruned.perplexity),
+        *(EvalResult(TASK_TYPE, t.name, t.name, "word_perplexity", t.word_perplexity) for t in pruned.texts),
+        *(EvalResult(TASK_TYPE, t.name, t.name, t.metric, t.accuracy) for t in pruned.tasks),
     ]
-    for before, after in zip(dense.texts, pruned.texts, strict=True):
-        lines.append(
-            f"| {before.name}, word perplexity ({before.documents} documents, windows of {before.window} "
-            f"tokens, stride {before.window}) | {before.word_perplexity:.2f} "
-            f"| {after.word_perplexity:.2f} | |"
-        )
-    for before, after, pair in zip(dense.tasks, pruned.tasks, difference.tasks, strict=True):
-        lines.append(
-            f"| {before.name} ({before.metric}, {before.items} items, chance {before.chance:.0%}) "
-            f"| {before.accuracy:.1%} ± {before.se:.1%} | {after.accuracy:.1%} ± {after.se:.1%} "
-            f"| {paired_words(pair)} |"
-        )
-    lines += [
-        f"| **mean accuracy** | {dense.accuracy:.1%} ± {dense.accuracy_se:.1%} "
-        f"| {pruned.accuracy:.1%} ± {pruned.accuracy_se:.1%} "
-        f"| {paired_words(difference.mean)} |",
-        "",
-        f"Kept: {kept.share:.0%} ± {kept.se:.0%} of the base model's mean accuracy{above}. ± is one standard "
-        "error; differences are paired, both models answering the same items, and are called within noise "
-        "where chance alone makes them in one case of twenty or more often (McNemar's exact test for a "
-        "task, randomization for the mean). Perplexity is per token of the base model's tokenizer.",
-        *_before_the_end(before_stages, pruned),
-        *(f"\n{sentence}" for sentence in warnings),
-        "",
-        "## Load it",
-        "",
-        *_caution(uneven),
-        "```python",
-        *imports,
-        *calls,
-        "```",
-        "",
-        "## Make it again",
-        "",
-        *_again(reproducible),
-        "",
-    ]
-    return "\n".join(lines)
+    return ModelCardData(
+        base_model=model,
+        library_name="transformers",
+        pipeline_tag=TASK_TYPE,
+        tags=["pruned", "pip-studio"],
+        model_name=f"{model}, pruned",
+        eval_results=results,
+        **_licence(licence),
+    )
 
 
-def _before_the_end(before: Evaluated | None, pruned: Evaluated) -> list[str]:
-    if before is None:
-        return []
-    return [
-        f"\nBefore what was done at the end, with {before.parameters / 1e6:.1f}M parameters: perplexity "
-        f"{before.perplexity:.2f} ± {before.perplexity_se:.2f}, mean accuracy {before.accuracy:.1%} ± "
-        f"{before.accuracy_se:.1%}; with it the mean accuracy differs by "
-        f"{paired_words(paired_comparison(before, pruned).mean)}."
-    ]
+def _licence(licence: str | None) -> dict[str, str]:
+    """The licence as the Hub takes it: an identifier, or "other" with a name of its own."""
+    if not licence:
+        return {}
+    if LICENCE_ID.fullmatch(str(licence)):
+        return {"license": str(licence)}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", str(licence).lower()).strip("-")}
 
 
-def _again(reproducible: bool) -> list[str]:
-    if reproducible:
-        return ["```bash", "python -m pip_core prune --recipe pip_recipe.json --out again", "```"]
-    return [
-        "The run was steered on its way (removals taken back or taken over, another target), so the recipe "
-        "in `pip_recipe.json` alone does not lead here; what is left of every block stands beside it, in "
-        "`layers`."
-    ]
+def _accuracy(task: TaskResult) -> str:
+    return plus_minus(task.accuracy, task.se)
 
 
-def _caution(uneven: str) -> list[str]:
-    if not uneven:
-        return []
-    return [
-        f"**This folder does not load with `from_pretrained`**: {uneven}, which no plain config can "
-        "describe. It loads with PIP Studio's own loader:",
-        "",
-    ]
+def _mean_accuracy(measured: Evaluated) -> str:
+    return plus_minus(measured.accuracy, measured.accuracy_se)
+
+
+def _perplexity(measured: Evaluated) -> str:
+    return f"{measured.perplexity:.2f} ± {measured.perplexity_se:.2f}"
+
+
+def _line(text: str) -> str:
+    """`text` without line breaks."""
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    """`text` as it stands in a cell of a markdown table."""
+    return _line(text).replace("|", "\\|")
 
 
 def loading(uneven: str, folder: str) -> tuple[list[str], list[str]]:
-    """Lines of Python that load an export: imports, and the calls.
+    """Lines of Python that load an export: its imports, and its calls.
 
     Args:
-        uneven: why it needs this project's loader; empty for an ordinary checkpoint.
-        folder: where it lies, as a Python expression.
+        uneven: why the export needs this project's loader; empty for an ordinary checkpoint.
+        folder: the export's folder, as a Python expression.
     """
     imports, load = (
         ["from transformers import AutoModelForCausalLM, AutoTokenizer"],
