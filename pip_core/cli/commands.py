@@ -348,7 +348,7 @@ def _json(value: object) -> str:
 
 
 def _table(model: str, result: ev.Evaluated) -> str:
-    from ..reporting.messages import task_words
+    from ..reporting.messages import describe_task
 
     lines = [
         f"{model}: {result.parameters / 1e6:.1f}M parameters, {result.blocks} blocks",
@@ -362,6 +362,6 @@ def _table(model: str, result: ev.Evaluated) -> str:
         for text in result.texts
     ]
     lines += [
-        f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({task_words(task)})" for task in result.tasks
+        f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({describe_task(task)})" for task in result.tasks
     ]
     return "\n".join([*lines, f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}"])

@@ -1,1 +1,1 @@
-"""Events as sentences, a run as one summary, the model card, the charts' theme."""
+"""Events as sentences, a run as one summary, the model card, the theme of the charts."""

@@ -1,4 +1,4 @@
-"""What a stage says of its result, for whoever shows it: log, model card, tables, page."""
+"""How a stage's result is described to people: in the log, the model card, tables and the page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ class Description:
     Attributes:
         sentence: one plain sentence, for the log.
         summary: a few words, for a row of a table ("11,696 tokens").
-        card: lines of markdown for the model card; empty where the card need not name it.
-        heading, examples, note: for a reader who looks closer: a title, examples by label, and what they
-            mean.
+        card: items of a markdown list in the model card, without the bullet; none where the card does not
+            mention the result.
+        heading: title of the result's details on the page.
+        examples: (label, examples) for these details.
+        note: what the examples mean.
     """
 
     sentence: str

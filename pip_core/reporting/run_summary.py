@@ -1,134 +1,182 @@
-"""A run as it stands: its events folded into one value that can be drawn.
+"""The state of a run, folded from its events into one value.
 
-The page, the figures and the tables all read this; none of them walks through events itself.
+The page, the charts and the tables read this value; none of them goes through events itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
 
 from ..core import events as ev
 from .messages import sentence
+
+Key = TypeVar("Key")
+Kind = TypeVar("Kind", bound=ev.Event)
+
+
+def _nothing() -> Mapping:
+    return MappingProxyType({})
 
 
 @dataclass
 class RunSummary:
     """What is known of a run so far.
 
+    `apply` changes a summary and is not safe to call from two threads at once. Threads that only read get a
+    `snapshot`, which never changes.
+
     Attributes:
-        evaluated: iteration -> measurement; 0 is the dense model. After what is done at the end: `finals`.
-        scored: (iteration, kind) -> scores (the last attempt, where a run was resumed).
-        results: stage -> what it came to, the last time.
-        undone: what was taken back; `evaluated`, `finals`, `scored`, `removals` and `exported` are without
-            it.
-        ending: Finished, Stopped, Paused or Failed, until something newer happens.
-        sentences: (time, sentence) of everything but progress.
-        worked: seconds that workers have been at it, from what they said.
-        steps: how many events other than progress and loading; a chart is redrawn when this grows.
+        evaluated: iteration -> measurement before the stages that follow the last removal; 0 is the dense
+            model.
+        finals: iteration -> measurement after these stages.
+        scored: (iteration, kind) -> scores; those of the last attempt, where a run was resumed.
+        removals: the removals that count, in order.
+        undone: the undone removals. `evaluated`, `finals`, `scored`, `removals`, `results` and `exported`
+            hold nothing that an undo superseded.
+        results: stage -> its last result.
+        exported: the last export; None where there is none of the current state.
+        progress: the last step of work that was reported.
+        ending: Finished, Stopped, Paused or Failed; None while a newer event follows it.
+        sentences: (seconds since 1970, sentence) of every event but progress.
+        steps: number of events other than progress and loading; charts are redrawn when it grows.
+        first_at, last_at: times of the first and the last event, in seconds since 1970; 0 before the first.
+        worked: seconds that workers spent on the run, from the times of its events.
     """
 
+    # Mappings and sequences are replaced and never changed in place, so that a snapshot can share them.
     started: ev.Started | None = None
-    evaluated: dict[int, ev.Evaluated] = field(default_factory=dict)
-    finals: dict[int, ev.Evaluated] = field(default_factory=dict)
-    scored: dict[tuple[int, str], ev.Scored] = field(default_factory=dict)
-    removals: list[ev.Removed] = field(default_factory=list)
-    undone: list[ev.RemovalUndone] = field(default_factory=list)
-    results: dict[str, ev.Event] = field(default_factory=dict)
+    evaluated: Mapping[int, ev.Evaluated] = field(default_factory=_nothing)
+    finals: Mapping[int, ev.Evaluated] = field(default_factory=_nothing)
+    scored: Mapping[tuple[int, str], ev.Scored] = field(default_factory=_nothing)
+    removals: Sequence[ev.Removed] = ()
+    undone: Sequence[ev.RemovalUndone] = ()
+    results: Mapping[str, ev.Event] = field(default_factory=_nothing)
     exported: ev.Exported | None = None
     progress: ev.Progress | ev.Loading | None = None
     ending: ev.Event | None = None
-    sentences: list[tuple[float, str]] = field(default_factory=list)
+    sentences: Sequence[tuple[float, str]] = ()
     steps: int = 0
     first_at: float = 0.0
     last_at: float = 0.0
     worked: float = 0.0
     _last: ev.Event | None = None
+    _ends_with_loading: bool = False
+    _is_snapshot: bool = False
 
-    def tell(self, events: Iterable[tuple[ev.Event, float]]) -> None:
-        """Take in more events, each with its time."""
+    def apply(self, events: Iterable[tuple[ev.Event, float]]) -> None:
+        """Fold in more events, each with its time in seconds since 1970.
+
+        Raises:
+            TypeError: this is a snapshot.
+        """
+        if self._is_snapshot:
+            raise TypeError("A snapshot does not change: apply events to the summary it was taken from.")
+        sentences = list(self.sentences)
         for event, at in events:
             self.first_at = self.first_at or at
-            if not self._between(event):
+            if not self._was_idle_before(event):
                 self.worked += at - self.last_at
             self.last_at, self._last = at, event
-            self._take(event)
+            self._fold(event)
             if isinstance(event, ev.Progress):
                 continue
-            self.steps += not isinstance(event, ev.Loading)
-            text = sentence(event)
-            if isinstance(event, ev.Loading) and self.sentences and _is_loading(self.sentences[-1][1]):
-                self.sentences[-1] = (at, text)
-            else:
-                self.sentences.append((at, text))
+            loading = isinstance(event, ev.Loading)
+            self.steps += not loading
+            if loading and self._ends_with_loading:
+                sentences.pop()
+            sentences.append((at, sentence(event)))
+            self._ends_with_loading = loading
+        self.sentences = tuple(sentences)
 
-    def _between(self, event: ev.Event) -> bool:
-        """Whether no worker was at it from the last event to this one."""
+    def snapshot(self) -> RunSummary:
+        """The summary as it is now, which no later `apply` changes. Takes constant time: it shares the
+        collections, which are replaced and never changed in place."""
+        return replace(self, _is_snapshot=True)
+
+    def _was_idle_before(self, event: ev.Event) -> bool:
+        """Whether no worker was running between the last event and this one."""
         begins = isinstance(event, ev.Loading) and not isinstance(self._last, ev.Loading)
-        pauses = (*ev.ENDINGS, *ev.OPERATIONS)
+        idle = (*ev.ENDINGS, *ev.OPERATIONS)
         return (
-            self._last is None or begins or isinstance(event, ev.OPERATIONS) or isinstance(self._last, pauses)
+            self._last is None or begins or isinstance(event, ev.OPERATIONS) or isinstance(self._last, idle)
         )
 
-    def _take(self, event: ev.Event) -> None:
+    def _fold(self, event: ev.Event) -> None:
         self.ending = event if isinstance(event, ev.ENDINGS) else None
         if isinstance(event, ev.StageResult):
-            self.results[event.result_of] = event
+            self.results = _with(self.results, event.result_of, event)
         match event:
             case ev.Progress() | ev.Loading():
                 self.progress = event
             case ev.Started():
                 self.started = event
+            case ev.Evaluated(final=True):
+                self.finals = _with(self.finals, event.iteration, event)
             case ev.Evaluated():
-                (self.finals if event.final else self.evaluated)[event.iteration] = event
+                self.evaluated = _with(self.evaluated, event.iteration, event)
             case ev.Scored():
-                self.scored[event.iteration, event.kind] = event
+                self.scored = _with(self.scored, (event.iteration, event.kind), event)
             case ev.Removed():
-                self.removals.append(event)
+                self.removals = (*self.removals, event)
             case ev.RemovalUndone():
-                self._take_back(event)
+                self._drop_superseded(event)
             case ev.Exported():
                 self.exported = event
 
-    def _take_back(self, event: ev.RemovalUndone) -> None:
-        self.undone.append(event)
-        self.evaluated = {k: e for k, e in self.evaluated.items() if not ev.is_superseded(e, event)}
-        self.finals = {k: e for k, e in self.finals.items() if not ev.is_superseded(e, event)}
-        self.scored = {k: e for k, e in self.scored.items() if not ev.is_superseded(e, event)}
-        self.removals = [e for e in self.removals if not ev.is_superseded(e, event)]
-        self.results = {k: e for k, e in self.results.items() if not ev.is_superseded(e, event)}
-        if self.exported is not None and ev.is_superseded(self.exported, event):
+    def _drop_superseded(self, undone: ev.RemovalUndone) -> None:
+        def counts(event: ev.Event) -> bool:
+            return not ev.is_superseded(event, undone)
+
+        self.undone = (*self.undone, undone)
+        self.evaluated = _where(self.evaluated, counts)
+        self.finals = _where(self.finals, counts)
+        self.scored = _where(self.scored, counts)
+        self.results = _where(self.results, counts)
+        self.removals = tuple(filter(counts, self.removals))
+        if self.exported is not None and not counts(self.exported):
             self.exported = None
 
     @property
     def dense(self) -> ev.Evaluated | None:
+        """The measurement of the dense model."""
         return self.evaluated.get(0)
 
     @property
     def final(self) -> ev.Evaluated | None:
-        """What is left now, measured after what is done at the end; None where nothing is, or not yet."""
+        """The current model, measured after the stages that follow the last removal; None where there are
+        none, or not yet."""
         return self.finals.get(len(self.removals))
 
     @property
     def latest(self) -> ev.Evaluated | None:
+        """The last of `measured`."""
         return self.measured[-1] if self.evaluated else None
 
     @property
     def measured(self) -> list[ev.Evaluated]:
-        """All measurements, the dense model's first; what is left now before and after the end's work."""
+        """All measurements by iteration, the dense model's first, and `final` at the end."""
         found = [self.evaluated[i] for i in sorted(self.evaluated)]
         return [*found, self.final] if self.final else found
 
     @property
     def removed_description(self) -> str:
         """What was removed since the dense model, in words; empty before the first removal."""
-        told = [e for e in (*self.removals, *self.results.values()) if hasattr(e, "removed_description")]
-        return told[-1].removed_description if told else ""
+        results = (*self.removals, *self.results.values())
+        described = [e.removed_description for e in results if hasattr(e, "removed_description")]
+        return described[-1] if described else ""
 
     @property
     def planned(self) -> int:
+        """Number of iterations that are planned; 0 before the model is loaded."""
         return self.started.planned if self.started else 0
 
 
-def _is_loading(text: str) -> bool:
-    return text.startswith(("Downloading", "Unpacking", "Loading"))
+def _with(mapping: Mapping[Key, Kind], key: Key, event: Kind) -> Mapping[Key, Kind]:
+    return MappingProxyType({**mapping, key: event})
+
+
+def _where(mapping: Mapping[Key, Kind], keep: Callable[[ev.Event], bool]) -> Mapping[Key, Kind]:
+    return MappingProxyType({key: event for key, event in mapping.items() if keep(event)})

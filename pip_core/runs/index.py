@@ -75,7 +75,7 @@ class RunIndex:
             working, silent = run_directory.working(folder), run_directory.silent(folder)
             tail, story = self._told.pop(folder, None) or (run_directory.Tail(folder), RunSummary())
             if tail.path.stat().st_size != tail.offset:
-                story.tell(tail.poll())
+                story.apply(tail.poll())
             self._told[folder] = (tail, story)
             return story, run_directory.state(folder, story.ending, bool(story.sentences), working, silent)
 

@@ -11,7 +11,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from ..core.recipe import Recipe
-from ..reporting.messages import clock, removed_words
+from ..reporting.messages import describe_removal, format_duration
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import LINES, say
 from .curves import add_run, finish, frame
@@ -76,7 +76,7 @@ def summary(found: Sequence[Compared]) -> str:
                 f"{now.accuracy:.1%} ± {now.accuracy_se:.1%}",
                 kept_share(dense, now),
                 f"{now.perplexity:.1f} ± {now.perplexity_se:.1f}",
-                clock(run.story.worked),
+                format_duration(run.story.worked),
             ]
         )
     head = ["run", "state", "method", "target", "smaller", "accuracy", "kept", "perplexity", "time"]
@@ -114,7 +114,7 @@ def as_csv(found: Sequence[Compared]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for run in found:
-        went = {r.iteration: removed_words(r) for r in run.story.removals}
+        went = {r.iteration: describe_removal(r) for r in run.story.removals}
         for p in run.story.measured:
             writer.writerow(
                 [

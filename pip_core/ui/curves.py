@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from ..core import events as ev
 from ..engine.stages import describe
-from ..reporting.messages import removed_words
+from ..reporting.messages import describe_removal
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import ACCENT, BAND, FAINT, GREY, figure, name_line, say
 from .html import empty, millions, table
@@ -160,7 +160,7 @@ def measurement_table(story: RunSummary) -> str:
         rows.append(
             [
                 str(found.iteration),
-                kept if removal is None else removed_words(removal),
+                kept if removal is None else describe_removal(removal),
                 "" if removal is None else f"{removal.relative:.1%}",
                 millions(found.parameters),
                 f"{found.parameters / story.dense.parameters:.1%}",

@@ -6,7 +6,7 @@ import shlex
 from html import escape
 
 from ..core.recipe import Recipe
-from ..reporting.messages import agreement
+from ..reporting.messages import describe_agreement
 from ..reporting.model_card import loading
 from ..reporting.run_summary import RunSummary
 from .html import empty
@@ -25,7 +25,7 @@ def verdict(story: RunSummary) -> str:
         how, says = "this project's own loader", f" No plain config can describe it: {escape(done.uneven)}."
     return (
         f"<div class='verified'><b>✓ Reloaded and verified.</b> A fresh process loaded the export with "
-        f"{how}; {agreement(done.largest_difference)}, and it wrote {done.tokens} tokens with and "
+        f"{how}; {describe_agreement(done.largest_difference)}, and it wrote {done.tokens} tokens with and "
         f"without the key-value cache.{says}</div>"
     )
 

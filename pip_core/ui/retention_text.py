@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..core.events import Evaluated
 from ..evaluation.statistics import paired_comparison, retained
-from ..reporting.messages import paired_words
+from ..reporting.messages import describe_difference
 
 
 def kept_words(dense: Evaluated, now: Evaluated) -> str:
@@ -25,4 +25,4 @@ def kept_share(dense: Evaluated, now: Evaluated) -> str:
 
 def task_words(dense: Evaluated, now: Evaluated) -> list[str]:
     """Every task's difference, in words."""
-    return [paired_words(found) for found in paired_comparison(dense, now).tasks]
+    return [describe_difference(found) for found in paired_comparison(dense, now).tasks]

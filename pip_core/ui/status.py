@@ -6,7 +6,7 @@ import time
 from html import escape
 
 from ..core import events as ev
-from ..reporting.messages import clock
+from ..reporting.messages import format_duration
 from ..reporting.run_summary import RunSummary
 from .html import empty, millions
 from .retention_text import kept_words
@@ -52,9 +52,8 @@ def status(story: RunSummary, state: str, reason: str | None = None, place: int 
     elif state == "finished" and isinstance(story.ending, ev.Finished):
         share = 1.0
         detail = (
-            f"{story.ending.removed_description} removed in {clock(story.ending.seconds)}; the export was "
-            f"loaded again and "
-            "verified."
+            f"{story.ending.removed_description} removed in {format_duration(story.ending.seconds)}; the "
+            "export was loaded again and verified."
         )
     elif isinstance(progress, ev.Loading):
         words, share = progress.what[0].upper() + progress.what[1:], 0.0
@@ -65,7 +64,9 @@ def status(story: RunSummary, state: str, reason: str | None = None, place: int 
         share = _share_done(progress)
         if state == "running":
             words = _where(story, progress)
-        detail = f"about {clock(progress.remaining)} left · {clock(progress.elapsed)} elapsed"
+        detail = (
+            f"about {format_duration(progress.remaining)} left · {format_duration(progress.elapsed)} elapsed"
+        )
         if (pace := seconds_per_iteration(story)) is not None:
             detail += f" · {pace:.0f} s per iteration"
     return (

@@ -35,8 +35,8 @@ def test_reload_stop_undo_resume(visitor, model):
     unfold(page, "The charts' numbers")
     # What is taken back stays: something else goes in its place.
     page.locator("#undo").click()
-    expect(page.locator(".log")).to_contain_text("Taken back")
-    back = re.search(r"Taken back: (block \d+)", page.locator(".log").inner_text()).group(1)
+    expect(page.locator(".log")).to_contain_text("Undone")
+    back = re.search(r"Undone: (block \d+)", page.locator(".log").inner_text()).group(1)
     expect(page.locator("#measurements")).not_to_contain_text(back)
     page.locator("#resume").click()
     wait_for_state(page, "finished", 240)

@@ -159,7 +159,7 @@ def test_what_makes_a_run_again_that_stopped_early(together, whole):
 def test_nothing_is_said_to_go_next_where_parts_may(whole):
     events, _ = whole
     story = RunSummary()
-    story.tell((event, 0.0) for event in cut(events, ev.Removed, 1))
+    story.apply((event, 0.0) for event in cut(events, ev.Removed, 1))
     assert story.scored
     assert likely_next(story) is None
 

@@ -93,7 +93,7 @@ def test_measured_with_and_without(whole):
     assert said.startswith(f"{found.changed} of the 6 output projections that are left were solved anew on ")
     assert f"on {found.tokens:,} tokens; the distance" in said
     assert f"there. {6 - found.changed} layers were left as they were" in said
-    assert sentence(with_it).startswith("In the end it has perplexity ")
+    assert sentence(with_it).startswith("Finished model: perplexity ")
 
 
 def test_the_run_without_is_the_same_until_then(whole, recipe):
@@ -135,17 +135,17 @@ def test_the_card_tells_both(whole):
 def test_a_story_ends_with_the_refit(whole):
     events, _ = whole
     story = RunSummary()
-    story.tell((e, float(n)) for n, e in enumerate(events))
+    story.apply((e, float(n)) for n, e in enumerate(events))
     measured = tiny.only(events, ev.Evaluated)
     assert story.measured == measured
     assert story.latest == story.final == measured[-1]
     assert story.evaluated == {e.iteration: e for e in measured[:3]}
     # Going on from there, it is no longer what is left.
     removed = tiny.only(events, ev.Removed)[-1]
-    story.tell([(replace(removed, iteration=3), 99.0), (replace(measured[2], iteration=3), 99.5)])
+    story.apply([(replace(removed, iteration=3), 99.0), (replace(measured[2], iteration=3), 99.5)])
     assert story.final is None
     assert [(e.iteration, e.final) for e in story.measured] == [(n, False) for n in range(4)]
-    story.tell([(ev.RemovalUndone(2, removed.units), 100.0)])
+    story.apply([(ev.RemovalUndone(2, removed.units), 100.0)])
     assert story.finals == {}
     assert story.latest == measured[1]
 

@@ -174,7 +174,7 @@ def test_undo_of_a_paused_run_leaves_it_paused(tmp_path, recipe):
 def test_a_story_is_without_what_was_taken_back(finished):
     operations.undo(finished)
     story = RunSummary()
-    story.tell(run_directory.Tail(finished).poll())
+    story.apply(run_directory.Tail(finished).poll())
     assert [r.iteration for r in story.removals] == [1]
     assert sorted(story.evaluated) == [0, 1]
     assert {i for i, _ in story.scored} == {1}
@@ -182,12 +182,12 @@ def test_a_story_is_without_what_was_taken_back(finished):
     assert [u.iteration for u in story.undone] == [2]
     assert isinstance(story.ending, ev.Stopped)
     sentences = [text for _, text in story.sentences]
-    assert any("From here on it stays, and something else goes instead." in s for s in sentences)
+    assert any("Undone: block" in s for s in sentences)
 
 
 def test_time_in_which_nobody_worked_does_not_count():
     story = RunSummary()
-    story.tell(
+    story.apply(
         [
             (ev.Loading("loading x"), 100.0),
             (ev.Progress("scoring", 1, 1, 2, 1.0, 1.0), 104.0),  # killed here

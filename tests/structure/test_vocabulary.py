@@ -304,14 +304,14 @@ def test_a_shape_of_its_own_with_fewer_tokens(recipe, tmp_path):
 def test_a_story_tells_the_end(whole):
     events, _ = whole
     story = RunSummary()
-    story.tell((e, 0.0) for e in events)
+    story.apply((e, 0.0) for e in events)
     trimmed = tiny.only(events, VocabularyPruned)[0]
     assert story.results["vocabulary"] == trimmed
     assert story.final.parameters == trimmed.parameters
     said = maps(story, anatomy_of(zoo.CONFIGS["llama"]()))
     assert f"{trimmed.tokens:,} of 1,600 tokens were removed" in said
     assert all(f"<code>{escape(t.replace(' ', '␣'))}</code>" in said for t in trimmed.last)
-    story.tell([(ev.RemovalUndone(1, tiny.only(events, ev.Removed)[0].units), 1.0)])
+    story.apply([(ev.RemovalUndone(1, tiny.only(events, ev.Removed)[0].units), 1.0)])
     assert story.results == {}
     assert story.final is None
 

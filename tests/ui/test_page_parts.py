@@ -51,7 +51,7 @@ def story(blocks: int = 5) -> RunSummary:
         two,
         replace(measured("1100", iteration=2), parameters=60),
     ]
-    told.tell((event, float(n)) for n, event in enumerate(events))
+    told.apply((event, float(n)) for n, event in enumerate(events))
     return told
 
 
@@ -169,7 +169,7 @@ def test_heatmap_marks_what_went_and_what_may_be_next():
     said = heatmap.score_table(told)
     assert said.count("class='gone'") == 1
     assert said.count("class=went") == 2
-    told.tell([(ev.Stopped(2), 9.0)])
+    told.apply([(ev.Stopped(2), 9.0)])
     assert heatmap.likely_next(told) is None
 
 
