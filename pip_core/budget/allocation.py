@@ -1,4 +1,4 @@
-"""From scores and a budget to units: pure functions, no model in sight."""
+"""From scores and a budget to the units to remove: pure functions that need no model."""
 
 from __future__ import annotations
 
@@ -13,68 +13,69 @@ from ..core.recipe import Recipe
 from ..core.units import BLOCKS, DEPTH
 from ..data.calibration import check_finite
 from ..structure.sites import Site, UnitId, free_units, touched
-from .budget import PruningBudget
+from .pruning_budget import PruningBudget
 
 NOTHING_LEFT = (
-    "The target cannot be reached by this method: it spares everything that is left. What was removed so "
-    "far can be exported as it is; for more choose another method."
+    "This method cannot reach the target: it protects everything that remains. The model can be exported as "
+    "it is now; to remove more, choose another method."
 )
 
 
 def complete(
     recipe: Recipe,
-    goal: PruningBudget,
+    budget: PruningBudget,
     removed: int,
     sites: Sequence[Site],
-    undone: Set[UnitId] = frozenset(),
+    pinned_units: Set[UnitId] = frozenset(),
 ) -> bool:
-    """Whether nothing more has to go; arguments as for `choose`."""
-    if goal.stages and sites and sites[0].kind == BLOCKS:
+    """Whether the budget is used up. Arguments as for `choose`."""
+    if budget.phases and sites and sites[0].kind == BLOCKS:
         return False
-    goal, _, removed = goal.now(sites, 0, removed)
-    if goal.counts:
-        return all(_gone(site) >= goal.counts.get(site.kind, 0) for site in sites)
-    giving = [s for s in sites if s.kind in DEPTH or s.size > 1]
-    return all(removed + s.cost / 2 > goal.parameters for s in giving if free_units(s, undone))
+    budget, _, removed = budget.current_phase(sites, 0, removed)
+    if budget.width_units:
+        return all(_removed_units(site) >= budget.width_units.get(site.kind, 0) for site in sites)
+    prunable = [s for s in sites if s.kind in DEPTH or s.size > 1]
+    return all(removed + s.cost / 2 > budget.parameters for s in prunable if free_units(s, pinned_units))
 
 
 def choose(
     recipe: Recipe,
-    goal: PruningBudget,
+    budget: PruningBudget,
     iteration: int,
     removed: int,
     sites: Sequence[Site],
     scores: Sequence[torch.Tensor],
-    undone: Set[UnitId] = frozenset(),
+    pinned_units: Set[UnitId] = frozenset(),
     inf_protects: bool = False,
 ) -> list[UnitId]:
-    """The units to remove in an iteration: `(kind, dense block, dense unit)`; none when all is done.
+    """The units to remove in an iteration, `(kind, dense block, dense unit)`; none if the budget is used up.
 
-    Where more or less is gone than is usual by now (the target or the step was changed meanwhile),
-    an iteration takes what leads on from there.
+    Where more or fewer parameters are removed already than the plan has by this iteration (the target or the
+    step was changed meanwhile), the iteration continues from there.
 
     Args:
         iteration: from 1.
-        removed: parameters that are gone already.
-        sites: those that are `offered`.
-        scores: one tensor of shape `(site.size,)` per site; the lowest go.
-        undone: units that were taken back, and stay.
-        protecting: whether +inf means that a unit must not go, and not that numbers overflowed.
+        removed: number of parameters removed so far.
+        sites: the sites that may lose units, see `current_sites`.
+        scores: one tensor of shape `(site.size,)` per site; the units with the lowest scores are removed.
+        pinned_units: units whose removal was undone, and which stay.
+        inf_protects: whether a score of +inf means that a unit must stay. Otherwise it means that numbers
+            overflowed.
 
     Raises:
-        UserError: a score is not a finite number, or nothing is left that may go.
+        UserError: a score is not a finite number, or every remaining unit must stay.
     """
     check_finite(scores, inf_protects)
-    goal, iteration, removed = goal.now(sites, iteration, removed, undone)
-    if goal.counts:
-        whole = sum(goal.counts.get(s.kind, 0) * s.cost for s in sites)
-        for mark in _marks(goal, whole, iteration, removed):
-            if chosen := _equal(goal, mark, sites, scores, undone):
+    budget, iteration, removed = budget.current_phase(sites, iteration, removed, pinned_units)
+    if budget.width_units:
+        whole = sum(budget.width_units.get(s.kind, 0) * s.cost for s in sites)
+        for mark in _marks(budget, whole, iteration, removed):
+            if chosen := _equal(budget, mark, sites, scores, pinned_units):
                 return chosen
         return []
     depth = all(site.kind in DEPTH for site in sites)
-    # Blocks that stay in any case are not among the sites.
-    blocks = len({s.block for s in sites if s.kind == BLOCKS}) + bool(recipe.keep or undone)
+    # Blocks that the recipe keeps, or that are pinned, are not among the sites.
+    blocks = len({s.block for s in sites if s.kind == BLOCKS}) + bool(recipe.keep or pinned_units)
     middle = (len(sites) - 1) / 2
     ranked = sorted(
         (
@@ -86,23 +87,23 @@ def choose(
         for place, (site, found) in enumerate(zip(sites, scores, strict=True))
         for unit, value in enumerate(found.tolist())
         if value != math.inf
-        and (site.kind, site.block, site.numbers[unit]) not in undone
-        and not (site.kind == BLOCKS and touched(site, undone))
+        and (site.kind, site.block, site.numbers[unit]) not in pinned_units
+        and not (site.kind == BLOCKS and touched(site, pinned_units))
     )
-    marks = [goal.iterations] if depth else _marks(goal, goal.parameters, iteration, removed)
+    marks = [budget.iterations] if depth else _marks(budget, budget.parameters, iteration, removed)
     for mark in marks:
-        until = goal.parameters * mark / goal.iterations
-        each = goal.each if depth else math.inf
-        if chosen := _lowest(ranked, sites, removed, until, goal.parameters, each, blocks):
+        until = budget.parameters * mark / budget.iterations
+        most = budget.per_iteration if depth else math.inf
+        if chosen := _lowest(ranked, sites, removed, until, budget.parameters, most, blocks):
             return chosen
     return []
 
 
-def nearest_to_largest(chosen: Sequence[UnitId], values: Mapping[UnitId, float]) -> tuple[float, float]:
-    """Of the units that go, the score that is nearest to the largest of its kind, and its share of that.
+def largest_relative_score(chosen: Sequence[UnitId], values: Mapping[UnitId, float]) -> tuple[float, float]:
+    """Of the units to remove, the score that is closest to the largest of its kind, and its share of that.
 
     Args:
-        values: score of every unit that is there.
+        values: the score of every unit that could be removed.
     """
     found = []
     for kind in {unit[0] for unit in chosen}:
@@ -122,15 +123,22 @@ def _lowest(
     most: float,
     blocks: int,
 ) -> list[UnitId]:
-    """The first of `ranked`, `most` at most, that bring `removed` as near to `until` as whole units allow."""
-    # Where parts of blocks can bring it about, no block leads beyond the target.
+    """The first of `ranked`, at most `most`, that bring the removed parameters as close to `until` as whole
+    units allow.
+
+    Args:
+        ranked: (score, distance from the middle, unit, parameters), the next to remove first.
+        until, target: number of removed parameters that this iteration, and the whole run, aims at.
+        blocks: how many blocks there are that may be removed, and one more where others stay in any case.
+    """
+    # Where parts of blocks can meet the target, no block may lead beyond it.
     parts = [s.cost for s in sites if s.kind not in DEPTH]
     finest = min(parts) if parts else math.inf
     left = {(s.kind, s.block): s.size for s in sites}
     chosen: list[UnitId] = []
-    # What blocks have lost in parts, and which are gone whole.
+    # Parameters that blocks lose in parts, and the blocks that are removed whole.
     lost: Counter[int] = Counter()
-    gone: set[int] = set()
+    whole: set[int] = set()
     for _, _, unit, cost in ranked:
         if len(chosen) == most:
             break
@@ -139,11 +147,11 @@ def _lowest(
         last = left[kind, block] == 1 if kind not in DEPTH else kind == BLOCKS and blocks == 1
         cost -= lost[block] if kind == BLOCKS else 0
         beyond = kind == BLOCKS and removed + cost - finest / 2 > target
-        if last or block in gone or beyond or removed + cost / 2 > until:
+        if last or block in whole or beyond or removed + cost / 2 > until:
             continue
         if kind == BLOCKS:
             blocks -= 1
-            gone.add(block)
+            whole.add(block)
             chosen = [c for c in chosen if c[1] != block]
         left[kind, block] -= 1
         lost[block] += cost
@@ -153,33 +161,37 @@ def _lowest(
 
 
 def _equal(
-    goal: PruningBudget, mark: int, sites: Sequence[Site], scores: Sequence[torch.Tensor], undone: Set[UnitId]
+    budget: PruningBudget,
+    mark: int,
+    sites: Sequence[Site],
+    scores: Sequence[torch.Tensor],
+    pinned_units: Set[UnitId],
 ) -> list[UnitId]:
-    """As many of the lowest from every block as brings it to the share of the counts due at `mark`."""
+    """The lowest-scored units of every block, as many as bring it to the number due by iteration `mark`."""
     chosen: list[UnitId] = []
     for site, found in zip(sites, scores, strict=True):
-        due = round(goal.counts.get(site.kind, 0) * mark / goal.iterations) - _gone(site)
+        due = round(budget.width_units.get(site.kind, 0) * mark / budget.iterations) - _removed_units(site)
         order = [(site.kind, site.block, site.numbers[unit]) for unit in found.argsort(stable=True).tolist()]
-        going = [unit for unit in order if unit not in undone][: max(due, 0)]
-        if any(found[site.numbers.index(number)] == math.inf for _, _, number in going):
+        lowest = [unit for unit in order if unit not in pinned_units][: max(due, 0)]
+        if any(found[site.numbers.index(number)] == math.inf for _, _, number in lowest):
             raise UserError(NOTHING_LEFT)
-        chosen += going
+        chosen += lowest
     return chosen
 
 
-def _marks(goal: PruningBudget, whole: float, iteration: int, removed: int) -> range:
+def _marks(budget: PruningBudget, whole: float, iteration: int, removed: int) -> range:
     """The iterations of the plan that could come next: the first, unless it has nothing to remove.
 
     Args:
-        whole: parameters that go in all the plan's iterations.
+        whole: number of parameters that all iterations of the plan remove.
     """
-    pace, last = whole / goal.iterations, goal.iterations
+    pace, last = whole / budget.iterations, budget.iterations
     usual = min(iteration, last)
     if not pace / 4 <= pace * usual - removed <= pace * 1.5:
         usual = min(math.ceil(removed / pace + 0.25), last)
     return range(usual, last + 1)
 
 
-def _gone(site: Site) -> int:
-    """Units that a width site has lost."""
+def _removed_units(site: Site) -> int:
+    """How many units a width site has lost."""
     return site.width.size - site.size

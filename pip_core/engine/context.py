@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from ..budget.budget import PruningBudget, budget_for
+from ..budget.budget import budget_for
+from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
 from ..core.events import Event
 from ..core.recipe import Recipe
@@ -116,7 +117,7 @@ class Context:
 
     def depth(self, iteration: int) -> float:
         """How many dense blocks the blocks that are left after an iteration amount to."""
-        whole = self.budget.of_blocks(self.anatomy)
+        whole = self.budget.share_of_blocks(self.anatomy)
         return len(self.anatomy.blocks) * max(0.0, 1 - whole * iteration / self.budget.iterations)
 
     @property

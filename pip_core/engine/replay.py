@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..budget.allocation import complete
-from ..budget.budget import PruningBudget, sites_now
+from ..budget.pruning_budget import PruningBudget, current_sites
 from ..core import events as ev
 from ..core.errors import UserError
 from ..core.recipe import EQUAL, Recipe
@@ -91,9 +91,9 @@ class ReplayState:
             left: share of the dense parameters that is left.
         """
         # One at a time, the first do not depend on how many there will be.
-        early = recipe.units[-1] in DEPTH and goal.each == 1 and not goal.stages
+        early = recipe.units[-1] in DEPTH and goal.per_iteration == 1 and not goal.phases
         # What was exported early has other shares of blocks, and of tokens, than any smaller target has.
-        partly = not done and bool(goal.stages or goal.tokens)
+        partly = not done and bool(goal.phases or goal.tokens)
         operated = self.operated or (self.extended and not early) or partly
         if operated and recipe.units == (BLOCKS,) and not goal.tokens:
             # Scores would now come out otherwise; the blocks can be named.
@@ -139,7 +139,7 @@ class ReplayState:
             )
         removed = anatomy.parameters - shape.parameters(anatomy)
         unit = max((s.cost for s in sites_of(anatomy, shape, recipe.units)), default=0)
-        if removed > goal.parameters + unit * (len(shape.blocks) if goal.counts else 1) / 2:
+        if removed > goal.parameters + unit * (len(shape.blocks) if goal.width_units else 1) / 2:
             raise UserError(
                 f"{removed / anatomy.parameters:.1%} of the parameters were removed already, more than a "
                 f"target of {recipe.target:.1%}. Choose a higher one, or continue from an earlier iteration."
@@ -160,7 +160,7 @@ class ReplayState:
         """
         shape = self.shape(anatomy)
         removed = anatomy.parameters - shape.parameters(anatomy)
-        sites = sites_now(recipe, goal, anatomy, shape, self.pinned_units)
+        sites = current_sites(recipe, goal, anatomy, shape, self.pinned_units)
         return complete(recipe, goal, removed, sites, self.pinned_units)
 
     def check_same_model(self, now: ev.Started) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from ..budget.allocation import complete
-from ..budget.budget import sites_now
+from ..budget.pruning_budget import current_sites
 from ..checkpoints.load import Loaded
 from ..core import events as ev
 from ..core.progress import drain, map_progress
@@ -124,7 +124,7 @@ class RunState(Context):
     @property
     def sites(self) -> list[Site]:
         """Where something may still be removed."""
-        return sites_now(self.recipe, self.budget, self.anatomy, self.shape, self.past.pinned_units)
+        return current_sites(self.recipe, self.budget, self.anatomy, self.shape, self.past.pinned_units)
 
     @property
     def finishing(self) -> bool:

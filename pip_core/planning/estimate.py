@@ -107,7 +107,7 @@ def make_plan(recipe: Recipe) -> Plan:
     per_block = seconds_per_token(recipe.model, recipe.dtype) / len(context.anatomy.blocks)
     return Plan(
         context.anatomy,
-        budget.words,
+        budget.description,
         budget.share,
         budget.iterations,
         budget.uneven,

@@ -180,7 +180,7 @@ def _choice(recipe: Recipe, anatomy: Anatomy, kind: str) -> Choice:
         goal = budget_of(recipe.replace(units=(kind,), allocation=EQUAL, plain=False), anatomy)
     except UserError as error:
         return Choice(kind, False, plain, str(error), 0.0)
-    return Choice(kind, True, plain and not goal.uneven, f"{goal.words} = {goal.share:.1%}", goal.share)
+    return Choice(kind, True, plain and not goal.uneven, f"{goal.description} = {goal.share:.1%}", goal.share)
 
 
 def _memory(recipe: Recipe) -> Mapping[str, float]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..budget.budget import PruningBudget, budget_of
+from ..budget.budget import budget_of
+from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
 from ..core import events as ev
 from ..core.errors import UserError
@@ -127,7 +128,7 @@ def _restarted(event: ev.Started, recipe: Recipe, goal: PruningBudget, upto: int
         method=recipe.method,
         units=recipe.units,
         target=recipe.target,
-        goal=goal.words,
+        goal=goal.description,
         planned=goal.iterations,
         planned_share=goal.share,
         resumed=upto,

@@ -1,4 +1,4 @@
-"""From a target to a goal, and from scores to units."""
+"""From a target to a budget, and from scores to units."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def recipe(target: float, *units: str, **changes) -> Recipe:
 
 def greedy(recipe: Recipe, anatomy: Anatomy, scores, most: int = 100) -> list[list[tuple]]:
     """What goes, iteration by iteration; `scores(site)` gives a site's scores."""
-    goal, shape, rounds = budget_of(recipe, anatomy), Shape.dense(anatomy), []
+    budget, shape, rounds = budget_of(recipe, anatomy), Shape.dense(anatomy), []
     for iteration in range(1, most):
         sites = sites_of(anatomy, shape, recipe.units)
         removed = anatomy.parameters - shape.parameters(anatomy)
-        chosen = choose(recipe, goal, iteration, removed, sites, [scores(s) for s in sites])
+        chosen = choose(recipe, budget, iteration, removed, sites, [scores(s) for s in sites])
         if not chosen:
             return rounds
         shape = shape.without(group(chosen))
@@ -54,9 +54,9 @@ def by_number(site) -> torch.Tensor:
     ("wanted", "count"), [(1, 1), (0.6, 1), (1.4, 1), (1.6, 2), (2, 2), (3.7, 4), (4.4, 4)]
 )
 def test_nearest_count_of_blocks(wanted, count):
-    goal = budget_of(recipe(share(wanted * BLOCK)), LLAMA)
-    assert (goal.iterations, goal.words, goal.uneven) == (count, f"{count} of 5 blocks", "")
-    assert goal.share == pytest.approx(share(count * BLOCK))
+    budget = budget_of(recipe(share(wanted * BLOCK)), LLAMA)
+    assert (budget.iterations, budget.description, budget.uneven) == (count, f"{count} of 5 blocks", "")
+    assert budget.share == pytest.approx(share(count * BLOCK))
     rounds = greedy(recipe(share(wanted * BLOCK)), LLAMA, by_number)
     assert rounds == [[("blocks", 4 - n, 0)] for n in range(count)]
 
@@ -94,27 +94,27 @@ def test_what_an_error_recommends_is_possible(units):
 @pytest.mark.parametrize("target", [0.05, 0.131, 0.2])
 def test_equal_channels_hit_the_budget_to_within_one_of_each_block(target, step):
     asked = recipe(target, "channels", step=step)
-    goal = budget_of(asked, LLAMA)
+    budget = budget_of(asked, LLAMA)
     rounds = greedy(asked, LLAMA, by_number)
     gone = [unit for chosen in rounds for unit in chosen]
-    assert len(gone) == len(set(gone)) == 5 * goal.counts["channels"]
+    assert len(gone) == len(set(gone)) == 5 * budget.width_units["channels"]
     assert abs(len(gone) * CHANNEL - target * LLAMA.parameters) <= 5 * CHANNEL / 2
-    assert len(rounds) == goal.iterations
-    assert goal.uneven == ""
+    assert len(rounds) == budget.iterations
+    assert budget.uneven == ""
     if step >= 1:
         assert max(len(chosen) for chosen in rounds) <= 5 * step
     # The lowest scores of every block: its highest numbers.
     for block in range(5):
-        kept = 64 - goal.counts["channels"]
+        kept = 64 - budget.width_units["channels"]
         assert {n for _, b, n in gone if b == block} == set(range(kept, 64))
 
 
 def test_equal_heads_and_channels_share_the_budget():
-    goal = budget_of(recipe(0.25, "heads", "channels"), LLAMA)
-    removed = 5 * (goal.counts["heads"] * HEAD + goal.counts["channels"] * CHANNEL)
-    assert goal.counts["heads"] >= 1
+    budget = budget_of(recipe(0.25, "heads", "channels"), LLAMA)
+    removed = 5 * (budget.width_units["heads"] * HEAD + budget.width_units["channels"] * CHANNEL)
+    assert budget.width_units["heads"] >= 1
     assert abs(removed - 0.25 * LLAMA.parameters) <= 5 * CHANNEL / 2
-    assert goal.words.endswith(" in every block")
+    assert budget.description.endswith(" in every block")
 
 
 @pytest.mark.parametrize("units", [("channels",), ("heads",), ("heads", "channels")])
@@ -159,9 +159,9 @@ def test_several_blocks_at_once():
 
 def test_halves():
     asked = recipe(0.2, "attention", "mlp", plain=False)
-    goal = budget_of(asked, LLAMA)
-    assert "halves" in goal.words
-    assert goal.uneven
+    budget = budget_of(asked, LLAMA)
+    assert "halves" in budget.description
+    assert budget.uneven
     gone = [unit for chosen in greedy(asked, LLAMA, by_number) for unit in chosen]
     costs = dict(zip(("attention", "mlp"), LLAMA.blocks[0].half_parameters, strict=True))
     removed = sum(costs[kind] for kind, _, _ in gone)

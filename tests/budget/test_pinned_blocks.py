@@ -1,4 +1,4 @@
-"""Blocks to keep and to drop, and choosing where more or less is gone than usual."""
+"""Blocks to keep and to drop, units that are pinned, and a target that changes on the way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pip_core.budget.allocation import choose, complete
-from pip_core.budget.budget import budget_of, offered
+from pip_core.budget.budget import budget_of
+from pip_core.budget.pruning_budget import prunable_sites
 from pip_core.checkpoints.load import config_of
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
@@ -24,13 +25,13 @@ from .. import tiny
 from ..steered import THREE, WIDTH, gone, units_of
 
 
-def goal_for(recipe: Recipe, undone=frozenset()):
-    return budget_of(recipe, anatomy_of(config_of(recipe.model)), undone)
+def budget_for_recipe(recipe: Recipe, pinned_units=frozenset()):
+    return budget_of(recipe, anatomy_of(config_of(recipe.model)), pinned_units)
 
 
 def refusal(recipe: Recipe) -> str:
     with pytest.raises(UserError) as refused:
-        goal_for(recipe)
+        budget_for_recipe(recipe)
     return str(refused.value)
 
 
@@ -59,7 +60,7 @@ def test_dropped_blocks_go_first_in_the_order_asked_for(recipe):
     assert [e.iteration for e in tiny.only(found, ev.Evaluated)] == [0, 1, 2, 3]
     assert third.score > 0
     started = tiny.only(found, ev.Started)[0]
-    assert (started.planned, started.goal) == (3, "3 of 5 blocks (2 as asked)")
+    assert (started.planned, started.goal) == (3, "3 of 5 blocks (2 named in the recipe)")
 
 
 def test_what_is_asked_for_counts_in_the_plan(recipe, monkeypatch):
@@ -73,11 +74,11 @@ def test_what_is_asked_for_counts_in_the_plan(recipe, monkeypatch):
 
 
 def test_a_kept_block_makes_the_target_count_the_others(recipe):
-    goal = goal_for(recipe.replace(keep=(0, 1), target=0.28))
-    assert (goal.iterations, goal.words) == (3, "3 of 5 blocks")
-    assert "2 of 5 blocks stay" in refusal(recipe.replace(keep=(0, 1), target=0.4))
+    budget = budget_for_recipe(recipe.replace(keep=(0, 1), target=0.28))
+    assert (budget.iterations, budget.description) == (3, "3 of 5 blocks")
+    assert "2 of 5 blocks are kept" in refusal(recipe.replace(keep=(0, 1), target=0.4))
     # With one kept, all others may go: the last block is not at stake.
-    assert goal_for(recipe.replace(keep=(0,), target=0.38)).iterations == 4
+    assert budget_for_recipe(recipe.replace(keep=(0,), target=0.38)).iterations == 4
     assert gone(list(run(recipe.replace(keep=(0,), target=0.38)))) != []
 
 
@@ -91,7 +92,7 @@ def test_a_kept_block_makes_the_target_count_the_others(recipe):
             {"drop": (0, 1, 2)},
             "3 blocks to drop would exceed a target of 20 %, which is 2 blocks. Choose at least 29",
         ),
-        ({"keep": (0, 1, 2, 3, 4)}, "All blocks of this model are to be kept"),
+        ({"keep": (0, 1, 2, 3, 4)}, "keeps all blocks of this model"),
         ({"drop": (0,), **WIDTH}, "Only whole blocks can be dropped"),
         ({"keep": (0,), **WIDTH}, "choose the allocation 'global' with plain: false"),
         ({"keep": (0,), "units": ("channels",), "allocation": "global"}, "Nearest to it is 2 of 5 blocks"),
@@ -102,7 +103,7 @@ def test_contradictions_are_refused(recipe, changes, message):
 
 
 def test_what_a_refusal_recommends_is_possible(recipe):
-    assert goal_for(recipe.replace(drop=(0, 1, 2), target=0.29)).forced == 3
+    assert budget_for_recipe(recipe.replace(drop=(0, 1, 2), target=0.29)).forced == 3
     wide = recipe.replace(**WIDTH, keep=(0,), allocation="global", plain=False)
     found = list(run(wide))
     assert isinstance(found[-1], ev.Finished)
@@ -131,7 +132,7 @@ class Widths:
         self.recipe = recipe
         self.anatomy = anatomy_of(config_of(recipe.model))
         self.shape = Shape.dense(self.anatomy)
-        self.undone: frozenset = frozenset()
+        self.pinned_units: frozenset = frozenset()
         self.iteration = 0
 
     @property
@@ -139,19 +140,21 @@ class Widths:
         return self.anatomy.parameters - self.shape.parameters(self.anatomy)
 
     def step(self) -> list:
-        goal = budget_of(self.recipe, self.anatomy, self.undone)
-        sites = offered(self.recipe, sites_of(self.anatomy, self.shape, self.recipe.units), self.undone)
-        if complete(self.recipe, goal, self.removed, sites, self.undone):
+        budget = budget_of(self.recipe, self.anatomy, self.pinned_units)
+        sites = prunable_sites(
+            self.recipe, sites_of(self.anatomy, self.shape, self.recipe.units), self.pinned_units
+        )
+        if complete(self.recipe, budget, self.removed, sites, self.pinned_units):
             return []
         self.iteration += 1
         scores = [100.0 - torch.tensor(s.numbers, dtype=torch.float32) + s.block / 10 for s in sites]
-        found = choose(self.recipe, goal, self.iteration, self.removed, sites, scores, self.undone)
+        found = choose(self.recipe, budget, self.iteration, self.removed, sites, scores, self.pinned_units)
         assert found
         self.shape = self.shape.without([Units(k, b, (u,)) for k, b, u in found])
         return found
 
     def to_the_end(self) -> list[int]:
-        """Parameters that went, step by step."""
+        """Parameters that were removed, step by step."""
         before, found = self.removed, []
         while self.step():
             found.append(self.removed - before)
@@ -163,45 +166,45 @@ class Widths:
 @pytest.mark.parametrize(("first", "then"), [(0.1, 0.2), (0.12, 0.2), (0.12, 0.14), (0.05, 0.3)])
 def test_another_target_leads_on_from_where_it_stands(recipe, allocation, first, then):
     recipe = recipe.replace(**{**WIDTH, "target": first}, allocation=allocation, plain=False)
-    course = Widths(recipe)
-    course.to_the_end()
-    before = course.removed
-    course.recipe = recipe.replace(target=then)
-    steps = course.to_the_end()
-    pace = 0.05 * course.anatomy.parameters
-    assert before + sum(steps) == pytest.approx(then * course.anatomy.parameters, rel=0.03)
+    widths = Widths(recipe)
+    widths.to_the_end()
+    before = widths.removed
+    widths.recipe = recipe.replace(target=then)
+    steps = widths.to_the_end()
+    pace = 0.05 * widths.anatomy.parameters
+    assert before + sum(steps) == pytest.approx(then * widths.anatomy.parameters, rel=0.03)
     assert max(steps) < 1.8 * pace
     afresh = Widths(recipe.replace(target=then))
     afresh.to_the_end()
-    assert afresh.removed == pytest.approx(course.removed, rel=0.03)
+    assert afresh.removed == pytest.approx(widths.removed, rel=0.03)
 
 
 @pytest.mark.parametrize("allocation", ["equal", "global"])
 def test_units_that_were_taken_back_stay(recipe, allocation):
-    course = Widths(recipe.replace(**WIDTH, allocation=allocation, plain=False))
-    first = course.step()
-    course = Widths(course.recipe)
-    course.undone = frozenset(first)
-    course.to_the_end()
-    left = {(k, la.block, u) for la in course.shape.layers for k, kept in la.kept.items() for u in kept}
+    widths = Widths(recipe.replace(**WIDTH, allocation=allocation, plain=False))
+    first = widths.step()
+    widths = Widths(widths.recipe)
+    widths.pinned_units = frozenset(first)
+    widths.to_the_end()
+    left = {(k, la.block, u) for la in widths.shape.layers for k, kept in la.kept.items() for u in kept}
     assert set(first) <= left
-    assert course.removed == pytest.approx(0.1 * course.anatomy.parameters, rel=0.05)
+    assert widths.removed == pytest.approx(0.1 * widths.anatomy.parameters, rel=0.05)
 
 
 @pytest.mark.parametrize("allocation", ["equal", "global"])
 def test_what_was_taken_back_lowers_a_target_that_cannot_be_met(recipe, allocation):
     recipe = recipe.replace(units=("channels",), target=0.25, allocation=allocation, plain=False)
-    course = Widths(recipe)
-    course.undone = frozenset(("channels", b, u) for b in range(5) for u in range(32))
-    course.to_the_end()
-    assert all(la.kept["channels"] == tuple(range(32)) for la in course.shape.layers)
+    widths = Widths(recipe)
+    widths.pinned_units = frozenset(("channels", b, u) for b in range(5) for u in range(32))
+    widths.to_the_end()
+    assert all(la.kept["channels"] == tuple(range(32)) for la in widths.shape.layers)
     everything = frozenset(("channels", b, u) for b in range(5) for u in range(64))
-    with pytest.raises(UserError, match="All that could go was taken back"):
-        goal_for(recipe, everything)
+    with pytest.raises(UserError, match="Nothing can be removed"):
+        budget_for_recipe(recipe, everything)
 
 
 def test_blocks_that_were_taken_back_lower_the_target(recipe):
     back = frozenset(("blocks", b, 0) for b in (0, 1, 2, 3))
-    goal = goal_for(recipe, back)
-    assert (goal.words, goal.iterations) == ("1 of 5 blocks", 1)
-    assert goal.share == pytest.approx(goal_for(recipe).share / 2)
+    budget = budget_for_recipe(recipe, back)
+    assert (budget.description, budget.iterations) == ("1 of 5 blocks", 1)
+    assert budget.share == pytest.approx(budget_for_recipe(recipe).share / 2)

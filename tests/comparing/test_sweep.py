@@ -261,7 +261,7 @@ def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch
     assert [label for label, e in told if isinstance(e, ev.ENDINGS)] == ["bad", entries[0].label]
     found = results.collect(tmp_path, [failing, entries[0]])
     assert [r.label for r in found.rows] == ["dense", entries[0].label]
-    assert "spares everything that is left" in found.missing["bad"]
+    assert "cannot reach the target" in found.missing["bad"]
     assert "bad has no result: The target cannot be reached" in results.markdown(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pip_core.budget.allocation import choose, nearest_to_largest
+from pip_core.budget.allocation import choose, largest_relative_score
 from pip_core.budget.budget import budget_of
 from pip_core.checkpoints.nonuniform import load_nonuniform
 from pip_core.core import events as ev
@@ -66,9 +66,9 @@ def test_how_near_is_told_kind_by_kind():
     block, kept = ("blocks", 1, 0), ("blocks", 2, 0)
     channel, largest = ("channels", 0, 3), ("channels", 0, 4)
     values = {block: 200.0, kept: 800.0, channel: 1.0, largest: 2.0}
-    assert nearest_to_largest([block, channel], values) == (1.0, 0.5)
-    assert nearest_to_largest([block], values) == (200.0, 0.25)
-    assert nearest_to_largest([channel], dict.fromkeys(values, 0.0)) == (0.0, 1.0)
+    assert largest_relative_score([block, channel], values) == (1.0, 0.5)
+    assert largest_relative_score([block], values) == (200.0, 0.25)
+    assert largest_relative_score([channel], dict.fromkeys(values, 0.0)) == (0.0, 1.0)
 
 
 def test_parts_that_went_first_are_counted_once():
@@ -168,7 +168,7 @@ def test_nothing_is_said_to_go_next_where_parts_may(whole):
 def test_only_methods_whose_scores_share_a_scale(together, name):
     asked = together.replace(method=name)
     if get_scorer(name).comparable_scores:
-        assert "blocks and channels" in run_module.check(asked).budget.words
+        assert "blocks and channels" in run_module.check(asked).budget.description
         return
     with pytest.raises(UserError, match="on scales of their own"):
         run_module.check(asked)

@@ -27,7 +27,7 @@ def test_usual_units_stay_where_they_can_go(llama_folder):
 def test_a_model_that_cannot_lose_channels_loses_blocks(checkpoints):
     recipe = usual(checkpoints["bloom"])
     assert recipe.units == ("blocks",)
-    assert "blocks" in check(recipe).budget.words
+    assert "blocks" in check(recipe).budget.description
 
 
 def test_a_target_that_channels_cannot_meet_is_met_by_blocks(llama_folder):

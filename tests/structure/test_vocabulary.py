@@ -327,7 +327,7 @@ def test_goals_with_tokens():
     assert most.count == 4
     with pytest.raises(UserError, match=r"Beside the tokens, which are .* would leave no block"):
         budget_of(asked.replace(target=0.8), anatomy)
-    with pytest.raises(UserError, match="no token is left to go"):
+    with pytest.raises(UserError, match="no token to remove"):
         budget_of(asked.replace(target=0.18, vocabulary=0.001), anatomy)
 
 

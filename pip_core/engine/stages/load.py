@@ -74,7 +74,7 @@ def _started(state: RunState, resumed: int) -> Started:
         method=recipe.method,
         units=recipe.units,
         target=recipe.target,
-        goal=budget.words,
+        goal=budget.description,
         planned=budget.iterations,
         planned_share=budget.share,
         dtype=str(model.dtype).removeprefix("torch."),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 
-from ...budget.allocation import NOTHING_LEFT, choose, nearest_to_largest
+from ...budget.allocation import NOTHING_LEFT, choose, largest_relative_score
 from ...core.errors import UserError
 from ...core.events import Event, Progress, Removed, Scored
 from ...core.recipe import DEMO, EQUAL, EVERY, GLOBAL, OURS
@@ -224,7 +224,7 @@ def _iterate(state: RunState) -> Iterator[Event]:
             for number, value in zip(site.numbers, found.tolist(), strict=True)
             if value != math.inf
         }
-        score, relative = nearest_to_largest(chosen, values)
+        score, relative = largest_relative_score(chosen, values)
     state.remove(units)
     left, removed = state.shape.parameters(anatomy), state.shape.removed_description(anatomy)
     state.removals.append(Removed(iteration, units, score, relative, left, removed, bool(forced)))

@@ -1,0 +1,277 @@
+"""Target -> number of units: one function for each way in which a recipe can remove them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import replace
+
+from ..core.errors import UserError
+from ..core.recipe import EQUAL, Recipe
+from ..core.units import BLOCKS, DEPTH, HEADS, TITLES, WIDTH, format_count
+from ..structure.anatomy import Anatomy
+from ..structure.shape import Shape
+from ..structure.sites import Site, UnitId, free_units, sites_of, touched
+from ..structure.vocabulary import MULTIPLE
+from .pruning_budget import PruningBudget, prunable_sites
+
+# Share of all parameters that one iteration removes as width units, where the recipe does not say.
+WIDTH_STEP = 0.05
+# Largest share of the vocabulary that is removed. Tokens rarer than the median one count as rare.
+MOST_TOKENS = 0.5
+
+
+def unit_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId] = frozenset()) -> PruningBudget:
+    """What will be removed as units, rows of the vocabulary left aside. Arguments as for `budget_of`.
+
+    Raises:
+        UserError: the units cannot meet the target.
+    """
+    if recipe.mixed and recipe.allocation == EQUAL:
+        return _blocks_then_width(recipe, anatomy, pinned_units)
+    if recipe.units[-1] in DEPTH:
+        return _depth_budget(recipe, anatomy, pinned_units)
+    if recipe.allocation == EQUAL:
+        return _equal_width_budget(recipe, anatomy, pinned_units)
+    return _global_budget(recipe, anatomy, pinned_units)
+
+
+def with_vocabulary(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -> PruningBudget:
+    """Units for their part of the target, and as many rows of the vocabulary as meet the rest. Arguments as
+    for `budget_of`.
+
+    Raises:
+        UserError: the units cannot meet their part, or leave nothing for the vocabulary.
+    """
+    rows, cost, wanted = anatomy.vocabulary, anatomy.row_parameters, recipe.target * anatomy.parameters
+    most = rows * MOST_TOKENS // MULTIPLE * MULTIPLE
+    share = min(recipe.vocabulary, most * cost / wanted)
+    try:
+        units = unit_budget(recipe.replace(target=recipe.target * (1 - share)), anatomy, pinned_units)
+    except UserError as error:
+        raise UserError(f"Beside the tokens, which are {share * 100:.0f} % of the target: {error}") from None
+    left = rows - (wanted - units.share * anatomy.parameters) / cost
+    tokens = rows - max(math.ceil(left / MULTIPLE) * MULTIPLE, math.ceil(rows - most))
+    if tokens <= 0:
+        raise UserError(
+            f"The {units.description} make up {units.share * 100:.1f} % of the parameters, which leaves no "
+            f"token to remove for a target of {recipe.target * 100:g} %. Raise the vocabulary's share of the "
+            "target, or set it to 0."
+        )
+    token_share = tokens * cost / anatomy.parameters
+    return replace(
+        units,
+        share=units.share + token_share,
+        description=f"{units.description}, then {tokens:,} of {rows:,} tokens",
+        tokens=tokens,
+        token_share=token_share,
+    )
+
+
+def _blocks_then_width(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -> PruningBudget:
+    """Blocks for their share of the target, then width units of every remaining block for the rest."""
+    part, blocks = "blocks", recipe.replace(units=(BLOCKS,), target=recipe.target * recipe.depth_share)
+    try:
+        first = _depth_budget(blocks, anatomy, frozenset(u for u in pinned_units if u[0] == BLOCKS))
+        part = "part after the blocks"
+        # All blocks are alike, or the budget of the rest is refused; so it does not matter which remain.
+        left = replace(anatomy, blocks=anatomy.blocks[first.depth_units :])
+        rest = recipe.replace(units=recipe.units[1:], target=max(recipe.target - first.share, 1e-9))
+        then = _equal_width_budget(rest, left, frozenset(u for u in pinned_units if u[0] != BLOCKS))
+    except UserError as error:
+        raise UserError(f"The {part} of this mix (depth_share {recipe.depth_share:g}): {error}") from None
+    return PruningBudget(
+        recipe.target * anatomy.parameters,
+        first.share + then.share,
+        first.iterations + then.iterations,
+        f"{first.description}, then {then.description} that remains",
+        phases=(first, then),
+        dense_blocks=len(anatomy.blocks),
+    )
+
+
+def _depth_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -> PruningBudget:
+    """Whole blocks or halves of blocks, a fixed number per iteration."""
+    every = sites_of(anatomy, Shape.dense(anatomy), recipe.units)
+    sites = prunable_sites(recipe, every)
+    title = TITLES[recipe.units[0]] if len(recipe.units) == 1 else "halves"
+    if not sites:
+        raise UserError(f"The recipe keeps all {title} of this model, so nothing can be removed. Keep fewer.")
+    total, wanted = sum(s.cost for s in sites), recipe.target * anatomy.parameters
+    cost = total / len(sites)
+    count, most = round(wanted / cost), _most_depth_units(recipe, sites, every)
+    one = {"blocks": "block"}.get(title, title.removesuffix("lves") + "lf")
+    held = f"{total / anatomy.parameters * 100:.0f} % of the parameters"
+    if (wanted > total or count > most) and len(sites) < len(every):
+        raise UserError(
+            f"{target_text(recipe)} is out of reach: {len(every) - len(sites)} of {len(every)} {title} are "
+            f"kept, and the others hold {held}. Choose at most {floor_percent(total, anatomy)} %, or keep "
+            "fewer."
+        )
+    if wanted > total or count > most:
+        raise UserError(
+            f"{target_text(recipe)} would leave no {one}: the {title} hold {held} and at least one must "
+            f"stay. Choose at most {floor_percent(most * cost, anatomy)} %."
+        )
+    if count < 1:
+        least = cost / anatomy.parameters * 100
+        raise UserError(
+            f"{target_text(recipe)} is less than half a {one}: one {one} is {least:.1f} % of the parameters. "
+            f"Choose at least {least:.1f} %."
+        )
+    dropped = [s.cost for s in every if s.block in recipe.drop and (BLOCKS, s.block, 0) not in pinned_units]
+    if dropped and sum(dropped) - min(dropped) / 2 > wanted:
+        raise UserError(
+            f"{format_count(len(dropped), BLOCKS)} to drop would exceed a target of "
+            f"{recipe.target * 100:g} %, which is {format_count(count, BLOCKS)}. Choose at least "
+            f"{math.ceil(sum(dropped) / anatomy.parameters * 100)} %, or drop fewer."
+        )
+    forced, possible = len(dropped), prunable_sites(recipe, every, pinned_units)
+    wanted = min(wanted, sum(s.cost for s in possible))
+    count = min(max(count, forced), _most_depth_units(recipe, possible, every))
+    _check_any_left(count)
+    step = recipe.step * anatomy.parameters / cost if recipe.step < 1 else recipe.step
+    per_iteration = max(1, round(step))
+    description = f"{count} of {len(every)} {title}"
+    return PruningBudget(
+        wanted,
+        count * cost / anatomy.parameters,
+        forced + math.ceil((count - forced) / per_iteration),
+        description + (f" ({forced} named in the recipe)" if forced else ""),
+        count,
+        forced,
+        per_iteration,
+        uneven="" if recipe.units[0] == BLOCKS else f"A model without {description}",
+    )
+
+
+def _most_depth_units(recipe: Recipe, possible: Sequence[Site], every: Sequence[Site]) -> int:
+    """How many depth units may be removed: all that are possible, but never the last block."""
+    return len(possible) - (recipe.units[0] == BLOCKS and len(possible) == len(every))
+
+
+def _equal_width_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -> PruningBudget:
+    """The same number of width units from every block."""
+    if recipe.keep:
+        raise UserError(
+            f"Blocks cannot be kept whole where all lose the same number of {TITLES[recipe.units[0]]}: "
+            "choose the allocation 'global' with plain: false (only this project's loader will load the "
+            "result), or whole blocks."
+        )
+    sizes: dict[str, int] = {}
+    costs: dict[str, int] = {}
+    for kind in recipe.units:
+        widths = [b.widths[kind] for b in anatomy.blocks]
+        if len({w.size for w in widths}) > 1:
+            raise UserError(
+                f"The blocks of this model have different numbers of {TITLES[kind]}, so they cannot all lose "
+                "the same number. Choose the allocation 'global' or whole blocks."
+            )
+        sizes[kind], costs[kind] = widths[0].size, sum(w.cost for w in widths)
+    wanted = recipe.target * anatomy.parameters
+    most = sum(_possible_counts(anatomy, k, sizes[k])[-1] * costs[k] for k in recipe.units)
+    _check_target(recipe, anatomy, wanted, most, min(costs.values()))
+    rest, counts = wanted, dict[str, int]()
+    # Groups of heads are large: channels meet what whole groups leave of the target.
+    for kind in sorted(recipe.units, key=lambda k: k != HEADS):
+        last = kind == max(recipe.units, key=lambda k: k != HEADS)
+        portion = (
+            rest / costs[kind] if last else wanted * sizes[kind] / sum(sizes[k] * costs[k] for k in sizes)
+        )
+        possible = _possible_counts(anatomy, kind, sizes[kind])
+        counts[kind] = min(possible, key=lambda n: (abs(n - portion), n))
+        rest -= counts[kind] * costs[kind]
+    counts = {kind: n for kind, n in counts.items() if n}
+    if not counts:
+        least = min(costs.values()) / anatomy.parameters * 100
+        raise UserError(f"{target_text(recipe)} is too little: choose at least {least:.2f} %.")
+    for (kind, _), pinned in Counter(unit[:2] for unit in pinned_units).items():
+        possible = _possible_counts(anatomy, kind, sizes[kind])
+        counts[kind] = max(n for n in possible if n <= min(counts.get(kind, 0), sizes[kind] - pinned))
+    counts = {kind: n for kind, n in counts.items() if n}
+    _check_any_left(len(counts))
+    share = sum(n * costs[k] for k, n in counts.items()) / anatomy.parameters
+    iterations = (
+        math.ceil(max(counts.values()) / recipe.step)
+        if recipe.step >= 1
+        else math.ceil(share / (recipe.step or WIDTH_STEP) - 1e-6)
+    )
+    # Every iteration has to remove something.
+    iterations = min(iterations, max(counts.values()))
+    named = " and ".join(f"{n:,} of {sizes[k]:,} {TITLES[k]}" for k, n in counts.items())
+    return PruningBudget(wanted, share, iterations, f"{named} in every block", width_units=counts)
+
+
+def _possible_counts(anatomy: Anatomy, kind: str, size: int) -> Sequence[int]:
+    """The numbers of width units of a kind that every block may lose so that an ordinary config can state the
+    rest, ascending."""
+    if kind == HEADS:
+        return [0, *sorted(size - left for left in anatomy.group_counts)]
+    return range(size)
+
+
+def _global_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -> PruningBudget:
+    """The units with the lowest scores, wherever they are."""
+    sites = prunable_sites(recipe, sites_of(anatomy, Shape.dense(anatomy), recipe.units))
+    if not sites:
+        raise UserError("The recipe keeps all blocks of this model, so nothing can be removed. Keep fewer.")
+    wanted = recipe.target * anatomy.parameters
+    width = [s for s in sites if s.kind in WIDTH]
+    # A removed block takes its parts with it; the last block stays whole.
+    whole = [s for s in sites if s.kind == BLOCKS][: len(anatomy.blocks) - 1]
+    most = max(sum((s.size - 1) * s.cost for s in width), sum(s.cost for s in whole))
+    _check_target(recipe, anatomy, wanted, most, min(s.cost for s in sites))
+    free = sum(min(s.size - 1, free_units(s, pinned_units)) * s.cost for s in width)
+    wanted = min(wanted, max(free, sum(s.cost for s in whole if not touched(s, pinned_units))))
+    _check_any_left(wanted)
+    share = wanted / anatomy.parameters
+    mean = sum(s.size * s.cost for s in width) / sum(s.size for s in width)
+    iterations = math.ceil(
+        wanted / mean / recipe.step if recipe.step >= 1 else share / (recipe.step or WIDTH_STEP) - 1e-6
+    )
+    named = titles(recipe)
+    return PruningBudget(
+        wanted,
+        share,
+        iterations,
+        f"the {named} with the lowest scores",
+        uneven=f"A model without the {named} with the lowest scores of all blocks",
+    )
+
+
+def _check_any_left(amount: float) -> None:
+    if not amount:
+        raise UserError(
+            "Nothing can be removed: every unit that could be was put back by an undo, and stays. Start a "
+            "new run, or continue with other settings."
+        )
+
+
+def _check_target(recipe: Recipe, anatomy: Anatomy, wanted: float, most: int, least: int) -> None:
+    """Check that a number of parameters can be removed: at most `most`, and no less than half of `least`."""
+    if wanted > most:
+        kept = " and without what is kept" if recipe.keep else ""
+        raise UserError(
+            f"{target_text(recipe)} is out of reach: the {titles(recipe)} of this model hold "
+            f"{most / anatomy.parameters * 100:.0f} % of its parameters beyond the last of every "
+            f"block{kept}. Choose at most {floor_percent(most, anatomy)} %, or whole blocks."
+        )
+    if wanted < least / 2:
+        percent = math.ceil(least / anatomy.parameters * 1e4) / 1e2
+        raise UserError(f"{target_text(recipe)} is too little: choose at least {percent} %.")
+
+
+def target_text(recipe: Recipe) -> str:
+    """A recipe's target, as messages name it."""
+    return f"A target of {recipe.target * 100:g} %"
+
+
+def titles(recipe: Recipe) -> str:
+    """What a recipe removes, as people read it: "blocks and channels"."""
+    return " and ".join(TITLES[kind] for kind in recipe.units)
+
+
+def floor_percent(parameters: float, anatomy: Anatomy) -> int:
+    """A number of parameters in whole percent of all, rounded down."""
+    return math.floor(parameters / anatomy.parameters * 100)
