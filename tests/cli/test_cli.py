@@ -59,8 +59,8 @@ def test_prune(command_run):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert any("2 of 5 blocks will go" in line for line in lines)
-    assert sum(line.startswith("Block ") for line in lines) == 2
+    assert any("Will remove 2 of 5 blocks" in line for line in lines)
+    assert sum(line.startswith("Removed block ") for line in lines) == 2
     assert lines[-2].startswith("Exported")
     assert lines[-1].startswith("Finished in")
     assert {p.name for p in folder.iterdir()} == {"recipe.json", "events.jsonl", "model", "worker.lock"}

@@ -262,7 +262,7 @@ def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch
     found = results.collect(tmp_path, [failing, entries[0]])
     assert [r.label for r in found.rows] == ["dense", entries[0].label]
     assert "cannot reach the target" in found.missing["bad"]
-    assert "bad has no result: The target cannot be reached" in results.markdown(found)
+    assert "bad has no result: This method cannot reach the target" in results.markdown(found)
 
 
 def test_a_worker_that_dies_is_told(entries, tmp_path):

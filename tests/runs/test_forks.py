@@ -146,7 +146,7 @@ def test_history_of_another_model_is_refused_before_it_is_loaded(finished, check
 def test_undo_extend_and_fork_from_the_command_line(finished, tmp_path, capsys):
     first, second = gone(run_directory.read_events(finished))
     assert command.main(["undo", str(finished)]) == 0
-    assert f"Taken back: block {second}." in capsys.readouterr().out
+    assert f"Undone: block {second} " in capsys.readouterr().out
     assert command.main(["extend", str(finished), "--target", str(THREE)]) == 0
     capsys.readouterr()
     assert gone(run_directory.read_events(finished))[0] == first

@@ -73,7 +73,7 @@ def test_a_steered_width_run_says_that_its_recipe_does_not_tell_it(tmp_path, rec
     operations.undo(tmp_path / "run")
     assert isinstance(list(run_directory.work(tmp_path / "run"))[-1], ev.Finished)
     assert "prune --recipe pip_recipe.json" not in card.read_text()
-    assert "The run was steered on its way" in card.read_text()
+    assert "the run was changed on its way" in card.read_text()
 
 
 def test_a_block_that_was_asked_to_go_can_be_taken_back(tmp_path, recipe):

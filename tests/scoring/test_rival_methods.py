@@ -175,7 +175,7 @@ def test_entrodrop_removes_for_real_and_not_the_protected(llama_folder):
 def test_a_target_beyond_what_a_method_touches_is_refused_beforehand(llama_folder):
     recipe = tiny.recipe_for(llama_folder, method="entrodrop", target=0.3)
     for refuse in (check, make_plan):
-        with pytest.raises(UserError, match=r"'entrodrop' never removes anything from blocks 0, 1, 4\. Choose"):
+        with pytest.raises(UserError, match=r"'entrodrop' never removes .* blocks 0, 1, 4\. Choose"):
             refuse(recipe)
     check(recipe.replace(method="block-influence"))
 

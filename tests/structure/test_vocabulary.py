@@ -241,7 +241,7 @@ def test_a_run_meets_its_target_to_a_few_rows(trimming, whole):
     assert 0 <= short < MULTIPLE * anatomy_of(zoo.CONFIGS["llama"]()).row_parameters
     assert events[-1].parameters == trimmed.parameters
     assert started.planned_share == pytest.approx(1 - events[-1].parameters / started.parameters)
-    assert f"and at the end {trimmed.tokens:,} of 1,600 tokens" in started.goal
+    assert f"then {trimmed.tokens:,} of 1,600 tokens" in started.goal
     assert events[-1].removed_description == trimmed.removed_description
     assert trimmed.removed_description.endswith(f" blocks and {trimmed.tokens:,} of 1,600 tokens")
     assert sentence(trimmed).startswith(f"{trimmed.tokens:,} of 1,600 tokens were removed")
@@ -324,7 +324,7 @@ def test_goals_with_tokens():
     # Half of the vocabulary stays in any case; blocks make up the rest.
     most = budget_of(asked.replace(vocabulary=0.99, target=0.6), anatomy)
     assert most.tokens <= anatomy.vocabulary // 2
-    assert most.count == 4
+    assert most.depth_units == 4
     with pytest.raises(UserError, match=r"Beside the tokens, which are .* would leave no block"):
         budget_of(asked.replace(target=0.8), anatomy)
     with pytest.raises(UserError, match="no token to remove"):
