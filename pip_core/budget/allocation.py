@@ -194,4 +194,5 @@ def _marks(budget: PruningBudget, whole: float, iteration: int, removed: int) ->
 
 def _removed_units(site: Site) -> int:
     """How many units a width site has lost."""
+    assert site.width is not None
     return site.width.size - site.size

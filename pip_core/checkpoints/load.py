@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -173,16 +175,18 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
     if is_nonuniform(source.folder):
         return _load_nonuniform(source, dtype)
     config = config_in(source.folder, source.name)
-    stored = config.dtype or torch.float32
-    compute, stored = _formats(stored, dtype, resumed_dtype)
+    declared = config.dtype or torch.float32
+    assert isinstance(declared, torch.dtype)  # a loaded config names no format by a string
+    compute, stored = _formats(declared, dtype, resumed_dtype)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=compute,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
+        model, info = loaded
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its parsers raise
         if is_out_of_memory(error):
@@ -202,7 +206,8 @@ def _load_nonuniform(source: Source, dtype: str) -> Loaded:
     """A model that an earlier run pruned into a shape of its own; it can be measured and used for chat."""
     model = load_nonuniform(source.folder, None if dtype == "auto" else getattr(torch, dtype))
     tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
-    return Loaded(model.to(device()), tokenizer, source, model.dtype, model.config)
+    nn.Module.to(model, device())
+    return Loaded(model, tokenizer, source, model.dtype, model.config)
 
 
 def _formats(stored: torch.dtype, dtype: str, resumed_dtype: str) -> tuple[torch.dtype, torch.dtype]:

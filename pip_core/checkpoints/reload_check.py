@@ -22,6 +22,7 @@ def main(
     probe_path: str,
     count: int | str,
     dtype: str = "",
+    *,
     load: Callable = AutoModelForCausalLM.from_pretrained,
 ) -> None:
     probe, count = load_file(probe_path), int(count)

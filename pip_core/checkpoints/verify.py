@@ -92,7 +92,7 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Generator[float, None, V
             "The exported model generates other tokens with its key-value cache than without it. "
             "It was not kept."
         )
-    return Verdict(answer["largest_difference"], answer["tokens"], time.monotonic() - started)
+    return Verdict(answer["largest_difference"], int(answer["tokens"]), time.monotonic() - started)
 
 
 def time_limit() -> float:

@@ -391,7 +391,8 @@ def schema() -> dict:
 def _union(kinds: tuple[type[Event], ...]) -> TypeAdapter:
     """The discriminated union of `kinds`, told apart by the name in "event"."""
     tagged = tuple(Annotated[_without_name(kind), Tag(kind.__name__)] for kind in kinds)
-    return TypeAdapter(Annotated[Union[tagged], Discriminator(_name)])  # noqa: UP007
+    union: Any = Annotated[Union[tagged], Discriminator(_name)]  # noqa: UP007
+    return TypeAdapter(union)
 
 
 def _name(values: Any) -> str | None:

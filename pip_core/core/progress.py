@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 Step = TypeVar("Step")
@@ -36,22 +36,19 @@ class Halted(Exception):
 
 
 def stoppable(
-    work: Generator[Step, None, Result], stop: Callable[[], bool], ending: Callable[[], Step]
-) -> Generator[Step, None, Result]:
-    """Pass reports on, asking after each whether to stop.
+    work: Iterator[Step], stop: Callable[[], bool], ending: Callable[[], Step]
+) -> Generator[Step, None, None]:
+    """Pass reports on, asking after each whether to stop. A generator's result is dropped.
 
     Raises:
         Halted: it was asked to; `ending()` was the last report.
     """
     try:
-        while True:
-            try:
-                step = next(work)
-            except StopIteration as end:
-                return end.value
+        for step in work:
             yield step
             if stop():
                 yield ending()
                 raise Halted
     finally:
-        work.close()  # at once: it may hold a process or a file
+        if isinstance(work, Generator):
+            work.close()  # at once: it may hold a process or a file

@@ -257,13 +257,14 @@ def _column(table: Iterable[dict], wanted: str | None, where: str) -> Iterable[s
         raise UserError(f"{where} is empty.")
 
 
-def _text(value: object, field: str, where: str) -> str:
+def _text(value: object, field: str | None, where: str) -> str:
     """The text of a cell that holds a text, a list of texts, or a list of a conversation's messages."""
     cells = value if isinstance(value, list) else [value]
     cells = [c.get("content") if isinstance(c, dict) and isinstance(value, list) else c for c in cells]
-    if not all(c is None or isinstance(c, str) for c in cells):
+    texts = [c for c in cells if isinstance(c, str)]
+    if len(texts) < sum(c is not None for c in cells):
         raise UserError(f"{where} holds no text in its column '{field}', but {type(value).__name__} values.")
-    return "\n".join(c for c in cells if c)
+    return "\n".join(text for text in texts if text)
 
 
 def _upto(texts: Iterable[str], characters: int) -> list[str]:

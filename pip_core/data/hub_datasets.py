@@ -147,6 +147,8 @@ def hub_revision(dataset: str, revision: str | None = None) -> str:
     chosen = HubSet(dataset, revision=revision)
     with _clear_errors(chosen):
         info = _ask_hub(dataset, revision)
+    if info.sha is None:
+        raise UserError(f"The Hub names no commit of the dataset '{dataset}'.")
     _keep(_pin(dataset, revision), info.sha)
     return info.sha
 

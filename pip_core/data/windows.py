@@ -54,7 +54,7 @@ def windows_of(
     order = list(documents)
     rng.shuffle(order)
     text = "\n\n".join(order)
-    start, ahead = _SPACE.match(text).end(), tokens * CHARACTERS_PER_TOKEN
+    start, ahead = _after_space(text, 0), tokens * CHARACTERS_PER_TOKEN
     while start < len(text):
         view = view_of(text[start : start + ahead], tokenizer)
         if len(view.ids) < tokens:
@@ -71,5 +71,12 @@ def windows_of(
         passage = view.text[:end].strip()
         if full >= 0 and EDITABLE.search(passage):
             yield passage
-        start = _SPACE.match(text, start + end).end()
+        start = _after_space(text, start + end)
         ahead = tokens * CHARACTERS_PER_TOKEN
+
+
+def _after_space(text: str, start: int) -> int:
+    """The position of the first character at or after `start` that is no white space."""
+    found = _SPACE.match(text, start)
+    assert found is not None  # it matches the empty text too
+    return found.end()

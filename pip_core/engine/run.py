@@ -85,7 +85,7 @@ def _run(
 ) -> Iterator[ev.Event]:
     state = RunState(check(recipe, history, out is not None, prune_on), out)
 
-    def stopped() -> ev.Stopped:
+    def stopped() -> ev.Event:
         return ev.Stopped(state.decided)
 
     for place, stage in enumerate(state.stages):

@@ -167,18 +167,24 @@ class TaskBatches:
             plain += "01"[values.index(max(values)) == item.gold]
             norm += "01"[per_character.index(max(per_character)) == item.gold]
         hits = norm if task.metric == "acc_norm" else plain
+        accuracy, se = share(hits)
+        acc, acc_se = share(plain)
+        acc_norm, acc_norm_se = share(norm) if norm else (None, None)
         return TaskResult(
-            task.name,
-            *share(hits),
-            len(hits),
-            task.chance,
-            hits,
-            task.metric,
-            *share(plain),
-            *(share(norm) if norm else (None, None)),
-            task.digest,
-            self.cut,
-            task.duplicates,
+            name=task.name,
+            accuracy=accuracy,
+            se=se,
+            items=len(hits),
+            chance=task.chance,
+            hits=hits,
+            metric=task.metric,
+            acc=acc,
+            acc_se=acc_se,
+            acc_norm=acc_norm,
+            acc_norm_se=acc_norm_se,
+            digest=task.digest,
+            cut=self.cut,
+            duplicates=task.duplicates,
         )
 
 
@@ -286,7 +292,8 @@ class Evaluator:
     @property
     def tokens(self) -> int:
         """Tokens that one measurement reads."""
-        return self.windows.numel() + sum(t.tokens for t in (*self.tasks, *self.texts))
+        read = [t.tokens for t in self.tasks] + [t.tokens for t in self.texts]
+        return self.windows.numel() + sum(read)
 
     def measure(self, model: PreTrainedModel, iteration: int) -> Generator[int, None, Evaluated]:
         """Perplexity and the result of every task for `model`.

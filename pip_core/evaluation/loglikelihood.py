@@ -62,7 +62,8 @@ class Likelihoods:
     """Requests in groups (a question's choices), packed once, scored for any number of models in turn."""
 
     def __init__(self, groups: Sequence[Sequence[Request]]) -> None:
-        trees, chains = [], []
+        trees: list[_Entry] = []
+        chains: list[_Entry] = []
         for group in groups:
             tree = _entry(group, len(chains))
             trees.append(tree)

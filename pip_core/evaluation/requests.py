@@ -50,7 +50,7 @@ class Encoder:
         self.context = context
         begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.prefix = end if begin is None else begin
-        self._prefix_text = None if self.prefix is None else tokenizer.decode(self.prefix)
+        self._prefix_text = None if self.prefix is None else str(tokenizer.decode(self.prefix))
 
     def requests(self, pairs: Sequence[tuple[str, str]]) -> list[Request]:
         """One request per pair of (context, continuation).

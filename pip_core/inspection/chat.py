@@ -92,9 +92,8 @@ class _Stream:
     ) -> None:
         self.answer, self.done = Answer("", 0, 0.0), False
         if tokenizer.chat_template:
-            prompt = tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-            )
+            turns = [{"role": "user", "content": prompt}]
+            prompt = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
         self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._fault: Exception | None = None
@@ -112,7 +111,7 @@ class _Stream:
         # Both models write at once: with half the cores each, they do not wait for one another.
         torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
         try:
-            model.generate(**settings)
+            model.generate(**settings)  # type: ignore[operator]
         except Exception as error:  # raised again by `advance`, in the reader's thread
             self._fault = error
             self._pieces.end()

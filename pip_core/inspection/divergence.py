@@ -71,15 +71,19 @@ def divergence(
         log_p, log_q = log_p[:, shared_dense].log_softmax(-1), log_q[:, shared]
     values = (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0).tolist()
     best = [log.exp().topk(TOP, dim=-1) for log in (log_p, log_q)]
-    tokens = [fewer.decode([i]) for i in ids[0].tolist()]
+
+    def text_of(token_ids: torch.Tensor | list[int]) -> str:
+        return str(fewer.decode(token_ids))
+
+    tokens = [text_of([i]) for i in ids[0].tolist()]
     return [
         Place(
-            fewer.decode(ids[0, : place + 1]),
+            text_of(ids[0, : place + 1]),
             tokens[place + 1],
             values[place],
             *(
                 tuple(
-                    (fewer.decode([i if shared is None else int(shared[i])]), round(p, 4))
+                    (text_of([i if shared is None else int(shared[i])]), round(p, 4))
                     for i, p in zip(b.indices[place].tolist(), b.values[place].tolist(), strict=True)
                 )
                 for b in best

@@ -134,7 +134,7 @@ def compare_latency(
         measured.append(_round([m.model for m in models], prompts, new_tokens, order))
         yield Step(len(measured), rounds + WARM_UP)
     counted = measured[WARM_UP:]
-    costs = [
+    dense_cost, pruned_cost = (
         Cost(
             prefill=Spread.of([prompt_tokens / r.prefill[i] for r in counted]),
             decode=Spread.of([new_tokens / r.decode[i] for r in counted]),
@@ -144,10 +144,11 @@ def compare_latency(
             cache_total=counted[-1].cache[i],
         )
         for i in (0, 1)
-    ]
+    )
     formats = dict.fromkeys(str(m.model.dtype).removeprefix("torch.") for m in models)
     return LatencyComparison(
-        *costs,
+        dense=dense_cost,
+        pruned=pruned_cost,
         prefill_ratio=Spread.of([r.prefill[0] / r.prefill[1] for r in counted]),
         decode_ratio=Spread.of([r.decode[0] / r.decode[1] for r in counted]),
         prompt_tokens=prompt_tokens,
@@ -189,8 +190,8 @@ def table(found: LatencyComparison) -> str:
         (f"cache after {found.prompt_tokens + found.new_tokens} tokens, MB", "cache_total", 1e6),
     ):
         dense, pruned = getattr(found.dense, field), getattr(found.pruned, field)
-        ratio = f"{pruned / dense:.2f}" if dense else "-"
-        lines.append(f"| {name} | {dense / unit:.1f} | {pruned / unit:.1f} | {ratio} |")
+        share = f"{pruned / dense:.2f}" if dense else "-"
+        lines.append(f"| {name} | {dense / unit:.1f} | {pruned / unit:.1f} | {share} |")
     return "\n".join(lines)
 
 

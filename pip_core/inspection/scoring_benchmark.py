@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers import (
     AutoTokenizer,
@@ -34,6 +35,7 @@ from ..core.units import BLOCKS
 from ..data.calibration import Calibration, CalibrationText
 from ..data.perturbation import Pair
 from ..scoring import METHODS, get_scorer
+from ..scoring.base import gradient_of
 from ..structure.anatomy import anatomy_of
 from ..structure.families import blocks_of
 from ..structure.shape import Shape
@@ -101,7 +103,7 @@ def _measure(name: str, reference: str, windows: int) -> dict:
         else:
             anatomy = anatomy_of(model.config)
             sites = sites_of(anatomy, Shape.dense(anatomy), (BLOCKS,))
-            drain(calibration.score(get_scorer(variant), model, blocks_of(model), sites, pairs))
+            drain(calibration.score(get_scorer(variant), model, list(blocks_of(model)), sites, pairs))
     return {
         "seconds": time.perf_counter() - started,
         "peak": peak_memory(),
@@ -129,7 +131,7 @@ def naive_scores(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[float]:
             ids = view.ids.to(model.device)
             logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
             F.cross_entropy(logits, ids[1:]).backward()
-            copies.append([[p.grad.clone() for p in b.parameters()] for b in blocks_of(model)])
+            copies.append([[gradient_of(p).clone() for p in b.parameters()] for b in blocks_of(model)])
         for index, (clean, perturbed) in enumerate(zip(*copies, strict=True)):
             squares = sum(float((c - p).square().sum()) for c, p in zip(clean, perturbed, strict=True))
             totals[index] += squares**0.5
@@ -146,7 +148,9 @@ def _toy() -> PreTrainedModel:
         num_attention_heads=2,
         num_key_value_heads=2,
     )
-    return LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    model = LlamaForCausalLM(config)
+    nn.Module.to(model, torch.bfloat16)
+    return model.eval()
 
 
 def _within(pair: Pair, words: int) -> Pair:

@@ -162,12 +162,12 @@ def seconds_per_token(reference: str, dtype: str) -> float:
         for shape, count in counts.items():
             # A giant matrix is timed on a slice of it.
             rows = min(shape[0], 8192)
-            weight = torch.full((rows, shape[1]), 0.01, dtype=number, device=device())
+            slice_ = torch.full((rows, shape[1]), 0.01, dtype=number, device=device())
             x = torch.full((PROBE_TOKENS, shape[1]), 0.01, dtype=number, device=device())
             # The best of many: what another program takes meanwhile is not the model's cost.
             until, each = time.perf_counter() + PROBE_SECONDS, float("inf")
             while time.perf_counter() < until or each == float("inf"):
-                each = min(each, _timed(x, weight))
+                each = min(each, _timed(x, slice_))
             total += count * each * shape[0] / rows
     return total / PROBE_TOKENS * (1 + OVERHEAD)
 

@@ -91,9 +91,9 @@ def substitutes(
         if regression:
             regression.check()
             change = regression.solve(RIDGE)
-        if change is not None:
+        if change is not None and predecessor is not None:
             found[position] = Substitute(predecessor[0], change.T.to(stream.stream[0].dtype))
-        before = (path, kept) if kept else None
+        before = (path, kept) if path and kept else None
         yield position + 1
     return found
 

@@ -127,7 +127,8 @@ class _Refit:
     ) -> None:
         self.anatomy, self.shape = anatomy, shape
         self.scale = residual_scale(dense.config)
-        self.solved, self.moved, self.left = 0, 0, {why: [] for why in (NO_PROJECTION, NO_SUM, SINGULAR)}
+        self.solved, self.moved = 0, 0
+        self.left: dict[str, list[str]] = {why: [] for why in (NO_PROJECTION, NO_SUM, SINGULAR)}
         self.dense, self.pruned = ResidualStream(dense, same), ResidualStream(pruned, parts)
         whole = self.dense.stream, self.pruned.stream
         for model in (self.dense, self.pruned):
@@ -162,9 +163,10 @@ class _Refit:
         ):
             if not there:
                 continue
-            if paths.get(half) is None:
+            path = paths.get(half)
+            if path is None or wanted is None:
                 self.left[NO_SUM if middle is None else NO_PROJECTION].append(half)
-            elif self._solve(index, block.get_submodule(paths[half]), made, half, wanted):
+            elif self._solve(index, block.get_submodule(path), made, half, wanted):
                 self.solved += 1
             else:
                 self.left[SINGULAR].append(half)
@@ -177,14 +179,16 @@ class _Refit:
             As in `BlockTrace`: the stream after the block's attention, or None; and for each half the
             projection that it ends in, or None.
         """
-        middle, ends, paths = [], [], {}
+        middle, ends = [], []
+        paths: dict[str, str | None] = {}
         for number, h in enumerate(self.dense.stream):
             found = trace_block(self.dense, layer.block, made, self.anatomy, self.scale, h, number == 0)
             ends.append(found.end)
-            middle.append(found.middle)
+            if found.middle is not None:
+                middle.append(found.middle)
             paths |= found.paths
         self.dense.stream = ends
-        return (None, {}) if any(m is None for m in middle) else (middle, paths)
+        return (middle, paths) if len(middle) == len(ends) else (None, {})
 
     def _solve(self, index: int, output: nn.Module, made: Block, half: str, wanted: Stream) -> bool:
         """Add to one projection the regression of what is missing in the stream on its inputs.
@@ -204,8 +208,8 @@ class _Refit:
                 attention = found[made.added[0]].float().reshape(h.shape)
                 missing -= attention - h.float() if adds else attention
             missing = missing.reshape(-1, weight.shape[0]) - (x @ weight.T).float()
-            if output.bias is not None:
-                missing -= output.bias.float()
+            if (bias := getattr(output, "bias", None)) is not None:
+                missing -= bias.float()
             regression.add(x, missing)
         regression.check()
         change = regression.best()

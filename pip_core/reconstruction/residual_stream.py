@@ -120,7 +120,7 @@ def trace_block(
 
 def candidates(block: nn.Module, made: Block, half: str, width: int) -> dict[str, nn.Module]:
     """Projections onto the residual stream in one half of a block, by name in the block."""
-    found = {}
+    found: dict[str, nn.Module] = {}
     for path in made.attention if half == ATTENTION else made.mlp:
         for name, module in block.get_submodule(path).named_modules(prefix=path):
             if isinstance(module, nn.Linear | Conv1D) and weight_of(module).shape[0] == width:
@@ -130,7 +130,8 @@ def candidates(block: nn.Module, made: Block, half: str, width: int) -> dict[str
 
 def weight_of(module: nn.Module) -> torch.Tensor:
     """The weight of a projection, `(outputs, inputs)` whatever its class."""
-    return module.weight.T if isinstance(module, Conv1D) else module.weight
+    weight = module.get_parameter("weight")
+    return weight.T if isinstance(module, Conv1D) else weight
 
 
 def add_to_weight(module: nn.Module, change: torch.Tensor) -> None:
@@ -139,13 +140,14 @@ def add_to_weight(module: nn.Module, change: torch.Tensor) -> None:
     Raises:
         UserError: the sum is not finite in the weight's number format.
     """
-    moved = (weight_of(module).double() + change).to(module.weight.dtype)
+    weight = module.get_parameter("weight")
+    moved = (weight_of(module).double() + change).to(weight.dtype)
     if not bool(moved.isfinite().all()):
         raise UserError(
             "A weight solved anew is not a finite number in the chosen number format. Choose float32, or "
             "switch the refit off."
         )
-    module.weight.data.copy_(moved.T if isinstance(module, Conv1D) else moved)
+    weight.data.copy_(moved.T if isinstance(module, Conv1D) else moved)
 
 
 def capture_input(module: nn.Module, call: Call, h: torch.Tensor) -> torch.Tensor:

@@ -55,12 +55,13 @@ class Regression:
     def best(self) -> torch.Tensor | None:
         """As `solve`, with the ridge of `RIDGES` that has the least error, each solved on one half of the
         text and tested on the other; None where no solution has less error than no change."""
-        missing, found = sum(half.square for half in self._halves), {}
+        found: dict[float, float] = {}
         for ridge in RIDGES:
-            errors = [self._error(half, ridge) for half in (0, 1)]
-            if None not in errors:
-                found[ridge] = sum(errors)
-        chosen = min(found, key=found.get, default=None)
+            first, second = self._error(0, ridge), self._error(1, ridge)
+            if first is not None and second is not None:
+                found[ridge] = first + second
+        chosen = min(found, key=lambda ridge: found[ridge], default=None)
+        missing = sum(half.square for half in self._halves)
         return self.solve(chosen) if chosen and found[chosen] < missing else None
 
     def _error(self, half: int, ridge: float) -> float | None:

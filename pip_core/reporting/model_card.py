@@ -121,6 +121,7 @@ def _metadata(model: str, licence: str | None, recipe: Recipe, pruned: Evaluated
         *(EvalResult(TASK_TYPE, t.name, t.name, "word_perplexity", t.word_perplexity) for t in pruned.texts),
         *(EvalResult(TASK_TYPE, t.name, t.name, t.metric, t.accuracy) for t in pruned.tasks),
     ]
+    identifier, name = _licence(licence)
     return ModelCardData(
         base_model=model,
         library_name="transformers",
@@ -128,17 +129,18 @@ def _metadata(model: str, licence: str | None, recipe: Recipe, pruned: Evaluated
         tags=["pruned", "pip-studio"],
         model_name=f"{model}, pruned",
         eval_results=results,
-        **_licence(licence),
+        license=identifier,
+        license_name=name,
     )
 
 
-def _licence(licence: str | None) -> dict[str, str]:
-    """The licence as the Hub takes it: an identifier, or "other" with a name of its own."""
+def _licence(licence: str | None) -> tuple[str | None, str | None]:
+    """The licence as the Hub takes it: an identifier, or "other" and a name of its own."""
     if not licence:
-        return {}
+        return None, None
     if LICENCE_ID.fullmatch(str(licence)):
-        return {"license": str(licence)}
-    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", str(licence).lower()).strip("-")}
+        return str(licence), None
+    return "other", re.sub(r"[^a-z0-9.]+", "-", str(licence).lower()).strip("-")
 
 
 def _accuracy(task: TaskResult) -> str:

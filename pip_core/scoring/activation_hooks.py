@@ -36,7 +36,7 @@ def capture_inputs(
 
     with Hooks() as hooks:
         for index, site in enumerate(sites):
-            projection = blocks[site.position].get_submodule(site.width.output)
+            projection = blocks[site.position].get_submodule(site.output)
             hooks.before(projection, partial(before_projection, index))
         _forward(model, ids)
 

@@ -169,6 +169,12 @@ def gradient_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return found.scatter_add_(1, places, found.new_full(places.shape, -1.0))
 
 
+def gradient_of(weight: nn.Parameter) -> torch.Tensor:
+    """The gradient that a backward pass left at a weight."""
+    assert weight.grad is not None
+    return weight.grad
+
+
 @contextlib.contextmanager
 def gradients_for(model: nn.Module, wanted: Iterable[nn.Parameter]) -> Iterator[None]:
     """Ask for gradients of the `wanted` weights, and of no other, inside a `with` block."""

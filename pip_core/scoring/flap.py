@@ -57,7 +57,7 @@ class Flap(Scorer):
 class _Pass:
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites
-        self.moments = [Moments.none(site.size * site.width.features) for site in sites]
+        self.moments = [Moments.none(site.features) for site in sites]
 
     def add(self, batch: Batch) -> None:
         def on_activation(index: int, values: torch.Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..data.calibration import ScoringPass
-from ..structure.families import tables_of
+from ..structure.families import token_weights
 from ..structure.sites import Site
 from .base import Batch, Scorer, Scores
 
@@ -66,5 +66,5 @@ class _Tokens:
 
     @torch.no_grad()
     def scores(self) -> torch.Tensor:
-        weights = {id(table.weight): table.weight for table in tables_of(self.model)}.values()
-        return sum(weight.float().square().sum(dim=1).cpu() for weight in weights)
+        parts = [w.float().square().sum(dim=1).cpu() for w in token_weights(self.model)]
+        return torch.stack(parts).sum(dim=0)

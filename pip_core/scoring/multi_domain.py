@@ -69,7 +69,7 @@ class _Pass:
     def add(self, batch: Batch) -> None:
         for pair in batch:
             if pair.domain not in self.found:
-                self.found[pair.domain] = [Moments.none(s.size * s.width.features) for s in self.sites]
+                self.found[pair.domain] = [Moments.none(s.features) for s in self.sites]
             moments = self.found[pair.domain]
 
             def on_activation(index: int, values: torch.Tensor, moments: list[Moments] = moments) -> None:

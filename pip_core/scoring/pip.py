@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from ..data.calibration import ScoringPass
 from ..data.perturbation import Pair
 from ..structure.sites import Site, Slices
-from .base import Batch, Scorer, Scores
+from .base import Batch, Scorer, Scores, gradient_of
 from .token_gradients import RowGradients
 from .weight_gradients import each_gradient
 
@@ -73,10 +73,10 @@ class _Pass:
 
         def on_gradient(index: int, part: Slices) -> None:
             if sites[index].size == 1:
-                norm = torch.linalg.vector_norm(part.weight.grad, dtype=torch.float32)
+                norm = torch.linalg.vector_norm(gradient_of(part.weight), dtype=torch.float32)
                 squares[index] += float(norm) ** 2
             else:
-                squares[index] += part.by_unit(part.weight.grad.float().square(), sites[index].size)
+                squares[index] += part.by_unit(gradient_of(part.weight).float().square(), sites[index].size)
 
         views = (pair.clean.ids, pair.perturbed.ids)
         each_gradient(self.model, self.blocks, sites, views, (1.0, -1.0), on_gradient)

@@ -151,7 +151,7 @@ def gate_gradients(
         substitutes: what does not count of whole blocks, by position.
     """
     given_back: dict[int, torch.Tensor] = {}
-    found: list[torch.Tensor | None] = [None] * len(sites)
+    found: dict[int, torch.Tensor] = {}
 
     with torch.enable_grad(), gradients_for(model, ()), Hooks() as hooks:
 
@@ -201,4 +201,4 @@ def gate_gradients(
                 module = block.get_submodule(site.added) if site.added else block
                 hooks.after(module, partial(after_site, index))
         backpropagate(model, (ids,), (1.0,))
-    return found
+    return [found[index] for index in range(len(sites))]

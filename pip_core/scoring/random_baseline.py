@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..data.calibration import ScoringPass
+from ..structure.families import embedding_weight
 from ..structure.sites import Site
 from .base import Batch, Scorer, Scores
 
@@ -40,7 +41,7 @@ class RandomBaseline(Scorer):
         return _Draw([site.size for site in sites])
 
     def begin_tokens(self, model: PreTrainedModel) -> ScoringPass[torch.Tensor]:
-        return _TokenDraw(model.get_input_embeddings().weight.shape[0])
+        return _TokenDraw(embedding_weight(model).shape[0])
 
 
 class _Draw:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from ..core.units import CHANNELS, HEADS
 from ..data.calibration import ScoringPass
 from ..structure.sites import Site, Slices
-from .base import AT_ONCE, Batch, Scorer, Scores
+from .base import AT_ONCE, Batch, Scorer, Scores, gradient_of
 from .token_gradients import RowGradients
 from .weight_gradients import each_gradient
 
@@ -61,7 +61,7 @@ class _Pass:
     def add(self, batch: Batch) -> None:
         def on_gradient(index: int, part: Slices) -> None:
             weight = part.weight.detach()
-            product = (weight.float() * part.weight.grad.float()).abs()
+            product = (weight.float() * gradient_of(part.weight).float()).abs()
             self.totals[index] += part.by_unit(product, self.sites[index].size)
 
         for pair in batch:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
-from ..structure.families import tables_of
-from .base import POSITIONS, Batch, backpropagate, gradient_at, gradients_for, predictions
+from ..structure.families import embedding_weight, token_weights
+from .base import POSITIONS, Batch, backpropagate, gradient_at, gradient_of, gradients_for, predictions
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def logit_gradients(
         ids: `(T,)` token ids.
         words: `(T,)` word index of each token, below `count`.
     """
-    total = torch.zeros(count, tables_of(model)[0].weight.shape[0], device=model.device)
+    total = torch.zeros(count, embedding_weight(model).shape[0], device=model.device)
     parts = words[1:].split(POSITIONS)
     for (logits, targets), where in zip(predictions(model, ids), parts, strict=True):
         total.index_add_(0, where, gradient_at(logits, targets))
@@ -53,20 +53,20 @@ class RowGradients:
         perturbed: bool = False,
     ) -> None:
         self.model, self.fold, self.finish, self.perturbed = model, fold, finish, perturbed
-        self.weights = list({id(table.weight): table.weight for table in tables_of(model)}.values())
+        self.weights = token_weights(model)
         self.total = torch.zeros(self.weights[0].shape[0])
         self.pairs = 0
 
     def add(self, batch: Batch) -> None:
         for pair in batch:
-            views, signs = (pair.clean.ids,), (1.0,)
+            views, signs = [pair.clean.ids], [1.0]
             if self.perturbed:
-                views, signs = (pair.clean.ids, pair.perturbed.ids), (1.0, -1.0)
+                views, signs = [*views, pair.perturbed.ids], [1.0, -1.0]
             with torch.enable_grad(), gradients_for(self.model, self.weights):
                 backpropagate(self.model, views, signs)
             found = torch.zeros_like(self.total)
             for weight in self.weights:
-                found += self.fold(weight.detach().float(), weight.grad.float()).cpu()
+                found += self.fold(weight.detach().float(), gradient_of(weight).float()).cpu()
                 weight.grad = None
             self.total += self.finish(found)
             self.pairs += 1

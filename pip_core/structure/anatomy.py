@@ -9,7 +9,7 @@ same way. Works from the config alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,7 @@ from .families import (
     Family,
     blocks_of,
     check_config,
+    embedding_weight,
     head_counts,
     row_parameters,
     skeleton,
@@ -185,7 +186,7 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
         listed=config.model_type in FAMILIES,
         parameters=total,
         embedding_parameters=total - sum(b.parameters for b in blocks),
-        vocabulary=model.get_input_embeddings().weight.shape[0],
+        vocabulary=embedding_weight(model).shape[0],
         row_parameters=row_parameters(model),
         blocks=tuple(blocks),
         channel_field=channel_field,
@@ -277,10 +278,7 @@ def _analyse(
 ) -> Block:
     """The halves and units of one block; the reasons for missing ones are added to `refused`."""
     attention, mlp = _halves(family, block, refused)
-    owned = tuple(
-        sum(p.numel() for path in half for p in block.get_submodule(path).parameters())
-        for half in (attention, mlp)
-    )
+    owned = _parameters_of(block, attention), _parameters_of(block, mlp)
     heads, groups = head_counts(config)
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     widths = {}
@@ -299,9 +297,13 @@ def _analyse(
             refused[kind] = found
         else:
             widths[kind] = found
-    added = family.added or (attention[-1] if attention else "", mlp[-1] if mlp else "")
+    first, second = family.added or (attention[-1] if attention else "", mlp[-1] if mlp else "")
     total = sum(p.numel() for p in block.parameters())
-    return Block(total, attention, mlp, tuple(added), owned, widths)
+    return Block(total, attention, mlp, (first, second), owned, widths)
+
+
+def _parameters_of(block: nn.Module, half: Iterable[str]) -> int:
+    return sum(p.numel() for path in half for p in block.get_submodule(path).parameters())
 
 
 def _channels(config: PreTrainedConfig, block: nn.Module, channel_field: str) -> int:

@@ -186,6 +186,17 @@ def tables_of(model: PreTrainedModel) -> list[nn.Module]:
     return [t for t in (model.get_input_embeddings(), model.get_output_embeddings()) if t is not None]
 
 
+def embedding_weight(model: PreTrainedModel) -> torch.Tensor:
+    """The embeddings, `(V, d)`."""
+    return model.get_input_embeddings().get_parameter("weight")
+
+
+def token_weights(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The weights with a row for every token: the embeddings, and the head where that is another matrix."""
+    weights = [table.get_parameter("weight") for table in tables_of(model)]
+    return list({id(weight): weight for weight in weights}.values())
+
+
 def row_parameters(model: PreTrainedModel) -> int:
     """Parameters of one token: its row of the embeddings, and of the head where that is another matrix."""
     weights = {id(p): p for table in tables_of(model) for p in table.parameters()}

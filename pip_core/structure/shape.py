@@ -32,6 +32,11 @@ class Layer:
     mlp: bool
     kept: Mapping[str, tuple[int, ...]]
 
+    def without_half(self, half: str) -> Layer:
+        """This block without its attention or its MLP."""
+        attention, mlp = self.attention and half != ATTENTION, self.mlp and half != MLP
+        return dataclasses.replace(self, attention=attention, mlp=mlp)
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -71,7 +76,7 @@ class Shape:
             if units.kind in (ATTENTION, MLP):
                 if not getattr(layer, units.kind):
                     raise ValueError(f"block {units.block} has no {units.kind} left")
-                layers[units.block] = dataclasses.replace(layer, **{units.kind: False})
+                layers[units.block] = layer.without_half(units.kind)
                 continue
             kept, removing = layer.kept[units.kind], set(units.units)
             rest = tuple(u for u in kept if u not in removing)

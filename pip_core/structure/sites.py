@@ -8,7 +8,7 @@ neither depends on the model's family.
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -73,6 +73,18 @@ class Site:
         """Number of units that the site offers."""
         return len(self.numbers)
 
+    @property
+    def output(self) -> str:
+        """Name in the block of the projection that a width site's units enter."""
+        assert self.width is not None
+        return self.width.output
+
+    @property
+    def features(self) -> int:
+        """Number of features with which a width site's units enter that projection."""
+        assert self.width is not None
+        return self.size * self.width.features
+
     def slices(self, block: nn.Module) -> list[Slices]:
         """The weights that hold the site's units, in the current `block`."""
         if self.width is None:
@@ -90,8 +102,9 @@ class Site:
 
     def output_weight(self, block: nn.Module) -> torch.Tensor:
         """Weight of a width site's output projection, `(d, size * features)` for every class of module."""
-        module = block.get_submodule(self.width.output)
-        return module.weight.T if isinstance(module, Conv1D) else module.weight
+        module = block.get_submodule(self.output)
+        weight = module.get_parameter("weight")
+        return weight.T if isinstance(module, Conv1D) else weight
 
 
 def sites_of(anatomy: Anatomy, shape: Shape, kinds: Sequence[str]) -> list[Site]:
@@ -115,7 +128,7 @@ def _site(anatomy: Anatomy, layer: Layer, position: int, kind: str) -> Site | No
     if not (layer.attention if of_attention else layer.mlp):
         return None
     if kind in DEPTH:
-        rest = Shape((replace(layer, **{kind: False}),))
+        rest = Shape((layer.without_half(kind),))
         cost = Shape((layer,)).parameters(anatomy) - rest.parameters(anatomy)
         modules, added = (block.attention, block.added[0]) if of_attention else (block.mlp, block.added[1])
         adds = anatomy.family.adds_residual

@@ -123,7 +123,7 @@ def verify_config_matches(model: PreTrainedModel) -> None:
 
 def _difference(module: nn.Module | None, expected: nn.Module | None) -> str:
     """The first weight or setting in which two modules differ; empty where they agree."""
-    if type(module) is not type(expected):
+    if module is None or expected is None or type(module) is not type(expected):
         return "another module"
     ours, theirs = ({n: p.shape for n, p in m.named_parameters(recurse=False)} for m in (module, expected))
     for name in ours | theirs:
@@ -192,7 +192,7 @@ class NoMLP(nn.Module):
         self.adds_residual = adds_residual
 
     def forward(self, hidden_states: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        return residual if self.adds_residual else torch.zeros_like(hidden_states)
+        return _added_nothing(self.adds_residual, hidden_states, residual)
 
 
 class NoAttention(nn.Module):
@@ -214,4 +214,12 @@ class NoAttention(nn.Module):
         if (cache := given.get(next(names, ""))) is not None:
             token = hidden_states[:, None, :, :1]
             cache.update(token, token, self.layer_idx)
-        return (residual if self.adds_residual else torch.zeros_like(hidden_states)), None
+        return _added_nothing(self.adds_residual, hidden_states, residual), None
+
+
+def _added_nothing(adds: bool, hidden_states: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
+    """What a half returns that adds nothing: the residual stream where it `adds` to it itself, else zeros."""
+    if not adds:
+        return torch.zeros_like(hidden_states)
+    assert residual is not None
+    return residual

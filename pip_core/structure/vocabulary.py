@@ -258,8 +258,8 @@ class VocabularySubset:
 
 def _merges(written: Mapping) -> list[tuple[str, str]]:
     """A tokenizer's merges; older files write each as one text with a space."""
-    found = written["model"]["merges"]
-    return [tuple(m.split(" ")) if isinstance(m, str) else (m[0], m[1]) for m in found]
+    pairs = (m.split(" ") if isinstance(m, str) else m for m in written["model"]["merges"])
+    return [(left, right) for left, right in pairs]
 
 
 def _named(config) -> dict[str, int | list[int]]:

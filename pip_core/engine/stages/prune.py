@@ -244,7 +244,7 @@ def _score(
         state.substitutes = yield from state.follow(found, "scoring", blocks, work, iteration)
         scorer = scorer.given_substitutes(state.substitutes)
     work = recipe.windows * recipe.window_tokens * scorer.cost(len(sites)) * state.depth_left
-    scoring = state.calibration.score(scorer, model, blocks_of(model), sites, pairs)
+    scoring = state.calibration.score(scorer, model, list(blocks_of(model)), sites, pairs)
     scores = yield from state.follow(scoring, "scoring", len(pairs), work, iteration)
     for kind in (k for k in recipe.units if any(site.kind == k for site in sites)):
         means: list[float | None] = [None] * len(state.anatomy.blocks)

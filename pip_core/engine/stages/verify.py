@@ -57,7 +57,7 @@ def _card(state: RunState, uneven: str) -> str:
     """The model card, with figures of the weights that were written."""
     iterations = len(state.removals)
     before = state.measured.get(iterations)
-    pruned = state.final[iterations] if state.changed else before
+    pruned = state.final[iterations] if state.changed else state.measured[iterations]
     done = [
         s.describe(state.results[s.name]) for s in state.stages if s.changes_model and s.name in state.results
     ]
