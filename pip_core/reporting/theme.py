@@ -1,7 +1,7 @@
-"""Colours and the bare figure that every chart starts from.
+"""Colours of the charts, and the empty figure that every chart starts from.
 
-One accent, greys that read on light and dark alike, and colour only where it means something:
-amber for what goes (and where it went), the accent for what is measured.
+The greys are readable on a light and on a dark page. Colours have a meaning: amber marks what is removed, the
+accent what is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GREY = "#80868f"
 FAINT = "rgba(128,134,143,0.22)"
 BAND = "rgba(47,111,222,0.16)"
 SKELETON = "rgba(128,134,143,0.13)"
-# Lines of several runs: told apart by lightness too, for eyes that see no colour.
+# Lines of several runs; they differ in lightness too, for readers who do not see colours.
 LINES = ("#2f6fde", "#d97706", "#0f9d77", "#8b5cf6", "#db2777", "#475569", "#84a30b", "#0891b2")
 HEIGHT = 340
 
@@ -24,7 +24,7 @@ _FONT = "Inter, system-ui, sans-serif"
 
 
 def figure(height: int = HEIGHT) -> go.Figure:
-    """An empty figure without any of Plotly's template, transparent."""
+    """An empty transparent figure, without Plotly's own template."""
     return go.Figure(
         layout={
             "template": "none",
@@ -40,7 +40,7 @@ def figure(height: int = HEIGHT) -> go.Figure:
                 "bordercolor": "#20242c",
                 "align": "left",
             },
-            # What a reader zoomed into stays so while the chart grows.
+            # A zoom of the reader is kept while the chart grows.
             "uirevision": "keep",
         }
     )
@@ -52,8 +52,11 @@ def sendable(chart: go.Figure) -> dict:
 
 
 def name_line(chart: go.Figure, y: float, text: str, anchor: str = "bottom") -> None:
-    """Write `text` on a horizontal line of the first row, at its left end; `anchor` is the edge of the
-    text that lies on it."""
+    """Label a horizontal line of the first row at its left end.
+
+    Args:
+        anchor: the edge of the text that lies on the line ("bottom", "top").
+    """
     chart.add_annotation(
         x=0,
         xref="x domain",
@@ -68,7 +71,7 @@ def name_line(chart: go.Figure, y: float, text: str, anchor: str = "bottom") -> 
 
 
 def say(chart: go.Figure, text: str) -> None:
-    """Say in an empty chart what will appear."""
+    """Write into an empty chart what will appear in it."""
     chart.add_annotation(
         text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"size": 13}
     )
