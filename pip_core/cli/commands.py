@@ -362,6 +362,7 @@ def _table(model: str, result: ev.Evaluated) -> str:
         for text in result.texts
     ]
     lines += [
-        f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({describe_task(task)})" for task in result.tasks
+        f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({describe_task(task)})"
+        for task in result.tasks
     ]
     return "\n".join([*lines, f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}"])

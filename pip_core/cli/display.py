@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from ..core import events as ev
-from ..reporting.messages import clock, sentence
+from ..reporting.messages import format_duration, sentence
 
 
 class Display:
@@ -78,7 +78,7 @@ class Display:
         """Set the bar to a step of a stage, or to the bytes that have arrived."""
         if isinstance(event, ev.Progress):
             what = f"{event.stage.capitalize()}, iteration {event.iteration}"
-            left = f"about {clock(event.remaining)} left"
+            left = f"about {format_duration(event.remaining)} left"
         else:
             assert isinstance(event, ev.Loading)
             what, left = event.what[:1].upper() + event.what[1:], ""
