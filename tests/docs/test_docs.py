@@ -17,7 +17,10 @@ import pip_core
 from pip_core.cli.commands import COMMANDS as PROGRAMS
 from pip_core.cli.main import build, given_settings
 from pip_core.core.recipe import Recipe
+from pip_core.data.corpora import KNOWN, SHIPPED
 from pip_core.engine.stages import USUAL
+from pip_core.evaluation.tasks import NAMES
+from pip_core.evaluation.tasks import SHIPPED as SHIPPED_TASKS
 from pip_core.scoring import METHODS
 from pip_core.structure.families import FAMILIES
 
@@ -153,6 +156,8 @@ def test_what_there_is_is_documented():
     assert [m.name for m in METHODS if f"`{m.name}`" not in PAGES["docs/methods.md"]] == []
     families = set(re.findall(r"\w+", PAGES["docs/models.md"]))
     assert [f for f in FAMILIES if f not in families] == []
+    evaluation = PAGES["docs/evaluation.md"]
+    assert [n for n in (*SHIPPED, *KNOWN, *SHIPPED_TASKS, *NAMES) if f"`{n}`" not in evaluation] == []
     sources = [ROOT / "app.py", *(ROOT / "pip_core").rglob("*.py")]
     variables = {v for p in sources for v in re.findall(r"PIP_STUDIO_[A-Z_]+", p.read_text(encoding="utf-8"))}
     assert {v for v in variables if f"`{v}`" not in PAGES["docs/page-and-api.md"]} == set()
