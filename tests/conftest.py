@@ -33,6 +33,20 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
+# Many tests and nothing dear that they share: these files are spread over all processes.
+SPREAD = ("test_family_contract.py", "test_vocabulary.py", "test_refit.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file share its fixtures, whole runs among them, so they stay in one process; those in a
+    browser stay in one process all together, so that no two browsers compete."""
+    for item in items:
+        if "browser" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group("browser"))
+        elif item.path.name not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
