@@ -83,7 +83,7 @@ class Started(Event):
     `goal` says in words what will go ("8 of 30 blocks"), in about `planned` iterations:
     `planned_share` of all parameters, where `target` was asked for. `origin` says where the
     checkpoint came from; `resumed` how many iterations were already decided. `pinned` are settings of the
-    recipe, by name, as they were settled for this run: number format, weights, texts.
+    recipe, by name, as they were chosen for this run: number format, weights, texts.
     """
 
     model: str

@@ -42,7 +42,7 @@ class Units:
 
 
 def group(units: Iterable[tuple[str, int, int]]) -> tuple[Units, ...]:
-    """Loose units `(kind, block, unit)` by kind and block, in ascending order."""
+    """Single units `(kind, block, unit)` grouped by kind and block, in ascending order."""
     found: dict[tuple[str, int], list[int]] = {}
     for kind, block, unit in units:
         found.setdefault((kind, block), []).append(unit)

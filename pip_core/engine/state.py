@@ -49,7 +49,7 @@ class RunState(Context):
         changed: whether the model was changed after the last removal.
         also_removed: what was removed beside units, in words.
         partial: folder beside `out` in which the checkpoint is made.
-        vocabulary: the tokens that are left, where some were removed.
+        token_subset: the tokens that are left, where some were removed.
         reproducible: whether the exported recipe alone leads to the exported model.
     """
 
@@ -73,7 +73,7 @@ class RunState(Context):
         self.substitutes: dict[int, Substitute] = {}
         self.changed = False
         self.also_removed: list[str] = []
-        self.vocabulary: VocabularySubset | None = None
+        self.token_subset: VocabularySubset | None = None
         self.reproducible = True
         self._began = time.monotonic()
 

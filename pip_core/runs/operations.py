@@ -115,7 +115,7 @@ def _taken(
     taken = [e for e in history if isinstance(e, tuple(stays)) and e.iteration <= upto]
     # What is handed over from block to block goes with the text, and so does what was measured after it.
     handed = any(map(hands_over, (before, recipe))) and handing_settings() & set(changed)
-    # A fork does its own refit, and measures it.
+    # A fork runs the stages after the last removal itself, and measures what they come to.
     return first + [
         e for e in taken if not isinstance(e, ev.Evaluated) or not (e.final or (handed and e.iteration))
     ]

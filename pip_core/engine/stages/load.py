@@ -85,7 +85,7 @@ def _started(state: RunState, resumed: int) -> Started:
 
 
 def _pinned(state: RunState) -> Mapping[str, str]:
-    """Settings as they were settled here, so that the recipe means the same on any machine."""
+    """Settings as this machine chose them, so that the recipe means the same on any machine."""
     recipe = state.recipe
     source = state.loaded.source
     return {

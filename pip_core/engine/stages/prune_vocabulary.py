@@ -123,7 +123,7 @@ class PruneVocabulary(Stage):
         state.evaluator = state.evaluator.retokenized(subset.retokenize, tokenizer, loaded.model.config)
         first, last, following = _examples(subset, scores, loaded.tokenizer)
         state.loaded = replace(loaded, tokenizer=tokenizer, config=config)
-        state.vocabulary = subset
+        state.token_subset = subset
         state.changed = True
         state.also_removed.append(f"{count:,} of {vocabulary.rows:,} tokens")
         yield VocabularyPruned(

@@ -158,8 +158,8 @@ class Refit(Stage):
     def run(self, state: RunState) -> Iterator[Event]:
         began, iteration = time.monotonic(), len(state.removals)
         parts, same = self.rows, self.rows
-        if state.vocabulary is not None:
-            parts, same = _retokenized(state.vocabulary, self.rows)
+        if state.token_subset is not None:
+            parts, same = _retokenized(state.token_subset, self.rows)
         blocks = len(state.shape.layers)
         work = count_tokens(parts) * PASSES * state.depth_left
         found = yield from state.follow(self._solve(state, parts, same), "refitting", blocks, work)
