@@ -37,6 +37,7 @@ from .hub import ask_hub, config_file, from_hub, hub_failure
 from .nonuniform import is_nonuniform, load_nonuniform
 from .reference import HUB, PYPI, bundled_config_folder, local_folder, split_reference
 
+DTYPES = ("auto", "float32", "bfloat16")
 # Buffers that older releases of transformers wrote into checkpoints.
 OLD_BUFFERS = re.compile(r"(inv_freq|masked_bias|(attn|attention)\.bias)$")
 
@@ -80,8 +81,10 @@ def load(
 
     Raises:
         UserError: no such model, not a decoder, no safetensors, tensors missing, not enough disk space,
-            or weights other than the expected ones.
+            weights other than the expected ones, or another number format.
     """
+    if dtype not in DTYPES:
+        raise UserError(f"Dtype: enter one of {', '.join(DTYPES)}, not {dtype!r}.")
     source = yield from resolve(reference)
     yield Loading(f"loading {source.name}")
     source = replace(source, weights_sha256=weights_sha256(source.folder))
@@ -105,10 +108,8 @@ def load_model(reference: str, dtype: str = "auto") -> tuple[PreTrainedModel, Pr
             computes it fast, float32 otherwise.
 
     Raises:
-        UserError: as `load`, or another number format.
+        UserError: as `load`.
     """
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise UserError(f"Dtype: enter one of auto, float32, bfloat16, not {dtype!r}.")
     loaded = drain(load(reference, dtype))
     return loaded.model, loaded.tokenizer
 

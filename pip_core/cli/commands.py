@@ -224,9 +224,9 @@ def evaluate(
 def latency(
     model: Annotated[str, typer.Option(help="the pruned model: a reference, or the folder of a run")],
     against: Annotated[str, typer.Option(help="the dense model")] = "smollm2-135m",
-    prompt_tokens: Annotated[int, typer.Option(help="length of the prompt, in tokens")] = 256,
-    new_tokens: Annotated[int, typer.Option(help="tokens to generate")] = 64,
-    rounds: Annotated[int, typer.Option(help="times that both are measured in turn")] = 7,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="length of the prompt, in tokens")] = 256,
+    new_tokens: Annotated[int, typer.Option(min=1, help="tokens to generate")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="times that both are measured in turn")] = 7,
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> int:
@@ -243,7 +243,7 @@ def latency(
 
 def bench(
     model: Annotated[str, typer.Option(help="model reference")] = "smollm2-135m",
-    windows: Annotated[int, typer.Option(help="calibration windows of 128 tokens")] = 16,
+    windows: Annotated[int, typer.Option(min=1, help="calibration windows of 128 tokens")] = 16,
 ) -> int:
     """Measure time and memory of scoring, against the formula computed naively."""
     from ..inspection.scoring_benchmark import report

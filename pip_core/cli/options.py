@@ -21,7 +21,7 @@ Command = Callable[..., int]
 # The parameter of a command that takes the settings given on its command line, name -> value.
 GIVEN = "given"
 SWITCH_VALUES: Mapping[str, bool | str] = {"true": True, "false": False, AUTO: AUTO}
-METAVARS = {"whole": "INTEGER", "number": "NUMBER", "text": "TEXT", "names": "A,B,...", "numbers": "1,2,..."}
+METAVARS = {"whole": "<int>", "number": "<number>", "text": "<str>", "names": "A,B,...", "numbers": "1,2,..."}
 
 
 def takes_settings(function: Command) -> bool:

@@ -118,7 +118,7 @@ def collect(folder: Path, entries: Sequence[Entry]) -> SweepResults:
         place = folder / entry.label
         try:
             events = read_events(place) if place.exists() else []
-        except (UserError, OSError) as error:
+        except (UserError, OSError, UnicodeDecodeError) as error:
             missing[entry.label] = f"Its record cannot be read: {error}"
             continue
         # The last measurement of the last iteration is that of the finished model.

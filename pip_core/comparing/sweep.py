@@ -134,7 +134,8 @@ def run_sweep(
 ) -> Iterator[tuple[str, ev.Event]]:
     """Work on every entry that is not finished, one after another; yields labels with their events.
 
-    A run that fails says so, and the others go on. The comparison ends early where a run was stopped.
+    A run that fails, or whose record is damaged, says so, and the others go on. The comparison ends early
+    where a run was stopped.
 
     Args:
         export: whether each run ends with an exported model.
@@ -144,12 +145,17 @@ def run_sweep(
         UserError: a directory below `folder` holds another run than the entry's.
     """
     worker = worker or work_in_a_process
-    for entry in entries:
-        _check_same(folder, entries, entry)
+    damaged = {e.label: why for e in entries if (why := _damage(folder / e.label))}
+    sound = [e for e in entries if e.label not in damaged]
+    for entry in sound:
+        _check_same(folder, sound, entry)
     for entry in entries:
         place = folder / entry.label
+        if entry.label in damaged:
+            yield entry.label, ev.Failed(damaged[entry.label])
+            continue
         if not place.exists():
-            dense = dense_measurement(folder, entries, entry.recipe)
+            dense = dense_measurement(folder, sound, entry.recipe)
             history = [dense.event] if dense else []
             create(place, entry.recipe.replace(**dense.pins) if dense else entry.recipe, history)
         if isinstance(_last_event(place), ev.Finished):
@@ -222,6 +228,16 @@ def _pins(events: Sequence[ev.Event]) -> dict[str, str]:
         for name, value in event.pinned if isinstance(event, ev.Started) else ():
             found.setdefault(name, set()).add(value)
     return {name: min(values) for name, values in found.items() if len(values) == 1}
+
+
+def _damage(place: Path) -> str:
+    """Why the recipe or the record of the run in `place` cannot be read; empty where there is no run."""
+    if (place / RECIPE).is_file() and (place / EVENTS).is_file():
+        try:
+            recipe_of(place), read_events(place)
+        except (UserError, OSError, UnicodeDecodeError) as error:
+            return str(error)
+    return ""
 
 
 def _last_event(place: Path) -> ev.Event | None:

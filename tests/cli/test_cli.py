@@ -300,6 +300,9 @@ def test_mistakes_of_evaluate(capsys, llama_folder):
         (["resume"], "RUN"),
         (["extend", "x", "--target", "much"], "--target"),
         (["evaluate", "--model=demo", "--limit=some"], "--limit"),
+        (["evaluate", "--model=demo", "--dtype=int4"], "Dtype"),
+        (["latency", "--model=demo", "--dtype=int4"], "Dtype"),
+        (["latency", "--model=demo", "--rounds=0"], "--rounds"),
     ],
 )
 def test_mistakes_in_the_command_line_itself(capsys, arguments, named):

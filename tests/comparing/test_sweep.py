@@ -214,6 +214,9 @@ def test_a_measurement_is_not_taken_over_where_nobody_wrote_down_what_it_was_mad
 def test_a_run_whose_record_cannot_be_read_hurts_itself_alone(done, entries, tmp_path):
     shutil.copytree(done[0], tmp_path / "all")
     (tmp_path / "all" / entries[1].label / "events.jsonl").write_text("no event\n")
+    told = going(tmp_path / "all", entries)
+    assert [(label, type(event)) for label, event in told] == [(entries[1].label, ev.Failed)]
+    assert (tmp_path / "all" / entries[1].label / "events.jsonl").read_text() == "no event\n"
     found = results.collect(tmp_path / "all", entries)
     assert [r.label for r in found] == ["dense", entries[0].label, entries[2].label]
     assert "cannot be read" in found.missing[entries[1].label]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from ...checkpoints.load import load
+from ...checkpoints.load import DTYPES, load
 from ...core.events import Event, Started
 from ...core.recipe import DEMO
 from ...core.settings import Settings, choice, setting, text
@@ -17,7 +17,6 @@ from ..state import RunState
 
 # Loading and starting up, roughly.
 SECONDS = 5.0
-DTYPES = ("auto", "float32", "bfloat16")
 
 
 class LoadSettings(Settings):
