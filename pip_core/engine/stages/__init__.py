@@ -63,7 +63,7 @@ def describe(result: Event) -> Description:
 @cache
 def _with_added(named: str) -> tuple[type[Stage], ...]:
     found = list(USUAL)
-    for kind in (*(point.load() for point in entry_points(group=GROUP)), *_named(named)):
+    for kind in (*_installed(), *_named(named)):
         places = [i for i, other in enumerate(found) if other.name == kind.after]
         if not places:
             raise UserError(f"The stage '{kind.name}' is to follow '{kind.after}', which is no stage.")
@@ -73,6 +73,20 @@ def _with_added(named: str) -> tuple[type[Stage], ...]:
             kind.Result.result_of = kind.name
             kind.Result.superseded_by_undo = bool(kind.invalidated_by)
     return tuple(found)
+
+
+def _installed() -> list[type[Stage]]:
+    """Stages that installed packages bring."""
+    found = []
+    for point in entry_points(group=GROUP):
+        try:
+            found.append(point.load())
+        except Exception as error:  # whatever the package's own code raises on import
+            raise UserError(
+                f"The stage '{point.name}' of the package that brings it ({point.value}) cannot be imported: "
+                f"{error}. Upgrade that package, or uninstall it."
+            ) from error
+    return found
 
 
 def _named(names: str) -> list[type[Stage]]:
