@@ -43,7 +43,7 @@ window.pip = {
     if (chosen !== null) document.body.classList.toggle("dark", chosen === "1");
     document.documentElement.lang ||= "en";
     // Screen readers hear each event once, and refusals at once; the ticking status line stays silent.
-    document.getElementById("said")?.setAttribute("aria-live", "polite");
+    document.getElementById("latest_message")?.setAttribute("aria-live", "polite");
     document.getElementById("notice")?.setAttribute("aria-live", "assertive");
   },
 };

@@ -27,7 +27,7 @@ from pip_core.runs import run_directory
 from pip_core.runs.queue import RunQueue
 
 from . import tiny, zoo
-from .studios import Workers
+from .run_queues import Workers
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -133,7 +133,7 @@ def workers(monkeypatch) -> Workers:
 
 
 @pytest.fixture
-def studio(tmp_path, monkeypatch) -> RunQueue:
+def queue(tmp_path, monkeypatch) -> RunQueue:
     for name in ("PIP_STUDIO_WORKERS", "PIP_STUDIO_KEEP_DAYS", "PIP_STUDIO_KEEP_GB"):
         monkeypatch.delenv(name, raising=False)
     return RunQueue(tmp_path / "runs")

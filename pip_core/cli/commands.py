@@ -70,7 +70,8 @@ def undo(run: RunFolder) -> int:
     """Undo the last removal; its units are kept from then on."""
     from ..reporting.messages import sentence
     from ..runs.operations import undo
-    from ..runs.run_directory import read_events, recipe_of, working
+    from ..runs.run_directory import read_events, recipe_of
+    from ..runs.worker import working
 
     recipe_of(run)
     undo(run)
@@ -331,9 +332,9 @@ def _read_recipe(path: Path) -> Recipe:
 def _measured_with(model: str) -> dict:
     """Tasks and held-back text that a run, or a model exported by one, was measured with."""
     from ..checkpoints import export
-    from ..runs import run_directory
+    from ..runs import files
 
-    for name in (run_directory.RECIPE, export.RECIPE):
+    for name in (files.RECIPE, export.RECIPE):
         if (path := Path(model) / name).is_file():
             recipe = _read_recipe(path)
             return {"tasks": recipe.tasks, "heldout": recipe.heldout}

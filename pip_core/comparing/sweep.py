@@ -18,7 +18,9 @@ from ..core.errors import UserError
 from ..core.recipe import Recipe, measuring_settings
 from ..engine.run import check
 from ..planning.estimate import resolve_auto_units
-from ..runs.run_directory import EVENTS, RECIPE, Tail, create, launch, read_events, recipe_of, why_interrupted
+from ..runs.files import EVENTS, RECIPE
+from ..runs.run_directory import Tail, create, read_events, recipe_of
+from ..runs.worker import launch, why_interrupted
 from ..scoring import get_scorer
 
 POLL_SECONDS = 0.3

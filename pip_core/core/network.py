@@ -1,11 +1,16 @@
-"""How long the Hub is waited for, and which errors mean that it cannot be reached."""
+"""How long the Hub is waited for, which errors mean that it cannot be reached, and who may download."""
 
 from __future__ import annotations
 
 import importlib
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from .errors import UserError
 
 # Seconds.
 HUB_TIMEOUT = 5.0
@@ -24,6 +29,33 @@ UNREACHABLE_TYPES = (
 )
 # Request time-out and too many requests; so do all from 500 on.
 UNREACHABLE_STATUS = (408, 429)
+
+
+_may_download: ContextVar[bool] = ContextVar("may_download", default=True)
+
+
+class NotDownloaded(UserError):
+    """Data that is not on this machine yet, where nothing may be downloaded."""
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """This thread takes data of the Hub from the cache only. What is not there raises `NotDownloaded`."""
+    token = _may_download.set(False)
+    try:
+        yield
+    finally:
+        _may_download.reset(token)
+
+
+def check_download(what: str) -> None:
+    """Check that data may be downloaded now.
+
+    Raises:
+        NotDownloaded: it may not.
+    """
+    if not _may_download.get():
+        raise NotDownloaded(f"{what} is not on this machine yet. It is downloaded when a run begins.")
 
 
 def is_unreachable(error: BaseException) -> bool:

@@ -20,6 +20,12 @@ ASSETS = _shipped("assets")
 PAGE = _shipped("app.py")
 
 
+def python_path() -> str:
+    """PYTHONPATH for a process of this project, which runs in the user's folder, where relative paths mean
+    something."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
 def cache_folder() -> Path:
     """The folder for what this project fetched; `PIP_STUDIO_CACHE` overrides it."""
     if chosen := os.environ.get("PIP_STUDIO_CACHE"):

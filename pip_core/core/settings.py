@@ -49,19 +49,25 @@ class Settings(BaseModel):
         return {}
 
 
-def setting(default: Any, doc: str, takes: str, **constraints: Any) -> Any:
+def setting(
+    default: Any, doc: str, takes: str, label: str = "", share: bool = False, **constraints: Any
+) -> Any:
     """A field.
 
     Args:
         doc: what the setting means, with its unit.
         takes: what may be entered, to stand after "enter".
+        label: what people read beside its control; empty for its name.
+        share: whether it is a share of something, which people may read in percent. A number that is
+            constrained to at most 1 is one anyway.
     """
-    return Field(default, description=doc, json_schema_extra={"takes": takes}, **constraints)
+    extra = {"takes": takes, "label": label, "share": share}
+    return Field(default, description=doc, json_schema_extra=extra, **constraints)
 
 
-def whole(default: int, low: int, high: int, doc: str) -> Any:
+def whole(default: int, low: int, high: int, doc: str, label: str = "") -> Any:
     """A whole number from `low` to `high`."""
-    return setting(default, doc, f"a whole number from {low:,} to {high:,}", ge=low, le=high)
+    return setting(default, doc, f"a whole number from {low:,} to {high:,}", label, ge=low, le=high)
 
 
 def text(default: str, doc: str) -> Any:
@@ -69,9 +75,9 @@ def text(default: str, doc: str) -> Any:
     return setting(default, doc, "a non-empty text", pattern=r"\S")
 
 
-def switch(default: bool | str, doc: str) -> Any:
+def switch(default: bool | str, doc: str, label: str = "") -> Any:
     """True or false."""
-    return setting(default, doc, "true or false" + (" or auto" if default == AUTO else ""))
+    return setting(default, doc, "true or false" + (" or auto" if default == AUTO else ""), label)
 
 
 def choice(default: str, options: Sequence[str], doc: str) -> Any:
@@ -87,6 +93,8 @@ class SettingInfo:
         stage: name of the stage that owns it; `stage_title` what people read.
         kind: "switch", "whole", "number", "text", "names" or "numbers".
         options: the only values it takes, where these are few.
+        label: what people read beside its control.
+        share: whether it is a share of something, which people may read in percent.
     """
 
     name: str
@@ -97,15 +105,13 @@ class SettingInfo:
     doc: str
     takes: str
     options: tuple[str, ...] = ()
+    label: str = ""
+    share: bool = False
 
     @property
     def option(self) -> str:
         """Its name on the command line."""
         return "--" + self.name.replace("_", "-")
-
-    @property
-    def label(self) -> str:
-        return self.name.replace("_", " ").capitalize()
 
 
 def describe_settings(part: type[Settings], stage: str, title: str) -> list[SettingInfo]:
@@ -121,9 +127,19 @@ def describe_settings(part: type[Settings], stage: str, title: str) -> list[Sett
             field.description or "",
             schema[name].get("takes", ""),
             tuple(schema[name].get("enum", ())),
+            schema[name].get("label") or name.replace("_", " ").capitalize(),
+            _is_share(schema[name]),
         )
         for name, field in part.model_fields.items()
     ]
+
+
+def _is_share(schema: Mapping) -> bool:
+    """Whether a field is a share: it says so, or takes numbers up to 1."""
+    if schema.get("share"):
+        return True
+    numbers = [part for part in (schema, *schema.get("anyOf", ())) if part.get("type") == "number"]
+    return any(1 in (part.get("maximum"), part.get("exclusiveMaximum")) for part in numbers)
 
 
 def _kind(schema: Mapping, default: object) -> str:

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 
 from ..core.errors import UserError
-from ..core.network import HUB_TIMEOUT, is_unreachable
+from ..core.network import HUB_TIMEOUT, check_download, is_unreachable
 from ..core.paths import cache_folder
 from .files import plain
 from .files import rows as rows  # so that callers find both kinds of rows here
@@ -119,6 +119,7 @@ def read_hub(
             return found
     if not online:
         raise UserError(f"The {_name(chosen)} has not been fetched yet.")
+    check_download(f"The {_name(chosen)}")
     found, enough = _first(_with_clear_errors(chosen, _stream(chosen, sha)), need, weight, chosen)
     if not found:
         raise UserError(f"The {_name(chosen)} holds no rows in its split '{chosen.split}'.")
@@ -145,6 +146,7 @@ def hub_revision(dataset: str, revision: str | None = None) -> str:
     if known := _known_revision(dataset, revision):
         return known
     chosen = HubSet(dataset, revision=revision)
+    check_download(f"The {_name(chosen)}")
     with _clear_errors(chosen):
         info = _ask_hub(dataset, revision)
     if info.sha is None:

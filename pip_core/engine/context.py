@@ -9,6 +9,7 @@ from ..budget.budget import budget_for
 from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
 from ..core.events import Event
+from ..core.network import NotDownloaded
 from ..core.recipe import Recipe
 from ..data.calibration import CalibrationText
 from ..data.corpora import documents
@@ -21,6 +22,8 @@ from .stage import Stage
 
 # Of plain English text, for estimates.
 CHARACTERS_PER_TOKEN = 4.3
+# Of a standard task, for estimates: characters of an item with all its choices, and items of a whole task.
+CHARACTERS_PER_ITEM, USUAL_ITEMS = 600.0, 2000
 
 
 class Context:
@@ -124,10 +127,18 @@ class Context:
     def measurement_tokens(self) -> float:
         """Tokens that one measurement reads, estimated."""
         recipe = self.recipe
-        questions = sum(load_task(n, recipe.items).characters / CHARACTERS_PER_TOKEN for n in recipe.tasks)
-        return recipe.perplexity_windows * recipe.perplexity_tokens + questions
+        characters = sum(_task_characters(name, recipe.items) for name in recipe.tasks)
+        return recipe.perplexity_windows * recipe.perplexity_tokens + characters / CHARACTERS_PER_TOKEN
 
     @property
     def substitution_tokens(self) -> int:
         """Calibration tokens on which it is found out what can be given back of a block; 0 for none."""
         return max((stage.substitution_tokens(self) for stage in self.stages), default=0)
+
+
+def _task_characters(name: str, items: int) -> float:
+    """Characters that a task's items hold, or where it is not on this machine yet about so many."""
+    try:
+        return load_task(name, items).characters
+    except NotDownloaded:
+        return (items or USUAL_ITEMS) * CHARACTERS_PER_ITEM

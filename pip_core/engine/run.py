@@ -9,10 +9,12 @@ where `out` says.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..core import events as ev
 from ..core.device import peak_memory, user_message
+from ..core.network import NotDownloaded, without_downloads
 from ..core.progress import Halted, stoppable
 from ..core.recipe import Recipe
 from .context import Context
@@ -68,6 +70,21 @@ def check(
     context = Context(recipe, stages_for(recipe), history, exporting, pruning)
     for stage in context.stages:
         stage.check(context)
+    return context
+
+
+def check_without_downloads(recipe: Recipe) -> Context:
+    """As `check`, for a process that must not wait for downloads. What depends on data that is not on this
+    machine is left for the run to check.
+
+    Raises:
+        UserError: as `check`.
+    """
+    context = Context(recipe, stages_for(recipe))
+    with without_downloads():
+        for stage in context.stages:
+            with suppress(NotDownloaded):
+                stage.check(context)
     return context
 
 

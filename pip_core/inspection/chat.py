@@ -11,24 +11,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
 
-from ..checkpoints.load import Loaded, load
-from ..checkpoints.reference import cached_by_checkpoint
+from ..checkpoints.load import Loaded
 from ..core.device import user_message
 from ..core.errors import UserError
-from ..core.progress import drain
-
-# Held while a model is loaded, so that two visitors who ask for one at the same time share it.
-_LOADING = threading.Lock()
-
-
-@cached_by_checkpoint(maxsize=2)
-def _model(reference: str, stamp: float) -> Loaded:
-    """Load a model, or take it from the last two.
-
-    Args:
-        stamp: another value loads the model anew.
-    """
-    return drain(load(reference))
 
 
 @dataclass(frozen=True)
@@ -45,38 +30,20 @@ class Answer:
         return f"{self.tokens / self.seconds:.1f} tokens/s" if self.seconds and self.tokens > 1 else ""
 
 
-def both(dense: str, pruned: str, stamp: float) -> tuple[Loaded, Loaded]:
-    """The two models of a run, loaded, or taken from the two that were loaded last.
-
-    Args:
-        dense, pruned: model references.
-        stamp: modification time of the pruned folder; another value loads that model anew.
-
-    Raises:
-        UserError: a model that does not load.
-    """
-    with _LOADING:
-        return _model(dense, 0.0), _model(pruned, stamp)
-
-
-def answers(
-    dense: str, pruned: str, stamp: float, prompt: str, tokens: int = 64
-) -> Iterator[tuple[Answer, Answer]]:
+def answers(dense: Loaded, pruned: Loaded, prompt: str, tokens: int = 64) -> Iterator[tuple[Answer, Answer]]:
     """Both models' greedy answers as they grow: (dense, pruned).
 
     Both write at the same time, so their speeds can be compared, but each alone would be faster.
 
     Args:
-        dense, pruned: model references.
-        stamp: see `both`.
         tokens: the most tokens that each writes.
 
     Raises:
-        UserError: an empty prompt, or a model that does not load.
+        UserError: an empty prompt, or a model that cannot answer.
     """
     if not prompt.strip():
         raise UserError("Write a prompt first.")
-    streams = [_Stream(m.model, m.tokenizer, prompt, tokens) for m in both(dense, pruned, stamp)]
+    streams = [_Stream(m.model, m.tokenizer, prompt, tokens) for m in (dense, pruned)]
     while any(not s.done for s in streams):
         for stream in streams:
             if not stream.done:

@@ -109,7 +109,7 @@ def inspect_model(recipe: Recipe) -> Inspection:
         parts=_parts(anatomy),
         target=recipe.target,
         choices=choices,
-        memory=_memory(recipe),
+        memory=memory_needed(recipe),
         available=available_memory(),
         seconds=seconds,
     )
@@ -183,11 +183,17 @@ def _choice(recipe: Recipe, anatomy: Anatomy, kind: str) -> Choice:
     return Choice(kind, True, plain and not goal.uneven, f"{goal.description} = {goal.share:.1%}", goal.share)
 
 
-def _memory(recipe: Recipe) -> Mapping[str, float]:
-    """Bytes at the peak by what needs them, for the recipe as far as the model can lose its units."""
+def memory_needed(recipe: Recipe) -> Mapping[str, float]:
+    """Bytes at the peak of a run, by what needs them: the one number that form, plan and inspection state.
+
+    Where no target of the model can be met, what it takes to hold the model.
+
+    Raises:
+        UserError: a model that cannot be pruned.
+    """
     try:
         return memory_for(resolve_auto_units(recipe))
-    except UserError:  # no target of this model can be met: what it takes to hold it is known all the same
+    except UserError:
         return {"weights": sizes_of(recipe.model, recipe.dtype).resident}
 
 

@@ -1,8 +1,7 @@
-"""Reading many runs cheaply: each as a story, and as one line of a list."""
+"""Reading many runs cheaply: each as a summary, and as one line of a list."""
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +9,25 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..core import events as ev
-from ..core.errors import UserError
 from ..core.recipe import Recipe
 from ..evaluation.statistics import retained
 from ..reporting.run_summary import RunSummary
-from ..runs import run_directory
+from . import worker
+from .files import (
+    ABOUT,
+    EVENTS,
+    QUEUED,
+    RECIPE,
+    UNDO,
+    UnreadableRun,
+    damaged,
+    read_about,
+    read_queued,
+    read_recipe,
+    read_undo,
+)
+from .run_directory import Tail
 
-ABOUT = "about.json"
 Value = TypeVar("Value")
 
 
@@ -25,16 +36,16 @@ class RunInfo:
     """A run in a list.
 
     Attributes:
-        state: see `runs.state`.
+        state: see `worker.STATES`.
         place: in the queue, from 1, where it waits.
         created: when it was made, in seconds since 1970.
-        recipe: None where another version wrote it.
+        recipe: None where it cannot be read.
         message: what went wrong, where something did.
-        iterations: removals that are decided, of about `planned`.
+        iterations: removals that were decided, of about `planned`.
         parameters: that are left, of `dense_parameters`; 0 while they are not known.
         kept: share of the dense model's accuracy, None until both are measured; likewise `perplexity`.
-        seconds: that workers have been at it.
-        exported: whether there is a verified export of what is decided.
+        seconds: that workers have spent on it.
+        exported: whether there is a verified export of what was decided.
     """
 
     id: str
@@ -56,95 +67,174 @@ class RunInfo:
 
 
 class RunIndex:
-    """Reads runs, and remembers what it has read: each event is read once, other files when they change."""
+    """Reads runs and remembers what it read: each event is read once, other files when they change.
+
+    What it hands out never changes, so any number of threads may draw it while a run is running.
+    """
 
     def __init__(self) -> None:
-        self._told: dict[Path, tuple[run_directory.Tail, RunSummary]] = {}
-        self._files: dict[Path, tuple[tuple[int, int], object]] = {}
+        self._summaries: dict[Path, tuple[Tail, RunSummary, RunSummary]] = {}
+        self._files: dict[Path, tuple[object, object]] = {}
         self._mutex = threading.RLock()
 
-    def story(self, folder: Path) -> tuple[RunSummary, str]:
-        """A run as it stands, and its state.
+    def summary(self, folder: Path) -> tuple[RunSummary, str]:
+        """A snapshot of a run, and its state. Of a run that cannot be read in full the snapshot holds what
+        can be, and a message as its ending.
 
         Raises:
-            UserError: another version wrote it.
-            FileNotFoundError: it is gone.
+            FileNotFoundError: the run was deleted.
         """
         with self._mutex:
-            # Asked first: a worker that ends meanwhile has written its last event.
-            working, silent = run_directory.working(folder), run_directory.silent(folder)
-            tail, story = self._told.pop(folder, None) or (run_directory.Tail(folder), RunSummary())
-            if tail.path.stat().st_size != tail.offset:
-                story.apply(tail.poll())
-            self._told[folder] = (tail, story)
-            return story, run_directory.state(folder, story.ending, bool(story.sentences), working, silent)
+            # Looked at first: a worker that ends meanwhile has recorded its last event.
+            working, silent = worker.working(folder), worker.silent(folder)
+            found = self._read(folder)[1]
+            if fault := self.fault(folder):
+                state = "newer" if fault.newer else "damaged"
+                return replace(found, ending=ev.Failed(str(fault))), state
+            return found, worker.state(folder, found.ending, bool(found.sentences), working, silent)
+
+    def fault(self, folder: Path, requests: bool = True) -> UnreadableRun | None:
+        """Why a run cannot be read in full; None where it can.
+
+        Args:
+            requests: whether damaged requests (to queue it, to undo) count, which `resume` drops.
+
+        Raises:
+            FileNotFoundError: the run was deleted.
+        """
+        with self._mutex:
+            found = [self._unreadable(self.recipe, folder), self._read(folder)[0].fault]
+            found.append(self._unreadable(self.about, folder))
+            if requests:
+                found += [self._unreadable(read, folder) for read in (self.queued, self._undo)]
+            faults = [fault for fault in found if fault is not None]
+            return next((fault for fault in faults if fault.newer), faults[0] if faults else None)
+
+    def recipe(self, folder: Path) -> Recipe:
+        """The recipe of a run.
+
+        Raises:
+            UnreadableRun: it is damaged, or of a newer version.
+        """
+        try:
+            return self._file(folder / RECIPE, read_recipe)
+        except FileNotFoundError:
+            raise damaged(folder / RECIPE, "it is missing") from None
+
+    def about(self, folder: Path) -> dict:
+        """As `files.read_about`."""
+        return self._file(folder / ABOUT, lambda path: read_about(path.parent))
+
+    def queued(self, folder: Path) -> dict | None:
+        """As `files.read_queued`."""
+        return self._file(folder / QUEUED, lambda path: read_queued(path.parent))
 
     def info(self, folder: Path, waiting: Sequence[str]) -> RunInfo:
         """A run in a list; `waiting` are the ids in the queue, in order.
 
         Raises:
-            FileNotFoundError: it is gone.
+            FileNotFoundError: the run was deleted.
         """
         with self._mutex:
-            facts = self._file(folder / ABOUT, lambda path: about(path.parent))
+            facts = {} if self._unreadable(self.about, folder) else self.about(folder)
             place = waiting.index(folder.name) + 1 if folder.name in waiting else None
-            created = facts.get("created") or (folder / run_directory.RECIPE).stat().st_mtime
-            first = RunInfo(folder.name, facts.get("name") or folder.name, "failed", place, created)
-            try:
-                recipe = self._file(
-                    folder / run_directory.RECIPE, lambda path: run_directory.recipe_of(path.parent)
-                )
-                return _filled_in(first, folder, recipe, *self.story(folder))
-            except UserError as error:  # another version wrote it, or it is damaged
-                return replace(first, message=str(error))
+            created = facts.get("created") or last_change(folder, RECIPE)
+            summary, state = self.summary(folder)
+            recipe = None if self._unreadable(self.recipe, folder) else self.recipe(folder)
+            first = RunInfo(folder.name, facts.get("name") or folder.name, state, place, created, recipe)
+            return _filled_in(first, folder, summary)
 
     def forget(self, folder: Path) -> None:
-        """A run is thrown away."""
+        """Drop what was read of a run, which is being deleted."""
         with self._mutex:
-            self._told.pop(folder, None)
-            for name in (ABOUT, run_directory.RECIPE):
+            self._summaries.pop(folder, None)
+            for name in (ABOUT, RECIPE, QUEUED, UNDO):
                 self._files.pop(folder / name, None)
 
+    def _read(self, folder: Path) -> tuple[Tail, RunSummary]:
+        """The events of a run read up to now, and a snapshot of what they come to."""
+        tail, summary, snapshot = self._summaries.pop(folder, None) or _nothing_read(folder)
+        try:
+            size = tail.path.stat().st_size
+            if size < tail.offset:  # replaced by something shorter
+                tail, summary, snapshot = _nothing_read(folder)
+            if size != tail.offset and (found := tail.poll()):
+                summary.apply(found)
+                snapshot = summary.snapshot()
+        except OSError as error:
+            if not folder.is_dir():
+                raise FileNotFoundError(folder) from None
+            reason = "it is missing" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+            tail, summary, snapshot = _nothing_read(folder)
+            tail.fault = damaged(tail.path, reason)
+            return tail, snapshot
+        self._summaries[folder] = tail, summary, snapshot
+        return tail, snapshot
+
+    def _undo(self, folder: Path) -> int | None:
+        return self._file(folder / UNDO, lambda path: read_undo(path.parent))
+
+    def _unreadable(self, read: Callable[[Path], object], folder: Path) -> UnreadableRun | None:
+        try:
+            read(folder)
+        except UnreadableRun as error:
+            return error
+        return None
+
     def _file(self, path: Path, read: Callable[[Path], Value]) -> Value:
-        """What `read` makes of a file, read again only where the file was written again."""
+        """What `read` makes of a file, read again only where the file was written again. What it raises is
+        remembered likewise."""
         try:
             stat = path.stat()
         except FileNotFoundError:
             return read(path)
-        version = stat.st_mtime_ns, stat.st_ino
-        if path not in self._files or self._files[path][0] != version:
-            self._files[path] = version, read(path)
-        return self._files[path][1]
+        except OSError as error:
+            raise damaged(path, error.strerror or str(error)) from None
+        version = stat.st_mtime_ns, stat.st_ino, stat.st_size
+        with self._mutex:
+            if path not in self._files or self._files[path][0] != version:
+                found: object
+                try:
+                    found = read(path)
+                except UnreadableRun as error:
+                    found = error
+                self._files[path] = version, found
+            found = self._files[path][1]
+        if isinstance(found, UnreadableRun):
+            raise found.with_traceback(None)
+        return found  # type: ignore[return-value]
 
 
-def about(folder: Path) -> dict:
-    """What a studio has noted of a run: "name", "created" and "owner" (a hash); nothing where the
-    command line made it."""
+def last_change(folder: Path, name: str = EVENTS) -> float:
+    """When a file of a run changed last, or where it is missing the folder, in seconds since 1970."""
     try:
-        return json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+        return (folder / name).stat().st_mtime
+    except OSError:
+        return folder.stat().st_mtime
 
 
-def _filled_in(info: RunInfo, folder: Path, recipe: Recipe, story: RunSummary, state: str) -> RunInfo:
-    """`info` with all that a run's story tells."""
-    message = story.ending.message if isinstance(story.ending, ev.Failed) else ""
-    if state == "interrupted":
-        message = run_directory.why_interrupted(folder)
-    dense, latest, started = story.dense, story.latest, story.started
+def _nothing_read(folder: Path) -> tuple[Tail, RunSummary, RunSummary]:
+    summary = RunSummary()
+    return Tail(folder), summary, summary.snapshot()
+
+
+def _filled_in(info: RunInfo, folder: Path, summary: RunSummary) -> RunInfo:
+    """`info` with what a run's summary says."""
+    message = summary.ending.message if isinstance(summary.ending, ev.Failed) else ""
+    if info.state == "interrupted":
+        message = worker.why_interrupted(folder)
+    dense, latest, started = summary.dense, summary.latest, summary.started
     first = started.parameters if started else 0
     return replace(
         info,
-        state=state,
-        recipe=recipe,
         message=message,
-        iterations=len(story.removals),
-        planned=story.planned,
-        parameters=story.removals[-1].parameters if story.removals else first,
+        iterations=len(summary.removals),
+        planned=summary.planned,
+        parameters=summary.removals[-1].parameters if summary.removals else first,
         dense_parameters=first,
         kept=retained(dense, latest).share if dense and latest else None,
         perplexity=latest.perplexity if latest else None,
         dense_perplexity=dense.perplexity if dense else None,
-        seconds=story.worked,
-        exported=story.exported is not None and story.exported.iterations == len(story.removals),
+        seconds=summary.worked,
+        exported=summary.exported is not None and summary.exported.iterations == len(summary.removals),
     )

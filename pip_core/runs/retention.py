@@ -1,7 +1,7 @@
-"""Making room: what of the runs on disk may be thrown away, and throwing it away, with a record of it.
+"""Making room on the disk: which files and runs may be deleted, and deleting them, with a record of it.
 
-First what can be made again (packed models, half-written files), then whole runs: those that ended
-longest ago. Never one that runs, waits or is paused.
+First files that can be made again (packed models, half-written files), then whole runs: those that ended
+longest ago. Never a run that is running, waiting or paused, nor one that cannot be read.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ..checkpoints.export import folder_bytes
 from ..core.errors import UserError
 
 LOG = "cleaned.log"
-# A run that has ended; by size only finished ones go, since the others have something left to do.
+# States of a run that has ended. To make room only finished runs are deleted: the others have work left.
 ENDED = ("finished", "failed", "stopped", "interrupted")
-# What somebody may still be writing is younger.
+# Younger files may still be in use.
 TEMPORARY_SECONDS, SPARE_SECONDS = 3600.0, 86400.0
 TEMPORARY = ("*.partial", "*.probe.safetensors")
 PACKED = "pruned-*.zip"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A run on disk: its folder, what it is called, its state, and when it last said something."""
+class StoredRun:
+    """A run on disk: its folder, name and state, and when it last recorded something (seconds since 1970)."""
 
     folder: Path
     name: str
@@ -55,49 +55,49 @@ def limit(variable: str, unit: float) -> float | None:
 
 def clean(
     root: Path,
-    kept: Sequence[Kept],
+    stored: Sequence[StoredRun],
     leftovers: Sequence[Path],
     spare: Sequence[Path],
     max_age: float | None,
     max_bytes: float | None,
     discard: Callable[[Path], None],
 ) -> list[str]:
-    """Throw away what may be.
+    """Delete what may be deleted.
 
     Args:
-        kept: the runs below `root`.
-        leftovers: what a crash may have left behind.
-        spare: what no run needs, though a page that is open may for a day.
-        max_age: in seconds since a run's last word; None means any.
+        stored: the runs below `root`.
+        leftovers: files that a crash may have left behind.
+        spare: files that no run needs, though an open page may for a day.
+        max_age: seconds since a run's last event; None means any.
         max_bytes: of all runs together; None means any.
         discard: removes a run's folder.
 
     Returns:
-        What was thrown away, in words, as it also stands in `cleaned.log`.
+        What was deleted, in words, as it is also written to `cleaned.log`.
     """
-    now, told = time.time(), []
-    ended = sorted((k for k in kept if k.state in ENDED), key=lambda k: k.at)
+    now, deleted = time.time(), []
+    ended = sorted((k for k in stored if k.state in ENDED), key=lambda k: k.at)
 
-    def throw(path: Path, what: str, remove: Callable[[Path], None]) -> None:
+    def delete(path: Path, what: str, remove: Callable[[Path], None]) -> None:
         size = _bytes(path)
         remove(path)
-        told.append(f"{what}, {size / 1e6:.1f} MB")
+        deleted.append(f"{what}, {size / 1e6:.1f} MB")
 
     for paths, age in ((leftovers, TEMPORARY_SECONDS), (spare, SPARE_SECONDS)):
         for path in paths:
             if _old(path, now, age):
-                throw(path, f"left over: {path.name}", _remove)
+                delete(path, f"left over: {path.name}", _remove)
     for run in ended:
         for path in [p for pattern in TEMPORARY for p in run.folder.glob(pattern)]:
             if _old(path, now, TEMPORARY_SECONDS):
-                throw(path, f"left over in '{run.name}': {path.name}", _remove)
+                delete(path, f"left over in '{run.name}': {path.name}", _remove)
     for run in list(ended):
         if max_age is not None and now - run.at > max_age:
             days = (now - run.at) / 86400
-            throw(run.folder, f"'{run.name}', {run.state}, {days:.1f} days old", discard)
+            delete(run.folder, f"'{run.name}', {run.state}, {days:.1f} days old", discard)
             ended.remove(run)
     if max_bytes is not None:
-        total = sum(_bytes(k.folder) for k in kept if k.folder.exists())
+        total = sum(_bytes(k.folder) for k in stored if k.folder.exists())
         packed = [(p, run) for run in ended for p in run.folder.glob(PACKED)]
         finished = [(run.folder, run) for run in ended if run.state == "finished"]
         for path, run in packed + finished:
@@ -105,12 +105,12 @@ def clean(
                 break
             if path == run.folder:
                 total -= _bytes(path)
-                throw(path, f"'{run.name}', finished, to make room", discard)
-            elif _old(path, now, TEMPORARY_SECONDS):  # else somebody may be downloading it
+                delete(path, f"'{run.name}', finished, to make room", discard)
+            elif _old(path, now, TEMPORARY_SECONDS):  # a younger one may be being downloaded
                 total -= _bytes(path)
-                throw(path, f"packed model of '{run.name}', which can be packed again", _remove)
-    _log(root, told)
-    return told
+                delete(path, f"packed model of '{run.name}', which can be packed again", _remove)
+    _log(root, deleted)
+    return deleted
 
 
 def _remove(path: Path) -> None:
@@ -128,8 +128,8 @@ def _bytes(path: Path) -> int:
     return folder_bytes(path) if path.is_dir() else path.stat().st_size
 
 
-def _log(root: Path, told: Sequence[str]) -> None:
-    if told:
+def _log(root: Path, deleted: Sequence[str]) -> None:
+    if deleted:
         at = time.strftime("%Y-%m-%d %H:%M:%S")
         with (root / LOG).open("a", encoding="utf-8") as file:
-            file.writelines(f"{at} thrown away: {line}\n" for line in told)
+            file.writelines(f"{at} deleted: {line}\n" for line in deleted)

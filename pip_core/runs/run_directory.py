@@ -1,20 +1,13 @@
 """A run is a directory: `recipe.json`, `events.jsonl` (one event a line, flushed), `model/`.
 
 One worker process writes it, holding a lock; anybody may read it. So a reload, a second tab or a
-crash loses nothing, and whether a run is alive is asked of the lock. Only until a worker that was
-just launched has reached that lock (it loads its libraries first) is its process number asked.
-
-What is asked of a worker are empty files that it looks for at every batch: `stop`, `pause`, `undo`.
+crash loses nothing. Requests to the worker are small files that it looks for at every batch: `stop`,
+`pause`, `undo`. A run that this version cannot read in full is never written.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,21 +19,27 @@ from filelock import FileLock, Timeout
 from ..core import events as ev
 from ..core.device import user_message
 from ..core.errors import UserError
-from ..core.paths import ROOT
 from ..core.recipe import Recipe
 from ..engine.run import run as run_engine
+from .files import (
+    EVENTS,
+    LAUNCHED,
+    LOCK,
+    MODEL,
+    PAUSE,
+    RECIPE,
+    STOP,
+    UNDO,
+    UnreadableRun,
+    damaged,
+    drop_damaged_requests,
+    newer_version,
+    read_recipe,
+    read_undo,
+    write,
+)
 
-RECIPE, EVENTS, MODEL, LOCK, LOG = "recipe.json", "events.jsonl", "model", "worker.lock", "worker.log"
-# Asked of a worker; `undo` holds the number of the iteration to take back.
-STOP, PAUSE, UNDO = "stop", "pause", "undo"
-ASKED = (STOP, PAUSE, UNDO)
-# A run that waits for a worker; a worker that was launched.
-QUEUED, LAUNCHED = "queued", "launched"
-# Before what a worker says on its standard error.
-LOG_MARK = "=== "
-# A disk with less than this is full.
-FULL_BYTES = 2**20
-_probing = threading.Lock()
+REQUESTS = (STOP, PAUSE, UNDO)
 
 
 def create(folder: Path, recipe: Recipe, history: Sequence[ev.Event] = ()) -> None:
@@ -62,8 +61,10 @@ def create(folder: Path, recipe: Recipe, history: Sequence[ev.Event] = ()) -> No
 
 
 def refuse_taken(folder: Path) -> None:
-    """Raises:
-    UserError: there is something in the folder already.
+    """Check that a run can be made in a folder.
+
+    Raises:
+        UserError: there is something in it already.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if (folder / RECIPE).is_file() and (folder / EVENTS).is_file():
@@ -74,31 +75,27 @@ def refuse_taken(folder: Path) -> None:
         raise UserError(f"'{folder}' exists and is not a run of ours. Choose a new or empty folder.")
 
 
-def write(path: Path, text: str) -> None:
-    """Write a small file whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        reason = user_message(error) or f"'{path.parent}' cannot be written: {error.strerror}."
-        raise UserError(reason) from None
-
-
 def recipe_of(folder: Path) -> Recipe:
     """The recipe of a run.
 
     Raises:
         UserError: the folder is not a run.
+        UnreadableRun: the recipe is damaged, or of a newer version.
     """
     if not (folder / RECIPE).is_file() or not (folder / EVENTS).is_file():
         raise UserError(f"'{folder}' is not a run (it has no {RECIPE} and {EVENTS}).")
-    return Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
+    return read_recipe(folder / RECIPE)
+
+
+def check_readable(folder: Path) -> None:
+    """Check that recipe and events of a run can be read in full. Nothing may change it otherwise.
+
+    Raises:
+        UserError: the folder is not a run.
+        UnreadableRun: they cannot be.
+    """
+    recipe_of(folder)
+    read_events(folder)
 
 
 def work(
@@ -106,29 +103,32 @@ def work(
 ) -> Iterator[ev.Event]:
     """Drain the engine into the run's directory, and pass its events on.
 
-    Whatever an earlier attempt recorded is the history the engine goes on from. A file `stop`,
+    Whatever an earlier attempt recorded is the history the engine continues from. A file `stop`,
     `pause` or `undo` in the directory stops it at the next batch.
 
     Args:
-        launched: whether `launch` began this process, and so saw to what was asked before.
+        launched: whether `worker.launch` began this process, and so dealt with earlier requests.
         export: whether to write the pruned model at the end.
 
     Raises:
         UserError: the folder is not a run, or another process works on it.
+        UnreadableRun: it is damaged, or of a newer version; nothing is written then.
     """
-    recipe = recipe_of(folder)
+    check_readable(folder)
     lock = _hold(folder)
     try:
+        drop_damaged_requests(folder)
+        recipe = recipe_of(folder)
         if not launched:
             _drop_old(folder / STOP, folder / PAUSE)
-        yield from _take_back(folder)
+        yield from _apply_undo(folder)
         history = read_events(folder)
         if not prune_on and not ev.removals(history):
             raise UserError("Nothing has been removed yet, so there is nothing to export.")
         recipe = _with_last_target(recipe, history)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             out = folder / MODEL if export else None
-            for event in run_engine(recipe, out, history, lambda: asked(folder), prune_on):
+            for event in run_engine(recipe, out, history, lambda: has_request(folder), prune_on):
                 if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
                     event = ev.Paused(event.iterations)
                 _append(file, event)
@@ -137,33 +137,41 @@ def work(
                     recipe = recipe.replace(**dict(event.pinned))
                     write(folder / RECIPE, recipe.to_json())
                 yield event
-        yield from _take_back(folder)
+        yield from _apply_undo(folder)
     finally:
         for name in (STOP, PAUSE, LAUNCHED):
             (folder / name).unlink(missing_ok=True)
         lock.release()
-        # Asked while the lock was still held, and so left to this worker, though it looked for the last time.
+        # Requested after this worker looked for the last time, by someone who saw that it held the lock.
         if (folder / UNDO).exists():
             apply_pending_undo(folder)
 
 
 def _with_last_target(recipe: Recipe, history: Sequence[ev.Event]) -> Recipe:
-    """The recipe with the target that was set last: a crash may have come before it was written there."""
+    """The recipe with the target that was set last. `operations.extend` records the event before it writes
+    the recipe, and a crash may have come between the two."""
     targets = [e.target for e in history if isinstance(e, ev.TargetExtended)]
     return recipe.replace(target=targets[-1]) if targets else recipe
 
 
-def asked(folder: Path) -> bool:
-    """Whether the run's worker is asked to stop, for whatever reason."""
-    return any((folder / name).exists() for name in ASKED)
+def has_request(folder: Path) -> bool:
+    """Whether the run's worker is requested to stop, for whatever reason."""
+    return any((folder / name).exists() for name in REQUESTS)
+
+
+def request_stop(folder: Path) -> None:
+    """Request the worker to stop at its next batch."""
+    write(folder / STOP, "")
 
 
 def record(folder: Path, events: Sequence[ev.Event]) -> None:
-    """Add events to a run that nobody works on.
+    """Add events to a run that no worker holds.
 
     Raises:
-        UserError: somebody does, or there is no room for it.
+        UserError: a worker holds it, or the disk is full.
+        UnreadableRun: it is damaged, or of a newer version; nothing is written then.
     """
+    check_readable(folder)
     lock = _hold(folder)
     try:
         _drop_torn_line(folder / EVENTS)
@@ -175,14 +183,16 @@ def record(folder: Path, events: Sequence[ev.Event]) -> None:
 
 
 def apply_pending_undo(folder: Path) -> None:
-    """Take back what was asked to be, in a run that nobody works on.
+    """Undo the removal that the file `undo` names, in a run that no worker holds.
 
     Raises:
         UserError: as `record`.
+        UnreadableRun: as `record`, or the request itself is damaged.
     """
+    check_readable(folder)
     lock = _hold(folder)
     try:
-        for _ in _take_back(folder):
+        for _ in _apply_undo(folder):
             pass
     finally:
         lock.release()
@@ -207,13 +217,14 @@ def _append(file: TextIO, event: ev.Event) -> None:
         raise UserError(user_message(error) or f"Cannot write: {error}") from None
 
 
-def _take_back(folder: Path) -> Iterator[ev.Event]:
-    """Do what the file `undo` asks for, and say so; a torn line goes first. The lock must be held."""
+def _apply_undo(folder: Path) -> Iterator[ev.Event]:
+    """Undo what the file `undo` names, and pass on the events; a torn line is dropped first. The lock must be
+    held."""
     _drop_torn_line(folder / EVENTS)
-    request = folder / UNDO
-    if not request.exists():
+    iteration = read_undo(folder)
+    if iteration is None:
         return
-    iteration, history = int(request.read_text(encoding="utf-8")), read_events(folder)
+    history = read_events(folder)
     removals = ev.removals(history)
     if len(removals) >= iteration:
         ending = ev.Paused if isinstance(history[-1], ev.Paused) else ev.Stopped
@@ -222,36 +233,79 @@ def _take_back(folder: Path) -> Iterator[ev.Event]:
             for event in events:
                 _append(file, event)
                 yield event
-    request.unlink(missing_ok=True)
+    (folder / UNDO).unlink(missing_ok=True)
 
 
 def read_events(folder: Path) -> list[ev.Event]:
-    """Every event recorded so far (a line that is still being written is left out)."""
-    return [event for event, _ in Tail(folder).poll()]
+    """Every event recorded so far, without a line that is still being written.
+
+    Raises:
+        UnreadableRun: a line is damaged, or of a newer version.
+    """
+    tail = Tail(folder)
+    events = [event for event, _ in tail.poll()]
+    if tail.fault is not None:
+        raise tail.fault
+    return events
 
 
 class Tail:
-    """Reads a growing `events.jsonl`, each line once."""
+    """Reads a growing `events.jsonl`, each line once.
+
+    Attributes:
+        offset: bytes read so far.
+        fault: what is wrong with the first line that cannot be read; such lines are left out.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / EVENTS
         self.offset = 0
+        self.fault: UnreadableRun | None = None
+        self._lines = 0
 
     def poll(self) -> list[tuple[ev.Event, float]]:
-        """Events that have come since the last call, with their times."""
+        """Events recorded since the last call, with their times in seconds since 1970.
+
+        Raises:
+            OSError: the file is not there, or cannot be read.
+        """
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self.offset += len(whole)
-        return [ev.from_line(line) for line in whole.decode("utf-8").splitlines()]
+        found = []
+        for line in whole.splitlines():
+            self._lines += 1
+            try:
+                found.append(_read_line(line, self.path, self._lines))
+            except UnreadableRun as error:
+                self.fault = self.fault or error
+        return found
+
+
+def _read_line(line: bytes, path: Path, number: int) -> tuple[ev.Event, float]:
+    """An event and its time.
+
+    Raises:
+        UnreadableRun: the line is damaged, or its event is unknown to this version.
+    """
+    try:
+        return ev.from_line(line.decode("utf-8"))
+    except (UserError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        raise damaged(path, f"line {number} is not an event") from None
+    if not isinstance(values, dict) or not isinstance(values.get("event"), str) or "at" not in values:
+        raise damaged(path, f"line {number} is not an event")
+    raise newer_version(f"its event '{values['event'][:40]}' cannot be read here")
 
 
 def _drop_old(*paths: Path) -> None:
-    """A stop that was asked of an earlier worker is not meant for this one.
-
-    One asked since this process began is: loading the libraries takes seconds.
-    """
+    """Delete requests to an earlier worker. One made since this process began is for this one: loading the
+    libraries takes seconds."""
     for path in paths:
         if path.exists() and path.stat().st_mtime < psutil.Process().create_time():
             path.unlink(missing_ok=True)
@@ -264,131 +318,3 @@ def _drop_torn_line(path: Path) -> None:
     if whole != len(data):
         with path.open("r+b") as file:
             file.truncate(whole)
-
-
-def alive(folder: Path) -> bool:
-    """Whether a worker holds the run."""
-    if not (folder / LOCK).exists():
-        return False
-    lock = FileLock(folder / LOCK)
-    with _probing:
-        try:
-            # Another process that asks the same holds the lock for an instant.
-            lock.acquire(timeout=0.05, poll_interval=0.01)
-        except Timeout:
-            return True
-        lock.release()
-    return False
-
-
-def working(folder: Path) -> bool:
-    """Whether a worker is at the run, or has just been launched for it."""
-    return _launching(folder) or alive(folder)
-
-
-def silent(folder: Path) -> bool:
-    """Whether the worker that was launched has yet to say its first word."""
-    return (folder / EVENTS).stat().st_size == _launched(folder).get("said")
-
-
-def _launched(folder: Path) -> dict:
-    try:
-        return json.loads((folder / LAUNCHED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _launching(folder: Path) -> bool:
-    """Whether the process that was launched is there still."""
-    found = _launched(folder)
-    try:
-        process = psutil.Process(found["pid"])
-        # A number is given again to another process some day.
-        same = abs(process.create_time() - found["began"]) < 2
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except (KeyError, psutil.Error):
-        return False
-
-
-def state(folder: Path, ending: ev.Event | None, told: bool, working: bool, silent: bool = False) -> str:
-    """A run's state in one word.
-
-    Args:
-        ending: the run's last event where that is Finished, Stopped or Failed.
-        told: whether it has said anything yet.
-        working: whether a worker is at it.
-        silent: whether that worker has yet to say its first word.
-
-    Returns:
-        "waiting", "starting", "running", "stopping", "finished", "stopped", "paused", "failed" or
-        "interrupted".
-    """
-    if (folder / QUEUED).exists() and (ending is not None or not working):
-        return "waiting"
-    if working and (silent or not told):
-        return "stopping" if asked(folder) else "starting"
-    if ending is not None:  # a worker lives a little longer than its last word
-        return type(ending).__name__.lower()
-    if not working:
-        return "interrupted"
-    return "stopping" if asked(folder) else "running"
-
-
-def why_interrupted(folder: Path) -> str:
-    """What became of the worker of an interrupted run, in a sentence."""
-    log = folder / LOG
-    said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    lines = ("\n" + said).rpartition("\n" + LOG_MARK)[2].strip().splitlines()
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    if errors:
-        return errors[-1]
-    if any(line.startswith("Traceback") for line in lines):
-        return f"The worker failed ({lines[-1][:200]}). Resume to go on; nothing decided is lost."
-    if shutil.disk_usage(folder).free < FULL_BYTES:
-        return "The disk is full. Make room, then resume the run; nothing decided is lost."
-    return (
-        "The worker was ended from outside: by hand, by a restart, or by the system for want of memory. "
-        "Resume to go on; nothing decided is lost."
-    )
-
-
-def request_stop(folder: Path) -> None:
-    """Ask the worker to stop at its next batch."""
-    write(folder / STOP, "")
-
-
-def launch(folder: Path, command: str, *options: str) -> subprocess.Popen:
-    """Start a worker: `resume` to prune on, `export` to export what is pruned so far.
-
-    Nobody may be working on the run.
-
-    Raises:
-        UserError: the system starts no process, or there is no room to write.
-    """
-    for name in (STOP, PAUSE):
-        (folder / name).unlink(missing_ok=True)
-    said = (folder / EVENTS).stat().st_size
-    try:
-        with (folder / LOG).open("ab") as log:
-            log.write(f"{LOG_MARK}{command}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
-            log.flush()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "pip_core", command, str(folder), "--launched", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                # A signal to the page's own process group (Ctrl-C) must not end a run.
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": _with_this_project()},
-            )
-    except OSError as error:
-        raise UserError(user_message(error) or f"No worker could be started: {error.strerror}.") from None
-    began = psutil.Process(process.pid).create_time()
-    write(folder / LAUNCHED, json.dumps({"pid": process.pid, "began": began, "said": said}))
-    return process
-
-
-def _with_this_project() -> str:
-    """PYTHONPATH for a worker, which runs in the user's folder, where relative paths mean something."""
-    here = str(ROOT)
-    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))

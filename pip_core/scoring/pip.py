@@ -25,11 +25,11 @@ class WeightGradientDifference(Scorer):
     """`mean over pairs of || grad_w L(s) - grad_w L(s~) ||_2`, exact per pair, over a unit's weights."""
 
     name = "pip"
-    title = "PIP (the authors' reading)"
+    title = "PIP (as published)"
     paper = "Cao et al., Findings of EMNLP 2025, arXiv 2501.15278"
     summary = (
-        "Takes the gradient of every weight for the clean and for the perturbed view of a text, and "
-        "measures the distance between the two. Where it is smallest, units are removed first."
+        "Compares the gradient of every weight for a clean and for a misspelt text. Parts where the two "
+        "differ least are removed first."
     )
     perturbs = True
     scores_tokens = True

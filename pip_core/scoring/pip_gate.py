@@ -37,12 +37,11 @@ class GateGradientDifference(Scorer):
     """
 
     name = "pip-gate"
-    title = "PIP at the gates"
+    title = "PIP-Gate (recommended)"
     paper = "this project, after Cao et al., arXiv 2501.15278"
     summary = (
-        "Puts a gate on what every unit adds to the residual stream, and compares the gradient at the gate "
-        "between a text and its perturbed view, word by word. Where a refit follows, a block is scored by "
-        "what the refit cannot give back, and the block before takes over the rest."
+        "Scores each part by how differently the model reacts to a clean and a misspelt text. What reacts "
+        "least is removed first."
     )
     perturbs = True
     scores_tokens = True

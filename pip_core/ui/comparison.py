@@ -1,4 +1,4 @@
-"""Several runs side by side: on one chart, in one table, as CSV; and how their recipes differ."""
+"""Several runs side by side: on one chart, in one table, as CSV, and the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..reporting.messages import describe_removal, format_duration
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import LINES, say
 from .curves import add_run, finish, frame
+from .difference_text import kept_share
 from .html import empty, table
-from .retention_text import kept_share
 
 COLUMNS = (
     *("run", "method", "units", "target", "iteration", "removed", "parameters", "parameters_kept"),
@@ -26,40 +26,40 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Compared:
-    """A run that is compared: what it is called, how it was made, what it came to."""
+    """A run that is compared: its name, its recipe, its summary and its state."""
 
     name: str
     recipe: Recipe
-    story: RunSummary
+    summary: RunSummary
     state: str = "finished"
 
 
 def chart(found: Sequence[Compared]) -> go.Figure:
     """Accuracy and perplexity of every run against parameters kept, as lines with error bars."""
-    shown = [(n, c) for n, c in enumerate(found) if c.story.dense is not None]
-    figure = frame(max((c.story.started.planned_share for _, c in shown), default=0.2))
+    shown = [(n, c) for n, c in enumerate(found) if c.summary.dense is not None]
+    figure = frame(max((c.summary.started.planned_share for _, c in shown), default=0.2))
     if not shown:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)
-        none = "Choose runs above: each becomes a line here."
-        say(figure, "None of them is measured yet: each becomes a line here." if found else none)
+        none = "Choose runs above. Each becomes a line here."
+        say(figure, "None of them is measured yet. Each becomes a line here." if found else none)
         return figure
     points, error = [], []
     for number, run in shown:
-        add_run(figure, run.story.dense, run.story.measured, run.name, LINES[number % len(LINES)], None)
-        points += run.story.measured
-        error += [100 * p.accuracy_se for p in run.story.measured]
-    finish(figure, [c.story.dense for _, c in shown], points, error)
+        add_run(figure, run.summary.dense, run.summary.measured, run.name, LINES[number % len(LINES)], None)
+        points += run.summary.measured
+        error += [100 * p.accuracy_se for p in run.summary.measured]
+    finish(figure, [c.summary.dense for _, c in shown], points, error)
     return figure
 
 
 def summary(found: Sequence[Compared]) -> str:
     """One row per run, in the colours of the chart."""
     if not found:
-        return empty("Choose two or more runs: what each came to will stand here, a row each.")
+        return empty("Pick two or more runs to compare.")
     rows = []
     for number, run in enumerate(found):
-        dense, now = run.story.dense, run.story.latest
+        dense, now = run.summary.dense, run.summary.latest
         first = [
             f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>{escape(run.name)}",
             _progress(run),
@@ -76,16 +76,16 @@ def summary(found: Sequence[Compared]) -> str:
                 f"{now.accuracy:.1%} ± {now.accuracy_se:.1%}",
                 kept_share(dense, now),
                 f"{now.perplexity:.1f} ± {now.perplexity_se:.1f}",
-                format_duration(run.story.worked),
+                format_duration(run.summary.worked),
             ]
         )
-    head = ["run", "state", "method", "target", "smaller", "accuracy", "kept", "perplexity", "time"]
-    return table(head, rows, "The runs chosen, as they stand") + differences(found)
+    head = ["run", "state", "method", "target", "removed", "accuracy", "accuracy kept", "perplexity", "time"]
+    return table(head, rows, "The chosen runs, as of now") + differences(found)
 
 
 def _progress(run: Compared) -> str:
-    """How far a run is: its state, and of one that goes on its iterations."""
-    done, planned = len(run.story.removals), run.story.planned
+    """How far a run is: its state, and its iterations while it is running."""
+    done, planned = len(run.summary.removals), run.summary.planned
     if run.state != "running" or not planned:
         return escape(run.state)
     return (
@@ -97,7 +97,7 @@ def _progress(run: Compared) -> str:
 def differences(found: Sequence[Compared]) -> str:
     """The settings in which the recipes differ."""
     rows = [
-        [escape(s.name), *(escape(_shown(getattr(c.recipe, s.name))) for c in found)]
+        [escape(s.label), *(escape(_shown(getattr(c.recipe, s.name))) for c in found)]
         for s in Recipe.settings()
         if len({str(getattr(c.recipe, s.name)) for c in found}) > 1
     ]
@@ -105,7 +105,7 @@ def differences(found: Sequence[Compared]) -> str:
         return ""
     if not rows:
         return "<p class='line'>Their recipes are the same.</p>"
-    return table(["setting", *(c.name for c in found)], rows, "Where the recipes differ")
+    return table(["setting", *(c.name for c in found)], rows, "Settings in which the recipes differ")
 
 
 def as_csv(found: Sequence[Compared]) -> str:
@@ -114,8 +114,8 @@ def as_csv(found: Sequence[Compared]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for run in found:
-        went = {r.iteration: describe_removal(r) for r in run.story.removals}
-        for p in run.story.measured:
+        removed = {r.iteration: describe_removal(r) for r in run.summary.removals}
+        for p in run.summary.measured:
             writer.writerow(
                 [
                     run.name,
@@ -123,9 +123,9 @@ def as_csv(found: Sequence[Compared]) -> str:
                     " ".join(run.recipe.units),
                     run.recipe.target,
                     p.iteration,
-                    went.get(p.iteration, ""),
+                    removed.get(p.iteration, ""),
                     p.parameters,
-                    round(p.parameters / run.story.dense.parameters, 6),
+                    round(p.parameters / run.summary.dense.parameters, 6),
                     round(p.accuracy, 6),
                     round(p.accuracy_se, 6),
                     round(p.perplexity, 6),
@@ -136,12 +136,12 @@ def as_csv(found: Sequence[Compared]) -> str:
     return out.getvalue()
 
 
-def scores_csv(story: RunSummary) -> str:
+def scores_csv(summary: RunSummary) -> str:
     """Every score of a run, a line each."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["iteration", "kind", "block", "score"])
-    for (iteration, kind), scored in sorted(story.scored.items()):
+    for (iteration, kind), scored in sorted(summary.scored.items()):
         writer.writerows([iteration, kind, b, s] for b, s in enumerate(scored.scores) if s is not None)
     return out.getvalue()
 

@@ -15,15 +15,15 @@ from ..reporting.theme import ACCENT, BAND, FAINT, GREY, figure, name_line, say
 from .html import empty, millions, table
 
 
-def cost_curves(story: RunSummary) -> go.Figure:
+def cost_curves(summary: RunSummary) -> go.Figure:
     """Accuracy (with a band of one standard error) and perplexity against parameters kept."""
-    chart = frame(story.started.planned_share if story.started else 0.2)
-    if story.dense is None:
+    chart = frame(summary.started.planned_share if summary.started else 0.2)
+    if summary.dense is None:
         chart.update_xaxes(visible=False)
         chart.update_yaxes(visible=False)
         say(chart, "The dense model is measured first;<br>then the model after every removal.")
         return chart
-    dense, points = story.dense, story.measured
+    dense, points = summary.dense, summary.measured
     add_run(chart, dense, points, "", ACCENT, BAND)
     accuracy, error = dense.accuracy * 100, [p.accuracy_se * 100 for p in points]
     for row, level in ((1, accuracy), (2, dense.perplexity)):
@@ -41,10 +41,10 @@ def add_run(
     color: str,
     band: str | None,
 ) -> None:
-    """Draw one run's measurements into both rows of a frame.
+    """Draw the measurements of one run into both rows of a frame.
 
     Args:
-        name: put before what hovering says; empty where there is one run only.
+        name: begins the text that appears on hovering; empty where there is one run only.
         band: colour of the band of one standard error; None draws error bars.
     """
     x = [round(100 * p.parameters / dense.parameters, 2) for p in points]
@@ -103,7 +103,7 @@ def add_run(
 
 def _name(point: ev.Evaluated) -> str:
     name = f"iteration {point.iteration}" if point.iteration else "dense model"
-    return f"{name}, at the end" if point.final else name
+    return f"{name}, finished model" if point.final else name
 
 
 def finish(
@@ -138,7 +138,7 @@ def frame(share: float) -> go.Figure:
         figure=figure(),
     )
     least = 100 * (1 - share)
-    # Every run begins at 100 %, on the right, and goes leftwards in time.
+    # Every run begins at 100 %, on the right, and continues to the left.
     chart.update_xaxes(range=[least - 1.5, 101], gridcolor=FAINT, zeroline=False)
     chart.update_xaxes(title={"text": "parameters kept, %", "standoff": 6}, row=2, col=1)
     chart.update_yaxes(gridcolor=FAINT, zeroline=False, nticks=5)
@@ -147,29 +147,29 @@ def frame(share: float) -> go.Figure:
     return chart
 
 
-def measurement_table(story: RunSummary) -> str:
-    """One row per measurement: what went, and what the model was worth then."""
-    if story.dense is None:
-        return empty("Every measurement will stand here, with what went before it.")
-    went = {r.iteration: r for r in story.removals}
+def measurement_table(summary: RunSummary) -> str:
+    """One row per measurement: what was removed before it, and what was measured."""
+    if summary.dense is None:
+        return empty("Every measurement appears here, with what was removed before it.")
+    removals = {r.iteration: r for r in summary.removals}
     rows = []
-    for found in story.measured:
-        removal = None if found.final else went.get(found.iteration)
-        done = [summary for result in story.results.values() if (summary := describe(result).summary)]
-        kept = ("; ".join(done) or "rounded as it is stored") if found.final else "the dense model"
+    for found in summary.measured:
+        removal = None if found.final else removals.get(found.iteration)
+        done = [words for result in summary.results.values() if (words := describe(result).summary)]
+        other = ("; ".join(done) or "rounded as it is stored") if found.final else "the dense model"
         rows.append(
             [
                 str(found.iteration),
-                kept if removal is None else describe_removal(removal),
+                other if removal is None else describe_removal(removal),
                 "" if removal is None else f"{removal.relative:.1%}",
                 millions(found.parameters),
-                f"{found.parameters / story.dense.parameters:.1%}",
+                f"{found.parameters / summary.dense.parameters:.1%}",
                 f"{found.accuracy:.1%} ± {found.accuracy_se:.1%}",
                 f"{found.perplexity:.2f} ± {found.perplexity_se:.2f}",
             ]
         )
     return table(
-        ["iteration", "went", "score, of the largest", "parameters", "kept", "accuracy", "perplexity"],
+        ["iteration", "removed", "score, of the largest", "parameters", "kept", "accuracy", "perplexity"],
         rows,
         "Measurements after every removal",
         "removals",

@@ -1,10 +1,11 @@
-"""What a finished run gives: the badge, how to load it, and the command line of the whole run."""
+"""The download of a finished run: what was verified, how to load it, and the command line of the run."""
 
 from __future__ import annotations
 
 import shlex
 from html import escape
 
+from ..checkpoints.packing import Packing
 from ..core.recipe import Recipe
 from ..reporting.messages import describe_agreement
 from ..reporting.model_card import loading
@@ -12,29 +13,30 @@ from ..reporting.run_summary import RunSummary
 from .html import empty
 
 
-def verdict(story: RunSummary) -> str:
+def verdict(summary: RunSummary) -> str:
     """What was verified of a finished run's export."""
-    done = story.exported
+    done = summary.exported
     if done is None:
         return empty(
-            "When a run has finished, its model is offered here: an ordinary checkpoint, loaded again "
-            "by a fresh process and verified."
+            "When a run has finished, its model is offered here: an ordinary checkpoint, loaded again by a "
+            "fresh process and verified."
         )
-    how, says = "<code>from_pretrained</code> alone", ""
+    how, reason = "<code>from_pretrained</code> alone", ""
     if done.uneven:
-        how, says = "this project's own loader", f" No plain config can describe it: {escape(done.uneven)}."
+        how = "this project's loader"
+        reason = f" No plain config can describe it: {escape(done.uneven)}."
     return (
         f"<div class='verified'><b>✓ Reloaded and verified.</b> A fresh process loaded the export with "
         f"{how}; {describe_agreement(done.largest_difference)}, and it wrote {done.tokens} tokens with and "
-        f"without the key-value cache.{says}</div>"
+        f"without the key-value cache.{reason}</div>"
     )
 
 
-def snippet(story: RunSummary) -> str:
-    """How to load what was exported and write with it; nothing where nothing was."""
-    if story.exported is None:
+def snippet(summary: RunSummary) -> str:
+    """Code that loads the export and generates text with it; empty where there is no export."""
+    if summary.exported is None:
         return ""
-    imports, calls = loading(story.exported.uneven, "folder")
+    imports, calls = loading(summary.exported.uneven, "folder")
     lines = [
         *imports,
         "",
@@ -47,7 +49,7 @@ def snippet(story: RunSummary) -> str:
 
 
 def command_line(recipe: Recipe) -> str:
-    """The command that does the whole run: every setting that is not the usual one."""
+    """The command that repeats the run: every setting that is not the usual one."""
     usual, words = Recipe(model=recipe.model, method=recipe.method), ["python", "-m", "pip_core", "prune"]
     for found in Recipe.settings():
         value = getattr(recipe, found.name)
@@ -61,8 +63,18 @@ def command_line(recipe: Recipe) -> str:
 
 
 def code(title: str, text: str) -> str:
-    """Something to copy."""
+    """Text to copy, with a caption."""
     return (
         f"<figure class='code'><figcaption>{escape(title)}</figcaption>"
         f"<pre tabindex='0'><code>{escape(text)}</code></pre></figure>"
     )
+
+
+def packing_words(packing: Packing) -> str:
+    """The label of the button that downloads a packed model."""
+    if packing.error:
+        return packing.error
+    size = f"{packing.total / 1e6:.0f} MB"
+    if not packing.ready:
+        return f"Packing the model, {size}: {packing.done / packing.total if packing.total else 0:.0%} …"
+    return f"Download the pruned model ({size}, zip)"

@@ -1,4 +1,4 @@
-"""What stands beside the form: what a model, a method and a target mean, before anything runs."""
+"""What is shown beside the form: what a model, a method and a target mean, before anything runs."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ from html import escape
 
 from ..checkpoints import bundled
 from ..core.errors import UserError
-from ..core.recipe import DEMO, EQUAL, GLOBAL, MIXED, Recipe
+from ..core.recipe import DEMO, MIXED, Recipe
 from ..core.settings import AUTO
 from ..core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP
 from ..data.corpora import KNOWN, SHIPPED
 from ..data.preview import preview
 from ..evaluation.tasks import NAMES, STORY_TASKS, TASKS
-from ..planning.estimate import Plan, anatomy_for, available_memory, memory_for, resolve_auto_units
-from ..planning.inspect_model import exports_plainly
+from ..planning.estimate import Plan, anatomy_for, available_memory, resolve_auto_units
+from ..planning.inspect_model import exports_plainly, memory_needed
 from ..scoring import get_scorer
 from .html import duration, millions
 from .network_map import legend, network_map
 
-# What a form offers first; the user may name anything else.
+# What a form offers first; the user may enter anything else.
 MODELS = (DEMO, bundled.NAME)
-READ = (AUTO, MIXED, *SHIPPED, *KNOWN)
-ASKED = (AUTO, *TASKS, *STORY_TASKS, *NAMES)
+TEXTS = (AUTO, MIXED, *SHIPPED, *KNOWN)
+MEASURED_TASKS = (AUTO, *TASKS, *STORY_TASKS, *NAMES)
 EDITS = (("swap two letters", "swap"), ("replace a letter", "replace"), ("insert a letter", "insert"))
-SHARING = (("as many from every block", EQUAL), ("the least of all", GLOBAL))
-# What can be removed in one run, as people choose it: words, kinds.
+# What can be removed in one run: words, kinds of units.
 UNIT_SETS = (
     ("whole blocks", (BLOCKS,)),
-    ("attention halves", (ATTENTION,)),
-    ("MLP halves", (MLP,)),
-    ("halves of both kinds", (ATTENTION, MLP)),
+    ("attention only", (ATTENTION,)),
+    ("MLP only", (MLP,)),
+    ("attention and MLP, separately", (ATTENTION, MLP)),
     ("heads", (HEADS,)),
     ("channels", (CHANNELS,)),
     ("heads and channels", (HEADS, CHANNELS)),
@@ -39,7 +38,7 @@ UNIT_SETS = (
 
 
 def _possible(reference: str, kinds: Sequence[str]) -> bool:
-    """Whether a model can lose units of these kinds at all; how many is the plan's to say."""
+    """Whether units of these kinds can be removed from a model at all; how many is known from the plan."""
     refused = anatomy_for(reference).refused
     return not any(kind in refused for kind in kinds) and (BLOCKS not in kinds or _plain(reference, kinds))
 
@@ -49,8 +48,9 @@ def _plain(reference: str, kinds: Sequence[str]) -> bool:
 
 
 def unit_choices(recipe: Recipe) -> list[tuple[str, str]]:
-    """(words, value) of what the method can score and the model can lose; values are kinds joined by
-    a comma.
+    """(words, value) of the units that the method can score and that can be removed from the model.
+
+    Values are kinds of units joined by a comma.
 
     Raises:
         UserError: a model that cannot be pruned, or an unknown method.
@@ -63,98 +63,100 @@ def unit_choices(recipe: Recipe) -> list[tuple[str, str]]:
     choices = [(f"auto: {names[usual.units]}", AUTO)]
     for words, units in UNIT_SETS:
         if set(units) <= set(scored) and _possible(recipe.model, units):
-            own = "" if _plain(recipe.model, units) else " (own loader)"
+            own = "" if _plain(recipe.model, units) else " (needs our loader)"
             choices.append((words + own, ",".join(units)))
     return choices
 
 
 def model_line(recipe: Recipe) -> str:
-    """Family, size, whether it fits this machine and exports plainly.
+    """Family and size of a model, whether it fits this machine, and how its exports load.
 
     Raises:
         UserError: a model that cannot be pruned.
     """
     found = anatomy_for(recipe.model)
-    needed = max(memory_for(recipe).values())
-    free = available_memory()
+    needed, free = max(memory_needed(recipe).values()), available_memory()
     plain = any(_possible(recipe.model, [k]) and _plain(recipe.model, [k]) for k in KINDS)
     known = "" if found.listed else " · recognised by its structure"
-    signs = [
-        _sign(needed <= free, f"needs {needed / 1e9:.1f} of {free / 1e9:.0f} GB free", "memory"),
-        _sign(plain, "exports plainly" if plain else "exports with this project's loader only", "export"),
-    ]
+    loads = "loads in transformers" if plain else "loads with this project's loader only"
+    signs = [_sign(needed <= free, memory_words(needed, free), "memory"), _sign(plain, loads, "export")]
     return (
         f"<div class='line'><b>{millions(found.parameters)}</b> parameters · {len(found.blocks)} blocks · "
         f"{escape(found.model_type)}{known}<br>{' '.join(signs)}</div>"
     )
 
 
+def memory_words(needed: float, free: float) -> str:
+    """Bytes that a run needs at its peak, and bytes that are free, as form and plan say them."""
+    return f"needs {_number(needed / 1e9)} of {_number(free / 1e9)} GB free"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+
+
 def method_note(name: str) -> str:
-    """Two sentences on a method, and where it comes from."""
+    """What a method does in two sentences, and its source."""
     found = get_scorer(name)
     return f"<div class='line'>{escape(found.summary)} <cite>{escape(found.paper)}</cite></div>"
 
 
 def locks_line(recipe: Recipe, ranks: Mapping[int, int] | None = None) -> str:
-    """What blocks that are locked or go first cost: their parameters, and how much they matter.
+    """Size and importance of the blocks that are kept, or removed first.
 
     Args:
-        ranks: block -> its rank in the first iteration of a run of this model and method, 1 mattering
-            least; None where there is none to ask.
+        ranks: block -> its rank in the first iteration of a run of this model and method, 1 the least
+            important; None where there is no such run.
 
     Raises:
         UserError: a model that cannot be pruned.
     """
     anatomy, lines = anatomy_for(recipe.model), []
-    for blocks, says in ((recipe.drop, "goes"), (recipe.keep, "stays")):
+    for blocks, what in ((recipe.drop, "is removed first"), (recipe.keep, "is kept")):
         for block in blocks:
             if block >= len(anatomy.blocks):
                 continue
             count = anatomy.blocks[block].parameters
-            said = f"block {block} {says}: {millions(count)} parameters, {count / anatomy.parameters:.1%}"
+            line = f"block {block} {what}: {millions(count)} parameters, {count / anatomy.parameters:.1%}"
             if ranks and block in ranks:
-                said += f"; rank {ranks[block]} of {len(ranks)} in the run shown (1 matters least)"
-            lines.append(said)
+                line += f"; rank {ranks[block]} of {len(ranks)} in the run shown (1 = least important)"
+            lines.append(line)
     if not lines:
         return ""
     if ranks is None:
-        lines.append("how much they matter is known once a run of this model and method has scored them")
+        lines.append("their importance is known once a run of this model and method has scored them")
     return "<ul class='line locks'>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
 
 def plan_line(plan: Plan, recipe: Recipe) -> str:
-    """What a press of the button will do, in numbers."""
+    """What a run of this recipe will remove, and how long it takes."""
     total = plan.anatomy.parameters
-    gone = total * plan.share
+    removed = total * plan.share
     near = "" if abs(plan.share - recipe.target) < 0.0005 else f", the nearest to {recipe.target:.0%}"
     locks = []
     if recipe.keep:
-        locks.append(f"{_numbers(recipe.keep)} stays untouched")
+        locks.append(f"keeps {_numbers(recipe.keep)}")
     if recipe.drop:
-        locks.append(f"{_numbers(recipe.drop)} goes first")
-    own = "<br>The result needs this project's loader." if plan.uneven else ""
-    tight = (
-        ""
-        if plan.memory <= plan.available
-        else (
-            f"<br><span class='bad'>It needs about {plan.memory / 1e9:.1f} GB, and "
-            f"{plan.available / 1e9:.1f} GB are free.</span>"
-        )
-    )
-    then = "".join(f", then {escape(title.lower())}" for title in plan.stages)
+        locks.append(f"removes {_numbers(recipe.drop)} first")
+    notes = [f"{'; '.join(locks)[:1].upper()}{'; '.join(locks)[1:]}."] if locks else []
+    if plan.uneven:
+        notes.append("The result needs this project's loader.")
+    lines = "".join(f"<br>{escape(note)}" for note in notes)
+    if plan.memory > plan.available:
+        words = memory_words(plan.memory, plan.available)
+        lines += f"<br><span class='bad'>Too large for this machine: {escape(words)}.</span>"
+    then = "".join(f", then {escape(title[:1].lower() + title[1:])}" for title in plan.stages)
     return (
-        f"<div class='plan'><b>{escape(plan.goal[0].upper() + plan.goal[1:])}</b> will go: "
-        f"{plan.share:.1%} of all parameters{near}.<br>"
-        f"<b>{millions(total)} → {millions(total - gone)}</b> · {millions(gone)} fewer · "
-        f"{plan.iterations} iteration{'s' * (plan.iterations > 1)}{then} · "
-        f"{duration(plan.seconds)}"
-        + (f"<br>{escape('; '.join(locks))}." if locks else "")
-        + f"{own}{tight}</div>"
+        f"<div class='plan'>Will remove <b>{escape(plan.goal)}</b>: {plan.share:.1%} of all parameters{near}."
+        "<br>"
+        f"<b>{millions(total)} → {millions(total - removed)}</b> · {millions(removed)} fewer · "
+        f"{plan.iterations} iteration{'s' * (plan.iterations > 1)}{then} · {duration(plan.seconds)}"
+        f"{lines}</div>"
     )
 
 
 def model_card_part(recipe: Recipe) -> str:
-    """The dense model drawn, with what its parts hold.
+    """A drawing of the dense model, with the sizes of its parts.
 
     Raises:
         UserError: a model that cannot be pruned.
@@ -165,7 +167,7 @@ def model_card_part(recipe: Recipe) -> str:
 
 
 def two_views(recipe: Recipe) -> str:
-    """A calibration text as it is and perturbed, edits marked in both.
+    """A passage of the calibration text, clean and misspelt, with the edits marked in both.
 
     Raises:
         UserError: unreadable calibration text.
@@ -184,8 +186,8 @@ def two_views(recipe: Recipe) -> str:
             clean.append(escape(word))
             other.append(escape(word))
     return (
-        "<div class='views'><div><h3>A text as it is</h3><p>" + " ".join(clean) + " …</p></div>"
-        f"<div><h3>its perturbed view, {len(edits)} words edited</h3><p>"
+        "<div class='views'><div><h3>Clean text</h3><p>" + " ".join(clean) + " …</p></div>"
+        f"<div><h3>The same, {len(edits)} words misspelt</h3><p>"
         + " ".join(other)
         + " …</p></div></div>"
         + (f"<p class='line'>{escape(found.note)}</p>" if found.note else "")
@@ -193,7 +195,7 @@ def two_views(recipe: Recipe) -> str:
 
 
 def checked(work: Callable[..., str], *arguments) -> str:
-    """HTML of `work(*arguments)`, or the refusal in its place."""
+    """HTML of `work(*arguments)`, or its error message."""
     try:
         return work(*arguments)
     except UserError as error:

@@ -15,7 +15,7 @@ from .html import table
 FLOOR = 0.01
 
 
-def ranking(story: RunSummary) -> dict[tuple[int, str], dict[int, int]]:
+def ranking(summary: RunSummary) -> dict[tuple[int, str], dict[int, int]]:
     """(iteration, kind) -> block -> rank, 1 being the lowest score."""
     return {
         key: {
@@ -24,64 +24,65 @@ def ranking(story: RunSummary) -> dict[tuple[int, str], dict[int, int]]:
                 sorted((s, b) for b, s in enumerate(scored.scores) if s is not None), start=1
             )
         }
-        for key, scored in story.scored.items()
+        for key, scored in summary.scored.items()
     }
 
 
-def gone_blocks(story: RunSummary) -> dict[tuple[str, int], int]:
-    """(depth kind, block) -> the iteration it went in."""
+def removed_blocks(summary: RunSummary) -> dict[tuple[str, int], int]:
+    """(depth kind, block) -> the iteration in which it was removed."""
     return {
         (unit.kind, unit.block): removal.iteration
-        for removal in story.removals
+        for removal in summary.removals
         for unit in removal.units
         if unit.kind in DEPTH
     }
 
 
-def likely_next(story: RunSummary) -> tuple[str, int] | None:
-    """(kind, block) with the lowest score that is still there, where depth units alone go and more will."""
-    if not story.scored or story.ending is not None or story.started is None:
+def likely_next(summary: RunSummary) -> tuple[str, int] | None:
+    """(kind, block) with the lowest score of those left; None where heads or channels are removed, or nothing
+    more will be."""
+    if not summary.scored or summary.ending is not None or summary.started is None:
         return None
-    last, gone = max(i for i, _ in story.scored), gone_blocks(story)
-    if any(i == last and kind in WIDTH for i, kind in story.scored):
+    last, removed = max(i for i, _ in summary.scored), removed_blocks(summary)
+    if any(i == last and kind in WIDTH for i, kind in summary.scored):
         return None
     left = [
         (score, kind, block)
-        for (iteration, kind), scored in story.scored.items()
+        for (iteration, kind), scored in summary.scored.items()
         if iteration == last and kind in DEPTH
         for block, score in enumerate(scored.scores)
-        if score is not None and (kind, block) not in gone
+        if score is not None and (kind, block) not in removed
     ]
-    if len(story.removals) >= story.planned or not left:
+    if len(summary.removals) >= summary.planned or not left:
         return None
     return min(left)[1:]
 
 
-def importance_heatmap(story: RunSummary) -> go.Figure:
+def importance_heatmap(summary: RunSummary) -> go.Figure:
     """Iteration by block: score over the row's largest, on a log scale that spans what occurs.
 
-    One row per kind of units where there are several. Where blocks or halves go, a removed one's
-    cells are empty and struck out, what went is outlined, and what may go next is outlined dashed.
+    One row per kind of units where there are several. Of blocks and halves, those removed are outlined in the
+    row of their removal and crossed out below it, and the likely next one is outlined dotted.
     """
-    blocks = story.started.blocks if story.started else 30
-    kinds = story.started.units if story.started else (BLOCKS,)
-    rows = max(story.planned or 8, len(story.removals), max((i for i, _ in story.scored), default=0))
+    blocks = summary.started.blocks if summary.started else 30
+    kinds = summary.started.units if summary.started else (BLOCKS,)
+    rows = max(summary.planned or 8, len(summary.removals), max((i for i, _ in summary.scored), default=0))
     rows *= len(kinds)
     place = {kind: n + 1 - len(kinds) for n, kind in enumerate(kinds)}
-    gone = gone_blocks(story)
+    removed = removed_blocks(summary)
     chart = figure()
-    values, facts = _rows(story, blocks)
-    ranks = ranking(story)
-    # A removal that was asked for has no scores, so a row may be missing.
-    scored = [(i - 1) * len(kinds) + kinds.index(k) + 1 for i, k in _in_order(story)]
+    values, facts = _rows(summary, blocks)
+    ranks = ranking(summary)
+    # A removal that the recipe forced has no scores, so a row may be missing.
+    scored = [(i - 1) * len(kinds) + kinds.index(k) + 1 for i, k in _in_order(summary)]
     lowest = min((v for row in values for v in row if v is not None), default=-1.0)
-    # Cells still to come stand there from the start, so that nothing moves when a row fills.
+    # Cells still to come are drawn from the start, so that nothing moves when a row fills.
     waiting = [y for y in range(1, rows + 1) if y not in scored]
     chart.add_trace(
         go.Heatmap(
             z=[
                 [
-                    0 if gone.get((kinds[(y - 1) % len(kinds)], b), rows) * len(kinds) >= y else None
+                    0 if removed.get((kinds[(y - 1) % len(kinds)], b), rows) * len(kinds) >= y else None
                     for b in range(blocks)
                 ]
                 for y in waiting
@@ -102,10 +103,11 @@ def importance_heatmap(story: RunSummary) -> go.Figure:
             y=scored,
             customdata=facts,
             hovertemplate="block %{x}%{customdata[0]}<br>score %{customdata[1]}, %{customdata[2]} of the "
-            "largest<br>rank %{customdata[3]} (1 matters least)<extra></extra>",
+            "largest<br>rank %{customdata[3]} (1 = least important)<extra></extra>",
             # Ranks; the browser leaves them out where cells are too narrow for a number.
             text=[
-                [rank.get(b, "") for b in range(blocks)] for rank in (ranks[key] for key in _in_order(story))
+                [rank.get(b, "") for b in range(blocks)]
+                for rank in (ranks[key] for key in _in_order(summary))
             ],
             texttemplate="%{text}",
             textfont={"size": 10},
@@ -128,7 +130,7 @@ def importance_heatmap(story: RunSummary) -> go.Figure:
     )
     struck = [
         (block, y)
-        for (kind, block), iteration in gone.items()
+        for (kind, block), iteration in removed.items()
         for y in range((iteration + 1) * len(kinds) + place[kind], rows + 1, len(kinds))
     ]
     chart.add_trace(
@@ -137,14 +139,14 @@ def importance_heatmap(story: RunSummary) -> go.Figure:
             y=[y for _, y in struck],
             mode="markers",
             marker={"symbol": "x-thin", "size": 5, "line": {"width": 1, "color": GREY}},
-            hovertemplate="block %{x} is gone<extra></extra>",
+            hovertemplate="block %{x} was removed<extra></extra>",
         )
     )
-    for (kind, block), iteration in gone.items():
+    for (kind, block), iteration in removed.items():
         _outline(chart, block, iteration * len(kinds) + place[kind], "solid")
-    if (following := likely_next(story)) is not None and values:
+    if (following := likely_next(summary)) is not None and values:
         kind, block = following
-        last = max(i for i, _ in story.scored)
+        last = max(i for i, _ in summary.scored)
         _outline(chart, block, last * len(kinds) + place[kind], "dot")
     every = len(kinds) * max(1, math.ceil(rows / len(kinds) / 12))
     ticks = list(range(1, rows + 1, every))
@@ -167,26 +169,26 @@ def importance_heatmap(story: RunSummary) -> go.Figure:
     return chart
 
 
-def score_table(story: RunSummary) -> str:
+def score_table(summary: RunSummary) -> str:
     """Every block's score (share of the iteration's largest) and rank, a column per iteration."""
-    if story.started is None or not story.scored:
-        return "<p class='empty'>The scores of every block will stand here, iteration by iteration.</p>"
-    ranks, gone = ranking(story), gone_blocks(story)
-    order = story.started.units
-    keys = _in_order(story)
+    if summary.started is None or not summary.scored:
+        return "<p class='empty'>The score of every block appears here, iteration by iteration.</p>"
+    ranks, removed = ranking(summary), removed_blocks(summary)
+    order = summary.started.units
+    keys = _in_order(summary)
     head = ["block"] + [f"{i}" if len(order) == 1 else f"{i} · {TITLES[k]}" for i, k in keys]
-    tops = {key: max(s for s in story.scored[key].scores if s is not None) or 1.0 for key in keys}
+    tops = {key: max(s for s in summary.scored[key].scores if s is not None) or 1.0 for key in keys}
     rows = []
-    for block in range(story.started.blocks):
+    for block in range(summary.started.blocks):
         cells = []
         for key in keys:
-            score = story.scored[key].scores[block]
+            score = summary.scored[key].scores[block]
             if score is None:
-                cells.append("<td class='gone'>gone</td>")
+                cells.append("<td class='absent'>removed</td>")
                 continue
-            went = gone.get((key[1], block)) == key[0]
+            now = removed.get((key[1], block)) == key[0]
             cells.append(
-                f"<td{' class=went' if went else ''} title='score {score:.4g}'>{score / tops[key]:.1%} "
+                f"<td{' class=removed' if now else ''} title='score {score:.4g}'>{score / tops[key]:.1%} "
                 f"<small>#{ranks[key][block]}</small></td>"
             )
         rows.append([str(block), *cells])
@@ -194,14 +196,15 @@ def score_table(story: RunSummary) -> str:
     return table(
         head,
         rows,
-        f"Score of every block{means} as a share of its iteration's largest, with its rank (1 matters least)",
+        f"Score of every block{means} as a share of its iteration's largest, with its rank (1 = least "
+        "important)",
     )
 
 
-def _in_order(story: RunSummary) -> list[tuple[int, str]]:
+def _in_order(summary: RunSummary) -> list[tuple[int, str]]:
     """What was scored, iteration by iteration, kinds as the recipe names them."""
-    order = story.started.units if story.started else (BLOCKS,)
-    return sorted(story.scored, key=lambda k: (k[0], order.index(k[1])))
+    order = summary.started.units if summary.started else (BLOCKS,)
+    return sorted(summary.scored, key=lambda k: (k[0], order.index(k[1])))
 
 
 def _outline(chart: go.Figure, block: int, y: int, dash: str) -> None:
@@ -215,13 +218,13 @@ def _outline(chart: go.Figure, block: int, y: int, dash: str) -> None:
     )
 
 
-def _rows(story: RunSummary, blocks: int) -> tuple[list[list[float | None]], list[list[list[str]]]]:
-    """Heatmap values (log10 of score over the row's largest) and what hovering says of each cell, a
+def _rows(summary: RunSummary, blocks: int) -> tuple[list[list[float | None]], list[list[list[str]]]]:
+    """Values (log10 of score over the largest of the row) and the texts shown on hovering over each cell, a
     row per iteration and kind."""
     values, facts = [], []
-    ranks, before = ranking(story), {}
-    for key in _in_order(story):
-        kind, scores, rank = key[1], story.scored[key].scores, ranks[key]
+    ranks, before = ranking(summary), {}
+    for key in _in_order(summary):
+        kind, scores, rank = key[1], summary.scored[key].scores, ranks[key]
         top = max((s for s in scores if s is not None), default=0.0) or 1.0
         what = (
             ""

@@ -11,8 +11,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, name
 
     Args:
         head: plain texts.
-        rows: cells as HTML; a whole `<td ...>` is taken as it is.
-        caption: said to screen readers.
+        rows: cells as HTML; a whole `<td ...>` is used unchanged.
+        caption: read to screen readers, and shown above the table.
     """
     heads = "".join(f"<th scope='col'>{escape(text)}</th>" for text in head)
     body = "".join(
@@ -29,17 +29,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, name
 
 
 def problem(message: str) -> str:
-    """A refusal, where the user is looking."""
+    """An error message, shown beside what caused it."""
     return f"<p class='problem' role='alert'>{escape(message)}</p>"
 
 
 def empty(text: str) -> str:
-    """What will stand in a place that is still empty."""
+    """What a place that is still empty is for."""
     return f"<p class='empty'>{escape(text)}</p>"
 
 
 def millions(count: float) -> str:
-    """A count of parameters, as people say it."""
+    """A count of parameters in words: 135.0M."""
     if count >= 1e9:
         return f"{count / 1e9:.2f}B"
     return f"{count / 1e6:.1f}M" if count >= 1e5 else f"{count / 1e3:.1f}K"

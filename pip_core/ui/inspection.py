@@ -1,4 +1,4 @@
-"""A run looked into: what is left of the network, task by task, and where the two models part."""
+"""The Inspect tab: what is left of the network, task by task, and where the two models differ."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from ..inspection.divergence import Place
 from ..reporting.run_summary import RunSummary
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
+from .difference_text import task_words
 from .html import empty, table
 from .network_map import network_map
-from .retention_text import task_words
 
 
-def maps(story: RunSummary, anatomy: Anatomy) -> str:
+def maps(summary: RunSummary, anatomy: Anatomy) -> str:
     """The dense model above what is left of it."""
-    shape = shape_of(story, anatomy)
+    shape = shape_of(summary, anatomy)
     return (
         "<div class='pair'>"
         + network_map(anatomy, title="the dense model")
         + network_map(
             anatomy,
             shape,
-            title=f"now: {story.removed_description or shape.removed_description(anatomy)} removed",
+            title=f"now: {summary.removed_description or shape.removed_description(anatomy)} removed",
         )
-        + "</div><p class='line'>A column is a block: its attention above its MLP, as high as they are "
-        "large. Hollow is gone, half filled is narrowed.</p>" + _results(story)
+        + "</div><p class='line'>A column is a block, its attention above its MLP; height is size. "
+        "Hollow = removed, half filled = narrowed.</p>" + _results(summary)
     )
 
 
-def _results(story: RunSummary) -> str:
-    """What the stages after the last removal came to, where they have examples to show."""
+def _results(summary: RunSummary) -> str:
+    """The results of the stages after the last removal that have examples to show."""
     found = []
-    for result in story.results.values():
+    for result in summary.results.values():
         done = describe(result)
         if not done.examples:
             continue
@@ -54,16 +54,16 @@ def _written(tokens: Sequence[str]) -> str:
     return " ".join(f"<code>{escape(token.replace(' ', '␣'))}</code>" for token in tokens)
 
 
-def shape_of(story: RunSummary, anatomy: Anatomy) -> Shape:
+def shape_of(summary: RunSummary, anatomy: Anatomy) -> Shape:
     """What is left of the dense model."""
-    return Shape.dense(anatomy).without(unit for removal in story.removals for unit in removal.units)
+    return Shape.dense(anatomy).without(unit for removal in summary.removals for unit in removal.units)
 
 
-def tasks(story: RunSummary) -> str:
+def tasks(summary: RunSummary) -> str:
     """Accuracy per task, dense against now, drawn and in words."""
-    dense, now = story.dense, story.latest
+    dense, now = summary.dense, summary.latest
     if dense is None or now is None:
-        return empty("Accuracy on every task, dense against pruned, will stand here.")
+        return empty("The accuracy on every task appears here, dense and pruned.")
     rows = [
         [
             f"{escape(a.name)} <small>{escape(a.metric)}, {a.items} items</small>",
@@ -71,46 +71,46 @@ def tasks(story: RunSummary) -> str:
             f"{a.accuracy:.1%} ± {a.se:.1%}",
             f"{b.accuracy:.1%} ± {b.se:.1%}",
             _bars(a.accuracy, a.se, b.accuracy, b.se, a.chance),
-            escape(said).replace(", within noise", " <small>within noise</small>") if now.iteration else "",
+            escape(words).replace(", within noise", " <small>within noise</small>") if now.iteration else "",
         ]
-        for a, b, said in zip(dense.tasks, now.tasks, task_words(dense, now), strict=True)
+        for a, b, words in zip(dense.tasks, now.tasks, task_words(dense, now), strict=True)
     ]
     head = ["task", "guessing", "dense", "now", "0 to 100 %", "difference"]
     return table(head, rows, "Accuracy on every task, with one standard error", "tasks")
 
 
 def disagreements(places: Sequence[Place]) -> str:
-    """A text with the words marked at which the two models expect different things."""
+    """A text, each token marked by how much the two models' predictions of it differ."""
     if not places:
-        return empty("Give a text of at least two words, and press Compare predictions.")
+        return empty("Enter a text of at least two words and press Compare predictions.")
     most = max(p.divergence for p in places) or 1.0
     words = escape(places[0].before) + "".join(
-        f"<mark style='--heat:{p.divergence / most:.2f}' title='{_foreseen(p)}'>{escape(p.token)}</mark>"
+        f"<mark style='--heat:{p.divergence / most:.2f}' title='{_predictions(p)}'>{escape(p.token)}</mark>"
         for p in places
     )
     rows = [
         [
             escape(p.before[-40:]) + " <b>" + escape(p.token) + "</b>",
             f"{p.divergence:.2f}",
-            _expected(p.dense),
-            _expected(p.pruned),
+            _likeliest(p.dense),
+            _likeliest(p.pruned),
         ]
         for p in sorted(places, key=lambda p: -p.divergence)[:8]
     ]
     mean = sum(p.divergence for p in places) / len(places)
-    head = ["what comes next", "divergence, nats", "dense model expects", "pruned model expects"]
+    head = ["next token", "divergence, nats", "dense model predicts", "pruned model predicts"]
     return (
-        f"<p class='heated'>{words}</p><p class='line'>The darker a word, the more the two models differ in "
-        f"what they expect there: {mean:.2f} nats on average (Kullback-Leibler divergence of the pruned "
+        f"<p class='heated'>{words}</p><p class='line'>The darker a word, the more the two models' "
+        f"predictions of it differ: {mean:.2f} nats on average (Kullback-Leibler divergence of the pruned "
         "model's prediction from the dense model's, which is taken over the tokens that both have).</p>"
         + table(head, rows, "Where the predictions differ most", "places")
     )
 
 
 def speed(found: latency.LatencyComparison | None) -> str:
-    """What the two models take, measured side by side."""
+    """Speed and memory of the two models, measured side by side."""
     if found is None:
-        return empty("Speed and memory of both models, taking turns on this machine, will stand here.")
+        return empty("The speed and memory of both models on this machine appear here.")
     rows = [
         ["reading", *_rates(found.dense.prefill, found.pruned.prefill), _ratio(found.prefill_ratio)],
         ["writing", *_rates(found.dense.decode, found.pruned.decode), _ratio(found.decode_ratio)],
@@ -150,11 +150,11 @@ def _bars(dense: float, dense_se: float, now: float, now_se: float, chance: floa
     )
 
 
-def _foreseen(place: Place) -> str:
+def _predictions(place: Place) -> str:
     dense = ", ".join(f"{word.strip() or '␣'} {share:.0%}" for word, share in place.dense)
     pruned = ", ".join(f"{word.strip() or '␣'} {share:.0%}" for word, share in place.pruned)
     return escape(f"{place.divergence:.2f} nats. Dense: {dense}. Pruned: {pruned}.", quote=True)
 
 
-def _expected(found: Sequence[tuple[str, float]]) -> str:
+def _likeliest(found: Sequence[tuple[str, float]]) -> str:
     return " · ".join(f"{escape(word.strip() or '␣')} <small>{share:.0%}</small>" for word, share in found)

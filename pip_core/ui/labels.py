@@ -1,4 +1,4 @@
-"""The page's standing words: its head, its help."""
+"""The fixed words of the page: head, help, and the label of every control."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ HELP = """
 <button class="ghost" aria-haspopup="dialog" onclick="document.getElementById('help').showModal()"
  aria-label="Help">?</button>
 <dialog id="help" aria-labelledby="help-title">
-<h2 id="help-title">What happens here</h2>
-<p>A language model is a stack of blocks, and not all of them matter. This page finds the parts that matter
-least, takes them out one after another, and measures after every step what the model can still do.</p>
+<h2 id="help-title">How it works</h2>
+<p>A language model is a stack of blocks, and some parts of them matter little. PIP Studio finds those parts,
+removes them one after another, and measures after every step what the model can still do.</p>
 <ol>
-<li><b>Two views.</b> The model reads a text as it is, and with letters swapped, replaced or inserted. A part
-whose gradients do not tell the two apart knows nothing of the difference.</li>
-<li><b>One goes.</b> The part with the lowest score is removed; then what is left is scored again.</li>
-<li><b>Measured.</b> Perplexity (how surprised the model is by a text it has not seen; lower is better) and
-accuracy on questions, each with its standard error. <i>Within noise</i> means that chance alone could well
-have made the difference.</li>
-<li><b>Yours.</b> The result is an ordinary checkpoint that transformers loads, reloaded and verified before
-it is offered.</li>
+<li><b>Score.</b> The model reads a clean text and a misspelt one, with letters swapped, replaced or inserted.
+Each part is scored by how differently it reacts to the two. PIP-Gate puts a gate on what the part adds to the
+model's hidden state and compares the gradients at the gate, word by word.</li>
+<li><b>Remove.</b> The part with the lowest score is removed and the rest is scored again, until the target is
+reached.</li>
+<li><b>Measure.</b> <i>Perplexity</i> is how surprised the model is by a text it has not seen; lower is
+better. <i>Accuracy</i> is the share of questions answered correctly. Both have a standard error. <i>No
+measurable loss</i> means that chance alone could have made the difference.</li>
+<li><b>Download.</b> You get a checkpoint that transformers loads. It is loaded again and verified
+before it is offered.</li>
 </ol>
-<p>Runs go on when this page is closed. They belong to this browser; whoever has a run's link can see it.</p>
+<p>A <i>block</i> is one layer of the model: <i>attention</i>, which looks at other words, and an <i>MLP</i>,
+which works on each word. <i>Heads</i> and <i>channels</i> are the units inside these. A <i>parameter</i> is
+one number of the model.</p>
+<p>Runs continue when this page is closed. They belong to this browser; whoever has a run's link can view
+it.</p>
 <form method="dialog"><button class="ghost">Close</button></form>
 </dialog>
 """
@@ -33,46 +39,67 @@ DARK = """
 """
 STEPS = """
 <ol class="how">
-<li><b>Two views</b> The model reads a text as it is and with letters edited; every part gets a score for how
-much it tells the two apart.</li>
-<li><b>The lowest goes</b> One part is removed, what is left is scored again on views drawn anew, until the
-target is met.</li>
-<li><b>Measured at every step</b> Accuracy with its error and perplexity, against the whole model; at the end
-a checkpoint that loads anywhere.</li>
+<li><b>Score</b> The model reads a clean and a misspelt text. Each part is scored by how differently it reacts
+to the two.</li>
+<li><b>Remove</b> The part with the lowest score is removed and the rest is scored again, until the target is
+reached.</li>
+<li><b>Measure</b> Accuracy and perplexity after every step, compared with the whole model. At the end you get
+a checkpoint that transformers loads.</li>
 </ol>
 """
-# Every control: its label, and what it does in one short line.
+# Buttons: component, label.
+ACTIONS = (
+    *(("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume", "Resume")),
+    *(("export_now", "Export now"), ("get", "Download")),
+)
+FILES = (
+    *(("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")),
+    ("scores_csv", "Scores, CSV"),
+)
+IMPORTANCE = "Importance <small>dark = least important; outlined = removed; number = rank</small>"
+COST = "What it costs <small>band: ± one standard error</small>"
+# Every control made by hand, and settings with shorter words than their own: a label and one short line.
 CONTROLS = {
-    "model": ("Model", "from the list, a Hugging Face id, or a folder"),
-    "calibration": ("Text", "to read while scoring; auto goes with the model; or a file, hub:OWNER/NAME"),
-    "kinds": ("Edits of the second view", "what is done to a word, preferring real words"),
-    "rate": ("Words edited, %", "how much the second view differs"),
-    "pasted": ("Your own text", "is read instead"),
-    "method": ("Method", "what decides"),
-    "units": ("Removes", "what goes"),
-    "target": ("How much, %", "of all parameters, to remove"),
-    "keep": ("Keep", "blocks that lose nothing"),
-    "drop": ("Drop", "blocks that go first, in this order"),
-    "asked": ("Tasks", "what is measured; auto goes with the model; or a file, NAME=FILE"),
-    "questions": ("Your own questions", 'a line each: {"query": "…", "choices": ["…", "…"], "gold": 0}'),
-    "windows": ("Windows", "pairs of views that are read, per iteration"),
-    "window_tokens": ("Window length", "tokens of a clean view"),
-    "items": ("Items per task", "measured after every removal; 0 is all of them"),
-    "seed": ("Seed", "same recipe, same removals, always"),
-    "allocation": ("Heads and channels", "how many each block gives"),
-    "depth_share": ("Blocks first, %", "of the target, where blocks go and then channels"),
-    "step": ("Step", "units per iteration, or a share below 1; 0 is the usual"),
-    "vocabulary": ("Rare tokens, %", "of the target, at the end; auto goes with model and method"),
-    "refit": ("Refit at the end", "what is left is solved anew by least squares, without training"),
-    "dtype": ("Number format", "to compute in"),
-    "upto": ("Removals taken over", "of this run, by a fork"),
-    "prompt": ("Prompt", "both models answer it"),
-    "text": ("A text of yours", "both models read it, and say what they expect next"),
-    "chosen": ("Runs of this browser", "each becomes a line"),
-    "methods": ("Methods", "a run for each, all else as the form says; they wait in line"),
-    "name": ("New name", "of the run that is shown"),
+    "model": ("Model", "From the list, a Hugging Face id, or a folder"),
+    "calibration": ("Calibration text", "Auto picks one; or a file, or hub:OWNER/NAME"),
+    "kinds": ("Misspellings", "How words of the second version are changed"),
+    "rate": ("Words misspelt, %", "How different the second version is"),
+    "pasted": ("Your own text", "Replaces the text above"),
+    "method": ("Method", "How parts are scored"),
+    "units": ("Remove", "Blocks, heads, channels"),
+    "target": ("How much, %", "Of all parameters"),
+    "keep": ("Keep", "Never touch these blocks"),
+    "drop": ("Drop", "Remove these blocks first, in this order"),
+    "measured_tasks": ("Tasks", "Auto picks some; or a file, or NAME=FILE"),
+    "questions": ("Your own questions", 'One per line: {"query": "…", "choices": ["…", "…"], "gold": 0}'),
+    "items": ("Items per task", "Measured after every removal; 0 takes all"),
+    "windows": ("Windows", "Pairs of text passages read per round"),
+    "window_tokens": ("Window length, tokens", "Of the clean passage"),
+    "seed": ("Seed", "The same recipe always removes the same parts"),
+    "measure": ("Measure", "After every round, or at the end only"),
+    "heldout": ("Held-out text", "For perplexity; auto picks one for this model"),
+    "perplexity_windows": ("Held-out windows", "Passages for perplexity; 0 takes the whole text"),
+    "perplexity_tokens": ("Held-out window length, tokens", "Of a passage for perplexity"),
+    "allocation": ("Heads and channels", "How many are removed from each block"),
+    "depth_share": ("Share taken as whole blocks, %", "Where blocks and then channels are removed"),
+    "step": ("Removed per round", "A number of units, or a share below 1; 0 = automatic"),
+    "per_parameter": ("Score per parameter", "Compares units of unequal size by score per parameter"),
+    "dtype": ("Number format", "Used for computing"),
+    "upto": ("Keep the first … removals", "Of this run, in the branch"),
+    "prompt": ("Prompt", "Both models answer it"),
+    "text": ("Your text", "Both models read it and predict each next token"),
+    "chosen": ("Runs of this browser", "Each becomes a line"),
+    "methods": ("Methods", "One run for each, with the other settings of the form; they wait in the queue"),
+    "name": ("New name", "Of the run that is shown"),
 }
-# Stories, since the model that comes first knows nothing else; any other can go on with them too.
+# (setting, option) -> words.
+OPTIONS = {
+    ("allocation", "equal"): "the same number per block",
+    ("allocation", "global"): "lowest scores, wherever they are",
+    ("measure", "every"): "every round",
+    ("measure", "end"): "at the end",
+}
+# Short stories, since the first model in the list knows nothing else; any other can continue them too.
 PROMPT = "One windy morning Ada, Ben and Clara met under the old oak. Ada had a red kite."
 SAMPLE = (
     "Late one evening Nora and Felix were looking for something to do. Nora went to the harbour. Felix "

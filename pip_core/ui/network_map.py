@@ -21,8 +21,8 @@ def network_map(
     """The map of a model, or of what is left of it.
 
     Args:
-        shape: what is left; None is the dense model. What is gone is drawn hollow.
-        keep, drop: blocks that are locked, and blocks that go first.
+        shape: what is left; None is the dense model. What was removed is drawn hollow.
+        keep, drop: blocks that are never removed, and blocks that are removed first.
     """
     left = {layer.block: layer for layer in (shape or Shape.dense(anatomy)).layers}
     largest = max(b.parameters for b in anatomy.blocks)
@@ -38,21 +38,21 @@ def network_map(
                 strict=True,
             )
         )
-        mark = "keep" if number in keep else "drop" if number in drop else "gone" if layer is None else ""
-        said = escape(_say(number, block.parameters, layer, anatomy, mark))
+        mark = "keep" if number in keep else "drop" if number in drop else "removed" if layer is None else ""
+        words = escape(_described(number, block.parameters, layer, anatomy, mark))
         columns.append(
-            f"<i class='block-bar {mark}' title='{said}'>"
+            f"<i class='block-bar {mark}' title='{words}'>"
             f"{parts}<b>{number if _labelled(number, len(anatomy.blocks)) else ''}</b></i>"
         )
     return (
         f"<figure class='map'><figcaption>{escape(title)}</figcaption>"
-        f"<div class='block-bars' role='img' aria-label='{escape(_aloud(anatomy, shape), quote=True)}'>"
+        f"<div class='block-bars' role='img' aria-label='{escape(_alternative(anatomy, shape), quote=True)}'>"
         f"{''.join(columns)}</div></figure>"
     )
 
 
 def legend(anatomy: Anatomy) -> str:
-    """What the parts of a model hold: embeddings, attention, MLPs."""
+    """How many parameters the parts of a model hold: embeddings, attention, MLPs."""
     attention = sum(b.half_parameters[0] for b in anatomy.blocks)
     mlp = sum(b.half_parameters[1] for b in anatomy.blocks)
     rest = anatomy.parameters - anatomy.embedding_parameters - attention - mlp
@@ -94,26 +94,26 @@ def _kept(layer: Layer | None, anatomy: Anatomy) -> tuple[float, float]:
     return shares[0] * layer.attention, shares[1] * layer.mlp
 
 
-def _say(number: int, parameters: int, layer: Layer | None, anatomy: Anatomy, mark: str) -> str:
-    """A column in words."""
+def _described(number: int, parameters: int, layer: Layer | None, anatomy: Anatomy, mark: str) -> str:
+    """A column in words, for hovering."""
     name = f"block {number}"
     if mark == "keep":
-        return f"{name}: locked, nothing of it goes"
+        return f"{name}: kept, nothing of it is removed"
     if mark == "drop":
-        return f"{name}: goes first"
+        return f"{name}: removed first"
     if layer is None:
         return f"{name}: removed ({millions(parameters)} parameters)"
     attention, mlp = _kept(layer, anatomy)
     if attention == mlp == 1:
-        return f"{name}: {millions(parameters)} parameters, all there"
+        return f"{name}: {millions(parameters)} parameters, all kept"
     return f"{name}: {attention:.0%} of its attention and {mlp:.0%} of its MLP are left"
 
 
-def _aloud(anatomy: Anatomy, shape: Shape | None) -> str:
+def _alternative(anatomy: Anatomy, shape: Shape | None) -> str:
     if shape is None:
         return f"{len(anatomy.blocks)} blocks with {millions(anatomy.parameters)} parameters in all"
-    gone = [str(n) for n in range(len(anatomy.blocks)) if n not in set(shape.blocks)]
-    which = f" Removed blocks: {', '.join(gone)}." if gone else ""
+    removed = [str(n) for n in range(len(anatomy.blocks)) if n not in set(shape.blocks)]
+    which = f" Removed blocks: {', '.join(removed)}." if removed else ""
     return (
         f"{shape.removed_description(anatomy)} removed; {millions(shape.parameters(anatomy))} of "
         f"{millions(anatomy.parameters)} parameters are left.{which}"

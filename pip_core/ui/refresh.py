@@ -1,4 +1,4 @@
-"""One glance at a run, and at several: what changed since the last one is sent. No gradio."""
+"""The page's refresh: what changed of a run, and of several, since the last refresh. No gradio."""
 
 from __future__ import annotations
 
@@ -8,36 +8,50 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..checkpoints.packing import Packing
 from ..core.errors import UserError
+from ..core.recipe import Recipe
 from ..planning.estimate import anatomy_for
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import sendable
-from ..runs import run_directory
+from ..runs import worker
+from ..runs.files import EVENTS, MODEL, RECIPE, write
 from ..runs.index import RunInfo
-from ..runs.queue import TABLES, RunQueue
-from ..ui import comparison, curves, download, form, heatmap, inspection, status
+from ..runs.queue import RunQueue
+from ..runs.store import TABLES
+from . import comparison, curves, download, form, heatmap, inspection, status
+from .fields import Changes
 from .html import problem
 
-# A component's name to the properties it gets, such as `{"stop": {"visible": True}}`.
-Changes = dict[str, dict]
 LIVE = ("waiting", "starting", "running", "stopping")
-AGAIN = ("stopped", "paused", "interrupted", "failed")
+RESUMABLE = ("stopped", "paused", "interrupted", "failed")
+UNREADABLE = ("damaged", "newer")
+# Components that a refresh changes.
+OUTPUTS = (
+    *("status", "timer", "seen", "runs", "chosen", "picked", "onward", "upto", "notice"),
+    *("stop", "pause", "resume", "undo", "export_now", "get"),
+    *("heatmap", "curves", "tiles", "log", "latest_message", "measurements", "scores", "tasks", "maps"),
+    *("verdict", "load", "command", "zip", "recipe", "events", "csv", "scores_csv", "card"),
+    *("comparison", "summary", "compare_csv"),
+)
 LONGEST_LABEL = 48
-# Seconds between two glances: while something goes on, and in case another tab starts something.
+# Seconds between two refreshes: while something runs, and otherwise, in case another tab starts something.
 BUSY_SECONDS, IDLE_SECONDS = 2.0, 10.0
+# Downloads that a run may offer.
+FILES = ("zip", "recipe", "events", "csv", "scores_csv", "card")
 
 
 def as_file(folder: Path, text: str, name: str) -> str:
-    """The path of a file that holds `text`, in a folder that lives and goes with what it tells of."""
+    """The path of a file that holds `text`, in a folder that is deleted together with what it is about."""
     path = folder / name
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         folder.mkdir(parents=True, exist_ok=True)
-        run_directory.write(path, text)
+        write(path, text)
     return str(path)
 
 
 def show_errors(handler: Callable[..., Changes]) -> Callable[..., Changes]:
-    """A handler whose refusals are put where the user looks."""
+    """A handler whose errors for the user are shown on the page."""
 
     @functools.wraps(handler)
     def safe(*arguments, **named) -> Changes:
@@ -49,36 +63,40 @@ def show_errors(handler: Callable[..., Changes]) -> Callable[..., Changes]:
     return safe
 
 
-def menu(studio: RunQueue, listed: Sequence[RunInfo], run_id: str) -> list[tuple[str, str]]:
-    """(label, id) of the runs there are to look at: `listed`, and `run_id` where somebody shared it."""
+def menu(queue: RunQueue, listed: Sequence[RunInfo], run_id: str) -> list[tuple[str, str]]:
+    """(label, id) of the runs to choose from: `listed`, and `run_id` where somebody shared it."""
     found = [(_label(i.name, i.state, i.iterations, i.planned), i.id) for i in listed]
-    if run_id and run_id not in {i.id for i in listed} and studio.folder(run_id) is not None:
+    if run_id and run_id not in {i.id for i in listed} and queue.folder(run_id) is not None:
         found.insert(0, ("a run that was shared with you", run_id))
     return found
 
 
-def refresh(studio: RunQueue, memory: dict, run_id: str, seen: list, picked: Sequence[str]) -> Changes:
-    """One glance: what changed since the last is sent, the rest is left alone.
+@show_errors
+def refresh(queue: RunQueue, memory: dict, run_id: str, seen: list, picked: Sequence[str]) -> Changes:
+    """What changed since the last refresh; the rest of the page is left alone.
 
     Args:
-        seen: what the last glance sent, as the browser gives it back. It is kept there and not here: of two
-            glances under way at once the one that arrives last is what is drawn, and what is known.
+        seen: what the last refresh sent, as the browser gives it back. It is kept there and not here: of two
+            refreshes under way at once the one that arrives last is what is drawn, and what is known.
         picked: ids of the runs that are compared.
     """
-    listed = studio.listed((memory or {}).get("owner", ""))
+    owner = (memory or {}).get("owner", "")
+    listed = queue.listed(owner)
     changes: Changes = {}
-    try:
-        story, state = studio.story(run_id)
-    except UserError as error:  # a run of another version
-        return {"notice": {"value": problem(str(error))}, "timer": {"value": IDLE_SECONDS}}
-    folder = studio.folder(run_id)
-    reason = run_directory.why_interrupted(folder) if state == "interrupted" else None
-    line = status.status(story, state, reason, studio.place(run_id) if state == "waiting" else None)
-    there = [i for i in picked or () if studio.folder(i)]
+    summary, state = queue.summary(run_id)
+    folder = queue.folder(run_id)
+    reason = worker.why_interrupted(folder) if folder and state == "interrupted" else None
+    line = status.status(summary, state, reason, queue.place(run_id) if state == "waiting" else None)
+    present = [i for i in picked or () if queue.folder(i)]
+    packing = _packing(queue, run_id, summary, state)
     busy = state in LIVE or any(i.state in LIVE for i in listed)
-    choices = menu(studio, listed, run_id)
-    now = json.loads(json.dumps([run_id, story.steps, state, choices, _versions(studio, there), busy, line]))
-    *before, drawn = seen or ["", -1, "", [], [], None, "", {}]
+    busy = busy or (packing is not None and not packing.ready and not packing.error)
+    choices = menu(queue, listed, run_id)
+    packed = download.packing_words(packing) if packing else ""
+    drawn_for = [run_id, summary.steps, state, choices, _versions(queue, present), busy, line, packed]
+    now = json.loads(json.dumps(drawn_for))
+    nothing = ["", -1, "", [], [], None, "", "", {}]
+    *before, drawn = seen if len(seen or ()) == len(nothing) else nothing
     if now == before:
         return changes
     if line != before[6]:
@@ -88,21 +106,24 @@ def refresh(studio: RunQueue, memory: dict, run_id: str, seen: list, picked: Seq
     if now[3] != before[3] or now[0] != before[0]:
         changes["runs"] = {"choices": [("new run", ""), *choices], "value": run_id}
         changes["chosen"] = {"choices": choices}
-        if len(there) < len(picked or ()):  # thrown away meanwhile
-            changes["chosen"]["value"] = there
-            changes["picked"] = {"value": there}
+        if len(present) < len(picked or ()):  # deleted meanwhile
+            changes["chosen"]["value"] = present
+            changes["picked"] = {"value": present}
     if now[:3] != before[:3]:
-        changes |= _controls(story, state, studio.steers(run_id, (memory or {}).get("owner", "")))
+        changes |= _controls(summary, state, queue.may_change(run_id, owner), queue.is_changeable(run_id))
+        changes |= _files(queue, run_id, summary, state)
     if now[:2] != before[:2]:
         # A score changes the heatmap and not the map, a measurement the curves and not the heatmap.
-        charts = _charts(studio, run_id, story)
+        charts = _charts(queue, run_id, summary)
         held = {name: _digest(change) for name, change in charts.items()}
         changes |= {name: change for name, change in charts.items() if held[name] != drawn.get(name)}
         drawn = {**drawn, **held}
-    if now[:3] != before[:3]:
-        changes |= _downloads(studio, run_id, story, state)
+    if now[:3] != before[:3] or now[7] != before[7]:
+        changes["zip"] = _zip(packing)
+        if packing is not None and packing.error:
+            changes["notice"] = {"value": problem(packing.error)}
     if now[4] != before[4]:
-        changes |= show_comparison(studio, there)
+        changes |= show_comparison(queue, present)
     return {**changes, "seen": {"value": [*now, drawn]}}
 
 
@@ -110,114 +131,131 @@ def _digest(change: dict) -> str:
     return hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _versions(studio: RunQueue, ids: Sequence[str]) -> tuple:
-    """What comparisons are redrawn for."""
+def _versions(queue: RunQueue, ids: Sequence[str]) -> tuple:
+    """What a comparison depends on; it is drawn again where this changes."""
     found = []
     for run_id in ids:
-        try:
-            story, state = studio.story(run_id)
-            found.append((run_id, story.steps, state))
-        except UserError:
-            continue
+        summary, state = queue.summary(run_id)
+        found.append((run_id, summary.steps, state))
     return tuple(found)
 
 
-def _controls(story: RunSummary, state: str, steered: bool) -> Changes:
-    """The buttons; who may only look at a run gets those that change nothing of it."""
-    live_now, again = steered and state in LIVE, steered and state in AGAIN
-    some = steered and bool(story.removals)
-    done = story.exported is not None and story.exported.iterations == len(story.removals)
+def _packing(queue: RunQueue, run_id: str, summary: RunSummary, state: str) -> Packing | None:
+    """How far the download of a finished run is; None where there is none."""
+    if state != "finished" or summary.exported is None:
+        return None
+    try:
+        return queue.packing(run_id)
+    except UserError as error:  # deleted or exported anew at this moment
+        return Packing(Path(), error=str(error))
+
+
+def _zip(packing: Packing | None) -> dict:
+    """The download button of the packed model."""
+    if packing is None or packing.error:
+        return {"visible": False}
     return {
-        "stop": {"visible": live_now, "interactive": state != "stopping"},
-        "pause": {"visible": live_now, "interactive": state != "stopping"},
-        "resume": {"visible": again},
+        "visible": True,
+        "interactive": packing.ready,
+        "label": download.packing_words(packing),
+        "value": str(packing.target) if packing.ready else None,
+    }
+
+
+def _controls(summary: RunSummary, state: str, may_change: bool, changeable: bool) -> Changes:
+    """The buttons. Those that change a run are shown to whoever may change it, where it can be."""
+    running = may_change and state in LIVE
+    some = may_change and changeable and bool(summary.removals)
+    done = summary.exported is not None and summary.exported.iterations == len(summary.removals)
+    return {
+        "stop": {"visible": running, "interactive": state != "stopping"},
+        "pause": {"visible": running, "interactive": state != "stopping"},
+        "resume": {"visible": may_change and changeable and state in (*RESUMABLE, "damaged")},
         "undo": {"visible": some and state != "stopping"},
         "export_now": {"visible": some and not done and state != "stopping"},
         "get": {"visible": state == "finished"},
-        "onward": {"visible": state in ("finished", *AGAIN)},
-        "upto": {"value": len(story.removals)},
+        "onward": {"visible": state in ("finished", *RESUMABLE)},
+        "upto": {"value": len(summary.removals)},
     }
 
 
-def _charts(studio: RunQueue, run_id: str, story: RunSummary) -> Changes:
+def _charts(queue: RunQueue, run_id: str, summary: RunSummary) -> Changes:
     changes = {
-        "heatmap": {"value": sendable(heatmap.importance_heatmap(story))},
-        "curves": {"value": sendable(curves.cost_curves(story))},
-        "tiles": {"value": status.tiles(story)},
-        "log": {"value": status.log(story)},
-        "said": {"value": status.said(story)},
-        "measurements": {"value": curves.measurement_table(story)},
-        "scores": {"value": heatmap.score_table(story)},
-        "tasks": {"value": inspection.tasks(story)},
+        "heatmap": {"value": sendable(heatmap.importance_heatmap(summary))},
+        "curves": {"value": sendable(curves.cost_curves(summary))},
+        "tiles": {"value": status.tiles(summary)},
+        "log": {"value": status.log(summary)},
+        "latest_message": {"value": status.latest_message(summary)},
+        "measurements": {"value": curves.measurement_table(summary)},
+        "scores": {"value": heatmap.score_table(summary)},
+        "tasks": {"value": inspection.tasks(summary)},
     }
-    if story.started is not None:
-        recipe = run_directory.recipe_of(studio.folder(run_id))
-        drawn = form.checked(lambda: inspection.maps(story, anatomy_for(recipe.model)))
-        changes["maps"] = {"value": drawn}
+    if summary.started is not None:
+
+        def maps() -> str:
+            return inspection.maps(summary, anatomy_for(queue.recipe(run_id).model))
+
+        changes["maps"] = {"value": form.checked(maps)}
     return changes
 
 
-def _downloads(studio: RunQueue, run_id: str, story: RunSummary, state: str) -> Changes:
-    folder = studio.folder(run_id)
+def _files(queue: RunQueue, run_id: str, summary: RunSummary, state: str) -> Changes:
+    """The Download tab, but for the packed model."""
+    folder = queue.folder(run_id)
+    changes: Changes = {name: {"visible": False} for name in FILES if name != "zip"}
+    changes |= {"load": {"value": ""}, "command": {"value": ""}}
+    changes["verdict"] = {"value": download.verdict(summary)}
     if folder is None:
-        hidden = {
-            name: {"visible": False} for name in ("zip", "recipe", "events", "csv", "scores_csv", "card")
-        }
-        nothing = {"load": {"value": ""}, "command": {"value": ""}}
-        return {"verdict": {"value": download.verdict(RunSummary())}, **nothing, **hidden}
-    changes: Changes = {
-        "verdict": {"value": download.verdict(story)},
-        "load": {"value": download.snippet(story)},
-    }
-    recipe = run_directory.recipe_of(folder)
-    changes["command"] = {
-        "value": download.code("The same run on the command line", download.command_line(recipe))
-    }
-    changes["recipe"] = {"value": str(folder / run_directory.RECIPE), "visible": True}
-    changes["events"] = {"value": str(folder / run_directory.EVENTS), "visible": True}
-    done = state == "finished" and story.exported is not None
-    changes["zip"] = {"visible": done}
-    changes["card"] = {"visible": done}
-    changes["csv"] = {"visible": story.dense is not None}
-    if done:
-        size = f"Download the pruned model ({story.exported.bytes / 1e6:.0f} MB, zip)"
-        try:
-            changes["zip"] |= {"label": size, "value": str(studio.zipped(run_id))}
-            changes["card"] |= {"value": str(folder / run_directory.MODEL / "README.md")}
-        except UserError as error:
-            changes["zip"] = {"visible": False}
-            changes["notice"] = {"value": problem(str(error))}
-    if story.dense is not None:
-        measured = comparison.as_csv([comparison.Compared(run_id, recipe, story, state)])
-        changes["csv"]["value"] = as_file(folder, measured, "measurements.csv")
-        changes["scores_csv"] = {
-            "value": as_file(folder, comparison.scores_csv(story), "scores.csv"),
-            "visible": bool(story.scored),
-        }
+        return changes
+    for name, file in (("recipe", RECIPE), ("events", EVENTS)):
+        if (folder / file).is_file():
+            changes[name] = {"value": str(folder / file), "visible": True}
+    recipe = _recipe(queue, run_id)
+    if recipe is None:
+        return changes
+    changes["load"] = {"value": download.snippet(summary)}
+    command = download.code("The same run on the command line", download.command_line(recipe))
+    changes["command"] = {"value": command}
+    card = folder / MODEL / "README.md"
+    if state == "finished" and card.is_file():
+        changes["card"] = {"value": str(card), "visible": True}
+    if summary.dense is not None and state not in UNREADABLE:
+        measured = comparison.as_csv([comparison.Compared(run_id, recipe, summary, state)])
+        scores = as_file(folder, comparison.scores_csv(summary), "scores.csv")
+        changes["csv"] = {"value": as_file(folder, measured, "measurements.csv"), "visible": True}
+        changes["scores_csv"] = {"value": scores, "visible": bool(summary.scored)}
     return changes
 
 
-def compared_runs(studio: RunQueue, ids: Sequence[str]) -> list[comparison.Compared]:
-    """The chosen runs, as they stand."""
-    names = {i.id: i.name for i in studio.listed(None) if i.id in (ids or ())}
-    found, used = [], {}
+def _recipe(queue: RunQueue, run_id: str) -> Recipe | None:
+    """The recipe of a run; None where it cannot be read."""
+    try:
+        return queue.recipe(run_id)
+    except UserError:
+        return None
+
+
+def compared_runs(queue: RunQueue, ids: Sequence[str]) -> list[comparison.Compared]:
+    """The chosen runs as they are now. Those that cannot be read are left out."""
+    names = {i.id: i.name for i in queue.listed(None) if i.id in (ids or ())}
+    found: list[comparison.Compared] = []
+    used: dict[str, int] = {}
     for run_id in ids or []:
-        if run_id not in names:
+        if run_id not in names or (recipe := _recipe(queue, run_id)) is None:
             continue
         name = names[run_id]
         used[name] = used.get(name, 0) + 1
-        # Two runs of one name are told apart.
-        called = name if used[name] == 1 else f"{name} ({used[name]})"
-        recipe = run_directory.recipe_of(studio.folder(run_id))
-        found.append(comparison.Compared(called, recipe, *studio.story(run_id)))
+        # Two runs of one name are numbered.
+        unique = name if used[name] == 1 else f"{name} ({used[name]})"
+        found.append(comparison.Compared(unique, recipe, *queue.summary(run_id)))
     return found
 
 
 @show_errors
-def show_comparison(studio: RunQueue, ids: Sequence[str]) -> Changes:
+def show_comparison(queue: RunQueue, ids: Sequence[str]) -> Changes:
     """The chosen runs on one chart and in one table."""
-    found = compared_runs(studio, ids)
-    measured = [c for c in found if c.story.dense is not None]
+    found = compared_runs(queue, ids)
+    measured = [c for c in found if c.summary.dense is not None]
     changes: Changes = {
         "picked": {"value": list(ids or ())},
         "comparison": {"value": sendable(comparison.chart(found))},
@@ -226,7 +264,7 @@ def show_comparison(studio: RunQueue, ids: Sequence[str]) -> Changes:
     }
     if measured:
         table = comparison.as_csv(measured)
-        folder = studio.root / TABLES / hashlib.sha256(table.encode()).hexdigest()[:24]
+        folder = queue.root / TABLES / hashlib.sha256(table.encode()).hexdigest()[:24]
         changes["compare_csv"]["value"] = as_file(folder, table, "compared.csv")
     return changes
 
@@ -234,5 +272,6 @@ def show_comparison(studio: RunQueue, ids: Sequence[str]) -> Changes:
 def _label(name: str, state: str, iterations: int, planned: int) -> str:
     """A run in the list."""
     short = name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
-    how = f"{iterations}/{planned}" if state in ("running", "stopping") and planned else state
-    return f"{short} · {how}"
+    words = f"{iterations}/{planned}" if state in ("running", "stopping") and planned else state
+    words = {"waiting": "queued", "newer": "newer version"}.get(words, words)
+    return f"{short} · {words}"

@@ -1,4 +1,4 @@
-"""A run at a glance: the status line, the tiles, the log."""
+"""The state of a run in short: the status line, the tiles, the log."""
 
 from __future__ import annotations
 
@@ -8,53 +8,54 @@ from html import escape
 from ..core import events as ev
 from ..reporting.messages import format_duration
 from ..reporting.run_summary import RunSummary
+from .difference_text import kept_words
 from .html import empty, millions
-from .retention_text import kept_words
 
 # state -> (tone of the dot, words)
 STATES = {
     "none": ("idle", "Ready"),
-    "waiting": ("idle", "Waiting in line"),
-    "starting": ("live", "Starting the worker"),
+    "waiting": ("idle", "Queued"),
+    "starting": ("live", "Starting …"),
     "running": ("live", "Running"),
-    "stopping": ("live", "Stopping after this batch"),
+    "stopping": ("live", "Stopping after this step"),
     "finished": ("good", "Finished"),
     "paused": ("idle", "Paused"),
     "stopped": ("idle", "Stopped"),
     "failed": ("bad", "Failed"),
     "interrupted": ("bad", "The worker ended unexpectedly"),
+    "damaged": ("bad", "Damaged"),
+    "newer": ("bad", "Made by a newer version"),
 }
 
 
-def status(story: RunSummary, state: str, reason: str | None = None, place: int | None = None) -> str:
-    """One line: what is happening, how far, how long; and a bar.
+def status(summary: RunSummary, state: str, reason: str | None = None, place: int | None = None) -> str:
+    """One line and a bar: what is happening, how far it is, and how long it takes.
 
     Args:
-        reason: why the worker ended, where it could say.
-        place: its place in line, where it waits.
+        reason: why the worker ended, where that is known.
+        place: the run's place in the queue, where it waits.
     """
     tone, words = STATES[state]
-    detail, progress = "", story.progress
-    # Of what does not go on, what is decided; of what does, the share of its time.
-    share = len(story.removals) / story.planned if story.planned else 0.0
+    detail, progress = "", summary.progress
+    # Of a run that is not running the share of its removals; of a running one the share of its time.
+    share = len(summary.removals) / summary.planned if summary.planned else 0.0
     if state == "none":
-        detail = "The form is filled in: press Prune, and everything that happens is drawn here."
-    elif state == "waiting":
-        detail = f"Number {place} in line; it starts by itself when the machine is free." if place else ""
+        detail = "Press Prune to start. You can watch every step here."
+    elif state == "waiting" and place:
+        detail = "You are next." if place == 1 else f"Number {place} in the queue."
+        detail += " The run starts by itself when the machine is free."
     elif state == "interrupted":
-        detail = reason or "It was killed, or the machine ran out of memory."
-        if "nothing decided is lost" not in detail:
-            detail += " Nothing decided is lost: press Resume."
-    elif state == "failed" and isinstance(story.ending, ev.Failed):
-        detail = story.ending.message
+        detail = reason or "It was killed, or memory ran out. Press Resume to continue; no removal is lost."
+    elif state in ("failed", "damaged", "newer") and isinstance(summary.ending, ev.Failed):
+        detail = summary.ending.message
     elif state in ("stopped", "paused"):
-        detail = f"{len(story.removals)} of {story.planned} iterations are decided and kept. Resume goes on."
-    elif state == "finished" and isinstance(story.ending, ev.Finished):
+        detail = _halted(len(summary.removals), summary.planned)
+    elif state == "finished" and isinstance(summary.ending, ev.Finished):
         share = 1.0
         detail = (
-            f"{story.ending.removed_description} removed in {format_duration(story.ending.seconds)}; the "
-            "export was loaded again and verified."
+            f"Removed {summary.ending.removed_description} in {format_duration(summary.ending.seconds)}. "
         )
+        detail += "The checkpoint was loaded again and verified."
     elif isinstance(progress, ev.Loading):
         words, share = progress.what[0].upper() + progress.what[1:], 0.0
         if progress.total:
@@ -63,11 +64,11 @@ def status(story: RunSummary, state: str, reason: str | None = None, place: int 
     elif isinstance(progress, ev.Progress):
         share = _share_done(progress)
         if state == "running":
-            words = _where(story, progress)
+            words = _activity(summary, progress)
         detail = (
             f"about {format_duration(progress.remaining)} left · {format_duration(progress.elapsed)} elapsed"
         )
-        if (pace := seconds_per_iteration(story)) is not None:
+        if (pace := seconds_per_iteration(summary)) is not None:
             detail += f" · {pace:.0f} s per iteration"
     return (
         f"<div class='status {tone}' data-state='{state}'><span class='dot'></span>"
@@ -76,24 +77,30 @@ def status(story: RunSummary, state: str, reason: str | None = None, place: int 
     )
 
 
-def seconds_per_iteration(story: RunSummary) -> float | None:
-    """Mean seconds an iteration took: its scoring and the measurement after it."""
+def _halted(done: int, planned: int) -> str:
+    if not done:
+        return "Stopped before the first removal. Resume to continue."
+    return f"{done} of {planned} iterations are done and kept. Resume to continue."
+
+
+def seconds_per_iteration(summary: RunSummary) -> float | None:
+    """Mean seconds per iteration: its scoring and the measurement after it. None before the first."""
     spent = [
-        max(s.seconds for (i, _), s in story.scored.items() if i == iteration) + measured.seconds
-        for iteration, measured in story.evaluated.items()
-        if any(i == iteration for i, _ in story.scored)
+        max(s.seconds for (i, _), s in summary.scored.items() if i == iteration) + measured.seconds
+        for iteration, measured in summary.evaluated.items()
+        if any(i == iteration for i, _ in summary.scored)
     ]
     return sum(spent) / len(spent) if spent else None
 
 
-def tiles(story: RunSummary) -> str:
-    """Four numbers, dense and now, with what they mean."""
-    dense, now = story.dense, story.latest
-    if story.started is None or dense is None or now is None:
+def tiles(summary: RunSummary) -> str:
+    """Four figures, of the dense model and now, each with a note."""
+    dense, now = summary.dense, summary.latest
+    if summary.started is None or dense is None or now is None:
         names = ("parameters", "accuracy", "perplexity", "weights in memory")
         return _tiles([(name, "–", "") for name in names])
     kept = now.parameters / dense.parameters
-    width = {"bfloat16": 2, "float16": 2}.get(story.started.dtype, 4)
+    width = {"bfloat16": 2, "float16": 2}.get(summary.started.dtype, 4)
     size = [f"{p.parameters * width / 1e6:.0f}" for p in (dense, now)]
     return _tiles(
         [
@@ -111,26 +118,26 @@ def tiles(story: RunSummary) -> str:
             (
                 "weights in memory",
                 f"{_change(*size)} MB",
-                f"in {story.started.dtype}",
+                f"in {summary.started.dtype}",
             ),
         ]
     )
 
 
-def log(story: RunSummary) -> str:
-    """What happened, as sentences, newest first."""
-    if not story.sentences:
-        return empty("What happens will be told here, in sentences.")
+def log(summary: RunSummary) -> str:
+    """The log: a sentence for every event, newest first."""
+    if not summary.sentences:
+        return empty("Every step appears here as a sentence.")
     items = "".join(
         f"<li><time>{time.strftime('%H:%M:%S', time.localtime(at))}</time> <span>{escape(text)}</span></li>"
-        for at, text in reversed(story.sentences)
+        for at, text in reversed(summary.sentences)
     )
-    return f"<ol class='log' tabindex='0' aria-label='What happened, newest first'>{items}</ol>"
+    return f"<ol class='log' tabindex='0' aria-label='Log, newest first'>{items}</ol>"
 
 
-def said(story: RunSummary) -> str:
-    """The newest sentence, to be read aloud."""
-    return escape(story.sentences[-1][1]) if story.sentences else ""
+def latest_message(summary: RunSummary) -> str:
+    """The newest sentence, for screen readers."""
+    return escape(summary.sentences[-1][1]) if summary.sentences else ""
 
 
 def _tiles(body: list[tuple[str, str, str]]) -> str:
@@ -145,14 +152,18 @@ def _change(before: str, now: str) -> str:
     return now if before == now else f"<em>{before} →</em> {now}"
 
 
-def _where(story: RunSummary, progress: ev.Progress) -> str:
-    if progress.stage == "exporting":
-        return "Exporting and verifying"
-    done = f"{progress.done / progress.total:.0%}"
+def _activity(summary: RunSummary, progress: ev.Progress) -> str:
+    """What a worker is doing, and how far it is with that."""
+    stage = progress.stage[:1].upper() + progress.stage[1:]
+    share = f"{progress.done / progress.total:.0%}" if progress.total else ""
     if progress.iteration == 0:
-        return f"Measuring the dense model · {done}"
-    count = done if progress.stage == "measuring" else f"{progress.done}/{progress.total}"
-    return f"Iteration {progress.iteration} of {story.planned} · {progress.stage} {count}"
+        return f"{stage} the dense model · {share}"
+    count = (
+        "" if progress.total < 2 else share if progress.total > 999 else f"{progress.done}/{progress.total}"
+    )
+    if progress.iteration == len(summary.removals) == summary.planned:
+        return f"{stage} the finished model" + (f" · {count}" if count else "")
+    return f"Iteration {progress.iteration} of {summary.planned} · {progress.stage} {count}"
 
 
 def _share_done(progress: ev.Progress) -> float:

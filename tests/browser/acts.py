@@ -19,13 +19,14 @@ def fill_form(page: Page, model: str, windows: int = 4, target: int | None = Non
         number = page.get_by_label("number input for How much, %")
         number.fill(str(target))
         number.press("Tab")
-    page.get_by_label("Removes", exact=True).click()
+    page.get_by_label("Remove", exact=True).click()
     page.get_by_role("option", name="whole blocks", exact=True).click()
     unfold(page, "What is measured")
     unfold(page, "Advanced")
-    page.get_by_label("no", exact=True).check()
-    for label, value in (("Rare tokens, %", 0), ("Windows", windows), ("Items per task", 4)):
-        number = page.get_by_label(label, exact=True)
+    page.locator("#setting_refit").get_by_label("no", exact=True).check()
+    fields = (("#setting_vocabulary input", 0), ("#setting_windows input", windows), ("#items input", 4))
+    for field, value in fields:
+        number = page.locator(field)
         number.fill(str(value))
         number.press("Tab")
 
@@ -50,7 +51,7 @@ def state_of(page: Page) -> str:
 
 
 def removed(page: Page) -> list[str]:
-    """What went, in order, from the table behind the charts, which must be unfolded."""
+    """What was removed, in order, from the table behind the charts, which must be unfolded."""
     expect(page.locator("#measurements tbody tr").first).to_be_visible()
     return page.locator("#measurements tbody tr:not(:first-child) td:nth-child(2)").all_inner_texts()
 

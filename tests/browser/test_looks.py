@@ -40,7 +40,7 @@ def test_screens(visitor, api_run, shots, width, dark):
         page = visitor(width=width, path=path)
         wait_for_state(page, "none" if name == "empty" else "finished")
         page.evaluate("dark => pip.dark(dark)", dark)
-        expect(page.locator("#plan")).to_contain_text("will go", timeout=MINUTE)
+        expect(page.locator("#plan")).to_contain_text("Will remove", timeout=MINUTE)
         page.wait_for_timeout(700)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.screenshot(
@@ -63,11 +63,11 @@ def test_looking_into_a_run(visitor, api_run):
     page = visitor(path=f"?run={api_run.id}")
     wait_for_state(page, "finished")
     page.get_by_role("tab", name="Inspect").click()
-    gone = page.locator("#tabs .pair .map:last-child .block-bar.gone").count()
+    gone = page.locator("#tabs .pair .map:last-child .block-bar.removed").count()
     assert gone == api_run.states[-1]["iterations"] >= 1
     expect(page.locator("#tasks tbody tr")).to_have_count(5)
     page.locator("#ask").click()
-    for name in ("#dense-says", "#pruned-says"):
+    for name in ("#dense-answer", "#pruned-answer"):
         expect(page.locator(f"{name} h3")).to_contain_text("tokens/s", timeout=MINUTE)
     page.locator("#differ").click()
     expect(page.locator("#places table.places tbody tr")).to_have_count(8, timeout=MINUTE)
@@ -104,7 +104,7 @@ def test_light_or_dark_is_remembered(visitor):
 def test_numbers_behind_the_charts(visitor, api_run):
     page = visitor(path=f"?run={api_run.id}")
     wait_for_state(page, "finished")
-    unfold(page, "The charts' numbers")
+    unfold(page, "Charts as numbers")
     expect(page.locator("#measurements tbody tr")).to_have_count(1 + api_run.states[-1]["iterations"])
     page.get_by_role("tab", name="Inspect").click()
     expect(page.locator("#scores tbody tr")).to_have_count(5)

@@ -11,7 +11,7 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from pip_core.runs import run_directory
+from pip_core.runs import files
 
 from .acts import LONG, MINUTE, fill_form, prune, removed, unfold, wait_for_state
 
@@ -26,18 +26,18 @@ def test_a_killed_worker_is_told_and_resumed(visitor, server, model):
     fill_form(page, model, windows=LONG, target=30)
     run_id = prune(page)
     expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=2 * MINUTE)
-    launched = json.loads((server.runs / run_id / run_directory.LAUNCHED).read_text())
+    launched = json.loads((server.runs / run_id / files.LAUNCHED).read_text())
     os.kill(launched["pid"], signal.SIGKILL)
     wait_for_state(page, "interrupted", 30)
     expect(page.locator("#status")).to_contain_text("ended from outside")
-    unfold(page, "The charts' numbers")
+    unfold(page, "Charts as numbers")
     before = removed(page)
     assert len(before) >= 1
     page.reload()
     wait_for_state(page, "interrupted", 30)
     page.locator("#resume").click()
     wait_for_state(page, "finished", 240)
-    unfold(page, "The charts' numbers")
+    unfold(page, "Charts as numbers")
     assert removed(page)[: len(before)] == before
     assert len(removed(page)) == 3
 

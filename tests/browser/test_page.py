@@ -34,10 +34,10 @@ def model(llama_folder) -> str:
 def test_first_screen_explains_itself(visitor):
     page = visitor()
     wait_for_state(page, "none")
-    expect(page.locator("#status")).to_contain_text("press Prune")
-    expect(page.locator("#plan")).to_contain_text("3 of 14 blocks will go: 20.0% of all parameters")
+    expect(page.locator("#status")).to_contain_text("Press Prune")
+    expect(page.locator("#plan")).to_contain_text("Will remove 3 of 14 blocks: 20.0% of all parameters")
     expect(page.locator("#plan")).to_contain_text("3.0M → 2.4M")
-    expect(page.locator("#form")).to_contain_text("exports plainly")
+    expect(page.locator("#form")).to_contain_text("loads in transformers")
     assert page.locator("#map .block-bar").count() == 14
     assert page.locator("#views mark.edit").count() == page.locator("#views mark:not(.edit)").count() > 5
     for name in ("#stop", "#undo", "#resume", "#heatmap"):
@@ -47,10 +47,10 @@ def test_first_screen_explains_itself(visitor):
 def test_the_form_answers_at_once(visitor, model):
     page = visitor()
     fill_form(page, model, target=40)
-    expect(page.locator("#plan")).to_contain_text("of 5 blocks will go")
+    expect(page.locator("#plan")).to_contain_text("of 5 blocks")
     expect(page.locator("#map .block-bar")).to_have_count(5)
-    unfold(page, "See both views")
-    rate = page.get_by_label("number input for Words edited, %")
+    unfold(page, "See the two texts")
+    rate = page.get_by_label("number input for Words misspelt, %")
     # What is folded is only made when it is unfolded, and takes what is typed a moment later.
     expect(rate).to_be_visible()
     page.wait_for_timeout(1000)
@@ -64,15 +64,15 @@ def test_the_form_answers_at_once(visitor, model):
     number = page.get_by_label("number input for How much, %")
     number.fill("20")
     number.press("Tab")
-    page.get_by_label("Removes", exact=True).click()
+    page.get_by_label("Remove", exact=True).click()
     page.get_by_role("option", name="channels", exact=True).click()
-    expect(page.locator("#plan")).to_contain_text("channels in every block")
+    expect(page.locator("#plan")).to_contain_text("channels")
 
 
 def test_a_visitor_who_only_presses_prune_takes_home_a_model(visitor, tmp_path):
     """The demo model, everything as it stands; what is downloaded loads in a fresh process."""
     page = visitor()
-    expect(page.locator("#plan")).to_contain_text("3 of 14 blocks will go")
+    expect(page.locator("#plan")).to_contain_text("Will remove 3 of 14 blocks")
     prune(page)
     wait_for_state(page, "running")
     page.evaluate(WATCH_SHIFTS)
@@ -83,7 +83,7 @@ def test_a_visitor_who_only_presses_prune_takes_home_a_model(visitor, tmp_path):
     shifts = page.evaluate("window.shifts")
     assert sum(value for value, *_ in shifts) < 0.02, shifts
 
-    unfold(page, "The charts' numbers")
+    unfold(page, "Charts as numbers")
     gone = removed(page)
     assert len(gone) == chart(page, "heatmap")["shapes"] == 3
     # Redrawn in place: the very chart that stood there before, as high as it was.
@@ -97,7 +97,7 @@ def test_a_visitor_who_only_presses_prune_takes_home_a_model(visitor, tmp_path):
     expect(page.locator("#verdict")).to_contain_text("Reloaded and verified")
     expect(page.locator("#command")).to_contain_text("python -m pip_core prune --model")
     with page.expect_download() as waiting:
-        page.locator("#download").click()
+        page.locator("#zip").click()
     archive = tmp_path / "model.zip"
     waiting.value.save_as(archive)
     zipfile.ZipFile(archive).extractall(tmp_path)

@@ -32,7 +32,7 @@ def test_reload_stop_undo_resume(visitor, model):
     expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=2 * MINUTE)
     page.locator("#stop").click()
     wait_for_state(page, "stopped", 30)
-    unfold(page, "The charts' numbers")
+    unfold(page, "Charts as numbers")
     # What is taken back stays: something else goes in its place.
     page.locator("#undo").click()
     expect(page.locator(".log")).to_contain_text("Undone")
@@ -55,11 +55,11 @@ def test_pause_and_export_as_it_is(visitor, model):
     wait_for_state(page, "paused", 30)
     page.locator("#export_now").click()
     wait_for_state(page, "finished", 90)
-    unfold(page, "The charts' numbers")
+    unfold(page, "Charts as numbers")
     # One, or two where the second went before the pause was heard.
     assert 1 <= len(removed(page)) <= 2
     # From here deeper: the same run goes on to another target.
-    unfold(page, "Go on from here")
+    unfold(page, "Continue or branch")
     page.locator("#extend").click()
     expect(page.locator("#notice")).to_contain_text("already: resume the run")
 
@@ -67,18 +67,18 @@ def test_pause_and_export_as_it_is(visitor, model):
 def test_locked_stays_and_forced_goes_first(visitor, model):
     page = visitor()
     fill_form(page, model, target=30)
-    unfold(page, "Lock or force blocks")
+    unfold(page, "Keep or drop single blocks")
     for name, block in (("Keep", "4"), ("Drop", "1")):
         page.get_by_label(name, exact=True).click()
         page.locator(f"#{name.lower()}").get_by_role("option", name=block, exact=True).or_(
             page.locator("ul.options:visible li[role=option]").filter(has_text=block)
         ).first.click()
         page.keyboard.press("Escape")
-    expect(page.locator("#plan")).to_contain_text("block 4 stays untouched; block 1 goes first")
+    expect(page.locator("#plan")).to_contain_text("Keeps block 4; removes block 1 first")
     expect(page.locator("#map .keep")).to_have_count(1)
     prune(page)
     wait_for_state(page, "finished")
-    unfold(page, "The charts' numbers")
+    unfold(page, "Charts as numbers")
     gone = removed(page)
     assert gone[0] == "block 1"
     assert "block 4" not in gone
@@ -93,7 +93,7 @@ def test_methods_side_by_side(visitor, model):
     for title in (get_scorer("pip-gate").title, get_scorer("pip").title):
         page.locator("#methods").get_by_label(title, exact=True).check()
     page.locator("#sweep").click()
-    expect(page.locator("#chosen")).to_contain_text("waiting", timeout=MINUTE)
+    expect(page.locator("#chosen")).to_contain_text("queued", timeout=MINUTE)
     expect(page.locator("#chosen label:has-text('finished')")).to_have_count(2, timeout=3 * MINUTE)
     expect(page.locator("#summary tbody tr")).to_have_count(3)  # two runs, and the setting that differs
     expect(page.locator("#summary")).to_contain_text("pip-gate")

@@ -28,7 +28,7 @@ from pip_core.planning.estimate import make_plan, memory_for
 from pip_core.reconstruction.refit import refit
 from pip_core.reporting.messages import sentence
 from pip_core.reporting.run_summary import RunSummary
-from pip_core.runs.operations import _taken
+from pip_core.runs.operations import kept_events
 from pip_core.structure.anatomy import Anatomy, anatomy_of
 from pip_core.structure.shape import Shape
 from pip_core.structure.surgery import reshape
@@ -206,7 +206,7 @@ def test_going_on_begins_with_the_weights_as_they_were(whole, refitting):
 
 def test_a_fork_refits_for_itself(whole, recipe, refitting):
     events, _ = whole
-    taken = _taken(refitting, refitting.replace(seed=5), events, 2, "x")
+    taken = kept_events(refitting, refitting.replace(seed=5), events, 2, "x")
     assert not [e for e in taken if isinstance(e, Refitted) or getattr(e, "final", False)]
     assert len(tiny.only(taken, ev.Evaluated)) == 3
 

@@ -99,11 +99,11 @@ def test_the_command_line_page_card_and_undo_know_it(scaling, tmp_path):
 
     shown = json.dumps(refresh.refresh(RunQueue(root), {}, "", [], []))
     assert "scaled" not in shown
-    summary, _ = RunQueue(root).story("toy") if RunQueue(root).folder("toy") else (None, None)
+    summary, _ = RunQueue(root).summary("toy") if RunQueue(root).folder("toy") else (None, None)
     if summary is None:  # folders of the command line are listed, not addressed
         from pip_core.runs.index import RunIndex
 
-        summary, _ = RunIndex().story(folder)
+        summary, _ = RunIndex().summary(folder)
     from pip_core.ui import curves, status
 
     assert summary.results["toy"] == Scaled(2, 1.5)

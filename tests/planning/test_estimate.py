@@ -1,15 +1,12 @@
-"""The plan before a run, and two models answering one prompt after it."""
+"""The plan before a run."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import pytest
 
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.engine.run import run
-from pip_core.inspection.chat import answers
 from pip_core.planning.estimate import anatomy_for, make_plan
 
 from .. import tiny, zoo
@@ -53,22 +50,3 @@ def test_what_cannot_be_planned(recipe, changes, message):
     with pytest.raises(UserError) as refused:
         make_plan(recipe.replace(**changes))
     assert message in str(refused.value)
-
-
-def test_two_models_answer(checkpoints):
-    dense, other = str(checkpoints["llama"]), str(checkpoints["gpt2"])
-    grown = list(answers(dense, other, 0.0, "The dog ran", tokens=12))
-    for side in (0, 1):
-        texts = [pair[side].text for pair in grown]
-        assert all(b.startswith(a) for a, b in pairwise(texts))
-    said = [answer.text for answer in grown[-1]]
-    assert all(said)
-    again = list(answers(dense, other, 0.0, "The dog ran", tokens=12))[-1]
-    assert [answer.text for answer in again] == said
-    same = list(answers(dense, dense, 0.0, "The dog ran", tokens=12))[-1]
-    assert same[0].text == same[1].text
-
-
-def test_an_empty_prompt(llama_folder):
-    with pytest.raises(UserError, match="Write a prompt first"):
-        list(answers(str(llama_folder), str(llama_folder), 0.0, "  \n"))

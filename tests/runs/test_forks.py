@@ -79,7 +79,7 @@ def test_a_fork_to_another_model_of_the_same_shape(finished, tmp_path, tokenizer
     ("changes", "upto", "message"),
     [
         ({"units": ("channels",)}, 1, "blocks were removed already, and a run removes one kind of units"),
-        ({}, 3, "The run has 2 iterations to go on from: choose 0 to 2, not 3."),
+        ({}, 3, "choose 0 to 2, not 3"),
         ({}, -1, "choose 0 to 2"),
         ({"colour": 1}, 1, "No recipe has the setting colour"),
         ({"target": 0.1}, 2, "more than a target of 10.0%"),

@@ -12,7 +12,7 @@ from pip_core.core.recipe import Recipe
 from pip_core.engine.replay import ReplayState
 from pip_core.engine.run import run
 from pip_core.reporting.run_summary import RunSummary
-from pip_core.runs import operations, run_directory
+from pip_core.runs import files, operations, run_directory, worker
 
 from .. import tiny
 from ..steered import THREE, TWO, gone, stopping, units_of
@@ -92,7 +92,7 @@ def test_nothing_to_take_back(tmp_path, recipe):
     run_directory.create(tmp_path / "run", recipe)
     with pytest.raises(UserError, match="Nothing has been removed yet"):
         operations.undo(tmp_path / "run")
-    assert not (tmp_path / "run" / run_directory.UNDO).exists()
+    assert not (tmp_path / "run" / files.UNDO).exists()
 
 
 def test_undo_stops_a_worker_which_then_does_it(tmp_path, recipe):
@@ -104,7 +104,7 @@ def test_undo_stops_a_worker_which_then_does_it(tmp_path, recipe):
     assert [type(e) for e in second[-3:]] == [ev.Stopped, ev.RemovalUndone, ev.Stopped]
     assert second[-1] == ev.Stopped(1)
     assert run_directory.read_events(folder) == second
-    assert not (folder / run_directory.UNDO).exists()
+    assert not (folder / files.UNDO).exists()
 
 
 def test_asked_twice_it_is_done_once(tmp_path, recipe):
@@ -114,7 +114,7 @@ def test_asked_twice_it_is_done_once(tmp_path, recipe):
     def twice() -> None:
         operations.undo(folder)
         operations.undo(folder)
-        assert run_directory.state(folder, None, True, True) == "stopping"
+        assert worker.state(folder, None, True, True) == "stopping"
 
     found = stopping(folder, lambda e: isinstance(e, ev.Removed) and e.iteration == 2, twice)
     assert len(tiny.only(found, ev.RemovalUndone)) == 1
@@ -124,7 +124,7 @@ def test_asked_twice_it_is_done_once(tmp_path, recipe):
 def test_what_came_after_what_was_seen_is_taken_back_but_may_go_again(finished):
     """The user saw one removal and asked; until the worker looked, another was decided."""
     first, second = ev.removals(run_directory.read_events(finished))
-    (finished / run_directory.UNDO).write_text("1")
+    (finished / files.UNDO).write_text("1")
     run_directory.apply_pending_undo(finished)
     history = ReplayState.of(run_directory.read_events(finished))
     assert history.removals == ()
@@ -134,15 +134,15 @@ def test_what_came_after_what_was_seen_is_taken_back_but_may_go_again(finished):
 
 
 def test_a_request_left_behind_by_a_killed_worker_is_seen_to_by_the_next(finished):
-    (finished / run_directory.UNDO).write_text("2")
+    (finished / files.UNDO).write_text("2")
     found = list(run_directory.work(finished))
     assert [type(e) for e in found[:2]] == [ev.RemovalUndone, ev.Stopped]
     assert isinstance(found[-1], ev.Finished)
-    assert not (finished / run_directory.UNDO).exists()
+    assert not (finished / files.UNDO).exists()
 
 
 def test_undo_asked_when_the_worker_has_looked_for_the_last_time(finished, monkeypatch):
-    taken, last = run_directory._take_back, []
+    taken, last = run_directory._apply_undo, []
 
     def late(folder):
         yield from taken(folder)
@@ -150,11 +150,11 @@ def test_undo_asked_when_the_worker_has_looked_for_the_last_time(finished, monke
         if len(last) == 2:  # the look after the run; its lock is held still
             operations.undo(folder)
 
-    monkeypatch.setattr(run_directory, "_take_back", late)
+    monkeypatch.setattr(run_directory, "_apply_undo", late)
     list(run_directory.work(finished))
     assert len(last) == 3
     assert isinstance(run_directory.read_events(finished)[-2], ev.RemovalUndone)
-    assert not (finished / run_directory.UNDO).exists()
+    assert not (finished / files.UNDO).exists()
 
 
 def test_undo_of_a_paused_run_leaves_it_paused(tmp_path, recipe):
@@ -163,10 +163,10 @@ def test_undo_of_a_paused_run_leaves_it_paused(tmp_path, recipe):
     found = stopping(
         folder,
         lambda e: isinstance(e, ev.Removed),
-        lambda: run_directory.write(folder / run_directory.PAUSE, ""),
+        lambda: files.write(folder / files.PAUSE, ""),
     )
     assert found[-1] == ev.Paused(1)
-    assert not (folder / run_directory.PAUSE).exists()
+    assert not (folder / files.PAUSE).exists()
     operations.undo(folder)
     assert run_directory.read_events(folder)[-1] == ev.Paused(0)
 
@@ -226,7 +226,7 @@ def test_extended_as_if_it_had_been_meant_from_the_start(finished, recipe):
 @pytest.mark.parametrize("target", [0.1, TWO, 0.21])
 def test_a_target_that_is_reached_is_refused(finished, recipe, target):
     before = run_directory.read_events(finished)
-    with pytest.raises(UserError, match=r"would take nothing more: 19.0% of the parameters are gone"):
+    with pytest.raises(UserError, match=r"would remove nothing more: 19.0%"):
         operations.extend(finished, target)
     assert tiny.asked_recipe(finished) == recipe
     assert run_directory.read_events(finished) == before
@@ -243,7 +243,7 @@ def test_a_target_is_not_changed_under_a_worker(tmp_path, recipe):
     refused = []
 
     def extend() -> None:
-        with pytest.raises(UserError, match="is being worked on") as found:
+        with pytest.raises(UserError, match="still running") as found:
             operations.extend(tmp_path / "run", THREE)
         refused.append(found)
 

@@ -12,47 +12,47 @@ import pytest
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
-from pip_core.runs import run_directory
+from pip_core.runs import files, run_directory, worker
 from pip_core.runs.queue import RunQueue
 
 from .. import tiny
+from ..run_queues import BLOCK, FINISHED, Gone, ended, state
 from ..runs.test_run_directory import wait_for
-from ..studios import BLOCK, FINISHED, Gone, ended, state
 
 
 def test_as_many_at_once_as_there_are_workers(tmp_path, workers):
-    studio = RunQueue(tmp_path, workers=2)
-    ids = [studio.start(Recipe(), "me") for _ in range(4)]
+    queue = RunQueue(tmp_path, workers=2)
+    ids = [queue.start(Recipe(), "me") for _ in range(4)]
     assert [name for name, _ in workers.launched] == ids[:2]
-    assert [state(studio, i) for i in ids] == ["starting", "starting", "waiting", "waiting"]
-    assert [studio.place(i) for i in ids] == [None, None, 1, 2]
-    assert [i.place for i in studio.listed("me")] == [2, 1, None, None]
-    assert studio.tend() == []
-    workers.end(studio.folder(ids[1]), FINISHED)
-    assert studio.tend() == [ids[2]]
-    assert studio.place(ids[3]) == 1
-    assert [state(studio, i) for i in ids] == ["starting", "finished", "starting", "waiting"]
+    assert [state(queue, i) for i in ids] == ["starting", "starting", "waiting", "waiting"]
+    assert [queue.place(i) for i in ids] == [None, None, 1, 2]
+    assert [i.place for i in queue.listed("me")] == [2, 1, None, None]
+    assert queue.schedule_workers() == []
+    workers.end(queue.folder(ids[1]), FINISHED)
+    assert queue.schedule_workers() == [ids[2]]
+    assert queue.place(ids[3]) == 1
+    assert [state(queue, i) for i in ids] == ["starting", "finished", "starting", "waiting"]
 
 
 def test_waiting_runs_are_found_again_after_a_restart(tmp_path, workers):
     before = RunQueue(tmp_path)
     first, second, third = (before.start(Recipe(), "me") for _ in range(3))
     again = RunQueue(tmp_path)
-    assert again.tend() == []  # the worker of before is at it still
+    assert again.schedule_workers() == []  # the worker of before is at it still
     assert again.place(third) == 2
     workers.end(again.folder(first), FINISHED)
-    assert again.tend() == [second]
-    assert before.tend() == []
+    assert again.schedule_workers() == [second]
+    assert before.schedule_workers() == []
     assert state(before, second) == "starting"
 
 
 def test_two_pages_do_not_start_the_same_run(tmp_path, workers):
-    studios = [RunQueue(tmp_path) for _ in range(2)]
-    first = studios[0].start(Recipe())
-    waiting = [studios[0].start(Recipe()) for _ in range(3)]
-    workers.end(studios[0].folder(first), FINISHED)
+    queues = [RunQueue(tmp_path) for _ in range(2)]
+    first = queues[0].start(Recipe())
+    waiting = [queues[0].start(Recipe()) for _ in range(3)]
+    workers.end(queues[0].folder(first), FINISHED)
     started: list[list[str]] = []
-    threads = [threading.Thread(target=lambda s=s: started.append(s.tend())) for s in studios * 4]
+    threads = [threading.Thread(target=lambda s=s: started.append(s.schedule_workers())) for s in queues * 4]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -61,25 +61,25 @@ def test_two_pages_do_not_start_the_same_run(tmp_path, workers):
     assert [name for name, _ in workers.launched] == [first, waiting[0]]
 
 
-def test_a_worker_that_is_launched_counts_before_it_holds_its_lock(studio, monkeypatch):
+def test_a_worker_that_is_launched_counts_before_it_holds_its_lock(queue, monkeypatch):
     """It loads its libraries first; meanwhile its process number tells that it is there."""
     me = psutil.Process()
 
     def launch(folder: Path, command: str) -> Gone:
         facts = {"pid": me.pid, "began": me.create_time(), "said": 0}
-        run_directory.write(folder / run_directory.LAUNCHED, json.dumps(facts))
+        files.write(folder / files.LAUNCHED, json.dumps(facts))
         return Gone()
 
-    monkeypatch.setattr(run_directory, "launch", launch)
-    first, second = studio.start(Recipe()), studio.start(Recipe())
-    again = RunQueue(studio.root)
-    assert again.tend() == []
+    monkeypatch.setattr(worker, "launch", launch)
+    first, second = queue.start(Recipe()), queue.start(Recipe())
+    again = RunQueue(queue.root)
+    assert again.schedule_workers() == []
     assert (state(again, first), state(again, second)) == ("starting", "waiting")
-    assert not run_directory.alive(again.folder(first))
+    assert not worker.alive(again.folder(first))
     # A process that has got the same number since is another one.
     facts = {"pid": me.pid, "began": me.create_time() - 60, "said": 0}
-    run_directory.write(again.folder(first) / run_directory.LAUNCHED, json.dumps(facts))
-    assert again.tend() == [second]
+    files.write(again.folder(first) / files.LAUNCHED, json.dumps(facts))
+    assert again.schedule_workers() == [second]
     assert state(again, first) == "interrupted"
 
 
@@ -94,163 +94,163 @@ def test_workers_from_the_environment(tmp_path, monkeypatch):
             RunQueue(tmp_path)
 
 
-def test_a_worker_that_cannot_be_started_leaves_its_run_waiting(studio, monkeypatch):
+def test_a_worker_that_cannot_be_started_leaves_its_run_waiting(queue, monkeypatch):
     def refuse(*_, **__):
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(run_directory.subprocess, "Popen", refuse)
+    monkeypatch.setattr(worker.subprocess, "Popen", refuse)
     with pytest.raises(UserError, match="No worker could be started: Resource temporarily unavailable"):
-        studio.start(Recipe(), "me")
-    (info,) = studio.listed("me")
+        queue.start(Recipe(), "me")
+    (info,) = queue.listed("me")
     assert (info.state, info.place) == ("waiting", 1)
 
 
-def test_tending_in_the_background(studio, workers, monkeypatch):
+def test_tending_in_the_background(queue, workers, monkeypatch):
     cleaned = []
     monkeypatch.setattr(RunQueue, "clean", lambda self: cleaned.append(self))
-    first, second = studio.start(Recipe()), studio.start(Recipe())
-    studio.keep_tending(0.01)
-    workers.end(studio.folder(first), FINISHED)
+    first, second = queue.start(Recipe()), queue.start(Recipe())
+    queue.schedule_in_background(0.01)
+    workers.end(queue.folder(first), FINISHED)
     wait_for(lambda: (second, "resume") in workers.launched)
-    assert cleaned == [studio]
+    wait_for(lambda: cleaned == [queue])
 
 
 @pytest.mark.parametrize(
     ("ask", "flag", "ending"), [("stop", "stop", "stopped"), ("pause", "pause", "paused")]
 )
-def test_out_of_the_queue(studio, workers, ask, flag, ending):
-    studio.start(Recipe())
-    waiting = studio.start(Recipe())
-    getattr(studio, ask)(waiting)
-    assert state(studio, waiting) == ending
-    assert studio.place(waiting) is None
-    assert not (studio.folder(waiting) / flag).exists()
-    studio.resume(waiting)
-    assert state(studio, waiting) == "waiting"
+def test_out_of_the_queue(queue, workers, ask, flag, ending):
+    queue.start(Recipe())
+    waiting = queue.start(Recipe())
+    getattr(queue, ask)(waiting)
+    assert state(queue, waiting) == ending
+    assert queue.place(waiting) is None
+    assert not (queue.folder(waiting) / flag).exists()
+    queue.resume(waiting)
+    assert state(queue, waiting) == "waiting"
 
 
 @pytest.mark.parametrize(("ask", "flag", "other"), [("stop", "stop", "pause"), ("pause", "pause", "stop")])
-def test_a_worker_is_asked(studio, workers, ask, flag, other):
-    run_id = studio.start(Recipe())
-    folder = studio.folder(run_id)
-    assert state(studio, run_id) == "starting"
-    getattr(studio, other)(run_id)
-    getattr(studio, ask)(run_id)
+def test_a_worker_is_asked(queue, workers, ask, flag, other):
+    run_id = queue.start(Recipe())
+    folder = queue.folder(run_id)
+    assert state(queue, run_id) == "starting"
+    getattr(queue, other)(run_id)
+    getattr(queue, ask)(run_id)
     assert (folder / flag).exists()
     assert not (folder / other).exists()
     workers.say(folder, ev.Loading("loading x"))
-    assert state(studio, run_id) == "stopping"
+    assert state(queue, run_id) == "stopping"
 
 
-def test_a_run_that_is_stopping_goes_on_when_it_has_stopped(studio, workers):
-    run_id = studio.start(Recipe())
-    folder = studio.folder(run_id)
+def test_a_run_that_is_stopping_goes_on_when_it_has_stopped(queue, workers):
+    run_id = queue.start(Recipe())
+    folder = queue.folder(run_id)
     workers.say(folder, ev.Loading("loading x"))
-    studio.stop(run_id)
-    studio.resume(run_id)
-    assert state(studio, run_id) == "stopping"
+    queue.stop(run_id)
+    queue.resume(run_id)
+    assert state(queue, run_id) == "stopping"
     assert len(workers.launched) == 1
     workers.end(folder, ev.Stopped(0))
-    assert state(studio, run_id) == "waiting"
-    assert studio.tend() == [run_id]
-    assert not (folder / run_directory.STOP).exists()
-    studio.resume(run_id)  # goes on already
-    assert studio.place(run_id) is None
+    assert state(queue, run_id) == "waiting"
+    assert queue.schedule_workers() == [run_id]
+    assert not (folder / files.STOP).exists()
+    queue.resume(run_id)  # goes on already
+    assert queue.place(run_id) is None
 
 
-def test_what_has_ended_is_not_stopped_nor_a_finished_run_resumed(studio, workers):
-    run_id = ended(studio, workers, FINISHED)
-    before = run_directory.read_events(studio.folder(run_id))
-    studio.stop(run_id)
-    studio.pause(run_id)
-    studio.resume(run_id)
-    assert run_directory.read_events(studio.folder(run_id)) == before
-    assert state(studio, run_id) == "finished"
+def test_what_has_ended_is_not_stopped_nor_a_finished_run_resumed(queue, workers):
+    run_id = ended(queue, workers, FINISHED)
+    before = run_directory.read_events(queue.folder(run_id))
+    queue.stop(run_id)
+    queue.pause(run_id)
+    queue.resume(run_id)
+    assert run_directory.read_events(queue.folder(run_id)) == before
+    assert state(queue, run_id) == "finished"
 
 
-def test_export_now(studio, workers):
-    run_id = studio.start(Recipe())
-    folder = studio.folder(run_id)
+def test_export_now(queue, workers):
+    run_id = queue.start(Recipe())
+    folder = queue.folder(run_id)
     with pytest.raises(UserError, match="stop or pause it first"):
-        studio.export_now(run_id)
+        queue.export_now(run_id)
     workers.end(folder, ev.Stopped(0))
     with pytest.raises(UserError, match="Nothing has been removed yet"):
-        studio.export_now(run_id)
+        queue.export_now(run_id)
     workers.say(folder, BLOCK, ev.Stopped(1))
-    studio.export_now(run_id)
+    queue.export_now(run_id)
     assert workers.launched[-1] == (run_id, "export")
 
 
-def test_undo_of_a_run_that_nobody_works_on_is_done_at_once(studio, workers):
-    run_id = ended(studio, workers, BLOCK, FINISHED)
-    studio.undo(run_id)
-    assert run_directory.read_events(studio.folder(run_id))[-2:] == [
+def test_undo_of_a_run_that_nobody_works_on_is_done_at_once(queue, workers):
+    run_id = ended(queue, workers, BLOCK, FINISHED)
+    queue.undo(run_id)
+    assert run_directory.read_events(queue.folder(run_id))[-2:] == [
         ev.RemovalUndone(1, BLOCK.units),
         ev.Stopped(0),
     ]
-    assert state(studio, run_id) == "stopped"
+    assert state(queue, run_id) == "stopped"
     with pytest.raises(UserError, match="Nothing has been removed yet"):
-        studio.undo(run_id)
+        queue.undo(run_id)
 
 
-def test_extend_and_fork_wait_for_a_worker(studio, workers, recipe, monkeypatch):
-    run_id = studio.start(recipe, "me", "mine")
-    workers.end(studio.folder(run_id), BLOCK, FINISHED)
-    other = studio.start(recipe)
-    assert studio.extend(run_id, 0.29) == run_id
-    assert (studio.place(run_id), studio.story(run_id)[1]) == (1, "waiting")
-    forked = studio.fork(run_id, {"seed": 3}, 1, "me")
-    assert studio.place(forked) == 2
-    assert studio.listed("me")[0].name == "mine, forked"
-    assert tiny.asked_recipe(studio.folder(forked)) == recipe.replace(target=0.29, seed=3)
-    workers.end(studio.folder(other), FINISHED)
-    assert studio.tend() == [run_id]
+def test_extend_and_fork_wait_for_a_worker(queue, workers, recipe, monkeypatch):
+    run_id = queue.start(recipe, "me", "mine")
+    workers.end(queue.folder(run_id), BLOCK, FINISHED)
+    other = queue.start(recipe)
+    assert queue.extend(run_id, 0.29) == run_id
+    assert (queue.place(run_id), queue.summary(run_id)[1]) == (1, "waiting")
+    forked = queue.fork(run_id, {"seed": 3}, 1, "me")
+    assert queue.place(forked) == 2
+    assert queue.listed("me")[0].name == "mine, forked"
+    assert tiny.asked_recipe(queue.folder(forked)) == recipe.replace(target=0.29, seed=3)
+    workers.end(queue.folder(other), FINISHED)
+    assert queue.schedule_workers() == [run_id]
 
 
-def test_undo_that_a_killed_worker_left_is_seen_to(studio, workers):
-    run_id = studio.start(Recipe())
-    folder = studio.folder(run_id)
+def test_undo_that_a_killed_worker_left_is_seen_to(queue, workers):
+    run_id = queue.start(Recipe())
+    folder = queue.folder(run_id)
     workers.say(folder, BLOCK)
-    studio.undo(run_id)
-    assert state(studio, run_id) == "stopping"
+    queue.undo(run_id)
+    assert state(queue, run_id) == "stopping"
     assert not tiny.only(run_directory.read_events(folder), ev.RemovalUndone)
     workers.end(folder)
-    studio.tend()
+    queue.schedule_workers()
     assert tiny.only(run_directory.read_events(folder), ev.RemovalUndone)
-    assert state(studio, run_id) == "stopped"
+    assert state(queue, run_id) == "stopped"
 
 
-def test_a_list_shows_only_ones_own(studio, workers):
-    mine = studio.start(Recipe(), "me", "first")
-    theirs = studio.start(Recipe(), "you")
-    nobodys = studio.start(Recipe())
-    assert [i.id for i in studio.listed("me")] == [mine]
-    assert [i.id for i in studio.listed("you")] == [theirs]
-    assert studio.listed("") == studio.listed("somebody else") == []
-    assert {i.id for i in studio.listed(None)} == {mine, theirs, nobodys}
-    assert (studio.owns(mine, "me"), studio.owns(mine, "you")) == (True, False)
-    assert not studio.owns(nobodys, "")
+def test_a_list_shows_only_ones_own(queue, workers):
+    mine = queue.start(Recipe(), "me", "first")
+    theirs = queue.start(Recipe(), "you")
+    nobodys = queue.start(Recipe())
+    assert [i.id for i in queue.listed("me")] == [mine]
+    assert [i.id for i in queue.listed("you")] == [theirs]
+    assert queue.listed("") == queue.listed("somebody else") == []
+    assert {i.id for i in queue.listed(None)} == {mine, theirs, nobodys}
+    assert (queue.owns(mine, "me"), queue.owns(mine, "you")) == (True, False)
+    assert not queue.owns(nobodys, "")
     # What is nobody's may be steered by whoever knows of it; what is somebody's by them alone.
-    assert (studio.steers(mine, "me"), studio.steers(mine, "you")) == (True, False)
-    assert studio.steers(nobodys, "you")
-    assert not studio.steers("0" * 24, "me")
+    assert (queue.may_change(mine, "me"), queue.may_change(mine, "you")) == (True, False)
+    assert queue.may_change(nobodys, "you")
+    assert not queue.may_change("0" * 24, "me")
     # Who has the id sees the run.
-    assert studio.story(theirs)[1] == "waiting"
+    assert queue.summary(theirs)[1] == "waiting"
 
 
-def test_a_token_is_not_kept(studio, workers):
-    run_id = studio.start(Recipe(), "a-secret-token")
-    kept = "".join(p.read_text() for p in studio.folder(run_id).iterdir())
+def test_a_token_is_not_kept(queue, workers):
+    run_id = queue.start(Recipe(), "a-secret-token")
+    kept = "".join(p.read_text() for p in queue.folder(run_id).iterdir())
     assert "a-secret-token" not in kept
 
 
-def test_ids_cannot_be_guessed(studio, workers):
-    ids = {studio.start(Recipe()) for _ in range(20)}
+def test_ids_cannot_be_guessed(queue, workers):
+    ids = {queue.start(Recipe()) for _ in range(20)}
     assert len(ids) == 20
     assert all(len(i) == 24 for i in ids)
     one = ids.pop()
-    assert studio.folder(one) == studio.root / one
-    assert studio.folder(one[:-1]) is None
+    assert queue.folder(one) == queue.root / one
+    assert queue.folder(one[:-1]) is None
 
 
 @pytest.mark.parametrize(
@@ -273,12 +273,12 @@ def test_ids_cannot_be_guessed(studio, workers):
         ["0" * 24],
     ],
 )
-def test_ids_lead_nowhere_else(studio, run_id):
-    run_directory.create(studio.root.parent / "outside", Recipe())
-    run_directory.create(studio.root / "inside", Recipe())
-    run_directory.create(studio.root / ("A" * 24), Recipe())
-    assert studio.folder(run_id) is None
-    assert studio.story(run_id)[1] == "none"
-    for change in (studio.stop, studio.pause, studio.resume, studio.undo, studio.delete, studio.export_now):
+def test_ids_lead_nowhere_else(queue, run_id):
+    run_directory.create(queue.root.parent / "outside", Recipe())
+    run_directory.create(queue.root / "inside", Recipe())
+    run_directory.create(queue.root / ("A" * 24), Recipe())
+    assert queue.folder(run_id) is None
+    assert queue.summary(run_id)[1] == "none"
+    for change in (queue.stop, queue.pause, queue.resume, queue.undo, queue.delete, queue.export_now):
         with pytest.raises(UserError, match="There is no such run"):
             change(run_id)

@@ -18,7 +18,7 @@ from pip_core.checkpoints import packing
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.units import Units
-from pip_core.runs import run_directory
+from pip_core.runs import run_directory, worker
 
 from .. import tiny, zoo
 
@@ -30,7 +30,7 @@ def wait_for(true: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def worker(folder: Path) -> subprocess.Popen:
+def start_worker(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "pip_core", "resume", str(folder)],
         cwd=tiny.ROOT,
@@ -66,12 +66,12 @@ def made(tmp_path, recipe) -> Path:
 def test_killed_and_resumed_ends_as_undisturbed(tmp_path, command_run):
     folder = tmp_path / "run"
     run_directory.create(folder, command_run.recipe)
-    first = worker(folder)
+    first = start_worker(folder)
     wait_for(lambda: scoring(folder, 2))
-    assert run_directory.alive(folder)
+    assert worker.alive(folder)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert not run_directory.alive(folder)
+    assert not worker.alive(folder)
     before = run_directory.read_events(folder)
     assert removed(folder) == removed(command_run.folder)[:1]
     assert isinstance(before[-1], ev.Progress)
@@ -95,7 +95,7 @@ def test_killed_and_resumed_ends_as_undisturbed(tmp_path, command_run):
 def test_stopped_politely_and_exported(tmp_path, command_run):
     folder = tmp_path / "run"
     run_directory.create(folder, command_run.recipe)
-    process = worker(folder)
+    process = start_worker(folder)
     wait_for(lambda: scoring(folder, 2))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
@@ -112,7 +112,7 @@ def test_work_records_what_it_tells(made, trusting):
     told = list(run_directory.work(made))
     assert isinstance(told[-1], ev.Finished)
     assert run_directory.read_events(made) == told
-    assert not run_directory.alive(made)
+    assert not worker.alive(made)
     times = [at for _, at in run_directory.Tail(made).poll()]
     assert times == sorted(times)
     assert abs(times[-1] - time.time()) < 60
@@ -120,7 +120,7 @@ def test_work_records_what_it_tells(made, trusting):
 
 def test_events_are_there_as_soon_as_they_are_told(made, trusting):
     for count, event in enumerate(run_directory.work(made), 1):
-        assert run_directory.alive(made)
+        assert worker.alive(made)
         found = run_directory.read_events(made)
         assert len(found) == count
         assert found[-1] == event
@@ -132,7 +132,7 @@ def test_a_stop_file_stops(made):
         told.append(event)
         if isinstance(event, ev.Removed):
             run_directory.request_stop(made)
-            assert run_directory.state(made, None, True, True) == "stopping"
+            assert worker.state(made, None, True, True) == "stopping"
     assert [type(e) for e in told[-2:]] == [ev.Removed, ev.Stopped]
     assert not (made / "stop").exists()
     assert not (made / "model").exists()
@@ -164,16 +164,16 @@ def test_nothing_removed_nothing_to_export(made):
     with pytest.raises(UserError, match="Nothing has been removed yet"):
         list(run_directory.work(made, prune_on=False))
     assert run_directory.read_events(made) == []
-    assert not run_directory.alive(made)
+    assert not worker.alive(made)
 
 
 def test_two_workers_are_refused(made):
     with FileLock(made / "worker.lock"):
-        assert run_directory.alive(made)
+        assert worker.alive(made)
         with pytest.raises(UserError, match="Another process is working"):
             list(run_directory.work(made))
     assert run_directory.read_events(made) == []
-    assert not run_directory.alive(made)
+    assert not worker.alive(made)
 
 
 def test_a_failed_run_can_be_tried_again(made, trusting, monkeypatch):
@@ -201,7 +201,7 @@ def test_a_disk_that_fills_up_is_told(made, monkeypatch):
     )
     with pytest.raises(UserError, match="The disk is full"):
         list(run_directory.work(made))
-    assert not run_directory.alive(made)
+    assert not worker.alive(made)
 
 
 def test_a_torn_last_line_is_dropped(made):
@@ -292,4 +292,4 @@ def test_what_is_no_run(made, name):
     ],
 )
 def test_state(made, ending, told, working, silent, state):
-    assert run_directory.state(made, ending, told, working, silent) == state
+    assert worker.state(made, ending, told, working, silent) == state

@@ -11,34 +11,34 @@ import pytest
 
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
-from pip_core.runs import run_directory
+from pip_core.runs import files, run_directory, worker
 from pip_core.runs.queue import RunQueue
 
 from .. import tiny
+from ..run_queues import state
 from ..runs.test_run_directory import wait_for
-from ..studios import state
 
 
 @pytest.fixture
 def living(tmp_path) -> Iterator[RunQueue]:
-    """A studio whose workers do not outlive the test."""
-    studio = RunQueue(tmp_path / "living")
-    yield studio
-    for child in studio._children:
+    """A queue whose workers do not outlive the test."""
+    queue = RunQueue(tmp_path / "living")
+    yield queue
+    for child in queue._children:
         child.kill()
         child.wait()
 
 
-def until(studio: RunQueue, true: Callable[[], bool]) -> None:
+def until(queue: RunQueue, true: Callable[[], bool]) -> None:
     def tended() -> bool:
-        studio.tend()
+        queue.schedule_workers()
         return true()
 
     wait_for(tended, 120)
 
 
-def scoring(studio: RunQueue, run_id: str, iteration: int) -> bool:
-    progress = studio.story(run_id)[0].progress
+def scoring(queue: RunQueue, run_id: str, iteration: int) -> bool:
+    progress = queue.summary(run_id)[0].progress
     return (
         isinstance(progress, ev.Progress)
         and progress.stage == "scoring"
@@ -53,7 +53,7 @@ def test_two_runs_one_worker_and_the_product(living, recipe):
 
     def both_finished() -> bool:
         nonlocal most
-        most = max(most, sum(run_directory.working(living.folder(i)) for i in (first, second)))
+        most = max(most, sum(worker.working(living.folder(i)) for i in (first, second)))
         return {state(living, first), state(living, second)} == {"finished"}
 
     until(living, both_finished)
@@ -61,7 +61,7 @@ def test_two_runs_one_worker_and_the_product(living, recipe):
     assert len(tiny.only(run_directory.read_events(living.folder(first)), ev.Started)) == 1
     one, two = (tiny.only(run_directory.read_events(living.folder(i)), ev.Removed) for i in (first, second))
     assert one == two
-    made = living.zipped(first)
+    made = living.packed(first)
     assert made.parent == living.folder(first)
     assert first not in made.name
     with zipfile.ZipFile(made) as archive:
@@ -72,16 +72,16 @@ def test_killed_while_starting_and_while_running_then_on(living, recipe):
     run_id = living.start(recipe.replace(windows=120), "me")
     folder = living.folder(run_id)
     # Just launched, it has no lock yet.
-    os.kill(run_directory._launched(folder)["pid"], signal.SIGKILL)
+    os.kill(worker.launched(folder)["pid"], signal.SIGKILL)
     wait_for(lambda: state(living, run_id) == "interrupted")
     assert "ended from outside" in living.listed("me")[0].message
-    assert living.tend() == []  # what was interrupted waits for its owner
+    assert living.schedule_workers() == []  # what was interrupted waits for its owner
     living.resume(run_id)
     until(living, lambda: scoring(living, run_id, 2))
     assert state(living, run_id) == "running"
-    with pytest.raises(UserError, match="is being worked on"):
+    with pytest.raises(UserError, match="still running"):
         living.extend(run_id, 0.29)
-    os.kill(run_directory._launched(folder)["pid"], signal.SIGKILL)
+    os.kill(worker.launched(folder)["pid"], signal.SIGKILL)
     wait_for(lambda: state(living, run_id) == "interrupted")
     before = ev.removals(run_directory.read_events(folder))
     # Another process of the page, since then.
@@ -111,7 +111,7 @@ def test_paused_undone_and_on_differently(living, recipe):
     assert instead.blocks != first.blocks
     living.stop(run_id)
     until(living, lambda: state(living, run_id) == "stopped")
-    assert not (folder / run_directory.LAUNCHED).exists()
+    assert not (folder / files.LAUNCHED).exists()
     forked = living.fork(run_id, {"windows": 3, "method": "pip"}, 1, "me")
     until(living, lambda: state(living, forked) == "finished")
     found = run_directory.read_events(living.folder(forked))

@@ -21,15 +21,16 @@ from pip_core.reporting.theme import sendable
 from pip_core.runs.queue import RunQueue
 from pip_core.structure.shape import Shape
 from pip_core.ui import comparison, curves, download, form, heatmap, network_map, status
-from pip_core.ui.handlers import FIELDS, PageHandlers, from_form, to_form
+from pip_core.ui.fields import fields, from_form, to_form
+from pip_core.ui.handlers import PageHandlers
 from pip_core.ui.html import millions, table
 
 from ..reporting.test_messages import measured
 
 
 def form_of(recipe: Recipe) -> list:
-    said = to_form(recipe)
-    return [said[name]["value"] for name in FIELDS]
+    values = to_form(recipe)
+    return [values[name]["value"] for name in fields()]
 
 
 def story(blocks: int = 5) -> RunSummary:
@@ -76,39 +77,39 @@ def test_form_and_recipe_say_the_same(changes):
 
 def test_another_model_in_the_form_brings_its_own_texts():
     values = form_of(Recipe())
-    values[FIELDS.index("model")] = "a/b"
+    values[fields().index("model")] = "a/b"
     assert from_form(*values) == Recipe(model="a/b")
 
 
 def test_another_method_in_the_form_brings_its_own_end():
     values = form_of(Recipe(model="a/b"))
-    values[FIELDS.index("method")] = "sleb"
+    values[fields().index("method")] = "sleb"
     assert from_form(*values) == Recipe(model="a/b", method="sleb")
     assert not Recipe(model="a/b", method="sleb").vocabulary
 
 
 def test_a_share_that_is_no_number():
     values = form_of(Recipe())
-    values[FIELDS.index("vocabulary")] = "many"
-    with pytest.raises(UserError, match="a number or auto, not 'many'"):
+    values[fields().index("setting_vocabulary")] = "many"
+    with pytest.raises(UserError, match=r"Rare tokens.*auto, not 'many'"):
         from_form(*values)
 
 
 def test_an_uploaded_task_is_asked_instead_of_the_usual_ones(tmp_path):
     (tmp_path / "mine.jsonl").write_text("{}")
-    desk = PageHandlers(RunQueue(tmp_path / "runs"))
-    first = desk.upload_task(str(tmp_path / "mine.jsonl"), ["auto"])["asked"]["value"]
+    handlers = PageHandlers(RunQueue(tmp_path / "runs"))
+    first = handlers.upload_task(str(tmp_path / "mine.jsonl"), ["auto"])["measured_tasks"]["value"]
     assert [Path(p).name for p in first] == ["mine.jsonl"]
     assert Path(first[0]).read_text() == "{}"
-    more = desk.upload_task(str(tmp_path / "mine.jsonl"), ["facts", *first])["asked"]["value"]
+    more = handlers.upload_task(str(tmp_path / "mine.jsonl"), ["facts", *first])["measured_tasks"]["value"]
     assert more[:2] == ["facts", first[0]]
     assert more[2] != first[0]
 
 
 def test_a_form_with_a_hole_is_refused():
     values = form_of(Recipe())
-    values[FIELDS.index("windows")] = None
-    with pytest.raises(UserError, match="Windows"):
+    values[fields().index("setting_windows")] = None
+    with pytest.raises(UserError, match="Windows: enter"):
         from_form(*values)
 
 
@@ -138,8 +139,8 @@ def test_plan_line_says_the_numbers(llama_folder):
     said = form.plan_line(plan, recipe)
     assert "2 of 5 blocks" in said
     assert millions(plan.anatomy.parameters) in said
-    assert "block 0 stays untouched; block 1 goes first" in said
-    assert "2 iterations, then refit" in said
+    assert "Keeps block 0; removes block 1 first" in said
+    assert "2 iterations, then" in said
 
 
 def test_map_draws_what_is_gone_and_what_is_narrowed(llama_folder):
@@ -149,7 +150,7 @@ def test_map_draws_what_is_gone_and_what_is_narrowed(llama_folder):
     )
     drawn = network_map.network_map(anatomy, shape)
     assert drawn.count("block-bar") == 5 + 1  # and the row that holds them
-    assert drawn.count("block-bar gone") == 1
+    assert drawn.count("block-bar removed") == 1
     assert "Removed blocks: 1." in drawn
     assert "block 2: 0% of its attention and 100% of its MLP are left" in drawn
     assert "block 3: 100% of its attention and 50% of its MLP are left" in drawn
@@ -167,15 +168,15 @@ def test_heatmap_marks_what_went_and_what_may_be_next():
     assert hover[1][4][3] == "2 of 4"
     assert hover[1][1][3] == "3 of 4, was 4"
     said = heatmap.score_table(told)
-    assert said.count("class='gone'") == 1
-    assert said.count("class=went") == 2
+    assert said.count("class='absent'") == 1
+    assert said.count("class=removed") == 2
     told.apply([(ev.Stopped(2), 9.0)])
     assert heatmap.likely_next(told) is None
 
 
 def test_a_removal_without_scores_leaves_its_row_empty():
     told = story()
-    told.scored.pop((1, "blocks"))
+    told.scored = {key: scored for key, scored in told.scored.items() if key != (1, "blocks")}
     figure = sendable(heatmap.importance_heatmap(told))
     assert figure["data"][1]["y"] == [2]
     assert figure["data"][0]["y"] == [1, 3]
@@ -204,8 +205,8 @@ def test_nothing_is_drawn_of_nothing():
         comparison.chart([]),
     ):
         assert len(figure.to_json()) < 10_000
-    assert "will stand here" in heatmap.score_table(RunSummary())
-    assert "press Prune" in status.status(RunSummary(), "none")
+    assert "appears here" in heatmap.score_table(RunSummary())
+    assert "Press Prune" in status.status(RunSummary(), "none")
 
 
 @pytest.mark.parametrize("state", list(status.STATES))

@@ -38,7 +38,10 @@ class PruneSettings(Settings):
 
     method: str = text(OURS, f"scoring method: {', '.join(m.name for m in METHODS)}")
     target: Annotated[float, Field()] = setting(
-        0.2, "share of all parameters to remove, between 0 and 1", "a number above 0 and below 1"
+        0.2,
+        "share of all parameters to remove, between 0 and 1",
+        "a number above 0 and below 1",
+        share=True,
     )
     units: Names = setting(
         (AUTO,), f"what is removed: {', '.join(KINDS)}", f"a list of names, of {', '.join(KINDS)}"
@@ -63,6 +66,7 @@ class PruneSettings(Settings):
         "target that "
         "blocks make up",
         "a number above 0 and below 1",
+        share=True,
     )
     keep: Numbers = setting(
         (), "blocks that nothing is removed from, by their number from 0", "a list of block numbers from 0"

@@ -40,6 +40,7 @@ class VocabularySettings(Settings):
         "share of the target that rows of the vocabulary make up, removed after the last unit; 0 keeps "
         "every token",
         "a number of at least 0 and below 1, or auto",
+        "Rare tokens removed",
     )
 
     @classmethod

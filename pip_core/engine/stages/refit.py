@@ -44,6 +44,7 @@ class RefitSettings(Settings):
         "repair without training: after the last removal solve the output projections of what is left anew, "
         "by "
         "least squares towards the dense model; pip-gate then scores blocks by what that cannot give back",
+        "Repair without training (least squares)",
     )
     refit_tokens: int = whole(
         0,

@@ -1,4 +1,4 @@
-"""How a difference between two measurements is said: kept, lost, or within noise."""
+"""A difference between two measurements in words: what is kept, and whether the loss is measurable."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ..reporting.messages import describe_difference
 
 
 def kept_words(dense: Evaluated, now: Evaluated) -> str:
-    """What of the accuracy is kept."""
+    """The share of the dense model's accuracy that is kept."""
     if now.iteration == 0:
         return f"± {dense.accuracy_se:.1%}, the dense model"
     kept = retained(dense, now)
-    noise = ", within noise" if paired_comparison(dense, now).mean.noise else ""
-    above = "" if kept.above_chance is None else f"; above guessing {kept.above_chance:.0%}"
-    return f"{kept.share:.0%} ± {kept.se:.0%} kept{noise}{above}"
+    noise = " (no measurable loss)" if paired_comparison(dense, now).mean.noise else ""
+    above = "" if kept.above_chance is None else f", {kept.above_chance:.0%} above guessing"
+    return f"keeps {kept.share:.0%} ± {kept.se:.0%}{above}{noise}"
 
 
 def kept_share(dense: Evaluated, now: Evaluated) -> str:

@@ -12,7 +12,7 @@ from filelock import FileLock
 from pip_core.core import events as ev
 from pip_core.core.recipe import Recipe
 from pip_core.core.units import Units
-from pip_core.runs import run_directory
+from pip_core.runs import files, worker
 from pip_core.runs.queue import RunQueue
 
 BLOCK = ev.Removed(1, (Units("blocks", 2, (0,)),), 0.5, 0.25, 80, "1 of 5 blocks")
@@ -28,18 +28,18 @@ class Workers:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.launched: list[tuple[str, str]] = []
         self._locks: dict[str, FileLock] = {}
-        patch.setattr(run_directory, "launch", self._launch)
+        patch.setattr(worker, "launch", self._launch)
 
     def _launch(self, folder: Path, command: str) -> threading.Thread:
-        for name in (run_directory.STOP, run_directory.PAUSE):
+        for name in (files.STOP, files.PAUSE):
             (folder / name).unlink(missing_ok=True)
         self.launched.append((folder.name, command))
-        self._locks[folder.name] = FileLock(folder / run_directory.LOCK)
+        self._locks[folder.name] = FileLock(folder / files.LOCK)
         self._locks[folder.name].acquire()
         return Gone()
 
     def say(self, folder: Path, *events: ev.Event) -> None:
-        with (folder / run_directory.EVENTS).open("a") as file:
+        with (folder / files.EVENTS).open("a") as file:
             file.writelines(ev.to_line(e, time.time()) + "\n" for e in events)
 
     def end(self, folder: Path, *events: ev.Event) -> None:
@@ -55,12 +55,12 @@ class Gone:
         return 0
 
 
-def state(studio: RunQueue, run_id: str) -> str:
-    return studio.story(run_id)[1]
+def state(queue: RunQueue, run_id: str) -> str:
+    return queue.summary(run_id)[1]
 
 
-def ended(studio: RunQueue, workers: Workers, *events: ev.Event, owner: str = "me", name: str = "") -> str:
+def ended(queue: RunQueue, workers: Workers, *events: ev.Event, owner: str = "me", name: str = "") -> str:
     """A run that was worked on and ended."""
-    run_id = studio.start(Recipe(), owner, name)
-    workers.end(studio.folder(run_id), *events)
+    run_id = queue.start(Recipe(), owner, name)
+    workers.end(queue.folder(run_id), *events)
     return run_id

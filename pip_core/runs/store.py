@@ -1,0 +1,261 @@
+"""The runs below one folder: finding them, whose they are, renaming, deleting and cleaning.
+
+Everything is kept on disk, so that it survives a restart and other processes see it. Whoever changes
+anything holds the lock of the root folder. Beside what `run_directory` keeps there, a run's folder holds
+`about.json` (its name, when it was made, a hash of its owner's token) and, while it waits for a worker,
+`queued`. A run that cannot be read is left alone, and no other run is affected by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..core.errors import UserError
+from ..core.recipe import Recipe
+from ..reporting.run_summary import RunSummary
+from . import retention, worker
+from .files import ABOUT, EVENTS, RECIPE, UnreadableRun, read_about, write
+from .index import RunIndex, RunInfo, last_change
+from .retention import StoredRun
+
+LOCK = "studio.lock"
+ID = re.compile(r"[0-9a-f]{24}")
+LONGEST_NAME = 80
+PATIENCE_SECONDS = 30.0
+# Folders that are being made or deleted; a crash may leave them behind.
+MAKING, DELETING = ".making-", ".leaving-"
+# Folders beside the runs: uploaded texts, and tables of several runs that are offered for download.
+UPLOADS, TABLES = "uploads", "tables"
+
+
+@dataclass
+class RunStore:
+    """The runs below `root`.
+
+    Ids cannot be guessed: whoever knows one may see that run. A list shows an owner's own runs only.
+    """
+
+    root: Path
+    _mutex: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _index: RunIndex = field(default_factory=RunIndex, repr=False)
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.root / LOCK, thread_local=False)
+
+    # Finding runs
+
+    def folder(self, run_id: str) -> Path | None:
+        """The directory of a run, or None where there is no such run."""
+        if not isinstance(run_id, str) or not ID.fullmatch(run_id):
+            return None
+        folder = self.root / run_id
+        return folder if _is_run(folder) else None
+
+    def summary(self, run_id: str) -> tuple[RunSummary, str]:
+        """A snapshot of a run, and its state (see `worker.STATES`); "none" where there is no such run. Of a
+        run that is damaged or newer the snapshot holds what can be read, and a message as its ending."""
+        folder = self.folder(run_id)
+        if folder is None:
+            return RunSummary(), "none"
+        try:
+            return self._index.summary(folder)
+        except FileNotFoundError:  # just deleted
+            return RunSummary(), "none"
+
+    def recipe(self, run_id: str) -> Recipe:
+        """The recipe of a run.
+
+        Raises:
+            UserError: there is no such run.
+            UnreadableRun: it is damaged, or of a newer version.
+        """
+        return self._index.recipe(self._existing(run_id))
+
+    def listed(self, owner: str | None) -> list[RunInfo]:
+        """The runs of an owner, newest first; None lists everybody's."""
+        if owner == "":
+            return []
+        found = [f for f in self._folders() if owner is None or self._owned(f, owner)]
+        waiting, infos = [f.name for f in self._waiting()], []
+        for folder in found:
+            with suppress(FileNotFoundError):  # just deleted
+                infos.append(self._index.info(folder, waiting))
+        return sorted(infos, key=lambda i: (-i.created, i.id))
+
+    def owns(self, run_id: str, owner: str) -> bool:
+        """Whether a run is this owner's."""
+        folder = self.folder(run_id)
+        return bool(folder and owner and self._owned(folder, owner))
+
+    def may_change(self, run_id: str, owner: str) -> bool:
+        """Whether an owner may change a run: it is theirs, or has no owner, as a run of the command line."""
+        folder = self.folder(run_id)
+        try:
+            return bool(folder and (self.owns(run_id, owner) or not self._index.about(folder).get("owner")))
+        except UnreadableRun:  # it is not known whose it is
+            return False
+
+    def is_changeable(self, run_id: str) -> bool:
+        """Whether a run can be read, but for its requests, which `resume` does without."""
+        try:
+            return bool(self._readable(run_id))
+        except UserError:
+            return False
+
+    def place(self, run_id: str) -> int | None:
+        """A waiting run's place in the queue, 1 being next; None for a run that does not wait."""
+        waiting = [f.name for f in self._waiting()]
+        return waiting.index(run_id) + 1 if run_id in waiting else None
+
+    # Changing runs
+
+    def rename(self, run_id: str, name: str) -> None:
+        """Give a run another name; an empty name restores its first one."""
+        with self._locked():
+            folder = self._readable(run_id)
+            name = " ".join(name.split())[:LONGEST_NAME] or default_name(self._index.recipe(folder))
+            write(folder / ABOUT, json.dumps({**read_about(folder), "name": name}))
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run.
+
+        Raises:
+            UserError: a worker holds it.
+        """
+        with self._locked():
+            folder = self._existing(run_id)
+            if worker.working(folder):
+                raise UserError("The run is still running: stop it first, then delete it.")
+            self._discard(folder)
+
+    def clean(self, max_age_seconds: float | None = None, max_bytes: float | None = None) -> list[str]:
+        """Delete old finished runs and files that can be made again, see `retention.clean`.
+
+        Without arguments the limits come from the environment, PIP_STUDIO_KEEP_DAYS and
+        PIP_STUDIO_KEEP_GB, and there are none where these are not set.
+        """
+        if max_age_seconds is None:
+            max_age_seconds = retention.limit("PIP_STUDIO_KEEP_DAYS", 86400.0)
+        if max_bytes is None:
+            max_bytes = retention.limit("PIP_STUDIO_KEEP_GB", 1e9)
+        with self._locked():
+            folders = self._folders()
+            stored = []
+            for folder in folders:
+                with suppress(FileNotFoundError):
+                    info = self._index.info(folder, [])
+                    stored.append(StoredRun(folder, info.name, info.state, last_change(folder)))
+            # As bytes: a recipe that cannot be read may name an upload too.
+            recipes = b"".join(_bytes_of(folder / RECIPE) for folder in folders)
+            unused = [p for p in self.root.glob(f"{UPLOADS}/*") if p.name.encode() not in recipes]
+            leftovers = [
+                p for name in (f"{MAKING}*", f"{DELETING}*", ".*.partial") for p in self.root.glob(name)
+            ]
+            spare = [*unused, *self.root.glob(f"{TABLES}/*")]
+            return retention.clean(
+                self.root, stored, leftovers, spare, max_age_seconds, max_bytes, self._discard
+            )
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a run's folder from every list at once, then from the disk."""
+        deleting = folder.with_name(f"{DELETING}{folder.name}")
+        shutil.rmtree(deleting, ignore_errors=True)
+        folder.rename(deleting)
+        self._index.forget(folder)
+        shutil.rmtree(deleting, ignore_errors=True)
+
+    # What is kept on disk
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the root folder, so that nobody else changes anything below it."""
+        with self._mutex:
+            try:
+                self._lock.acquire(timeout=PATIENCE_SECONDS)
+            except Timeout:
+                raise UserError("Another process is busy with the runs. Try again in a moment.") from None
+            try:
+                yield
+            finally:
+                self._lock.release()
+
+    def _folders(self) -> list[Path]:
+        """All runs, also those whose folder the command line named."""
+        return [f for f in sorted(self.root.iterdir()) if f.name[0] != "." and _is_run(f)]
+
+    def _waiting(self) -> list[Path]:
+        """Runs that wait for a worker, in order. One that cannot be read does not wait."""
+        found = []
+        for folder in self._folders():
+            with suppress(UnreadableRun):
+                queued = self._index.queued(folder)
+                if queued is not None and self._is_readable(folder):
+                    found.append((queued["at"], folder))
+        return [folder for _, folder in sorted(found)]
+
+    def _is_readable(self, folder: Path) -> bool:
+        try:
+            return self._index.fault(folder) is None
+        except FileNotFoundError:  # just deleted
+            return False
+
+    def _existing(self, run_id: str) -> Path:
+        folder = self.folder(run_id)
+        if folder is None:
+            raise UserError("There is no such run. It may have been deleted.")
+        return folder
+
+    def _readable(self, run_id: str) -> Path:
+        """The folder of a run that may be changed: there is one, and it can be read but for its requests."""
+        folder = self._existing(run_id)
+        try:
+            fault = self._index.fault(folder, requests=False)
+        except FileNotFoundError:
+            raise UserError("There is no such run. It may have been deleted.") from None
+        if fault is not None:
+            raise fault
+        return folder
+
+    def _owned(self, folder: Path, owner: str) -> bool:
+        try:
+            return hmac.compare_digest(self._index.about(folder).get("owner", ""), hashed(owner))
+        except UnreadableRun:
+            return False
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, be it a damaged one."""
+    try:
+        return any((folder / name).is_file() for name in (RECIPE, EVENTS))
+    except OSError:
+        return False
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def hashed(owner: str) -> str:
+    """A hash of an owner's token. The token is a secret of the owner's browser and is not stored."""
+    return hashlib.sha256(owner.encode()).hexdigest() if owner else ""
+
+
+def default_name(recipe: Recipe) -> str:
+    """The name of a run that its owner did not name."""
+    model = recipe.model.rstrip("/").rsplit("/", 1)[-1]
+    return f"{model}, {recipe.target:.0%} by {recipe.method}"[:LONGEST_NAME]

@@ -1,0 +1,165 @@
+"""The worker process of a run: starting it, and telling from the run's files what it is doing.
+
+A worker holds the run's lock, so whether it is alive is read from the lock. A worker that was just launched
+has yet to reach the lock (it loads its libraries first); until then its process number is looked up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from ..core import events as ev
+from ..core.device import user_message
+from ..core.errors import UserError
+from ..core.paths import python_path
+from .files import EVENTS, LAUNCHED, LOCK, LOG, PAUSE, QUEUED, STOP, UnreadableRun, read_object, write
+from .run_directory import has_request
+
+# Before what a worker writes to its standard error.
+LOG_MARK = "=== "
+# A disk with less than this is full.
+FULL_BYTES = 2**20
+# Every state of a run, see `state`.
+STATES = (
+    *("waiting", "starting", "running", "stopping", "finished", "stopped", "paused", "failed"),
+    *("interrupted", "damaged", "newer"),
+)
+_probing = threading.Lock()
+
+
+def alive(folder: Path) -> bool:
+    """Whether a worker holds the run's lock."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    with _probing:
+        try:
+            # Another process that looks at the same time holds the lock for an instant.
+            lock.acquire(timeout=0.05, poll_interval=0.01)
+        except Timeout:
+            return True
+        except OSError:  # no worker could hold it either
+            return False
+        lock.release()
+    return False
+
+
+def working(folder: Path) -> bool:
+    """Whether a worker holds the run, or has just been launched for it."""
+    return _launching(folder) or alive(folder)
+
+
+def silent(folder: Path) -> bool:
+    """Whether the worker that was launched has yet to record its first event."""
+    try:
+        return (folder / EVENTS).stat().st_size == launched(folder).get("said")
+    except OSError:
+        return False
+
+
+def launched(folder: Path) -> dict:
+    """What was noted of the worker that was launched last: "pid", "began" (seconds since 1970) and "said"
+    (bytes of events before it). Empty where nothing was, or the note is damaged."""
+    try:
+        return read_object(folder / LAUNCHED)
+    except (FileNotFoundError, UnreadableRun):
+        return {}
+
+
+def _launching(folder: Path) -> bool:
+    """Whether the process that was launched still exists."""
+    found = launched(folder)
+    try:
+        process = psutil.Process(found["pid"])
+        # The system gives the number of a process that ended to another one, sooner or later.
+        same = abs(process.create_time() - found["began"]) < 2
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except (KeyError, TypeError, ValueError, OverflowError, psutil.Error):
+        return False
+
+
+def state(folder: Path, ending: ev.Event | None, any_event: bool, working: bool, silent: bool = False) -> str:
+    """The state of a readable run in one word.
+
+    Args:
+        ending: the run's last event where that is Finished, Stopped, Paused or Failed.
+        any_event: whether it has recorded anything yet.
+        working: whether a worker holds it.
+        silent: whether that worker has yet to record its first event.
+
+    Returns:
+        "waiting", "starting", "running", "stopping", "finished", "stopped", "paused", "failed" or
+        "interrupted".
+    """
+    if (folder / QUEUED).exists() and (ending is not None or not working):
+        return "waiting"
+    if working and (silent or not any_event):
+        return "stopping" if has_request(folder) else "starting"
+    if ending is not None:  # a worker lives a little longer than its last word
+        return type(ending).__name__.lower()
+    if not working:
+        return "interrupted"
+    return "stopping" if has_request(folder) else "running"
+
+
+def why_interrupted(folder: Path) -> str:
+    """Why the worker of an interrupted run ended, in a sentence."""
+    try:
+        text = (folder / LOG).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    lines = ("\n" + text).rpartition("\n" + LOG_MARK)[2].strip().splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if errors:
+        return errors[-1]
+    if any(line.startswith("Traceback") for line in lines):
+        return f"The worker failed ({lines[-1][:200]}). Press Resume to continue; no removal is lost."
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        return "The disk is full. Make room, then resume the run; no removal is lost."
+    return (
+        "The worker was ended from outside: by hand, by a restart, or by the system because memory ran out. "
+        "Press Resume to continue; no removal is lost."
+    )
+
+
+def launch(folder: Path, command: str, *options: str) -> subprocess.Popen:
+    """Start a worker: `resume` to continue pruning, `export` to export the model as pruned so far. No other
+    worker may hold the run.
+
+    Raises:
+        UserError: the system starts no process, or the disk is full.
+    """
+    for name in (STOP, PAUSE):
+        (folder / name).unlink(missing_ok=True)
+    try:
+        said = (folder / EVENTS).stat().st_size
+        with (folder / LOG).open("ab") as log:
+            log.write(f"{LOG_MARK}{command}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pip_core", command, str(folder), "--launched", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                # A signal to the process group of the page (Ctrl-C) must not end a run.
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": python_path()},
+            )
+    except OSError as error:
+        raise UserError(user_message(error) or f"No worker could be started: {error.strerror}.") from None
+    try:
+        began = psutil.Process(process.pid).create_time()
+    except psutil.Error:  # it has ended already; its log says why
+        return process
+    write(folder / LAUNCHED, json.dumps({"pid": process.pid, "began": began, "said": said}))
+    return process

@@ -1,0 +1,209 @@
+"""What a refresh shows: stages of plugins, damaged runs, packing. And what pressing Prune does not do."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from pip_core.core import events as ev
+from pip_core.core.errors import UserError
+from pip_core.core.recipe import Recipe
+from pip_core.planning.estimate import make_plan
+from pip_core.runs import files
+from pip_core.ui import fields, form, refresh
+from pip_core.ui.follow import Followers
+from pip_core.ui.handlers import PageHandlers
+
+from .. import tiny
+from ..engine.toy_stage import Scaled, Toy
+from ..reporting.test_messages import measured
+from ..run_queues import BLOCK, FINISHED, STARTED, ended
+
+ME = {"owner": "me"}
+
+
+def exported(path: str = "x") -> ev.Exported:
+    return ev.Exported(path, 1000, 1, 0.0, 20, 1.0)
+
+
+def test_a_stage_of_a_plugin_is_shown_by_itself(queue, workers, monkeypatch, llama_folder):
+    monkeypatch.setenv("PIP_STUDIO_STAGES", "tests.engine.toy_stage:Toy")
+    recipe = Recipe(model=str(llama_folder), toy_factor=1.5)
+    run_id = queue.start(recipe, "me")
+    final = replace(measured("1110", iteration=1), final=True)
+    events = [
+        STARTED,
+        measured("1111"),
+        BLOCK,
+        measured("1110", iteration=1),
+        Scaled(1, 1.5),
+        final,
+        FINISHED,
+    ]
+    workers.end(queue.folder(run_id), *events)
+    changes = refresh.refresh(queue, ME, run_id, [], ())
+    assert Scaled(1, 1.5).sentence() in changes["log"]["value"]
+    assert Toy.describe(Scaled(1, 1.5)).summary in changes["measurements"]["value"]
+    assert Toy.describe(Scaled(1, 1.5)).heading in changes["maps"]["value"]
+    assert "--toy-factor 1.5" in changes["command"]["value"]
+    found = {control.name: control for control in fields.controls()}
+    assert (found["setting_toy_factor"].group, found["setting_toy_factor"].kind) == (Toy.title, "number")
+
+
+def test_settings_of_every_kind_have_a_field(queue, monkeypatch):
+    monkeypatch.setenv("PIP_STUDIO_STAGES", "tests.ui.play_stage:Play")
+    found = {control.name: control for control in fields.controls()}
+    assert found["setting_play"].group == "Playing"
+    assert found["setting_play"].label == "Play with toys"
+    assert [value for _, value in found["setting_play"].choices] == ["auto", "yes", "no"]
+    assert (found["setting_play_share"].kind, found["setting_play_share"].label) == (
+        "number",
+        "Play share, %",
+    )
+    assert found["setting_play_count"].kind == "whole"
+    recipe = Recipe(play=False, play_share=0.4, play_count=7)
+    values = [change["value"] for change in fields.to_form(recipe).values()]
+    assert fields.from_form(*values) == recipe
+    values[fields.fields().index("setting_play_count")] = 99
+    with pytest.raises(UserError, match="Play count: enter"):
+        fields.from_form(*values)
+
+
+def test_without_the_plugin_its_fields_are_gone():
+    assert not [name for name in fields.fields() if "toy" in name or "play" in name]
+
+
+@pytest.mark.parametrize("name", [files.RECIPE, files.EVENTS, files.ABOUT, files.QUEUED, files.UNDO])
+def test_a_damaged_run_does_not_break_a_refresh(queue, workers, name):
+    bad = ended(queue, workers, STARTED, measured("1111"), BLOCK, ev.Stopped(1))
+    good = ended(queue, workers, STARTED, measured("1111"), FINISHED)
+    (queue.folder(bad) / name).write_bytes(b"\xff\n")
+    changes = refresh.refresh(queue, ME, good, [], [bad, good])
+    assert "Finished" in changes["status"]["value"]
+    assert good in changes["summary"]["value"] or "demo" in changes["summary"]["value"]
+    changes = refresh.refresh(queue, ME, bad, [], ())
+    assert "data-state='damaged'" in changes["status"]["value"]
+    assert name in changes["status"]["value"]
+    assert not changes["undo"]["visible"] or name in (files.QUEUED, files.UNDO)
+    assert changes["resume"]["visible"] == (name in (files.QUEUED, files.UNDO))
+    handlers = PageHandlers(queue)
+    assert handlers.choose(ME, bad)["run"] == {"value": bad}
+    assert "notice" in handlers.act("resume", ME, bad)
+
+
+def test_a_run_of_a_newer_version_is_shown_without_buttons(queue, workers):
+    run_id = ended(queue, workers, STARTED, BLOCK)
+    with (queue.folder(run_id) / files.EVENTS).open("a") as file:
+        file.write('{"event": "Later", "at": 1}\n')
+    changes = refresh.refresh(queue, ME, run_id, [], ())
+    assert "newer version" in changes["status"]["value"]
+    for name in ("stop", "pause", "resume", "undo", "export_now", "get", "onward"):
+        assert not changes[name]["visible"]
+
+
+def test_a_refresh_does_not_wait_for_packing(queue, workers, monkeypatch):
+    run_id = ended(queue, workers, STARTED, measured("1111"), BLOCK, exported(), FINISHED)
+    model = queue.folder(run_id) / files.MODEL
+    model.mkdir()
+    (model / "weights").write_bytes(bytes(10**6))
+    from pip_core.checkpoints import packing
+
+    pack = packing._pack
+
+    def slowly(*arguments) -> None:
+        time.sleep(1.0)
+        pack(*arguments)
+
+    monkeypatch.setattr(packing, "_pack", slowly)
+    began = time.monotonic()
+    changes = refresh.refresh(queue, ME, run_id, [], ())
+    assert time.monotonic() - began < 0.9
+    assert changes["zip"]["visible"]
+    assert not changes["zip"]["interactive"]
+    assert "Packing" in changes["zip"]["label"]
+    assert changes["timer"]["value"] == refresh.BUSY_SECONDS
+    until = time.monotonic() + 20
+    while not changes.get("zip", {}).get("interactive"):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+        changes = refresh.refresh(queue, ME, run_id, changes.get("seen", {}).get("value", []), ())
+    assert changes["zip"]["value"].endswith(".zip")
+
+
+def test_nothing_changed_nothing_sent(queue, workers):
+    run_id = ended(queue, workers, STARTED, BLOCK, FINISHED)
+    changes = refresh.refresh(queue, ME, run_id, [], ())
+    assert refresh.refresh(queue, ME, run_id, changes["seen"]["value"], ()) == {}
+    # What a page of an older version remembers is not understood, and not trusted.
+    assert refresh.refresh(queue, ME, run_id, changes["seen"]["value"][:-2], ())
+
+
+def test_prune_downloads_nothing(queue, workers, llama_folder):
+    """Datasets of the Hub are the worker's to fetch; this process never asks for them."""
+    recipe = Recipe(
+        model=str(llama_folder), calibration="hub:nobody/nothing", tasks=("arc_easy",), vocabulary=0
+    )
+    values = [change["value"] for change in fields.to_form(recipe).values()]
+    handlers = PageHandlers(queue)
+    changes = handlers.preview_form("", *values)
+    assert "Will remove" in changes["plan"]["value"]
+    run_id = handlers.start(ME, *values)["run"]["value"]
+    assert queue.recipe(run_id).calibration == "hub:nobody/nothing"
+    assert queue.recipe(handlers.launch(recipe.to_dict(), "x")).tasks == ("arc_easy",)
+
+
+def test_what_can_be_checked_at_once_is(queue, workers, llama_folder, tmp_path):
+    handlers = PageHandlers(queue)
+    tiny.write_lines(tmp_path / "empty.jsonl", [])
+    for changes in ({"target": 0.9}, {"keep": (99,)}, {"tasks": (str(tmp_path / "empty.jsonl"),)}):
+        values = fields.to_form(Recipe(model=str(llama_folder), vocabulary=0).replace(**changes)).values()
+        assert "problem" in handlers.start(ME, *(c["value"] for c in values))["notice"]["value"]
+    assert queue.listed(None) == []
+
+
+def test_form_and_plan_state_the_same_memory(llama_folder, monkeypatch):
+    for name in ("planning.estimate.available_memory", "ui.form.available_memory"):
+        monkeypatch.setattr(f"pip_core.{name}", lambda: 10**6)
+    for changes in ({}, {"method": "pip"}, {"window_tokens": 64}):
+        recipe = Recipe(model=str(llama_folder), **changes)
+        stated = re.search(r"needs [\d.]+ of", form.model_line(recipe)).group()
+        assert stated in form.plan_line(make_plan(recipe), recipe)
+
+
+def test_few_may_follow_at_once(queue, workers):
+    run_id = queue.start(Recipe())
+    followers = Followers(queue, 2)
+
+    async def follow() -> list[str]:
+        first, second = followers.follow(run_id), followers.follow(run_id)
+        states = [(await anext(f))["state"] for f in (first, second)]
+        with pytest.raises(UserError, match="2 programs"):
+            await anext(followers.follow(run_id))
+        await first.aclose()
+        third = followers.follow(run_id)
+        states.append((await anext(third))["state"])
+        workers.end(queue.folder(run_id), FINISHED)
+        states += [facts["state"] async for facts in third]
+        await second.aclose()
+        return states
+
+    assert asyncio.run(follow()) == ["starting", "starting", "starting", "finished"]
+    assert followers._count == 0
+
+
+def test_importing_the_page_does_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "import app; print(sorted(vars(app)))"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tiny.ROOT), "PATH": "", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "runs").exists()
