@@ -93,7 +93,7 @@ class SettingInfo:
         stage: name of the stage that owns it; `stage_title` what people read.
         kind: "switch", "whole", "number", "text", "names" or "numbers".
         options: the only values it takes, where these are few.
-        label: what people read beside its control.
+        title: what people read beside its control, where that is not the name; empty where it is.
         share: whether it is a share of something, which people may read in percent.
     """
 
@@ -105,13 +105,18 @@ class SettingInfo:
     doc: str
     takes: str
     options: tuple[str, ...] = ()
-    label: str = ""
+    title: str = ""
     share: bool = False
 
     @property
     def option(self) -> str:
         """Its name on the command line."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def label(self) -> str:
+        """Its name in words."""
+        return self.name.replace("_", " ").capitalize()
 
 
 def describe_settings(part: type[Settings], stage: str, title: str) -> list[SettingInfo]:
@@ -127,7 +132,7 @@ def describe_settings(part: type[Settings], stage: str, title: str) -> list[Sett
             field.description or "",
             schema[name].get("takes", ""),
             tuple(schema[name].get("enum", ())),
-            schema[name].get("label") or name.replace("_", " ").capitalize(),
+            schema[name].get("label", ""),
             _is_share(schema[name]),
         )
         for name, field in part.model_fields.items()

@@ -129,7 +129,7 @@ def _label(info: SettingInfo) -> str:
     known = labels.CONTROLS.get(info.name)
     if known:
         return known[0]
-    return info.label + (", %" if info.share else "")
+    return (info.title or info.label) + (", %" if info.share else "")
 
 
 def _info(info: SettingInfo) -> str:
@@ -175,7 +175,7 @@ def _number(info: SettingInfo, value: object) -> float | int | str:
         number = float(text)
     except ValueError:
         shown = f", not '{text}'" if text else ""
-        raise UserError(f"{info.label}: enter {takes}{shown}.") from None
+        raise UserError(f"{_label(info)}: enter {takes}{shown}.") from None
     if info.share:
         # 30 % is 0.3, not 0.30000000000000004 or so.
         return round(number / 100, 10)
