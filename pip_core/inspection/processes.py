@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import BinaryIO, cast
 
 from ..core.errors import UserError
 from ..core.paths import python_path
@@ -150,7 +151,7 @@ class _Process:
     def _read(process: subprocess.Popen, replies: queue.Queue) -> None:
         with suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
             while True:
-                replies.put(pickle.load(process.stdout))
+                replies.put(pickle.load(cast(BinaryIO, process.stdout)))
         process.wait()
         replies.put(None)
 
@@ -206,8 +207,9 @@ class _Process:
         return self._next_reply(request.number, seconds)
 
     def _write(self, request: Request) -> None:
-        pickle.dump(request, self._process.stdin)
-        self._process.stdin.flush()
+        requests = cast(BinaryIO, self._process.stdin)
+        pickle.dump(request, requests)
+        requests.flush()
 
     def _next_reply(self, number: int, seconds: float) -> Reply | None:
         """The next reply to a request; None where the process ended.

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +89,11 @@ def _latency(
 
 
 # A question by name -> the work, which yields its steps and its result last.
-JOBS = {"chat": _chat, "divergence": _divergence, "latency": _latency}
+JOBS: dict[str, Callable[..., Iterator[object]]] = {
+    "chat": _chat,
+    "divergence": _divergence,
+    "latency": _latency,
+}
 
 
 class Server:
