@@ -61,9 +61,11 @@ def setting(
         share: whether it is a share of something, which people may read in percent. A number that is
             constrained to at most 1 is one anyway.
     """
-    extra: dict[str, Any] = (
-        {"takes": takes} | ({"label": label} if label else {}) | ({"share": True} if share else {})
-    )
+    extra: dict[str, Any] = {"takes": takes}
+    if label:
+        extra["label"] = label
+    if share:
+        extra["share"] = True
     return Field(default, description=doc, json_schema_extra=extra, **constraints)
 
 
