@@ -85,7 +85,8 @@ def build(
         UserError: a switch has a value that it does not take.
     """
     prepared = prepared or _quiet
-    words, spelled_out = list(words), {}
+    words = list(words)
+    spelled_out: dict[str, object] = {}
     chosen = next((word for word in words if not word.startswith("-")), "")
     app = typer.Typer(
         add_completion=False,

@@ -133,6 +133,7 @@ def _shown(default: object) -> str:
 def _parameter(info: SettingInfo) -> inspect.Parameter:
     """A setting as the parameter of a function, in typer's terms."""
     default = _shown(info.default)
+    annotation: Any
     known: dict[str, Any] = {"show_default": False, "rich_help_panel": escape(info.stage_title)}
     known["help"] = escape(f"{info.doc} (default: {default})" if default else info.doc)
     if info.kind == "switch":

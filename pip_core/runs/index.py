@@ -153,7 +153,8 @@ class RunIndex:
 
     def _read(self, folder: Path) -> tuple[Tail, RunSummary]:
         """The events of a run read up to now, and a snapshot of what they come to."""
-        tail, summary, snapshot = self._summaries.pop(folder, None) or _nothing_read(folder)
+        known = self._summaries.pop(folder, None)
+        tail, summary, snapshot = known or _nothing_read(folder)
         try:
             size = tail.path.stat().st_size
             if size < tail.offset:  # replaced by something shorter

@@ -117,7 +117,7 @@ def kept_events(
         first += [e for e in history if isinstance(e, ev.RemovalUndone)]
     if not {"model", "dtype"} & set(changed):
         first += [e for e in history if isinstance(e, ev.Started)][-1:]
-    kept = [e for e in history if isinstance(e, tuple(stays)) and e.iteration <= upto]
+    kept = [e for e in history if isinstance(e, tuple(stays)) and e.reached <= upto]
     # What is handed over from block to block depends on the text, and so do the measurements after it.
     handed = any(map(hands_over, (before, recipe))) and handing_settings() & set(changed)
     # A fork runs the stages after the last removal itself, and measures their result.

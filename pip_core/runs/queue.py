@@ -154,7 +154,8 @@ class RunQueue(RunStore):
             if (folder / UNDO).exists() and not worker.working(folder) and self._is_readable(folder):
                 with suppress(UserError):  # the disk is full, or a worker came first: next time
                     run_directory.apply_pending_undo(folder)
-        started, waiting = [], [f for f in self._waiting() if not worker.working(f)]
+        started: list[str] = []
+        waiting = [f for f in self._waiting() if not worker.working(f)]
         room = self.workers - sum(map(worker.working, self._folders())) if waiting else 0
         refused: UserError | None = None
         for folder in waiting:
