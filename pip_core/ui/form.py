@@ -82,7 +82,7 @@ def model_line(recipe: Recipe) -> str:
     signs = [_sign(needed <= free, memory_words(needed, free), "memory"), _sign(plain, loads, "export")]
     return (
         f"<div class='line'><b>{millions(found.parameters)}</b> parameters · {len(found.blocks)} blocks · "
-        f"{escape(found.model_type)}{known}<br>{' '.join(signs)}</div>"
+        f"{escape(found.model_type)}{known}<span class='signs'>{''.join(signs)}</span></div>"
     )
 
 
