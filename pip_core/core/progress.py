@@ -23,12 +23,31 @@ def map_progress(
     work: Generator[Step, None, Result], change: Callable[[Step], Other]
 ) -> Generator[Other, None, Result]:
     """`work` with every report changed; the result is the same."""
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as end:
-            return end.value
-        yield change(step)
+    try:
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as end:
+                return end.value
+            yield change(step)
+    finally:
+        work.close()  # at once: it may hold a process or a file
+
+
+def once_a_second(work: Generator[float, None, Result]) -> Generator[float, None, Result]:
+    """`work`, which reports the seconds since it began, with one report for each second begun."""
+    said = -1
+    try:
+        while True:
+            try:
+                seconds = next(work)
+            except StopIteration as end:
+                return end.value
+            if int(seconds) > said:
+                said = int(seconds)
+                yield seconds
+    finally:
+        work.close()
 
 
 class Halted(Exception):

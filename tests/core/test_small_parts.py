@@ -8,7 +8,7 @@ import torch
 
 from pip_core.core import device
 from pip_core.core.batching import rows_of
-from pip_core.core.progress import drain, map_progress
+from pip_core.core.progress import drain, map_progress, once_a_second
 
 
 def test_rows_are_filled_on_the_right():
@@ -71,3 +71,13 @@ def test_bfloat16_is_used_where_it_is_no_slower(flags, bfloat16, fast, monkeypat
     device.fast_bfloat16.cache_clear()
     assert device.fast_bfloat16() is fast
     device.fast_bfloat16.cache_clear()
+
+
+def test_one_report_a_second():
+    def work():
+        yield from (0.0, 0.1, 0.9, 1.0, 1.5, 3.2, 3.3)
+        return "done"
+
+    seen = []
+    found = drain(map_progress(once_a_second(work()), seen.append))
+    assert (seen, found) == ([0.0, 1.0, 3.2], "done")

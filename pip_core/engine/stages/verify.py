@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...checkpoints.export import folder_bytes, put_in_place, write_card
 from ...checkpoints.verify import verify
 from ...core.events import Event, Exported, Progress
-from ...core.progress import map_progress
+from ...core.progress import map_progress, once_a_second
 from ...reporting.model_card import model_card
 from ..context import Context
 from ..stage import Cost, Stage
@@ -40,7 +40,7 @@ class Verify(Stage):
             left = max(0.0, SECONDS - seconds)
             return Progress("verifying", iterations, 0, 1, state.clock.elapsed, left)
 
-        verdict = yield from map_progress(steps, step)
+        verdict = yield from map_progress(once_a_second(steps), step)
         put_in_place(partial, out)
         yield Exported(
             str(out),
