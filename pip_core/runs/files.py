@@ -12,11 +12,14 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from ..core import paths
 from ..core.device import user_message
 from ..core.errors import UserError
 from ..core.recipe import FORMAT, Recipe
 
-RECIPE, EVENTS, MODEL, LOCK, LOG = "recipe.json", "events.jsonl", "model", "worker.lock", "worker.log"
+# Model references need the first three too.
+RECIPE, EVENTS, MODEL = paths.RECIPE, paths.EVENTS, paths.MODEL
+LOCK, LOG = "worker.lock", "worker.log"
 # What the page notes of a run: its name, its owner, when it was made.
 ABOUT = "about.json"
 # Requests to the worker; `undo` holds the number of the iteration to undo.

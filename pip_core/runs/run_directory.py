@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from ..core import events as ev
 from ..core.device import user_message
 from ..core.errors import UserError
+from ..core.paths import is_run
 from ..core.recipe import Recipe
 from ..engine.run import run as run_engine
 from .files import (
@@ -67,7 +68,7 @@ def refuse_taken(folder: Path) -> None:
         UserError: there is something in it already.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if (folder / RECIPE).is_file() and (folder / EVENTS).is_file():
+        if is_run(folder):
             raise UserError(
                 f"'{folder}' already holds a run. Go on with it by 'python -m pip_core resume "
                 f"{folder}', or choose another folder."
