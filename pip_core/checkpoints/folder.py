@@ -12,6 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ..core.errors import UserError
 from ..structure.families import check_config
+from .contents import follow_weights
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,11 @@ class Source:
     reference: str = ""
 
 
-def config_in(folder: Path, name: str) -> PreTrainedConfig:
-    """The config in `folder`.
+def config_in(folder: Path, name: str) -> tuple[PreTrainedConfig, tuple[str, ...]]:
+    """The config in `folder`, corrected where the weight files beside it say otherwise.
+
+    Returns:
+        The config, and a sentence for each correction (see `contents.follow_weights`).
 
     Raises:
         UserError: it cannot be read, or is of a model that cannot be pruned.
@@ -48,7 +52,7 @@ def config_in(folder: Path, name: str) -> PreTrainedConfig:
     except Exception as error:  # the library raises whatever its parsers raise
         raise unloadable(name, error) from error
     check_config(config)
-    return config
+    return config, follow_weights(config, folder, name)
 
 
 def unloadable(name: str, error: Exception) -> UserError:

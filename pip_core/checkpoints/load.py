@@ -8,6 +8,7 @@ pruned is refused before its weights are downloaded.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ class Loaded:
     Attributes:
         stored: number format of the checkpoint, which an export keeps.
         config: the checkpoint's config; the model's own changes as the model is pruned.
+        notes: sentences on where the config's file says something else than the weights.
     """
 
     model: PreTrainedModel
@@ -56,6 +58,7 @@ class Loaded:
     source: Source
     stored: torch.dtype
     config: PreTrainedConfig
+    notes: tuple[str, ...] = ()
 
     @property
     def context(self) -> int:
@@ -175,13 +178,14 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
     """Load the checkpoint in `source.folder`; see `load`."""
     if is_nonuniform(source.folder):
         return _load_nonuniform(source, dtype)
-    config = config_in(source.folder, source.name)
+    config, notes = config_in(source.folder, source.name)
     declared = config.dtype or torch.float32
     assert isinstance(declared, torch.dtype)  # a loaded config names no format by a string
     compute, stored = _formats(declared, dtype, resumed_dtype)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
+            config=copy.deepcopy(config),
             dtype=compute,
             trust_remote_code=False,
             use_safetensors=True,
@@ -200,7 +204,7 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
         )
     _check_weights(model, source.name, sorted(info["unexpected_keys"]))
     model.to(device()).eval()
-    return Loaded(model, tokenizer, source, stored, config)
+    return Loaded(model, tokenizer, source, stored, config, notes)
 
 
 def _load_nonuniform(source: Source, dtype: str) -> Loaded:
@@ -263,7 +267,7 @@ def config_of(reference: str) -> PreTrainedConfig:
                     raise
                 raise failure from error
     check_raw_config(raw_config(folder))
-    return config_in(folder, reference)
+    return config_in(folder, reference)[0]
 
 
 def _hub_answers(repo: str, revision: str) -> bool:

@@ -19,7 +19,8 @@ from ..core.units import BLOCKS, Units
 from ..data.calibration import Calibration
 from ..evaluation.evaluator import Evaluator
 from ..reconstruction.linear_substitute import Substitute, apply_substitute, substitutes
-from ..structure.families import blocks_of, residual_scale
+from ..structure.anatomy import anatomy_of
+from ..structure.families import blocks_of, residual_scale, row_parameters
 from ..structure.shape import Shape
 from ..structure.sites import Site
 from ..structure.surgery import reshape, verify_config_matches
@@ -137,6 +138,15 @@ class RunState(Context):
         return time.monotonic() - self._began
 
     # What stages do to the model
+
+    def settle_model(self) -> None:
+        """Take anatomy and budget from the model that was loaded: before the weights of a model of the Hub
+        are here, only what its config says is known."""
+        if row_parameters(self.loaded.model) == self.anatomy.row_parameters:
+            return
+        self._anatomy = anatomy_of(self.loaded.config)
+        for name in ("anatomy", "budget", "sizes"):
+            self.__dict__.pop(name, None)
 
     def reshape(self, shape: Shape) -> None:
         """Bring the model into `shape`."""

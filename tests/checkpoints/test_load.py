@@ -110,6 +110,8 @@ def test_licence(own, card, licence):
 def test_a_runs_folder_stands_for_its_model(own, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
+    for name in ("recipe.json", "events.jsonl"):
+        (run / name).write_text("")
     shutil.move(own, run / "model")
     assert drain(resolve(str(run))).folder == run / "model"
     assert config_of(str(run)).num_hidden_layers == zoo.BLOCKS

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from ...checkpoints.load import DTYPES, load
-from ...core.events import Event, Started
+from ...core.events import Event, Started, Warned
 from ...core.recipe import DEMO
 from ...core.settings import Settings, choice, setting, text
 from ...data.corpora import pinned
@@ -52,6 +52,7 @@ class Load(Stage):
     def run(self, state: RunState) -> Iterator[Event]:
         recipe, past = state.recipe, state.past
         state.loaded = yield from load(recipe.model, recipe.dtype, past.dtype, recipe.weights)
+        state.settle_model()
         state.shape = Shape.dense(state.anatomy)
         for stage in state.stages:
             stage.prepare(state)
@@ -59,6 +60,7 @@ class Load(Stage):
         past.check_same_model(state.started)
         state.recipe = recipe.replace(**dict(state.started.pinned))
         yield state.started
+        yield from map(Warned, state.loaded.notes)
 
 
 def _started(state: RunState, resumed: int) -> Started:
