@@ -10,17 +10,25 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ..core.errors import UserError
 from ..core.finite import to_json
 from .families import blocks_of, skeleton, tables_of
+from .kept_weights import check_kept, kept_sums
+from .token_ids import change_around, change_config, change_ids, ids_in_config, ids_in_tokenizer
 
 FILE = "tokenizer.json"
 # Matrix kernels are fastest on multiples of it, and it costs a few rows.
@@ -35,8 +43,8 @@ class Vocabulary:
     Attributes:
         written: contents of the tokenizer's `tokenizer.json`.
         rows: rows of the dense model's embeddings; there may be more rows than tokens.
-        fixed: ids that are always kept: special and added tokens, letters and bytes, and ids that the
-            config names.
+        fixed: ids that are always kept: special and added tokens, letters and bytes, and ids that a config
+            or the tokenizer names.
     """
 
     written: Mapping
@@ -44,11 +52,18 @@ class Vocabulary:
     fixed: frozenset[int]
 
     @staticmethod
-    def of(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Vocabulary:
+    def of(
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        generation: GenerationConfig | None = None,
+    ) -> Vocabulary:
         """The vocabulary of a dense model.
 
+        Args:
+            generation: settings for generating text, which name tokens too.
+
         Raises:
-            UserError: the tokenizer is no byte pair encoding.
+            UserError: the tokenizer is no byte pair encoding, or has tokens that the model has no row for.
         """
         backend = getattr(tokenizer, "backend_tokenizer", None)
         written = json.loads(backend.to_str()) if backend is not None else {}
@@ -60,12 +75,12 @@ class Vocabulary:
                 f"this model's tokenizer {how}. {INSTEAD}"
             )
         found = Vocabulary(written, config.vocab_size, frozenset())
-        named = {i for value in _named(config).values() for i in _ids(value)}
+        found.check_rows()
+        named = ids_in_config(config) | (ids_in_config(generation) if generation is not None else set())
         unmade = {i for token, i in found.ids.items() if token not in found.made}
-        added = {token["id"] for token in written["added_tokens"]}
         unknown = written["model"].get("unk_token")
         unknown = {found.ids[unknown]} if unknown in found.ids else set()
-        fixed = (named | unmade | added | unknown) & set(range(config.vocab_size))
+        fixed = (named | unmade | ids_in_tokenizer(written) | unknown) & set(range(config.vocab_size))
         return Vocabulary(written, config.vocab_size, frozenset(fixed))
 
     @cached_property
@@ -87,6 +102,22 @@ class Vocabulary:
         """Id -> the ids of the two tokens it is merged from."""
         pairs = self.made.items()
         return {self.ids[t]: (self.ids[a], self.ids[b]) for t, (a, b) in pairs if t in self.ids}
+
+    def check_rows(self) -> None:
+        """Refuse a tokenizer with more tokens than the model has rows.
+
+        Raises:
+            UserError: a token has no row.
+        """
+        tokens = {**self.ids, **{t["content"]: t["id"] for t in self.written["added_tokens"]}}
+        without = [token for token, i in tokens.items() if i >= self.rows]
+        if without:
+            raise UserError(
+                f"This model's tokenizer has {len(without):,} tokens that the model has no row for, such as "
+                f"'{without[-1]}' (number {tokens[without[-1]]:,}, of {self.rows:,} rows from 0), so its "
+                "vocabulary cannot be cut. Keep the whole vocabulary (vocabulary: 0), or save the model with "
+                "more rows first: model.resize_token_embeddings(len(tokenizer))."
+            )
 
     def check(self, count: int) -> None:
         """Refuse a removal of `count` tokens that would remove fixed ones.
@@ -186,30 +217,17 @@ class VocabularySubset:
         ]
         for token in written["added_tokens"]:
             token["id"] = self.new[token["id"]]
-        self._renumber_processor(written.get("post_processor"))
-        return written
-
-    def _renumber_processor(self, processor: dict | None) -> None:
-        """Renumber the tokens that a post-processor puts around a text, in place."""
-        if not processor:
-            return
-        for inner in processor.get("processors", ()):
-            self._renumber_processor(inner)
-        for token in (processor.get("special_tokens") or {}).values():
-            token["ids"] = [self.new[i] for i in token["ids"]]
-        for name in ("sep", "cls"):
-            if name in processor:
-                processor[name][1] = self.new[processor[name][1]]
+        return change_around(written, self.new.__getitem__)
 
     def _renumber(self, path: Path) -> None:
-        """Renumber the added tokens in `tokenizer_config.json`, where older releases list them."""
+        """Renumber the ids in `tokenizer_config.json`, such as the added tokens of older releases."""
         if not path.exists():
             return
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = change_ids(json.loads(path.read_text(encoding="utf-8")), self.new.__getitem__)
         added = written.get("added_tokens_decoder")
         if added:
             written["added_tokens_decoder"] = {str(self.new[int(i)]): token for i, token in added.items()}
-            path.write_text(to_json(written), encoding="utf-8")
+        path.write_text(to_json(written), encoding="utf-8")
 
     def _check(self, before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase) -> None:
         """Check that every kept token has its new id, and that a text is decoded as before."""
@@ -218,22 +236,31 @@ class VocabularySubset:
         text = "The quick brown fox, 1,024 times: naïve café – 東京 ✓\n\tdef f(x): return x"
         one, other = before(text)["input_ids"], after(text)["input_ids"]
         same = before.decode(one, skip_special_tokens=True) == after.decode(other, skip_special_tokens=True)
-        if wrong or not same or max(other) >= len(self.kept):
+        named = ids_in_tokenizer(json.loads(after.backend_tokenizer.to_str()))
+        if wrong or not same or max({*other, *named}) >= len(self.kept):
             raise UserError(f"This model's tokenizer cannot be written with fewer tokens. {INSTEAD}")
 
-    def renumber(self, config) -> None:
-        """Replace the token ids that `config` names by the new ids, in place."""
-        for name, value in _named(config).items():
-            known = [self.new[i] for i in _ids(value) if i in self.new]
-            setattr(config, name, known if isinstance(value, list) else next(iter(known), None))
+    def renumber(self, config: PreTrainedConfig | GenerationConfig) -> None:
+        """Replace the token ids that `config` names by the new ids, in place.
+
+        Raises:
+            UserError: an id is left that the smaller vocabulary does not have.
+        """
+        change_config(config, self.new.__getitem__)
+        if strange := sorted(i for i in ids_in_config(config) if i >= len(self.kept)):
+            raise UserError(
+                f"The settings of this model name token {strange[0]:,}, which is not among the "
+                f"{len(self.kept):,} that are left. {INSTEAD}"
+            )
 
     def apply(self, model: PreTrainedModel) -> None:
         """Remove the rows of the removed tokens from `model`, in place, and renumber its configs.
 
         Raises:
             UserError: the model has a weight whose size depends on the vocabulary in a way that its
-                config cannot state.
+                config cannot state, or a weight that was to stay has changed.
         """
+        before = kept_sums(model, self.kept)
         with torch.no_grad():
             held = [
                 {name: p[self.kept.to(p.device)].clone() for name, p in table.named_parameters()}
@@ -243,6 +270,7 @@ class VocabularySubset:
         for table, rows in zip(tables_of(model), held, strict=True):
             for name, row in rows.items():
                 getattr(table, name).data.copy_(row)
+        check_kept(model, before)
         for config in (model.config, model.generation_config):
             if config is not None:
                 self.renumber(config)
@@ -260,14 +288,3 @@ def _merges(written: Mapping) -> list[tuple[str, str]]:
     """A tokenizer's merges; older files write each as one text with a space."""
     pairs = (m.split(" ") if isinstance(m, str) else m for m in written["model"]["merges"])
     return [(left, right) for left, right in pairs]
-
-
-def _named(config) -> dict[str, int | list[int]]:
-    """Fields of a config that name tokens by their ids."""
-    return {n: value for n, value in vars(config).items() if n.endswith("_token_id") and _ids(value)}
-
-
-def _ids(value) -> Sequence[int]:
-    """The token ids in a config field, which may hold one, several or none."""
-    values = value if isinstance(value, list | tuple) else [value]
-    return [v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0]

@@ -96,7 +96,9 @@ class PruneVocabulary(Stage):
         return bool(self.recipe.vocabulary)
 
     def prepare(self, state: RunState) -> None:
-        Vocabulary.of(state.loaded.tokenizer, state.loaded.config).check(state.budget.tokens)
+        loaded = state.loaded
+        vocabulary = Vocabulary.of(loaded.tokenizer, loaded.config, loaded.model.generation_config)
+        vocabulary.check(state.budget.tokens)
 
     def estimate(self, context: Context) -> Cost:
         recipe, sizes = self.recipe, context.sizes
@@ -108,7 +110,7 @@ class PruneVocabulary(Stage):
 
     def run(self, state: RunState) -> Iterator[Event]:
         began, iteration, loaded = time.monotonic(), len(state.removals), state.loaded
-        vocabulary = Vocabulary.of(loaded.tokenizer, loaded.model.config)
+        vocabulary = Vocabulary.of(loaded.tokenizer, loaded.model.config, loaded.model.generation_config)
         pairs = state.calibration.token_pairs(iteration + 1)
         tokens = TOKEN_PAIRS * self.recipe.windows * self.recipe.window_tokens
         work = tokens * state.scorer.token_cost() * state.depth_left
