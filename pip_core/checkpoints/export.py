@@ -30,6 +30,8 @@ from .verify import CHECK, Verdict, verify
 RECIPE = "pip_recipe.json"
 CARD = "README.md"
 INDEX = "model.safetensors.index.json"
+# Fields of configs that name classes, pipelines or functions in files of a repository.
+CODE = ("auto_map", "custom_pipelines", "custom_generate", "trust_remote_code")
 # Room left on the disk beyond the checkpoint's own size.
 MARGIN_BYTES = 64 * 2**20
 # Largest weights file before it is cast to the stored format, which bounds the memory of the cast.
@@ -126,6 +128,7 @@ def write_checkpoint(loaded: Loaded, shape: Shape, partial: Path, facts: dict) -
         loaded.tokenizer.save_pretrained(partial)
         if not uneven:
             _write_configs(partial, loaded.tokenizer, loaded.stored)
+        _drop_code(partial)
         (partial / RECIPE).write_text(text, encoding="utf-8")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -232,6 +235,22 @@ def _correct_index(folder: Path) -> None:
             total += sum(t.numel() * t.element_size() for t in tensors)
     index["metadata"]["total_size"] = total
     path.write_text(to_json(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _drop_code(folder: Path) -> None:
+    """Remove what points to code of the dense model's repository, which is neither used nor exported.
+
+    Whoever loads the export with `trust_remote_code=True` would otherwise be told that a file is missing.
+    """
+    for path in folder.glob("*.json"):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        # The config of a shape of our own is inside another object.
+        inside = [written, written.get("config")] if isinstance(written, dict) else []
+        found = [(part, name) for part in inside if isinstance(part, dict) for name in CODE if name in part]
+        for part, name in found:
+            del part[name]
+        if found:
+            path.write_text(to_json(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_configs(folder: Path, tokenizer: PreTrainedTokenizerBase, stored: torch.dtype) -> None:
