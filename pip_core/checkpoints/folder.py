@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from ..core.errors import UserError
 from ..structure.families import check_config
 from .contents import follow_weights
+
+# Files of an adapter, by which it is known.
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,35 @@ class Source:
     revision: str = ""
     weights_sha256: str = ""
     reference: str = ""
+
+
+def refuse_adapter(files: Iterable[str], name: str) -> None:
+    """Refuse an adapter, alone or beside a model, which would be pruned without it.
+
+    Args:
+        files: names of the files in the checkpoint's folder or repository.
+        name: what people call the model.
+
+    Raises:
+        UserError: there is an adapter among them.
+    """
+    found = set(files)
+    adapter = next((f for f in ADAPTER if f in found), None)
+    if adapter is None:
+        return
+    how = (
+        "holds a LoRA adapter beside a model" if "config.json" in found else "is a LoRA adapter, not a model"
+    )
+    raise UserError(
+        f"'{name}' {how} ({adapter}), and only a whole model can be pruned. Merge the adapter into its model "
+        f"first, with the package peft: AutoPeftModelForCausalLM.from_pretrained('{name}')"
+        ".merge_and_unload().save_pretrained('merged'); save the tokenizer there too, and choose that folder."
+    )
+
+
+def refuse_adapter_in(folder: Path, name: str) -> None:
+    """`refuse_adapter` for the files in `folder`."""
+    refuse_adapter((path.name for path in folder.iterdir()), name)
 
 
 def config_in(folder: Path, name: str) -> tuple[PreTrainedConfig, tuple[str, ...]]:

@@ -23,7 +23,15 @@ from ..core.events import Loading
 from ..core.network import HUB_TIMEOUT, is_unreachable
 from ..core.recipe import DEMO
 from . import bundled
-from .folder import Source, check_raw_config, config_in, licence_of, raw_config
+from .folder import (
+    Source,
+    check_raw_config,
+    config_in,
+    licence_of,
+    raw_config,
+    refuse_adapter,
+    refuse_adapter_in,
+)
 
 # What the Hub answers about the repository itself.
 REFUSALS = (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError)
@@ -59,10 +67,12 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
                 local_files_only=True,
             )
         )
+        refuse_adapter_in(folder, repo)
         if not list(folder.glob("*.safetensors")):
             raise
         return _hub_source(repo, folder)
     files = [f for f in info.siblings or [] if "/" not in f.rfilename]
+    refuse_adapter((f.rfilename for f in files), repo)
     weights = [f for f in files if f.rfilename.endswith(".safetensors")]
     if not any(f.rfilename == "config.json" for f in files):
         raise UserError(f"'{repo}' holds no transformers model (no config.json).")

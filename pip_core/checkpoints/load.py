@@ -33,7 +33,16 @@ from ..core.progress import drain
 from ..core.recipe import DEMO
 from . import bundled
 from .checksum import weights_sha256
-from .folder import Source, check_raw_config, config_in, licence_of, raw_config, unloadable
+from .folder import (
+    Source,
+    check_raw_config,
+    config_in,
+    licence_of,
+    raw_config,
+    refuse_adapter,
+    refuse_adapter_in,
+    unloadable,
+)
 from .hub import ask_hub, config_file, from_hub, hub_failure
 from .nonuniform import is_nonuniform, load_nonuniform
 from .reference import HUB, PYPI, bundled_config_folder, local_folder, split_reference
@@ -143,6 +152,7 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
     folder = local_folder(reference)
     if folder is not None:
         where = "shipped with PIP Studio" if reference == DEMO else f"local folder {folder.name}"
+        refuse_adapter_in(folder, reference)
         source = Source(folder, folder.name, where, licence_of(folder), reference=reference)
         if is_nonuniform(folder):
             return source
@@ -250,6 +260,8 @@ def config_of(reference: str) -> PreTrainedConfig:
         UserError: as `load`, or a model that was pruned into a shape that no plain config describes.
     """
     folder = local_folder(reference)
+    if folder is not None:
+        refuse_adapter_in(folder, reference)
     if folder is not None and is_nonuniform(folder):
         raise UserError(
             "This model was pruned into a shape that no plain config describes. It can be measured and used "
@@ -274,12 +286,13 @@ def _hub_answers(repo: str, revision: str) -> bool:
     """Whether the Hub can be reached and has this repository.
 
     Raises:
-        UserError: see `hub.ask_hub`.
+        UserError: see `hub.ask_hub`, or it holds an adapter.
     """
     try:
-        ask_hub(repo, revision)
+        info = ask_hub(repo, revision)
     except Exception as error:
         if not is_unreachable(error):
             raise
         return False
+    refuse_adapter((f.rfilename for f in info.siblings or ()), repo)
     return True

@@ -17,10 +17,13 @@ from pip_core.checkpoints.folder import Source
 from pip_core.checkpoints.load import Loaded, config_of, load_folder, resolve
 from pip_core.checkpoints.reference import fingerprint
 from pip_core.core import events as ev
+from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
+from pip_core.core.units import Units
 from pip_core.engine.run import run
 from pip_core.structure.anatomy import anatomy_of
 from pip_core.structure.shape import Shape
+from pip_core.structure.surgery import reshape
 
 from .. import tiny, zoo
 
@@ -110,6 +113,18 @@ def test_a_run_keeps_both_tables(own_head, tasks, tmp_path, trusting):
         assert torch.equal(getattr(now, table)().weight, getattr(was, table)().weight[old])
 
 
+def test_before_the_weights_are_here_the_config_is_believed(own_head, tasks, monkeypatch):
+    """As with a model of the Hub: only its config is here when the run is planned."""
+    tied = config_of(str(own_head))
+    tied.tie_word_embeddings = True
+    monkeypatch.setattr("pip_core.engine.context.config_of", lambda _: tied)
+    events = list(run(tiny.recipe_for(own_head, tasks, measure="end")))
+    assert isinstance(events[-1], ev.Finished), events[-1]
+    assert tiny.only(events, ev.Started)[0].parameters == parameters(own_head)
+    assert tiny.only(events, ev.Evaluated)[0].parameters == parameters(own_head)
+    assert tiny.only(events, ev.Removed)[-1].parameters == events[-1].parameters
+
+
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("says", [None, "float32", "bfloat16"])
 def test_the_files_number_format_is_kept(tmp_path, tokenizer, monkeypatch, stored, says):
@@ -140,3 +155,47 @@ def test_a_folder_called_model_is_no_run(checkpoints, tmp_path):
     for name in ("recipe.json", "events.jsonl"):
         (folder / name).write_text("")
     assert drain(resolve(str(folder))).folder == folder / "model"
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_no_code_is_pointed_to(checkpoints, tmp_path, uneven):
+    folder = tmp_path / "dense"
+    shutil.copytree(checkpoints["llama"], folder)
+    rewrite_config(
+        folder,
+        auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"},
+        custom_pipelines={"own": {"impl": "own.P"}},
+    )
+    path = folder / "tokenizer_config.json"
+    named = {"auto_map": {"AutoTokenizer": ["own.T", None]}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **named}))
+    loaded, out = opened(folder), tmp_path / "out"
+    anatomy = anatomy_of(loaded.config)
+    before = Shape.dense(anatomy)
+    shape = before.without([Units("channels", 1, (3,))] if uneven else [])
+    reshape(loaded.model, anatomy, before, shape)
+    write_checkpoint(loaded, shape, out, {})
+    for written_file in out.glob("*.json"):
+        text = written_file.read_text()
+        assert not [w for w in ("auto_map", "custom_pipelines", "own.") if w in text], written_file
+    AutoTokenizer.from_pretrained(out, trust_remote_code=True)
+    if not uneven:
+        AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_adapters_are_refused_before_any_work(checkpoints, tmp_path, beside, name):
+    folder = tmp_path / "tuned"
+    if beside:
+        shutil.copytree(checkpoints["llama"], folder)
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("{}")
+    for find in (lambda r: drain(resolve(r)), config_of):
+        with pytest.raises(UserError, match=r"LoRA adapter.*merge_and_unload") as refused:
+            find(str(folder))
+        assert ("beside a model" in str(refused.value)) == beside
+        assert name in str(refused.value)
+    (failed,) = run(tiny.recipe_for(folder))
+    assert isinstance(failed, ev.Failed)
+    assert "LoRA adapter" in failed.message

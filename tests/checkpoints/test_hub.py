@@ -94,7 +94,14 @@ def repos(tmp_path_factory, llama_folder, tokenizer) -> dict[str, Path | str]:
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     bare = copy("bare")
     (bare / "config.json").unlink()
+    adapter, tuned = root / "adapter", copy("tuned")
+    adapter.mkdir()
+    for folder in (adapter, tuned):
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_bytes(b"")
     return {
+        "org/adapter": adapter,
+        "org/tuned": tuned,
         "org/good": good,
         "org/pickled": pickled,
         "org/bare": bare,
@@ -164,6 +171,8 @@ def test_fetches_only_what_is_safe(online):
         ("org/code", "needs code from its own repository"),
         ("org/bert", "not a text-generating decoder (model type 'bert'"),
         ("org/gated", "'org/gated' is gated: accept its licence on the Hub"),
+        ("org/adapter", "is a LoRA adapter"),
+        ("org/tuned", "holds a LoRA adapter beside a model"),
         ("org/missing", "The Hub has no model 'org/missing', or it is private"),
         ("org/good@nope", "'org/good' has no revision 'nope'"),
         ("not an id", "'not an id' is neither a folder nor a Hub id"),
@@ -183,6 +192,8 @@ def test_refuses_before_any_weight_is_fetched(online, reference, message):
         ("org/code", "needs code from its own repository"),
         ("org/bert", "not a text-generating decoder"),
         ("org/gated", "is gated"),
+        ("org/adapter", "is a LoRA adapter"),
+        ("org/tuned", "holds a LoRA adapter beside a model"),
         ("org/missing", "The Hub has no model"),
         ("org/good@nope", "no revision 'nope'"),
         ("not an id", "neither a folder nor a Hub id"),
