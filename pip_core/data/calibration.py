@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.errors import UserError
+from ..core.special_tokens import count_at_end
 from ..structure.sites import Site
 from .corpora import POOL_CHARACTERS, Domain, calibration_texts, pinned, title
 from .perturbation import Pair, Perturber, View, view_of, vocabulary_words
@@ -340,6 +341,7 @@ class Calibration:
         documents = list(domain.documents)
         rng.shuffle(documents)
         ids = self.tokenizer("\n\n".join(documents), return_tensors="pt", verbose=False)["input_ids"][0]
+        ids = ids[: len(ids) - count_at_end(self.tokenizer)]
         count = len(ids) // length
         return ids[: count * length].view(count, length)
 

@@ -17,6 +17,8 @@ from string import ascii_lowercase
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..core.special_tokens import count_at_end
+
 PERTURBATION_KINDS = ("swap", "replace", "insert")
 # A word by white space, and the part of it that can be edited.
 WORD = re.compile(r"\S+")
@@ -123,12 +125,14 @@ def view_of(text: str, tokenizer: PreTrainedTokenizerBase) -> View:
     """Tokenise `text` and say which word each token belongs to.
 
     A token belongs to the word that holds its last character; white space between two words and
-    the tokens at the text's ends belong to the nearest word before, or to the first.
+    the tokens at the text's ends belong to the nearest word before, or to the first. Special tokens that
+    say that a text has ended are left out.
     """
     encoded = tokenizer(text, return_offsets_mapping=True)
-    ids = torch.tensor(encoded["input_ids"], dtype=torch.long)
+    count = len(encoded["input_ids"]) - count_at_end(tokenizer)
+    ids = torch.tensor(encoded["input_ids"][:count], dtype=torch.long)
     starts = torch.tensor([m.start() for m in WORD.finditer(text)])
-    ends = torch.tensor([end for _, end in encoded["offset_mapping"]])
+    ends = torch.tensor([end for _, end in encoded["offset_mapping"][:count]])
     words = (torch.searchsorted(starts, ends - 1, right=True) - 1).clamp(min=0)
     # A token that covers nothing, such as an end of text, goes with the word before it.
     return View(text, ids, words.cummax(0).values)

@@ -21,6 +21,7 @@ from ..core.errors import UserError
 from ..core.events import Evaluated, Skipped, TaskResult, TextResult
 from ..core.finite import check_finite
 from ..core.progress import map_progress
+from ..core.special_tokens import count_at_end
 from .loglikelihood import BATCH_TOKENS, Likelihood, Likelihoods
 from .requests import Encoder, context_length
 from .standard_tasks import wikitext_detokenized
@@ -59,6 +60,7 @@ def text_windows(
         UserError: the text does not fill two windows.
     """
     ids = tokenizer("\n\n".join(documents), return_tensors="pt", verbose=False)["input_ids"][0]
+    ids = ids[: len(ids) - count_at_end(tokenizer)]
     count = len(ids) // tokens
     if count < 2:
         raise UserError(

@@ -1,8 +1,9 @@
 """Tokenising contexts and continuations with lm-evaluation-harness's boundaries.
 
 A request is `(ids, targets)`: the model reads `ids`, and its last `len(targets)` positions predict
-`targets`. Beginning-of-text tokens are put where the tokenizer puts them by itself; a continuation
-without a context follows the beginning-of-text (or else end-of-text) token.
+`targets`. Beginning-of-text tokens are put where the tokenizer puts them by itself, and those that it puts
+at the end of a text are dropped, since every context goes on; a continuation without a context follows the
+beginning-of-text (or else end-of-text) token.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..core.errors import UserError
+from ..core.special_tokens import count_at_end
 
 # For a model that states no limit, as in lm-evaluation-harness.
 DEFAULT_CONTEXT = 2048
@@ -49,6 +51,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.context = context
         begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self._at_end = count_at_end(tokenizer)
         self.prefix = end if begin is None else begin
         self._prefix_text = None if self.prefix is None else str(tokenizer.decode(self.prefix))
 
@@ -130,5 +133,5 @@ class Encoder:
                 batch = [texts[n] for n in numbers]
                 ids = self.tokenizer(batch, add_special_tokens=not plain, verbose=False)["input_ids"]
                 for number, one in zip(numbers, ids, strict=True):
-                    found[number] = one
+                    found[number] = one if plain else one[: len(one) - self._at_end]
         return found

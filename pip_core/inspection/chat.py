@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorS
 from ..checkpoints.load import Loaded
 from ..core.device import user_message
 from ..core.errors import UserError
+from ..core.special_tokens import count_at_end
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class _Stream:
             turns = [{"role": "user", "content": prompt}]
             prompt = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
+        if not tokenizer.chat_template:
+            # What is read is to be continued.
+            read = encoded["input_ids"].shape[1] - count_at_end(tokenizer)
+            encoded = {name: rows[:, :read] for name, rows in encoded.items()}
         self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._fault: Exception | None = None
         self._began = 0.0
