@@ -40,7 +40,7 @@ def check_kept(model: PreTrainedModel, before: Mapping[str, int]) -> None:
         UserError: a weight that was not chosen has changed, or is gone.
     """
     after = kept_sums(model)
-    for name in before | after:
+    for name in {**before, **after}:
         if before.get(name) != after.get(name):
             raise UserError(
                 f"Cutting this model ({model.config.model_type}) changed a weight that was to stay as it is "

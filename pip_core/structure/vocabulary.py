@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -65,8 +66,7 @@ class Vocabulary:
         Raises:
             UserError: the tokenizer is no byte pair encoding, or has tokens that the model has no row for.
         """
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        written = json.loads(backend.to_str()) if backend is not None else {}
+        written = _written(tokenizer)
         kind = written.get("model", {}).get("type")
         if kind != "BPE":
             how = f"is of the kind {kind}" if kind else f"has no {FILE}"
@@ -236,7 +236,7 @@ class VocabularySubset:
         text = "The quick brown fox, 1,024 times: naïve café – 東京 ✓\n\tdef f(x): return x"
         one, other = before(text)["input_ids"], after(text)["input_ids"]
         same = before.decode(one, skip_special_tokens=True) == after.decode(other, skip_special_tokens=True)
-        named = ids_in_tokenizer(json.loads(after.backend_tokenizer.to_str()))
+        named = ids_in_tokenizer(_written(after))
         if wrong or not same or max({*other, *named}) >= len(self.kept):
             raise UserError(f"This model's tokenizer cannot be written with fewer tokens. {INSTEAD}")
 
@@ -282,6 +282,12 @@ class VocabularySubset:
                     f"The vocabulary of this model ({model.config.model_type}) cannot be cut: its config "
                     f"does not describe {name} then. {INSTEAD}"
                 )
+
+
+def _written(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The contents of a tokenizer's `tokenizer.json`; empty where it has none."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return json.loads(backend.to_str()) if backend is not None else {}
 
 
 def _merges(written: Mapping) -> list[tuple[str, str]]:
