@@ -209,11 +209,14 @@ def test_errors_of_this_machine_are_not_taken_for_the_hubs(monkeypatch, tmp_path
             config_of(reference)
 
 
-def test_a_fingerprint_changes_with_the_config_alone(own):
+def test_a_fingerprint_changes_with_config_and_weights(own):
     before = fingerprint(str(own))
     assert fingerprint(str(own)) == before
-    (own / "model.safetensors").touch()
+    (own / "README.md").write_text("# A card\n")
     assert fingerprint(str(own)) == before
+    # They may hold a head that the config does not state.
+    (own / "model.safetensors").touch()
+    assert fingerprint(str(own)) != before
     config = json.loads((own / "config.json").read_text())
     (own / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     assert fingerprint(str(own)) != before
