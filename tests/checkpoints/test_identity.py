@@ -216,10 +216,11 @@ def test_a_fingerprint_changes_with_config_and_weights(own):
     assert fingerprint(str(own)) == before
     # They may hold a head that the config does not state.
     (own / "model.safetensors").touch()
-    assert fingerprint(str(own)) != before
+    touched = fingerprint(str(own))
+    assert touched != before
     config = json.loads((own / "config.json").read_text())
     (own / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    assert fingerprint(str(own)) != before
+    assert fingerprint(str(own)) not in (before, touched)
 
 
 def test_a_fingerprint_changes_with_the_folder_behind_a_path(own, checkpoints):
