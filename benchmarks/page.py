@@ -134,7 +134,7 @@ def measure(browser: Browser, server: Server, arguments: argparse.Namespace) -> 
     wait_for_state(page, "finished", 10)
     page.wait_for_timeout(1500)
     own, seconds = processor_seconds(server_process) - before, time.perf_counter() - began
-    unfold(page, "The charts' numbers")
+    unfold(page, "Charts as numbers")
     iterations = len(removed(page))
     print(
         f"bytes sent per iteration: {traffic.bytes / iterations / 1e3:.0f} KB ({iterations} iterations, "
