@@ -111,7 +111,7 @@ def test_paused_undone_and_on_differently(living, recipe):
     assert instead.blocks != first.blocks
     living.stop(run_id)
     until(living, lambda: state(living, run_id) == "stopped")
-    assert not (folder / files.LAUNCHED).exists()
+    wait_for(lambda: not (folder / files.LAUNCHED).exists())  # a moment after its last word
     forked = living.fork(run_id, {"windows": 3, "method": "pip"}, 1, "me")
     until(living, lambda: state(living, forked) == "finished")
     found = run_directory.read_events(living.folder(forked))
