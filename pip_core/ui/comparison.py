@@ -11,7 +11,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from ..core.recipe import Recipe
-from ..reporting.messages import describe_removal, format_duration
+from ..reporting.messages import describe_removal, format_duration, percent
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import LINES, say
 from .curves import add_run, finish, frame
@@ -64,7 +64,7 @@ def summary(found: Sequence[Compared]) -> str:
             f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>{escape(run.name)}",
             _progress(run),
             f"{escape(run.recipe.method)} <small>{escape(', '.join(run.recipe.units))}</small>",
-            f"{run.recipe.target:.0%}",
+            percent(run.recipe.target, 0),
         ]
         if dense is None:
             rows.append(first + ["–"] * 5)
@@ -72,8 +72,8 @@ def summary(found: Sequence[Compared]) -> str:
         rows.append(
             [
                 *first,
-                f"{1 - now.parameters / dense.parameters:.1%}",
-                f"{now.accuracy:.1%} ± {now.accuracy_se:.1%}",
+                percent(1 - now.parameters / dense.parameters),
+                f"{percent(now.accuracy)} ± {percent(now.accuracy_se)}",
                 kept_share(dense, now),
                 f"{now.perplexity:.1f} ± {now.perplexity_se:.1f}",
                 format_duration(run.summary.worked),

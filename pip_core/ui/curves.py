@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from ..core import events as ev
 from ..engine.stages import describe
-from ..reporting.messages import describe_removal
+from ..reporting.messages import describe_removal, percent
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import ACCENT, BAND, FAINT, GREY, figure, name_line, say
 from .html import empty, millions, table
@@ -161,10 +161,10 @@ def measurement_table(summary: RunSummary) -> str:
             [
                 str(found.iteration),
                 other if removal is None else describe_removal(removal),
-                "" if removal is None else f"{removal.relative:.1%}",
+                "" if removal is None else percent(removal.relative),
                 millions(found.parameters),
-                f"{found.parameters / summary.dense.parameters:.1%}",
-                f"{found.accuracy:.1%} ± {found.accuracy_se:.1%}",
+                percent(found.parameters / summary.dense.parameters),
+                f"{percent(found.accuracy)} ± {percent(found.accuracy_se)}",
                 f"{found.perplexity:.2f} ± {found.perplexity_se:.2f}",
             ]
         )

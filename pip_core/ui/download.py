@@ -7,7 +7,7 @@ from html import escape
 
 from ..checkpoints.packing import Packing
 from ..core.recipe import Recipe
-from ..reporting.messages import describe_agreement
+from ..reporting.messages import describe_agreement, percent
 from ..reporting.model_card import loading
 from ..reporting.run_summary import RunSummary
 from .html import empty
@@ -76,5 +76,7 @@ def packing_words(packing: Packing) -> str:
         return packing.error
     size = f"{packing.total / 1e6:.0f} MB"
     if not packing.ready:
-        return f"Packing the model, {size}: {packing.done / packing.total if packing.total else 0:.0%} …"
+        return (
+            f"Packing the model, {size}: {percent(packing.done / packing.total if packing.total else 0, 0)} …"
+        )
     return f"Download the pruned model ({size}, zip)"

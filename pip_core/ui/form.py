@@ -15,6 +15,7 @@ from ..data.preview import preview
 from ..evaluation.tasks import NAMES, STORY_TASKS, TASKS
 from ..planning.estimate import Plan, anatomy_for, available_memory, resolve_auto_units
 from ..planning.inspect_model import exports_plainly, memory_needed
+from ..reporting.messages import percent
 from ..scoring import get_scorer
 from .html import duration, millions
 from .network_map import legend, network_map
@@ -117,7 +118,9 @@ def locks_line(recipe: Recipe, ranks: Mapping[int, int] | None = None) -> str:
             if block >= len(anatomy.blocks):
                 continue
             count = anatomy.blocks[block].parameters
-            line = f"block {block} {what}: {millions(count)} parameters, {count / anatomy.parameters:.1%}"
+            line = (
+                f"block {block} {what}: {millions(count)} parameters, {percent(count / anatomy.parameters)}"
+            )
             if ranks and block in ranks:
                 line += f"; rank {ranks[block]} of {len(ranks)} in the run shown (1 = least important)"
             lines.append(line)
@@ -132,7 +135,7 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
     """What a run of this recipe will remove, and how long it takes."""
     total = plan.anatomy.parameters
     removed = total * plan.share
-    near = "" if abs(plan.share - recipe.target) < 0.0005 else f", the nearest to {recipe.target:.0%}"
+    near = "" if abs(plan.share - recipe.target) < 0.0005 else f", the nearest to {percent(recipe.target, 0)}"
     locks = []
     if recipe.keep:
         locks.append(f"keeps {_numbers(recipe.keep)}")
@@ -147,8 +150,8 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
         lines += f"<br><span class='bad'>Too large for this machine: {escape(words)}.</span>"
     then = "".join(f", then {escape(title[:1].lower() + title[1:])}" for title in plan.stages)
     return (
-        f"<div class='plan'>Will remove <b>{escape(plan.goal)}</b>: {plan.share:.1%} of all parameters{near}."
-        "<br>"
+        f"<div class='plan'>Will remove <b>{escape(plan.goal)}</b>: {percent(plan.share)} of all "
+        f"parameters{near}.<br>"
         f"<b>{millions(total)} → {millions(total - removed)}</b> · {millions(removed)} fewer · "
         f"{plan.iterations} iteration{'s' * (plan.iterations > 1)}{then} · {duration(plan.seconds)}"
         f"{lines}</div>"

@@ -7,6 +7,7 @@ import math
 import plotly.graph_objects as go
 
 from ..core.units import BLOCKS, DEPTH, TITLES, WIDTH
+from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import AMBER, GREY, SKELETON, figure
 from .html import table
@@ -123,7 +124,7 @@ def importance_heatmap(summary: RunSummary) -> go.Figure:
                 "outlinewidth": 0,
                 "xpad": 6,
                 "tickvals": [0, lowest / 2, lowest],
-                "ticktext": ["largest", f"{10 ** (lowest / 2):.0%}", f"{10**lowest:.0%}"],
+                "ticktext": ["largest", percent(10 ** (lowest / 2), 0), percent(10**lowest, 0)],
                 "tickfont": {"size": 10},
             },
         )
@@ -188,8 +189,8 @@ def score_table(summary: RunSummary) -> str:
                 continue
             now = removed.get((key[1], block)) == key[0]
             cells.append(
-                f"<td{' class=removed' if now else ''} title='score {score:.4g}'>{score / tops[key]:.1%} "
-                f"<small>#{ranks[key][block]}</small></td>"
+                f"<td{' class=removed' if now else ''} title='score {score:.4g}'>"
+                f"{percent(score / tops[key])} <small>#{ranks[key][block]}</small></td>"
             )
         rows.append([str(block), *cells])
     means = "".join(f", of {TITLES[kind]} the mean," for kind in order if kind in WIDTH)
@@ -241,7 +242,7 @@ def _rows(summary: RunSummary, blocks: int) -> tuple[list[list[float | None]], l
                 else [
                     what,
                     f"{scores[b]:.3g}",
-                    f"{scores[b] / top:.1%}",
+                    percent(scores[b] / top),
                     f"{rank[b]} of {len(rank)}{_moved(before.get(kind, {}).get(b), rank[b])}",
                 ]
                 for b in range(blocks)

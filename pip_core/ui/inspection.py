@@ -8,6 +8,7 @@ from html import escape
 from ..engine.stages import describe
 from ..inspection import latency
 from ..inspection.divergence import Place
+from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
@@ -67,9 +68,9 @@ def tasks(summary: RunSummary) -> str:
     rows = [
         [
             f"{escape(a.name)} <small>{escape(a.metric)}, {a.items} items</small>",
-            f"{a.chance:.0%}",
-            f"{a.accuracy:.1%} ± {a.se:.1%}",
-            f"{b.accuracy:.1%} ± {b.se:.1%}",
+            percent(a.chance, 0),
+            f"{percent(a.accuracy)} ± {percent(a.se)}",
+            f"{percent(b.accuracy)} ± {percent(b.se)}",
             _bars(a.accuracy, a.se, b.accuracy, b.se, a.chance),
             escape(words).replace(", within noise", " <small>within noise</small>") if now.iteration else "",
         ]
@@ -151,10 +152,12 @@ def _bars(dense: float, dense_se: float, now: float, now_se: float, chance: floa
 
 
 def _predictions(place: Place) -> str:
-    dense = ", ".join(f"{word.strip() or '␣'} {share:.0%}" for word, share in place.dense)
-    pruned = ", ".join(f"{word.strip() or '␣'} {share:.0%}" for word, share in place.pruned)
+    dense = ", ".join(f"{word.strip() or '␣'} {percent(share, 0)}" for word, share in place.dense)
+    pruned = ", ".join(f"{word.strip() or '␣'} {percent(share, 0)}" for word, share in place.pruned)
     return escape(f"{place.divergence:.2f} nats. Dense: {dense}. Pruned: {pruned}.", quote=True)
 
 
 def _likeliest(found: Sequence[tuple[str, float]]) -> str:
-    return " · ".join(f"{escape(word.strip() or '␣')} <small>{share:.0%}</small>" for word, share in found)
+    return " · ".join(
+        f"{escape(word.strip() or '␣')} <small>{percent(share, 0)}</small>" for word, share in found
+    )

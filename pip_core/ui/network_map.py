@@ -6,6 +6,7 @@ from collections.abc import Collection
 from html import escape
 
 from ..core.units import CHANNELS, HEADS
+from ..reporting.messages import percent
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Layer, Shape
 from .html import millions
@@ -65,7 +66,7 @@ def legend(anatomy: Anatomy) -> str:
         parts.append(("outside", "norms and others", rest))
     items = "".join(
         f"<li><i class='{kind}'></i>{name} <b>{millions(count)}</b> "
-        f"<small>{count / anatomy.parameters:.0%}</small></li>"
+        f"<small>{percent(count / anatomy.parameters, 0)}</small></li>"
         for kind, name, count in parts
         if count
     )
@@ -106,7 +107,7 @@ def _described(number: int, parameters: int, layer: Layer | None, anatomy: Anato
     attention, mlp = _kept(layer, anatomy)
     if attention == mlp == 1:
         return f"{name}: {millions(parameters)} parameters, all kept"
-    return f"{name}: {attention:.0%} of its attention and {mlp:.0%} of its MLP are left"
+    return f"{name}: {percent(attention, 0)} of its attention and {percent(mlp, 0)} of its MLP are left"
 
 
 def _alternative(anatomy: Anatomy, shape: Shape | None) -> str:

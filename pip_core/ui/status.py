@@ -6,7 +6,7 @@ import time
 from html import escape
 
 from ..core import events as ev
-from ..reporting.messages import format_duration
+from ..reporting.messages import format_duration, percent
 from ..reporting.run_summary import RunSummary
 from .difference_text import kept_words
 from .html import empty, millions
@@ -107,9 +107,9 @@ def tiles(summary: RunSummary) -> str:
             (
                 "parameters",
                 _change(millions(dense.parameters), millions(now.parameters)),
-                f"{1 - kept:.1%} fewer",
+                f"{percent(1 - kept)} fewer",
             ),
-            ("accuracy", _change(f"{dense.accuracy:.1%}", f"{now.accuracy:.1%}"), kept_words(dense, now)),
+            ("accuracy", _change(percent(dense.accuracy), percent(now.accuracy)), kept_words(dense, now)),
             (
                 "perplexity",
                 _change(f"{dense.perplexity:.1f}", f"{now.perplexity:.1f}"),
@@ -155,7 +155,7 @@ def _change(before: str, now: str) -> str:
 def _activity(summary: RunSummary, progress: ev.Progress) -> str:
     """What a worker is doing, and how far it is with that."""
     stage = progress.stage[:1].upper() + progress.stage[1:]
-    share = f"{progress.done / progress.total:.0%}" if progress.total else ""
+    share = percent(progress.done / progress.total, 0) if progress.total else ""
     if progress.iteration == 0:
         return f"{stage} the dense model · {share}"
     count = (

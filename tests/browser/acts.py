@@ -15,6 +15,7 @@ def fill_form(page: Page, model: str, windows: int = 4, target: int | None = Non
     field = page.get_by_label("Model", exact=True)
     field.fill(model)
     field.press("Tab")
+    page.keyboard.press("Escape")  # the list of the next field opens over those below it
     if target is not None:
         number = page.get_by_label("number input for How much, %")
         number.fill(str(target))

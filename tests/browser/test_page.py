@@ -35,7 +35,7 @@ def test_first_screen_explains_itself(visitor):
     page = visitor()
     wait_for_state(page, "none")
     expect(page.locator("#status")).to_contain_text("Press Prune")
-    expect(page.locator("#plan")).to_contain_text("Will remove 3 of 14 blocks: 20.0% of all parameters")
+    expect(page.locator("#plan")).to_contain_text("Will remove 3 of 14 blocks: 20.0 % of all parameters")
     expect(page.locator("#plan")).to_contain_text("3.0M → 2.4M")
     expect(page.locator("#form")).to_contain_text("loads in transformers")
     assert page.locator("#map .block-bar").count() == 14

@@ -152,8 +152,8 @@ def test_map_draws_what_is_gone_and_what_is_narrowed(llama_folder):
     assert drawn.count("block-bar") == 5 + 1  # and the row that holds them
     assert drawn.count("block-bar removed") == 1
     assert "Removed blocks: 1." in drawn
-    assert "block 2: 0% of its attention and 100% of its MLP are left" in drawn
-    assert "block 3: 100% of its attention and 50% of its MLP are left" in drawn
+    assert "block 2: 0 % of its attention and 100 % of its MLP are left" in drawn
+    assert "block 3: 100 % of its attention and 50 % of its MLP are left" in drawn
 
 
 def test_heatmap_marks_what_went_and_what_may_be_next():
@@ -163,7 +163,7 @@ def test_heatmap_marks_what_went_and_what_may_be_next():
     outlines = [(s["x0"] + 0.5, s["y0"] + 0.5, s["line"]["dash"]) for s in figure["layout"]["shapes"]]
     assert outlines == [(3, 1, "solid"), (0, 2, "solid"), (4, 2, "dot")]
     hover = figure["data"][1]["customdata"]
-    assert hover[0][3] == ["", "0.1", "10.0%", "1 of 5"]
+    assert hover[0][3] == ["", "0.1", "10.0 %", "1 of 5"]
     assert figure["data"][1]["text"] == [[3, 4, 5, 1, 2], [1, 3, 4, "", 2]]
     assert hover[1][4][3] == "2 of 4"
     assert hover[1][1][3] == "3 of 4, was 4"
