@@ -391,8 +391,11 @@ def main() -> None:
     page._queue.sleep_when_free = QUEUE_SECONDS
     page.launch(
         blocked_paths=[root / retention.LOG],
+        # Fonts as objects: gradio compares themes at the start, and cannot compare plain names.
         theme=gr.themes.Base(
-            primary_hue="blue", neutral_hue="slate", font=["Inter", "system-ui", "sans-serif"]
+            primary_hue="blue",
+            neutral_hue="slate",
+            font=[gr.themes.Font(name) for name in ("Inter", "system-ui", "sans-serif")],
         ),
         css_paths=ASSETS / "page.css",
         head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",

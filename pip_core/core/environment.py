@@ -16,6 +16,8 @@ VARIABLES = {
     "GOMP_SPINCOUNT": "1000",
     # Progress bars of the library would break the one line that is printed for each event.
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # Gradio would report to its makers that a page was started.
+    "GRADIO_ANALYTICS_ENABLED": "False",
     # The tokenizers library warns whenever a process that used it starts another one.
     "TOKENIZERS_PARALLELISM": "false",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core.events import Event
 from ..core.recipe import Recipe
@@ -108,6 +108,6 @@ class Stage(ABC):
         them), and the result, if it has one. No gradient mode is held across a yield."""
 
     @classmethod
-    def describe(cls, result: Event) -> Description:
-        """Its result in words."""
+    def describe(cls, result: Any) -> Description:
+        """Its `Result` in words."""
         return Description(result.sentence())

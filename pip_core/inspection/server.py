@@ -202,6 +202,9 @@ def main() -> None:
     for work, argument in ((server.read, sys.stdin.buffer), (server.watch_memory, memory_limit())):
         threading.Thread(target=work, args=(argument,), daemon=True).start()
     server.serve(float(os.environ.get("PIP_STUDIO_MODEL_IDLE_SECONDS") or IDLE_SECONDS))
+    output.flush()
+    # At once: a thread that still reads the input would hold its lock while Python shuts down, and abort.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,9 @@ class Server:
             **os.environ,
             "PIP_STUDIO_RUNS": str(self.runs),
             "GRADIO_SERVER_PORT": str(self.port),
-            "GRADIO_ANALYTICS_ENABLED": "False",
         }
+        # As a newcomer starts it: what the page needs it sets itself.
+        environment.pop("GRADIO_ANALYTICS_ENABLED", None)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "app.py"], cwd=ROOT, stdout=log, stderr=log, env=environment

@@ -32,7 +32,7 @@ def old(tmp_path):
 def test_it_opens_and_every_event_has_its_sentence(old, name):
     folder = old(name)
     recipe = run_directory.recipe_of(folder)
-    summary, state = RunIndex().story(folder)
+    summary, state = RunIndex().summary(folder)
     assert state == ("stopped" if name == "stopped" else "finished")
     assert summary.dense is not None
     assert recipe.target == 0.2
@@ -41,7 +41,7 @@ def test_it_opens_and_every_event_has_its_sentence(old, name):
 
 
 def test_what_followed_the_last_removal_is_read(old):
-    summary, _ = RunIndex().story(old("tokens_and_refit"))
+    summary, _ = RunIndex().summary(old("tokens_and_refit"))
     assert set(summary.results) == {"vocabulary", "refit"}
     assert summary.results["vocabulary"].tokens == 11_696
     assert "11,696 of 49,152 tokens" in summary.removed_description

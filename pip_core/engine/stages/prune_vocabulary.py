@@ -142,8 +142,7 @@ class PruneVocabulary(Stage):
         )
 
     @classmethod
-    def describe(cls, result: Event) -> Description:
-        assert isinstance(result, VocabularyPruned)
+    def describe(cls, result: VocabularyPruned) -> Description:
         return Description(
             result.sentence(),
             f"{result.tokens:,} tokens",

@@ -188,8 +188,7 @@ class Refit(Stage):
         return (yield from refit(dense.model, loaded.model, state.anatomy, state.shape, here, there))
 
     @classmethod
-    def describe(cls, result: Event) -> Description:
-        assert isinstance(result, Refitted)
+    def describe(cls, result: Refitted) -> Description:
         return Description(result.sentence(), "refitted", (f"Refit: {result._words()}",))
 
 
