@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -119,21 +119,26 @@ def sleeping(monkeypatch, tmp_path) -> None:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """The sleeping process, where it is there; a browser of other tests may be a child too."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if SLEEPER in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_it_can_be_stopped(exported, sleeping):
     loaded, folder = exported
-    work, began = verify(loaded, folder, PROBE), time.monotonic()
+    work = verify(loaded, folder, PROBE)
     seen = []
 
     def read() -> None:
-        for seconds in stoppable(work, lambda: len(seen) >= 3, lambda: -1.0):
+        for seconds in stoppable(work, lambda: bool(children()), lambda: -1.0):
             seen.append(seconds)
 
     with pytest.raises(Halted):
         read()
-    assert time.monotonic() - began < 20
     assert seen[-1] == -1.0
     assert seen[:-1] == sorted(seen[:-1])
     assert not children()

@@ -278,10 +278,10 @@ def test_blocks_that_go_at_once_are_handed_over_one_by_one(ahead):
 
 def test_a_fork_with_another_text_measures_anew(whole, ahead):
     events, _ = whole
-    same = operations._taken(ahead, ahead.replace(target=0.3), events, 2, "x")
+    same = operations.kept_events(ahead, ahead.replace(target=0.3), events, 2, "x")
     assert [e.iteration for e in tiny.only(same, ev.Evaluated)] == [0, 1, 2]
     for changes in ({"seed": 5}, {"refit": False}, {"method": "taylor"}):
-        other = operations._taken(ahead, ahead.replace(**changes), events, 2, "x")
+        other = operations.kept_events(ahead, ahead.replace(**changes), events, 2, "x")
         assert [e.iteration for e in tiny.only(other, ev.Evaluated)] == [0], changes
 
 
