@@ -28,7 +28,7 @@ from .refresh import LIVE, menu, show_errors
 # Components that a preview of the form changes, and those that a new run does.
 PREVIEW = (
     *("model_line", "method_note", "units", "keep", "drop", "locks", "plan"),
-    *("views", "views_small", "map", "notice"),
+    *("views", "views_small", "map"),
 )
 NEW_RUN = ("run", "memory", "notice", "tabs")
 NO_RUN = "There is no such run. It may have been deleted."
@@ -51,7 +51,7 @@ class PageHandlers:
             return self._preview(run_id, values)
 
     def _preview(self, run_id: str, values: tuple) -> Changes:
-        changes: Changes = {"notice": {"value": ""}}
+        changes: Changes = {}
         try:
             recipe, given = from_form(*values), dict(zip(fields(), values, strict=True))
         except UserError as error:
