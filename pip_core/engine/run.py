@@ -105,15 +105,18 @@ def _run(
     def stopped() -> ev.Event:
         return ev.Stopped(state.decided)
 
-    for place, stage in enumerate(state.stages):
-        if not stage.needed(state):
-            continue
-        if place:
-            state.plan(state.stages[place:])
-        for event in stoppable(stage.run(state), stop, stopped):
-            if event.result_of == stage.name:
-                state.results[stage.name] = event
-            yield event
+    try:
+        for place, stage in enumerate(state.stages):
+            if not stage.needed(state):
+                continue
+            if place:
+                state.plan(state.stages[place:])
+            for event in stoppable(stage.run(state), stop, stopped):
+                if event.result_of == stage.name:
+                    state.results[stage.name] = event
+                yield event
+    finally:
+        state.discard_partial()
     yield ev.Finished(
         len(state.removals), state.removed_description, state.parameters, state.seconds, peak_memory()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
@@ -49,7 +50,7 @@ class RunState(Context):
             is handed over.
         changed: whether the model was changed after the last removal.
         also_removed: what was removed beside units, in words.
-        partial: folder beside `out` in which the checkpoint is made.
+        partial: folder beside `out` in which the checkpoint is made; None before that.
         token_subset: the tokens that are left, where some were removed.
         reproducible: whether the exported recipe alone leads to the exported model.
     """
@@ -59,11 +60,11 @@ class RunState(Context):
     calibration: Calibration
     shape: Shape
     started: ev.Started
-    partial: Path
 
     def __init__(self, context: Context, out: Path | None) -> None:
         self.__dict__.update(context.__dict__)
         self.out = out
+        self.partial: Path | None = None
         self.clock = Clock({})
         self.removals: list[ev.Removed] = []
         self.measured = {e.iteration: e for e in self.past.measured}
@@ -176,6 +177,11 @@ class RunState(Context):
         if position in known:
             apply_substitute(blocks_of(model), position, known[position], residual_scale(model.config))
         self.reshape(self.shape.without([units]))
+
+    def discard_partial(self) -> None:
+        """Delete the checkpoint that was being made, where it was not put in its place."""
+        if self.partial is not None:
+            shutil.rmtree(self.partial, ignore_errors=True)
 
     # What stages say
 

@@ -31,8 +31,9 @@ class Verify(Stage):
 
     def run(self, state: RunState) -> Iterator[Event]:
         out, iterations = state.out, len(state.removals)
-        assert out is not None
         partial, uneven = state.partial, state.shape.uneven() or ""
+        assert out is not None
+        assert partial is not None
         write_card(partial, _card(state, uneven))
         steps = verify(state.loaded, partial, state.heldout[0])
 
