@@ -63,8 +63,10 @@ def test_looking_into_a_run(visitor, api_run):
     page = visitor(path=f"?run={api_run.id}")
     wait_for_state(page, "finished")
     page.get_by_role("tab", name="Inspect").click()
-    gone = page.locator("#tabs .pair .map:last-child .block-bar.removed").count()
-    assert gone == api_run.states[-1]["iterations"] >= 1
+    assert api_run.states[-1]["iterations"] >= 1
+    expect(page.locator("#tabs .pair .map:last-child .block-bar.removed")).to_have_count(
+        api_run.states[-1]["iterations"]
+    )
     expect(page.locator("#tasks tbody tr")).to_have_count(5)
     page.locator("#ask").click()
     for name in ("#dense-answer", "#pruned-answer"):
@@ -83,6 +85,9 @@ def test_by_keyboard_alone(visitor):
     expect(page.locator("#help")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("#help")).to_be_hidden()
+    # Prune cannot be reached while the plan for it is still being made.
+    expect(page.locator("#go")).to_be_enabled()
+    expect(page.locator("#map .block-bar")).to_have_count(14)
     page.get_by_label("Model", exact=True).focus()
     for _ in range(25):
         page.keyboard.press("Tab")

@@ -38,8 +38,11 @@ def test_first_screen_explains_itself(visitor):
     expect(page.locator("#plan")).to_contain_text("Will remove 3 of 14 blocks: 20.0 % of all parameters")
     expect(page.locator("#plan")).to_contain_text("3.0M → 2.4M")
     expect(page.locator("#form")).to_contain_text("loads in transformers")
-    assert page.locator("#map .block-bar").count() == 14
-    assert page.locator("#views mark.edit").count() == page.locator("#views mark:not(.edit)").count() > 5
+    # The two texts and the map are drawn one after the other: wait for what comes last of each.
+    expect(page.locator("#map .block-bar")).to_have_count(14)
+    expect(page.locator("#views mark.edit").nth(5)).to_be_attached()
+    edits = page.locator("#views mark.edit").count()
+    expect(page.locator("#views mark:not(.edit)")).to_have_count(edits)
     for name in ("#stop", "#undo", "#resume", "#heatmap"):
         expect(page.locator(name)).to_be_hidden()
 
