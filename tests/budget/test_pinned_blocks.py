@@ -22,7 +22,7 @@ from pip_core.structure.shape import Shape
 from pip_core.structure.sites import sites_of
 
 from .. import tiny
-from ..steered import THREE, WIDTH, gone, units_of
+from ..removals import THREE, WIDTH, removed_blocks, removed_units
 
 
 def budget_for_recipe(recipe: Recipe, pinned_units=frozenset()):
@@ -37,16 +37,16 @@ def refusal(recipe: Recipe) -> str:
 
 def test_kept_blocks_are_neither_scored_nor_removed(recipe):
     free = list(run(recipe))
-    first = gone(free)[0]
+    first = removed_blocks(free)[0]
     kept = list(run(recipe.replace(keep=(first,))))
-    assert first not in gone(kept)
-    assert len(gone(kept)) == len(gone(free))
+    assert first not in removed_blocks(kept)
+    assert len(removed_blocks(kept)) == len(removed_blocks(free))
     scored = tiny.only(kept, ev.Scored)[0].scores
     assert scored[first] is None
     # The others' scores are what they were, and the lowest of them went.
     before = tiny.only(free, ev.Scored)[0].scores
     assert [s for i, s in enumerate(scored) if i != first] == [s for i, s in enumerate(before) if i != first]
-    assert gone(kept)[0] == min((s, i) for i, s in enumerate(before) if i != first)[1]
+    assert removed_blocks(kept)[0] == min((s, i) for i, s in enumerate(before) if i != first)[1]
 
 
 def test_dropped_blocks_go_first_in_the_order_asked_for(recipe):
@@ -79,7 +79,7 @@ def test_a_kept_block_makes_the_target_count_the_others(recipe):
     assert "2 of 5 blocks are kept" in refusal(recipe.replace(keep=(0, 1), target=0.4))
     # With one kept, all others may go: the last block is not at stake.
     assert budget_for_recipe(recipe.replace(keep=(0,), target=0.38)).iterations == 4
-    assert gone(list(run(recipe.replace(keep=(0,), target=0.38)))) != []
+    assert removed_blocks(list(run(recipe.replace(keep=(0,), target=0.38)))) != []
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_a_refusal_recommends_is_possible(recipe):
     wide = recipe.replace(**WIDTH, keep=(0,), allocation="global", plain=False)
     found = list(run(wide))
     assert isinstance(found[-1], ev.Finished)
-    losing = {u.block for units in units_of(found) for u in units}
+    losing = {u.block for units in removed_units(found) for u in units}
     assert losing
     assert 0 not in losing
 

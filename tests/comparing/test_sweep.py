@@ -1,4 +1,4 @@
-"""Comparing methods: what is run, what is kept of an earlier attempt, and what is told of it."""
+"""Comparing methods: what is run, what is kept of an earlier attempt, and what is reported."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def test_what_a_method_cannot_do_is_told_with_its_label(llama_folder):
 
 
 def test_every_run_is_an_ordinary_one(done, entries):
-    folder, told = done
-    assert [label for label, e in told if isinstance(e, ev.Finished)] == [e.label for e in entries]
+    folder, reported = done
+    assert [label for label, e in reported if isinstance(e, ev.Finished)] == [e.label for e in entries]
     for entry in entries:
         place = folder / entry.label
         decided = dict(tiny.only(read_events(place), ev.Started)[0].pinned)
@@ -157,8 +157,8 @@ def test_every_run_is_an_ordinary_one(done, entries):
 
 
 def test_the_dense_model_is_measured_once(done, entries):
-    folder, told = done
-    measured = [label for label, e in told if isinstance(e, ev.Evaluated) and e.iteration == 0]
+    folder, reported = done
+    measured = [label for label, e in reported if isinstance(e, ev.Evaluated) and e.iteration == 0]
     assert measured == [entries[0].label]
     dense = [tiny.only(read_events(folder / e.label), ev.Evaluated)[0] for e in entries]
     assert dense[1] == dense[2] == dense[0]
@@ -189,9 +189,9 @@ def test_a_run_is_bound_to_the_number_format_and_weights_it_takes_a_measurement_
     assert "method" not in measurement.pins
     bound = second.recipe.replace(**measurement.pins)
     run_directory.create(tmp_path / second.label, bound, [measurement.event])
-    told = going(tmp_path, automatic)
-    assert {label for label, _ in told} == {second.label}
-    assert isinstance(told[-1][1], ev.Finished)
+    reported = going(tmp_path, automatic)
+    assert {label for label, _ in reported} == {second.label}
+    assert isinstance(reported[-1][1], ev.Finished)
 
 
 @pytest.mark.parametrize("name", ["dtype", "weights"])
@@ -214,8 +214,8 @@ def test_a_measurement_is_not_taken_over_where_nobody_wrote_down_what_it_was_mad
 def test_a_run_whose_record_cannot_be_read_hurts_itself_alone(done, entries, tmp_path):
     shutil.copytree(done[0], tmp_path / "all")
     (tmp_path / "all" / entries[1].label / "events.jsonl").write_text("no event\n")
-    told = going(tmp_path / "all", entries)
-    assert [(label, type(event)) for label, event in told] == [(entries[1].label, ev.Failed)]
+    reported = going(tmp_path / "all", entries)
+    assert [(label, type(event)) for label, event in reported] == [(entries[1].label, ev.Failed)]
     assert (tmp_path / "all" / entries[1].label / "events.jsonl").read_text() == "no event\n"
     found = results.collect(tmp_path / "all", entries)
     assert [r.label for r in found] == ["dense", entries[0].label, entries[2].label]
@@ -246,12 +246,12 @@ def test_what_is_finished_stays_and_what_was_cut_off_goes_on(done, entries, tmp_
 
 
 def test_a_stop_ends_the_comparison(entries, tmp_path):
-    told = []
+    reported = []
     for label, event in sweep.run_sweep(tmp_path, entries, False, here):
-        told.append(event)
+        reported.append(event)
         if isinstance(event, ev.Started):
             run_directory.request_stop(tmp_path / label)
-    assert isinstance(told[-1], ev.Stopped)
+    assert isinstance(reported[-1], ev.Stopped)
     assert [p.name for p in tmp_path.iterdir()] == [entries[0].label]
 
 
@@ -260,8 +260,8 @@ def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch
     monkeypatch.setattr(type(get_scorer("entrodrop")), "protects", spares_all)
     monkeypatch.setattr("pip_core.engine.context.budget_for", lambda r, a, s, p=(): budget_of(r, a, p))
     failing = replace(entries[0], label="bad", recipe=entries[0].recipe.replace(method="entrodrop"))
-    told = going(tmp_path, [failing, entries[0]])
-    assert [label for label, e in told if isinstance(e, ev.ENDINGS)] == ["bad", entries[0].label]
+    reported = going(tmp_path, [failing, entries[0]])
+    assert [label for label, e in reported if isinstance(e, ev.ENDINGS)] == ["bad", entries[0].label]
     found = results.collect(tmp_path, [failing, entries[0]])
     assert [r.label for r in found.rows] == ["dense", entries[0].label]
     assert "cannot reach the target" in found.missing["bad"]
@@ -272,9 +272,9 @@ def test_a_worker_that_dies_is_told(entries, tmp_path):
     place = tmp_path / "gone"
     run_directory.create(place, entries[0].recipe)
     (place / "recipe.json").write_text("{")
-    told = list(sweep.work_in_a_process(place, False))
-    assert told == [ev.Failed(told[0].message)]
-    assert "The recipe is not valid JSON" in told[0].message
+    reported = list(sweep.work_in_a_process(place, False))
+    assert reported == [ev.Failed(reported[0].message)]
+    assert "The recipe is not valid JSON" in reported[0].message
 
 
 def test_another_run_in_the_way_is_not_touched(done, entries, tmp_path):
@@ -302,8 +302,8 @@ def test_rows_tell_what_the_runs_recorded(done, entries):
         )
         assert row.removed == pytest.approx(1 - now.parameters / dense.parameters)
         paired, kept = statistics.paired_comparison(dense, now).mean, statistics.retained(dense, now)
-        told = (row.difference, row.difference_se, row.difference_p)
-        assert told == (paired.difference, paired.se, paired.p)
+        reported = (row.difference, row.difference_se, row.difference_p)
+        assert reported == (paired.difference, paired.se, paired.p)
         assert (row.kept, row.kept_se) == (kept.share, kept.se)
         assert row.tasks == {t.name: (t.accuracy, t.se) for t in now.tasks}
         assert row.peak_memory > 10**7

@@ -44,7 +44,7 @@ def found_in(model: PreTrainedModel, name: str, wanted=None) -> dict:
 
 
 def seen(model: PreTrainedModel, position: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What reaches the last projection of the block before, and what the block adds; told by hand."""
+    """What reaches the last projection of the block before, and what the block adds; computed by hand."""
     stack, places, kept = stack_of(model), places_of(model), {}
 
     def on_block(block: nn.Module, args: tuple, kwargs: dict, output) -> None:
@@ -112,8 +112,8 @@ def test_the_block_before_adds_it(name):
     with torch.no_grad():
         dense(ROWS)
     handle.remove()
-    told = before_next[0] - into[0]
-    torch.testing.assert_close(told.reshape(y.shape).double(), x @ given.weight.double(), rtol=0, atol=1e-4)
+    added = before_next[0] - into[0]
+    torch.testing.assert_close(added.reshape(y.shape).double(), x @ given.weight.double(), rtol=0, atol=1e-4)
     assert float((y - x @ given.weight.double()).norm()) < float(y.norm())
 
 

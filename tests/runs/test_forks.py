@@ -14,7 +14,7 @@ from pip_core.engine.run import check
 from pip_core.runs import operations, run_directory
 
 from .. import tiny, zoo
-from ..steered import THREE, TWO, WIDTH, gone, units_of
+from ..removals import THREE, TWO, WIDTH, removed_blocks, removed_units
 
 pytestmark = pytest.mark.usefixtures("trusting")
 
@@ -26,7 +26,7 @@ def test_a_fork_takes_over_what_was_decided_and_measured(finished, tmp_path, rec
     assert taken[0] == ev.Forked("mine", 1, ("method", "target"))
     started = tiny.only(taken, ev.Started)
     assert [(s.method, s.target, s.planned, s.resumed) for s in started] == [("pip", THREE, 3, 1)]
-    assert gone(taken) == gone(before)[:1]
+    assert removed_blocks(taken) == removed_blocks(before)[:1]
     again = list(run_directory.work(tmp_path / "fork"))
     assert isinstance(again[-1], ev.Finished)
     assert [e.iteration for e in tiny.only(again, ev.Evaluated)] == [2, 3]
@@ -37,7 +37,7 @@ def test_a_fork_takes_over_what_was_decided_and_measured(finished, tmp_path, rec
 def test_a_fork_with_nothing_changed_ends_as_the_other(finished, tmp_path):
     operations.fork(finished, tmp_path / "fork", {}, 1)
     list(run_directory.work(tmp_path / "fork"))
-    assert units_of(run_directory.read_events(tmp_path / "fork")) == units_of(
+    assert removed_units(run_directory.read_events(tmp_path / "fork")) == removed_units(
         run_directory.read_events(finished)
     )
     ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (finished, tmp_path / "fork"))
@@ -96,24 +96,26 @@ def test_forks_that_cannot_be(finished, tmp_path, changes, upto, message):
 
 
 def test_a_block_that_is_gone_cannot_be_kept(finished, tmp_path):
-    first = gone(run_directory.read_events(finished))[0]
+    first = removed_blocks(run_directory.read_events(finished))[0]
     with pytest.raises(UserError, match=f"Block {first} is to be kept, but something was removed"):
         operations.fork(finished, tmp_path / "fork", {"keep": (first,)}, 1)
     operations.fork(finished, tmp_path / "fork", {"keep": (first,)}, 0)
     list(run_directory.work(tmp_path / "fork"))
-    assert first not in gone(run_directory.read_events(tmp_path / "fork"))
+    assert first not in removed_blocks(run_directory.read_events(tmp_path / "fork"))
 
 
 def test_forks_keep_what_was_taken_back_unless_told_otherwise(finished, tmp_path):
-    undone = gone(run_directory.read_events(finished))[1]
+    undone = removed_blocks(run_directory.read_events(finished))[1]
     operations.undo(finished)
     operations.fork(finished, tmp_path / "a", {"target": TWO}, 1)
     list(run_directory.work(tmp_path / "a"))
-    assert undone not in gone(run_directory.read_events(tmp_path / "a"))
-    other = next(b for b in range(5) if b != undone and b not in gone(run_directory.read_events(finished)))
+    assert undone not in removed_blocks(run_directory.read_events(tmp_path / "a"))
+    other = next(
+        b for b in range(5) if b != undone and b not in removed_blocks(run_directory.read_events(finished))
+    )
     operations.fork(finished, tmp_path / "b", {"keep": (other,)}, 1)
     list(run_directory.work(tmp_path / "b"))
-    assert gone(run_directory.read_events(tmp_path / "b"))[1] == undone
+    assert removed_blocks(run_directory.read_events(tmp_path / "b"))[1] == undone
 
 
 def test_equal_widths_cannot_go_on_from_unequal_ones(tmp_path, recipe):
@@ -144,13 +146,13 @@ def test_history_of_another_model_is_refused_before_it_is_loaded(finished, check
 
 
 def test_undo_extend_and_fork_from_the_command_line(finished, tmp_path, capsys):
-    first, second = gone(run_directory.read_events(finished))
+    first, second = removed_blocks(run_directory.read_events(finished))
     assert command.main(["undo", str(finished)]) == 0
     assert f"Undone: block {second} " in capsys.readouterr().out
     assert command.main(["extend", str(finished), "--target", str(THREE)]) == 0
     capsys.readouterr()
-    assert gone(run_directory.read_events(finished))[0] == first
-    assert len(gone(run_directory.read_events(finished))) == 3
+    assert removed_blocks(run_directory.read_events(finished))[0] == first
+    assert len(removed_blocks(run_directory.read_events(finished))) == 3
     forked = [
         "fork",
         str(finished),
@@ -165,7 +167,7 @@ def test_undo_extend_and_fork_from_the_command_line(finished, tmp_path, capsys):
     ]
     assert command.main(forked) == 0
     assert run_directory.recipe_of(tmp_path / "fork").seed == 5
-    assert gone(run_directory.read_events(tmp_path / "fork"))[0] == first
+    assert removed_blocks(run_directory.read_events(tmp_path / "fork"))[0] == first
     capsys.readouterr()
     assert command.main(["runs", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -13,7 +13,7 @@ from pip_core.runs import operations, run_directory
 from pip_core.runs.index import RunIndex
 
 from .. import tiny
-from ..steered import gone
+from ..removals import removed_blocks
 
 RUNS = tiny.ROOT / "tests" / "fixtures" / "runs_0_1"
 # What version 0.1 removed from the demo model, in order.
@@ -50,9 +50,9 @@ def test_what_followed_the_last_removal_is_read(old):
 
 def test_a_stopped_run_goes_on_as_version_0_1_would_have(old, trusting):
     folder = old("stopped")
-    assert gone(run_directory.read_events(folder)) == REMOVED[:2]
+    assert removed_blocks(run_directory.read_events(folder)) == REMOVED[:2]
     assert isinstance(list(run_directory.work(folder))[-1], ev.Finished)
-    assert gone(run_directory.read_events(folder)) == REMOVED
+    assert removed_blocks(run_directory.read_events(folder)) == REMOVED
     before, after = (
         tiny.only(run_directory.read_events(f), ev.Evaluated)[-1] for f in (RUNS / "finished", folder)
     )
@@ -63,10 +63,10 @@ def test_a_stopped_run_goes_on_as_version_0_1_would_have(old, trusting):
 def test_a_finished_run_is_forked(old, tmp_path, trusting):
     operations.fork(old("finished"), tmp_path / "fork", {"seed": 1}, 1)
     assert isinstance(list(run_directory.work(tmp_path / "fork"))[-1], ev.Finished)
-    assert gone(run_directory.read_events(tmp_path / "fork"))[0] == REMOVED[0]
+    assert removed_blocks(run_directory.read_events(tmp_path / "fork"))[0] == REMOVED[0]
 
 
 def test_a_removal_is_undone(old):
     folder = old("finished")
     operations.undo(folder)
-    assert gone(run_directory.read_events(folder)) == REMOVED[:2]
+    assert removed_blocks(run_directory.read_events(folder)) == REMOVED[:2]

@@ -15,7 +15,7 @@ from pip_core.reporting.run_summary import RunSummary
 from pip_core.runs import files, operations, run_directory, worker
 
 from .. import tiny
-from ..steered import THREE, TWO, gone, stopping, units_of
+from ..removals import THREE, TWO, removed_blocks, removed_units, work_until
 
 pytestmark = pytest.mark.usefixtures("trusting")
 
@@ -30,8 +30,8 @@ def test_undone_then_resumed_goes_on_differently(finished, recipe):
     again = list(run_directory.work(finished))
     assert isinstance(again[-1], ev.Finished)
     found = run_directory.read_events(finished)
-    assert gone(found)[:1] == gone(before)[:1]
-    assert gone(found)[1] != gone(before)[1]
+    assert removed_blocks(found)[:1] == removed_blocks(before)[:1]
+    assert removed_blocks(found)[1] != removed_blocks(before)[1]
     assert tiny.only(again, ev.Started)[0].resumed == 1
     assert [e.iteration for e in tiny.only(again, ev.Evaluated)] == [2]
     # The views are those of that iteration, and so are the scores of what was not taken back.
@@ -44,13 +44,13 @@ def test_undone_then_resumed_goes_on_differently(finished, recipe):
 
 
 def test_what_was_taken_back_stays_after_another_undo_too(finished):
-    first, second = gone(run_directory.read_events(finished))
+    first, second = removed_blocks(run_directory.read_events(finished))
     operations.undo(finished)
     operations.undo(finished)
-    assert gone(run_directory.read_events(finished)) == []
+    assert removed_blocks(run_directory.read_events(finished)) == []
     assert isinstance(list(run_directory.work(finished))[-1], ev.Finished)
-    assert set(gone(run_directory.read_events(finished))).isdisjoint({first, second})
-    assert len(gone(run_directory.read_events(finished))) == 2
+    assert set(removed_blocks(run_directory.read_events(finished))).isdisjoint({first, second})
+    assert len(removed_blocks(run_directory.read_events(finished))) == 2
 
 
 def test_the_recipe_beside_a_steered_model_makes_it_again(finished, tmp_path):
@@ -82,9 +82,9 @@ def test_a_block_that_was_asked_to_go_can_be_taken_back(tmp_path, recipe):
     operations.undo(tmp_path / "run")
     list(run_directory.work(tmp_path / "run"))
     found = run_directory.read_events(tmp_path / "run")
-    assert gone(found)[0] == 0
-    assert 3 not in gone(found)
-    assert len(gone(found)) == 2
+    assert removed_blocks(found)[0] == 0
+    assert 3 not in removed_blocks(found)
+    assert len(removed_blocks(found)) == 2
     assert not ev.removals(found)[-1].forced
 
 
@@ -98,7 +98,7 @@ def test_nothing_to_take_back(tmp_path, recipe):
 def test_undo_stops_a_worker_which_then_does_it(tmp_path, recipe):
     folder = tmp_path / "run"
     run_directory.create(folder, recipe.replace(target=THREE))
-    second = stopping(
+    second = work_until(
         folder, lambda e: isinstance(e, ev.Removed) and e.iteration == 2, lambda: operations.undo(folder)
     )
     assert [type(e) for e in second[-3:]] == [ev.Stopped, ev.RemovalUndone, ev.Stopped]
@@ -116,7 +116,7 @@ def test_asked_twice_it_is_done_once(tmp_path, recipe):
         operations.undo(folder)
         assert worker.state(folder, None, True, True) == "stopping"
 
-    found = stopping(folder, lambda e: isinstance(e, ev.Removed) and e.iteration == 2, twice)
+    found = work_until(folder, lambda e: isinstance(e, ev.Removed) and e.iteration == 2, twice)
     assert len(tiny.only(found, ev.RemovalUndone)) == 1
     assert len(ev.removals(found)) == 1
 
@@ -160,7 +160,7 @@ def test_undo_asked_when_the_worker_has_looked_for_the_last_time(finished, monke
 def test_undo_of_a_paused_run_leaves_it_paused(tmp_path, recipe):
     folder = tmp_path / "run"
     run_directory.create(folder, recipe)
-    found = stopping(
+    found = work_until(
         folder,
         lambda e: isinstance(e, ev.Removed),
         lambda: files.write(folder / files.PAUSE, ""),
@@ -212,7 +212,7 @@ def test_extended_as_if_it_had_been_meant_from_the_start(finished, recipe):
     again = list(run_directory.work(finished))
     assert [e.iteration for e in tiny.only(again, ev.Evaluated)] == [3]
     afresh = list(run(recipe.replace(target=THREE)))
-    assert units_of(run_directory.read_events(finished)) == units_of(afresh)
+    assert removed_units(run_directory.read_events(finished)) == removed_units(afresh)
     assert [r.score for r in ev.removals(run_directory.read_events(finished))] == [
         r.score for r in ev.removals(afresh)
     ]
@@ -247,7 +247,7 @@ def test_a_target_is_not_changed_under_a_worker(tmp_path, recipe):
             operations.extend(tmp_path / "run", THREE)
         refused.append(found)
 
-    stopping(tmp_path / "run", lambda e: isinstance(e, ev.Removed) and e.iteration == 1, extend)
+    work_until(tmp_path / "run", lambda e: isinstance(e, ev.Removed) and e.iteration == 1, extend)
     assert refused
     assert tiny.asked_recipe(tmp_path / "run") == recipe
 
@@ -255,7 +255,7 @@ def test_a_target_is_not_changed_under_a_worker(tmp_path, recipe):
 def test_an_early_stop_can_be_given_a_nearer_target(tmp_path, recipe):
     folder = tmp_path / "run"
     run_directory.create(folder, recipe.replace(target=THREE))
-    stopping(folder, lambda e: isinstance(e, ev.Removed), lambda: run_directory.request_stop(folder))
+    work_until(folder, lambda e: isinstance(e, ev.Removed), lambda: run_directory.request_stop(folder))
     with pytest.raises(UserError, match=r"The target is 29.0% already: resume the run."):
         operations.extend(folder, THREE)
     operations.extend(folder, TWO)

@@ -160,8 +160,8 @@ def test_depth_round_by_round(name):
     model, shape = assert_equals_bypassed(name, [(BLOCKS, 1, (0,))], [(MLP, 2, (0,))], [(BLOCKS, 0, (0,))])
     assert shape.blocks == tuple(range(2, len(dense(name)[1].blocks)))
     for index, block in enumerate(stack_of(model)):
-        told = (getattr(m, name, None) for m in block.modules() for name in ("layer_idx", "layer_id"))
-        found = {number for number in told if isinstance(number, int)}
+        numbers = (getattr(m, name, None) for m in block.modules() for name in ("layer_idx", "layer_id"))
+        found = {number for number in numbers if isinstance(number, int)}
         assert found == {index}
     assert model.config.num_hidden_layers == len(stack_of(model))
 

@@ -28,7 +28,7 @@ def without_blocks(model: PreTrainedModel, *numbers: int) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize(
-    ("name", "gone", "told"),
+    ("name", "gone", "expected"),
     [
         ("qwen2", (0, 2), {"layer_types": [zoo.PATTERN[i] for i in (1, 3, 4)]}),
         ("gemma2", (0, 2), {"layer_types": [zoo.PATTERN[i] for i in (1, 3, 4)]}),
@@ -48,11 +48,11 @@ def without_blocks(model: PreTrainedModel, *numbers: int) -> PreTrainedModel:
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_per_layer_fields_are_selected_not_cut_short(name, gone, told, tmp_path):
+def test_per_layer_fields_are_selected_not_cut_short(name, gone, expected, tmp_path):
     model = without_blocks(zoo.build(name), *gone)
     model.config.save_pretrained(tmp_path)
     for config in (model.config, AutoConfig.from_pretrained(tmp_path)):
-        assert {field: getattr(config, field) for field in told} == told
+        assert {field: getattr(config, field) for field in expected} == expected
         assert config.num_hidden_layers == len(blocks_of(model))
 
 

@@ -33,13 +33,13 @@ def form_of(recipe: Recipe) -> list:
     return [values[name]["value"] for name in fields()]
 
 
-def story(blocks: int = 5) -> RunSummary:
+def summary_of_a_run(blocks: int = 5) -> RunSummary:
     """Two iterations of a run that has a third to come: blocks 3 and 0 went."""
     started = ev.Started(
         *("<b>m</b>", "here", "llama", blocks, 100, "pip", ("blocks",), 0.6, "3 of 5 blocks", 3, 0.6),
         *("float32", "cpu"),
     )
-    told = RunSummary()
+    summary = RunSummary()
     one = ev.Removed(1, (Units("blocks", 3, (0,)),), 0.1, 0.1, 80, "1 of 5 blocks")
     two = ev.Removed(2, (Units("blocks", 0, (0,)),), 0.2, 0.2, 60, "2 of 5 blocks")
     events = [
@@ -52,8 +52,8 @@ def story(blocks: int = 5) -> RunSummary:
         two,
         replace(measured("1100", iteration=2), parameters=60),
     ]
-    told.apply((event, float(n)) for n, event in enumerate(events))
-    return told
+    summary.apply((event, float(n)) for n, event in enumerate(events))
+    return summary
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_map_draws_what_is_gone_and_what_is_narrowed(llama_folder):
 
 
 def test_heatmap_marks_what_went_and_what_may_be_next():
-    told = story()
-    assert heatmap.likely_next(told) == ("blocks", 4)
-    figure = sendable(heatmap.importance_heatmap(told))
+    summary = summary_of_a_run()
+    assert heatmap.likely_next(summary) == ("blocks", 4)
+    figure = sendable(heatmap.importance_heatmap(summary))
     outlines = [(s["x0"] + 0.5, s["y0"] + 0.5, s["line"]["dash"]) for s in figure["layout"]["shapes"]]
     assert outlines == [(3, 1, "solid"), (0, 2, "solid"), (4, 2, "dot")]
     hover = figure["data"][1]["customdata"]
@@ -167,35 +167,35 @@ def test_heatmap_marks_what_went_and_what_may_be_next():
     assert figure["data"][1]["text"] == [[3, 4, 5, 1, 2], [1, 3, 4, "", 2]]
     assert hover[1][4][3] == "2 of 4"
     assert hover[1][1][3] == "3 of 4, was 4"
-    said = heatmap.score_table(told)
+    said = heatmap.score_table(summary)
     assert said.count("class='absent'") == 1
     assert said.count("class=removed") == 2
-    told.apply([(ev.Stopped(2), 9.0)])
-    assert heatmap.likely_next(told) is None
+    summary.apply([(ev.Stopped(2), 9.0)])
+    assert heatmap.likely_next(summary) is None
 
 
 def test_a_removal_without_scores_leaves_its_row_empty():
-    told = story()
-    told.scored = {key: scored for key, scored in told.scored.items() if key != (1, "blocks")}
-    figure = sendable(heatmap.importance_heatmap(told))
+    summary = summary_of_a_run()
+    summary.scored = {key: scored for key, scored in summary.scored.items() if key != (1, "blocks")}
+    figure = sendable(heatmap.importance_heatmap(summary))
     assert figure["data"][1]["y"] == [2]
     assert figure["data"][0]["y"] == [1, 3]
 
 
 def test_the_table_says_what_a_score_of_channels_is():
-    told = story()
-    assert "Score of every block as a share" in heatmap.score_table(told)
-    told.started = replace(told.started, units=("blocks", "channels"))
-    assert "Score of every block, of channels the mean, as a share" in heatmap.score_table(told)
+    summary = summary_of_a_run()
+    assert "Score of every block as a share" in heatmap.score_table(summary)
+    summary.started = replace(summary.started, units=("blocks", "channels"))
+    assert "Score of every block, of channels the mean, as a share" in heatmap.score_table(summary)
 
 
 def test_curves_show_every_measurement_and_the_dense_line():
-    figure = sendable(curves.cost_curves(story()))
+    figure = sendable(curves.cost_curves(summary_of_a_run()))
     lines = [d for d in figure["data"] if d.get("mode") == "lines+markers"]
     assert [len(d["x"]) for d in lines] == [3, 3]
     assert lines[0]["y"] == [100.0, 75.0, 50.0]
     assert [a["text"] for a in figure["layout"]["annotations"]][:1] == ["dense"]
-    assert "block 3" in curves.measurement_table(story())
+    assert "block 3" in curves.measurement_table(summary_of_a_run())
 
 
 def test_nothing_is_drawn_of_nothing():
@@ -211,14 +211,14 @@ def test_nothing_is_drawn_of_nothing():
 
 @pytest.mark.parametrize("state", list(status.STATES))
 def test_every_state_has_a_line(state):
-    said = status.status(story(), state, "why", 2)
+    said = status.status(summary_of_a_run(), state, "why", 2)
     assert f"data-state='{state}'" in said
     assert status.STATES[state][1] in said or state == "running"
 
 
 def test_comparison_tells_recipes_apart():
-    one = comparison.Compared("a <i>", Recipe(), story())
-    two = comparison.Compared("b", Recipe(method="pip", target=0.3), story())
+    one = comparison.Compared("a <i>", Recipe(), summary_of_a_run())
+    two = comparison.Compared("b", Recipe(method="pip", target=0.3), summary_of_a_run())
     said = comparison.summary([one, two])
     assert "a &lt;i&gt;" in said
     assert "<i>b" not in said.replace("<i class", "")
@@ -229,10 +229,14 @@ def test_comparison_tells_recipes_apart():
 
 
 def test_csv_holds_every_measurement_and_score():
-    rows = list(csv.DictReader(io.StringIO(comparison.as_csv([comparison.Compared("r", Recipe(), story())]))))
+    rows = list(
+        csv.DictReader(
+            io.StringIO(comparison.as_csv([comparison.Compared("r", Recipe(), summary_of_a_run())]))
+        )
+    )
     assert [r["iteration"] for r in rows] == ["0", "1", "2"]
     assert [r["removed"] for r in rows] == ["", "block 3", "block 0"]
-    scores = list(csv.DictReader(io.StringIO(comparison.scores_csv(story()))))
+    scores = list(csv.DictReader(io.StringIO(comparison.scores_csv(summary_of_a_run()))))
     assert len(scores) == 5 + 4
 
 

@@ -1,4 +1,4 @@
-"""What tests of runs that are steered share."""
+"""What a run removed, by its events, and a run during which something happens."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ TWO, THREE = 0.2, 0.29  # targets that take two and three of the five blocks
 WIDTH = {"units": ("heads", "channels"), "target": 0.1}
 
 
-def gone(events: Sequence[ev.Event]) -> list[int]:
-    """Blocks that are gone, in order."""
+def removed_blocks(events: Sequence[ev.Event]) -> list[int]:
+    """Blocks that were removed, in order."""
     return [b for r in ev.removals(events) for b in r.blocks]
 
 
-def units_of(events: Sequence[ev.Event]) -> list[tuple[Units, ...]]:
+def removed_units(events: Sequence[ev.Event]) -> list[tuple[Units, ...]]:
     return [r.units for r in ev.removals(events)]
 
 
-def stopping(folder: Path, when: Callable[[ev.Event], bool], do: Callable[[], None]) -> list[ev.Event]:
+def work_until(folder: Path, when: Callable[[ev.Event], bool], do: Callable[[], None]) -> list[ev.Event]:
     """Work on a run, and do something when an event comes."""
     found = []
     for event in run_directory.work(folder):
