@@ -130,6 +130,9 @@ def write_checkpoint(loaded: Loaded, shape: Shape, partial: Path, facts: dict) -
             _write_configs(partial, loaded.tokenizer, loaded.stored)
         _drop_code(partial)
         (partial / RECIPE).write_text(text, encoding="utf-8")
+        for path in partial.glob("*.safetensors"):
+            # safetensors makes files that only their owner can read; whoever reads the rest reads these too.
+            shutil.copymode(partial / RECIPE, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -12,7 +13,7 @@ import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 
 from ..core.errors import UserError
-from ..core.paths import ASSETS, MODEL, is_run
+from ..core.paths import ASSETS, EVENTS, MODEL, is_run
 from ..core.recipe import DEMO
 from . import bundled
 from .checksum import INDEX, WEIGHTS
@@ -47,7 +48,8 @@ def local_folder(reference: str) -> Path | None:
     called `model` may lie in any checkpoint's.
 
     Raises:
-        UserError: a path that does not exist, or a path on a public Space.
+        UserError: a path that does not exist, a path on a public Space, or a run without a model of what it
+            has removed so far.
     """
     if reference == DEMO:
         return ASSETS / "models" / DEMO
@@ -59,8 +61,28 @@ def local_folder(reference: str) -> Path | None:
         return None
     if os.environ.get("SPACE_ID"):
         raise UserError("Local folders cannot be read on a Space; give a Hub id.")
-    exported = path / MODEL
-    return exported if is_run(path) and exported.is_dir() else path
+    return _exported_by(path) if is_run(path) else path
+
+
+def _exported_by(run: Path) -> Path:
+    """The model that a run exported.
+
+    Raises:
+        UserError: there is none, or a removal was added or undone since.
+    """
+    how = f"Export it as it is now with `pip-studio export {run}`."
+    if not (run / MODEL).is_dir():
+        raise UserError(f"The run '{run}' has not exported a model. {how}")
+    for line in reversed((run / EVENTS).read_bytes().splitlines()):
+        # An event's name begins its line; most lines are progress, and some are long.
+        name = re.match(rb'\{"event": "(\w+)"', line)
+        if name is None:
+            continue
+        if name[1] == b"Exported":
+            break
+        if name[1] in (b"Removed", b"RemovalUndone", b"Undone"):
+            raise UserError(f"The run '{run}' has changed since its model was exported. {how}")
+    return run / MODEL
 
 
 def bundled_config_folder() -> Path:

@@ -80,6 +80,7 @@ def undo(run: RunFolder) -> int:
         return 0
     undone = [e for e in read_events(run) if isinstance(e, ev.RemovalUndone)]
     print(sentence(undone[-1]))
+    print(f"Go on with `pip-studio resume {run}`, or export it as it is now with `pip-studio export {run}`.")
     return 0
 
 
@@ -117,6 +118,7 @@ def runs(
 ) -> int:
     """List the runs in a folder."""
     from ..runs.queue import RunQueue
+    from ..runs.worker import UNREADABLE
 
     if not root.is_dir():
         raise UserError(f"There is no folder '{root}'.")
@@ -125,6 +127,9 @@ def runs(
         print(_json([dataclasses.asdict(run) for run in listed]))
         return 0
     for run in listed:
+        if run.state in UNREADABLE:
+            print(f"{run.id}  {run.state:<11}  cannot be read: `pip-studio resume {root / run.id}` says why")
+            continue
         kept = "" if run.kept is None else f", {run.kept:.0%} of the accuracy kept"
         removed = 1 - run.parameters / run.dense_parameters if run.dense_parameters else 0.0
         print(f"{run.id}  {run.state:<11}  {run.name}: {removed:.1%} removed{kept}")
@@ -194,6 +199,10 @@ def evaluate(
     heldout: Annotated[
         str, typer.Option(help="text for perplexity: a name or a file", show_default=False)
     ] = "",
+    perplexity_windows: Annotated[
+        int, typer.Option(min=0, help="windows of the held-back text; 0 means all")
+    ] = 0,
+    perplexity_tokens: Annotated[int, typer.Option(min=8, help="tokens per window")] = 256,
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> int:
@@ -205,7 +214,8 @@ def evaluate(
 
     if limit < 0:
         raise UserError("The limit of items cannot be negative; leave it out to measure all.")
-    settings = {"model": model, "dtype": dtype, "items": limit, "perplexity_windows": 0}
+    settings = {"model": model, "dtype": dtype, "items": limit}
+    settings |= {"perplexity_windows": perplexity_windows, "perplexity_tokens": perplexity_tokens}
     settings |= _measured_with(model)
     settings |= {"tasks": names(tasks)} if tasks else {}
     settings |= {"heldout": heldout} if heldout else {}
@@ -227,7 +237,7 @@ def latency(
     against: Annotated[str, typer.Option(help="the dense model")] = "smollm2-135m",
     prompt_tokens: Annotated[int, typer.Option(min=1, help="length of the prompt, in tokens")] = 256,
     new_tokens: Annotated[int, typer.Option(min=1, help="tokens to generate")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="times that both are measured in turn")] = 7,
+    rounds: Annotated[int, typer.Option(min=2, help="times that both are measured in turn")] = 7,
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> int:
@@ -319,7 +329,8 @@ def _read_recipe(path: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The recipe '{path}' cannot be read: {error}.") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"The recipe '{path}' cannot be read: {why}.") from None
     try:
         values = json.loads(text)
     except ValueError:

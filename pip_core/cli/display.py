@@ -30,6 +30,7 @@ class Display:
         self.stream = stream or sys.stdout
         self.passing_only = passing_only
         self._bar: Progress | None = None
+        self._quarter: tuple[object, ...] = ()
         if self.stream.isatty() and os.environ.get("TERM") != "dumb":
             self._bar = Progress(
                 SpinnerColumn(),
@@ -58,7 +59,7 @@ class Display:
         passing = isinstance(event, ev.Progress | ev.Loading)
         if passing and self._bar:
             self._move(self._bar, event)
-        elif self.passing_only:
+        elif self.passing_only or (passing and not self._reaches_a_quarter(event)):
             return
         elif isinstance(event, ev.Failed):
             if self._bar:
@@ -73,6 +74,14 @@ class Display:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=self.stream, flush=True)
+
+    def _reaches_a_quarter(self, event: ev.Event) -> bool:
+        """Whether progress begins something, or has come a quarter further since it was printed last: a log
+        of a long run is for reading."""
+        what = (event.stage, event.iteration) if isinstance(event, ev.Progress) else (event.what,)
+        quarter = (*what, 4 * event.done // event.total if event.total else 0)
+        reaches, self._quarter = quarter != self._quarter, quarter
+        return reaches
 
     def _move(self, bar: Progress, event: ev.Event) -> None:
         """Set the bar to a step of a stage, or to the bytes that have arrived."""

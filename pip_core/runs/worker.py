@@ -34,6 +34,8 @@ STATES = (
     *("waiting", "starting", "running", "stopping", "finished", "stopped", "paused", "failed"),
     *("interrupted", "damaged", "newer"),
 )
+# States of a run whose record cannot be read.
+UNREADABLE = ("damaged", "newer")
 _probing = threading.Lock()
 
 

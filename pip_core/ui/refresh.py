@@ -19,13 +19,13 @@ from ..runs.files import EVENTS, MODEL, RECIPE, write
 from ..runs.index import RunInfo
 from ..runs.queue import RunQueue
 from ..runs.store import TABLES
+from ..runs.worker import UNREADABLE
 from . import comparison, curves, download, form, heatmap, inspection, status
 from .fields import Changes
 from .html import problem
 
 LIVE = ("waiting", "starting", "running", "stopping")
 RESUMABLE = ("stopped", "paused", "interrupted", "failed")
-UNREADABLE = ("damaged", "newer")
 # Components that a refresh changes.
 OUTPUTS = (
     *("status", "timer", "seen", "runs", "chosen", "picked", "onward", "upto", "notice"),

@@ -117,6 +117,19 @@ def test_a_runs_folder_stands_for_its_model(own, tmp_path):
     assert config_of(str(run)).num_hidden_layers == zoo.BLOCKS
 
 
+@pytest.mark.parametrize("since", [None, ["Removed"], ["Exported", "RemovalUndone"], ["Exported", "Undone"]])
+def test_a_run_that_changed_after_its_export_stands_for_none(own, tmp_path, since):
+    """`since`: its last events; None is a run without an export."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.json").write_text("")
+    (run / "events.jsonl").write_text("".join(f'{{"event": "{name}", "at": 1}}\n' for name in since or ()))
+    if since:
+        shutil.move(own, run / "model")
+    with pytest.raises(UserError, match=f"pip-studio export {run}"):
+        config_of(str(run))
+
+
 def test_a_folder_is_called_what_it_is_called(own):
     config = json.loads((own / "config.json").read_text())
     (own / "config.json").write_text(json.dumps({**config, "_name_or_path": "org/its-ancestor"}))

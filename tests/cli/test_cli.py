@@ -101,8 +101,10 @@ def test_options_are_the_recipe(options, llama_folder, recipe, tmp_path, monkeyp
 
 def test_evaluate_json(llama_folder, tasks, capsys):
     arguments = ["evaluate", "--model", str(llama_folder), "--tasks", ",".join(tasks), "--limit", "4"]
+    arguments += ["--perplexity-windows", "2"]
     assert command.main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["windows"] == 2
     assert found["blocks"] == zoo.BLOCKS
     assert found["iteration"] == 0
     assert [(t["name"], t["items"]) for t in found["tasks"]] == [("choices", 4), ("words", 4)]
