@@ -146,9 +146,10 @@ def pairs_for(tokenizer: PreTrainedTokenizerFast, count: int = 3, **changes) -> 
 
 
 def calibration_for(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, context: int = sys.maxsize
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, context: int = sys.maxsize, compares: bool = True
 ) -> Calibration:
-    return Calibration(CalibrationText.read(recipe), recipe, tokenizer, context, torch.device("cpu"))
+    text = CalibrationText.read(recipe)
+    return Calibration(text, recipe, tokenizer, context, torch.device("cpu"), compares)
 
 
 def draw(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, iteration: int = 1) -> list[Pair]:

@@ -21,10 +21,13 @@ from ..core.special_tokens import count_at_end
 from ..structure.sites import Site
 from .corpora import POOL_CHARACTERS, Domain, calibration_texts, pinned, title
 from .perturbation import Pair, Perturber, View, view_of, vocabulary_words
-from .windows import CHARACTERS_PER_TOKEN, in_turn, window_counts, windows_of
+from .windows import CHARACTERS_PER_TOKEN, Passages, in_turn, window_counts
 
 # Windows that tokens are scored on, for each that a removal is scored on.
 TOKEN_PAIRS = 4
+# A text's words are said to be too few to edit where less than this of the wanted share is edited; of prose
+# about three quarters are, since short words stay as they are, and of programs half.
+FEW_EDITS = 1 / 3
 # Shape of a batch of rows.
 ROW_TOKENS = 256
 BATCH_ROWS = 8
@@ -127,6 +130,7 @@ class Calibration:
     Args:
         context: the longest input that the model reads, in tokens.
         device: where pairs are moved before a scoring method is given them.
+        compares: whether the method compares the two views; where it does not, any text will do.
     """
 
     def __init__(
@@ -136,15 +140,17 @@ class Calibration:
         tokenizer: PreTrainedTokenizerBase,
         context: int,
         device: torch.device,
+        compares: bool = True,
     ) -> None:
         self.text = text
         self.recipe = recipe
         self.tokenizer = tokenizer
         self.context = context
         self.device = device
-        self._perturber: Perturber | None = None
+        self.compares = compares
+        self._words: frozenset[str] | None = None
         # By the number of characters that the windows are drawn from: one list of passages per domain.
-        self._passages: dict[int, list[_Passages]] = {}
+        self._passages: dict[int, list[Passages]] = {}
         self._drawn: tuple[tuple[int, int], list[Pair]] | None = None
         self._rows: dict[tuple[int, int, str], list[torch.Tensor]] = {}
 
@@ -156,6 +162,19 @@ class Calibration:
             UserError: as `pairs`.
         """
         self.pairs(1)
+
+    def warnings(self) -> Iterator[str]:
+        """A sentence where far fewer words can be edited than the recipe wants."""
+        pairs = self.pairs(1) if self.compares else []
+        words = sum(int(pair.clean.words[-1]) + 1 for pair in pairs)
+        edits, wanted = sum(len(pair.edits) for pair in pairs), self.recipe.rate
+        if edits < FEW_EDITS * wanted * words:
+            yield (
+                f"In the perturbed view of the calibration text '{title(self.text.name)}' only "
+                f"{edits / words:.0%} of the words are edited, where {wanted:.0%} are asked for: the others "
+                "have too few letters. What the two views differ in says little; use a text with more words, "
+                "or a method that compares no views."
+            )
 
     def pairs(self, iteration: int, windows: int | None = None) -> list[Pair]:
         """The pairs of one iteration: the same clean windows in each, perturbed anew.
@@ -279,21 +298,24 @@ class Calibration:
         for i in in_turn(counts):
             clean = passages[i].get(taken[i])
             if clean is None:
+                counted = "; passages without letters to edit do not count" if self.compares else ""
                 raise UserError(
                     f"The calibration text '{title(passages[i].domain.name)}' holds only about {taken[i]} "
-                    f"windows of {self.recipe.window_tokens} tokens, and {counts[i]} are asked for. Use a "
-                    "longer text, fewer windows or shorter ones."
+                    f"windows of {self.recipe.window_tokens} tokens, and {counts[i]} are asked for{counted}"
+                    ". Use a longer text, fewer windows or shorter ones."
                 )
             taken[i] += 1
             chosen.append((i, clean))
-        if self._perturber is None:
-            self._perturber = Perturber(vocabulary_words(self.tokenizer), self.recipe.kinds)
+        if self._words is None:
+            self._words = vocabulary_words(self.tokenizer)
         pairs = []
         for number, (domain, clean) in enumerate(chosen):
             rng = random.Random(f"{self.recipe.seed}/view/{iteration}/{number}")
-            text, edits = self._perturber.perturb(clean.text, self.recipe.rate, rng)
-            pairs.append(Pair(clean, view_of(text, self.tokenizer), edits, domain))
-        longest = max(len(view.ids) for pair in pairs for view in (pair.clean, pair.perturbed))
+            perturber = Perturber(self._words, self.recipe.kinds, passages[domain].writing)
+            text, edits, starts = perturber.perturb(clean.text, self.recipe.rate, rng)
+            pairs.append(Pair(clean, view_of(text, self.tokenizer, starts=starts), edits, domain))
+        read = [view for pair in pairs for view in (pair.clean, pair.perturbed)[: 1 + self.compares]]
+        longest = max(len(view.ids) for view in read)
         if longest > self.context:
             raise UserError(
                 f"This model reads at most {self.context} tokens, and the views of "
@@ -301,7 +323,7 @@ class Calibration:
             )
         return pairs
 
-    def _passages_for(self, windows: int) -> list[_Passages]:
+    def _passages_for(self, windows: int) -> list[Passages]:
         if not self.tokenizer.is_fast:
             raise UserError(
                 "This model's tokenizer cannot say which characters a token covers (it has no "
@@ -311,7 +333,13 @@ class Calibration:
         characters = _characters(windows * tokens)
         if characters not in self._passages:
             self._passages[characters] = [
-                _Passages(domain, self.tokenizer, tokens, random.Random(f"{seed}/window/{number}"))
+                Passages(
+                    domain,
+                    self.tokenizer,
+                    tokens,
+                    random.Random(f"{seed}/window/{number}"),
+                    not self.compares,
+                )
                 for number, domain in enumerate(self._holding(characters))
             ]
         return self._passages[characters]
@@ -344,26 +372,6 @@ class Calibration:
         ids = ids[: len(ids) - count_at_end(self.tokenizer)]
         count = len(ids) // length
         return ids[: count * length].view(count, length)
-
-
-class _Passages:
-    """Windows of one domain in their order, tokenised when first asked for."""
-
-    def __init__(
-        self, domain: Domain, tokenizer: PreTrainedTokenizerBase, tokens: int, rng: random.Random
-    ) -> None:
-        self.domain = domain
-        self._views = (view_of(t, tokenizer) for t in windows_of(domain.documents, tokenizer, tokens, rng))
-        self._found: list[View] = []
-
-    def get(self, number: int) -> View | None:
-        """Window `number`, from 0; None where the text holds fewer."""
-        while len(self._found) <= number:
-            view = next(self._views, None)
-            if view is None:
-                return None
-            self._found.append(view)
-        return self._found[number]
 
 
 def check_finite(scores: Sequence[torch.Tensor], inf_protects: bool = False) -> None:

@@ -1,18 +1,19 @@
 """Contamination: how many of the texts that a model is measured on overlap with its calibration text.
 
 A text overlaps where it shares 13 words in a row with the other side, lower-cased and without
-punctuation (Brown et al., "Language Models are Few-Shot Learners", arXiv 2005.14165, appendix C).
+punctuation (Brown et al., "Language Models are Few-Shot Learners", arXiv 2005.14165, appendix C). Where a
+script has no spaces between words, each of its characters counts as a word.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from .writing import compared_words
+
 NGRAM = 13
 _APOSTROPHES = str.maketrans("", "", "'’")
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,5 @@ def overlap(calibration: Iterable[str], evaluation: Sequence[str]) -> Overlap:
 
 def _grams(text: str) -> Iterator[str]:
     """Every sequence of `NGRAM` words, joined by single spaces."""
-    words = _WORD.findall(text.lower().translate(_APOSTROPHES))
+    words = compared_words(text.lower().translate(_APOSTROPHES))
     return (" ".join(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1))

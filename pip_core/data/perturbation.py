@@ -4,13 +4,17 @@ The perturbation is PIP's (Cao et al., arXiv 2501.15278): character edits - two 
 characters swapped, one replaced, one inserted - that leave a text readable but twist its meaning,
 best when the edited word is a real word too (later -> alter, happy -> nappy, host -> ghost). Words
 are edited in place, so word k of one view is word k of the other, whatever the tokenizer does.
+
+Letters of every script are edited, see `writing`. Swapped are two neighbouring letters, each with its
+combining marks. A letter is replaced by one of the same script that is common in the text, and keeps its
+marks and its case; what is inserted is such a letter without marks. A Chinese or Japanese character is
+replaced by a common character of the text.
 """
 
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
@@ -18,11 +22,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..core.special_tokens import count_at_end
+from .writing import LATIN, Writing, letters_of, script_of
 
 PERTURBATION_KINDS = ("swap", "replace", "insert")
-# A word by white space, and the part of it that can be edited.
-WORD = re.compile(r"\S+")
-EDITABLE = re.compile(r"[A-Za-z]{3,}")
 _SPACE_MARKERS = str.maketrans({"Ġ": " ", "▁": " "})
 
 # The number of a word, its clean and its perturbed spelling.
@@ -81,15 +83,20 @@ class Perturber:
 
     Args:
         words: an edit that gives one of these is preferred.
-        kinds: kinds of edits to draw from, see `pip_core.core.recipe.PERTURBATION_KINDS`.
+        kinds: kinds of edits to draw from, see `PERTURBATION_KINDS`.
+        writing: how the texts are written.
     """
 
-    def __init__(self, words: Collection[str], kinds: Sequence[str]) -> None:
+    def __init__(self, words: Collection[str], kinds: Sequence[str], writing: Writing = LATIN) -> None:
         self.words = words
         self.kinds = tuple(kinds)
+        self.writing = writing
 
     def edit(self, word: str, rng: random.Random) -> str:
-        """`word` (at least 3 letters and nothing else) after one edit; never `word` itself."""
+        """`word`, letters that can be edited (see `Writing.editable`) and nothing else, after one edit;
+        never `word` itself."""
+        if not word.isascii():
+            return self._edit_letters(word, rng)
         lower = word.lower()
         for kind in rng.sample(self.kinds, len(self.kinds)):
             real = [c for c in _candidates(lower, kind) if c in self.words]
@@ -101,39 +108,65 @@ class Perturber:
         # A word of three letters has no inner swap; one letter repeated has no swap at all.
         return _capitalised_as(word, rng.choice(inner or found or [lower[0] + lower]))
 
-    def perturb(self, text: str, rate: float, rng: random.Random) -> tuple[str, tuple[Edit, ...]]:
+    def _edit_letters(self, word: str, rng: random.Random) -> str:
+        """As `edit`, for letters of any script."""
+        letters, common = letters_of(word), self.writing.letters
+        for kind in rng.sample(self.kinds, len(self.kinds)):
+            found = _variants(letters, kind, common)
+            if real := sorted({c for c in map("".join, found) if c.lower() in self.writing.words}):
+                return rng.choice(real)
+        found = _variants(letters, rng.choice(self.kinds), common)
+        inner = [c for c in found if c[0] == letters[0] and c[-1] == letters[-1]]
+        return "".join(rng.choice(inner or found or [[letters[0], *letters]]))
+
+    def perturb(self, text: str, rate: float, rng: random.Random) -> tuple[str, tuple[Edit, ...], list[int]]:
         """Edit the share `rate` of a text's editable words, at least one where there is one.
 
         Returns:
-            The perturbed text, and the edits made.
+            The perturbed text, the edits made, and where each of its words begins.
         """
-        words = list(WORD.finditer(text))
-        editable = [i for i, word in enumerate(words) if EDITABLE.search(word.group())]
+        spans = self.writing.spans(text)
+        found = [max(self._letters(text[a:b]), key=lambda m: m[1] - m[0], default=None) for a, b in spans]
+        editable = [i for i, letters in enumerate(found) if letters]
         count = min(len(editable), max(1, round(rate * len(editable))))
-        parts, end, edits = [], 0, []
-        for i in sorted(rng.sample(editable, count)):
-            letters = max(EDITABLE.finditer(words[i].group()), key=lambda m: len(m.group()))
-            edited = self.edit(letters.group(), rng)
-            start = words[i].start() + letters.start()
+        chosen = set(rng.sample(editable, count))
+        parts, end, edits, starts, shift = [], 0, [], [], 0
+        for i, (first, _) in enumerate(spans):
+            starts.append(first + shift)
+            letters = found[i]
+            if i not in chosen or letters is None:
+                continue
+            start, stop = first + letters[0], first + letters[1]
+            edited = self.edit(text[start:stop], rng)
             parts += [text[end:start], edited]
-            end = start + len(letters.group())
-            edits.append((i, letters.group(), edited))
-        return "".join(parts) + text[end:], tuple(edits)
+            end = stop
+            shift += len(edited) - (stop - start)
+            edits.append((i, text[start:stop], edited))
+        return "".join(parts) + text[end:], tuple(edits), starts
+
+    def _letters(self, word: str) -> list[tuple[int, int]]:
+        return [found.span() for found in self.writing.editable.finditer(word)]
 
 
-def view_of(text: str, tokenizer: PreTrainedTokenizerBase) -> View:
+def view_of(
+    text: str, tokenizer: PreTrainedTokenizerBase, writing: Writing = LATIN, starts: Sequence[int] = ()
+) -> View:
     """Tokenise `text` and say which word each token belongs to.
 
     A token belongs to the word that holds its last character; white space between two words and
     the tokens at the text's ends belong to the nearest word before, or to the first. Special tokens that
     say that a text has ended are left out.
+
+    Args:
+        writing: how the text is divided into words.
+        starts: where its words begin, where that is known.
     """
     encoded = tokenizer(text, return_offsets_mapping=True)
     count = len(encoded["input_ids"]) - count_at_end(tokenizer)
     ids = torch.tensor(encoded["input_ids"][:count], dtype=torch.long)
-    starts = torch.tensor([m.start() for m in WORD.finditer(text)])
+    begins = torch.tensor(starts or [start for start, _ in writing.spans(text)])
     ends = torch.tensor([end for _, end in encoded["offset_mapping"][:count]])
-    words = (torch.searchsorted(starts, ends - 1, right=True) - 1).clamp(min=0)
+    words = (torch.searchsorted(begins, ends - 1, right=True) - 1).clamp(min=0)
     # A token that covers nothing, such as an end of text, goes with the word before it.
     return View(text, ids, words.cummax(0).values)
 
@@ -160,3 +193,35 @@ def _capitalised_as(original: str, edited: str) -> str:
         new = next(i for i in range(len(edited)) if edited[i] != original[i : i + 1].lower())
         return original[:new] + edited[new] + original[new:]
     return "".join(c.upper() if o.isupper() else c for c, o in zip(edited, original, strict=True))
+
+
+def _variants(letters: list[str], kind: str, common: Mapping[str, str]) -> list[list[str]]:
+    """Every spelling that one edit of `kind` makes of `letters`, except themselves.
+
+    Args:
+        letters: each with its combining marks.
+        common: script -> letters that may be put in.
+    """
+    found = []
+    if kind == "swap":
+        for i in range(len(letters) - 1):
+            one, two = letters[i], letters[i + 1]
+            found.append([*letters[:i], _cased(two, one), _cased(one, two), *letters[i + 2 :]])
+    elif kind == "replace":
+        for i, letter in enumerate(letters):
+            for new in common.get(script_of(letter[0]), ""):
+                found.append([*letters[:i], _cased(new, letter) + letter[1:], *letters[i + 1 :]])
+    else:
+        small = "" if "".join(letters).isupper() else "small"
+        for i in range(len(letters) + 1):
+            # In front of a capital the new letter becomes the capital.
+            after = letters[i:] if i else [_cased(letters[0], letters[1]), *letters[1:]]
+            for new in common.get(script_of(letters[max(i - 1, 0)][0]), ""):
+                found.append([*letters[:i], _cased(new, (i and small) or letters[0]), *after])
+    return [spelling for spelling in found if spelling != letters]
+
+
+def _cased(letter: str, like: str) -> str:
+    """`letter` with the case of another, where it has one that is a single character too."""
+    made = letter.upper() if like.isupper() else letter.lower()
+    return made if len(made) == len(letter) else letter

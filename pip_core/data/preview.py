@@ -9,7 +9,8 @@ from typing import NamedTuple
 from ..core.recipe import Recipe
 from .corpora import DOMAINS, documents, hub_of, parts, title
 from .hub_datasets import is_cached
-from .perturbation import EDITABLE, Edit, Perturber
+from .perturbation import Edit, Perturber
+from .writing import LATIN, writing_of
 
 # Of a file or dataset so many characters are read for a preview.
 PREVIEW_CHARACTERS = 100_000
@@ -19,12 +20,14 @@ class Preview(NamedTuple):
     """A passage of a text and the edits of its perturbed view.
 
     Attributes:
-        edits: as in `perturbation.Pair`, words counted by white space.
+        edits: as in `perturbation.Pair`.
+        words: where each word begins and ends in the text.
         note: how the preview differs from what a run will do; empty where it does not.
     """
 
     text: str
     edits: tuple[Edit, ...]
+    words: tuple[tuple[int, int], ...]
     note: str
 
 
@@ -49,13 +52,16 @@ def preview(recipe: Recipe, characters: int = 240) -> Preview:
     text = " ".join(rng.choice(found).split())
     if len(text) > characters:
         end = text.rfind(" ", 0, characters)
-        text = text[: end if end > 0 else characters]
-    perturber = Perturber(_shipped_words(), recipe.kinds)
-    return Preview(text, perturber.perturb(text, recipe.rate, rng)[1], note)
+        # Text without spaces may have one early, and then none.
+        text = text[: end if end > characters // 2 else characters]
+    writing = writing_of(found)
+    perturber = Perturber(_shipped_words(), recipe.kinds, writing)
+    edits = perturber.perturb(text, recipe.rate, rng)[1]
+    return Preview(text, edits, tuple(writing.spans(text)), note)
 
 
 @lru_cache(maxsize=1)
 def _shipped_words() -> frozenset[str]:
     """Words of small letters in the shipped texts."""
-    found = (word for domain in DOMAINS for d in documents(domain) for word in EDITABLE.findall(d))
+    found = (word for domain in DOMAINS for d in documents(domain) for word in LATIN.editable.findall(d))
     return frozenset(word for word in found if word.islower())

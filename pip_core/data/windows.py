@@ -9,7 +9,9 @@ from fractions import Fraction
 
 from transformers import PreTrainedTokenizerBase
 
-from .perturbation import EDITABLE, WORD, view_of
+from .corpora import Domain
+from .perturbation import View, view_of
+from .writing import Writing, writing_of
 
 # More than any tokenizer averages on plain text.
 CHARACTERS_PER_TOKEN = 8
@@ -44,35 +46,74 @@ def in_turn(counts: Sequence[int]) -> Iterator[int]:
 
 
 def windows_of(
-    documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int, rng: random.Random
+    documents: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: int,
+    rng: random.Random,
+    writing: Writing,
+    any_text: bool = False,
 ) -> Iterator[str]:
     """Passages of whole words that are `tokens` tokens long or a word less, in seeded order.
 
     Long documents are cut into several; short ones are joined until a window is full. A word longer
     than a window is left out.
+
+    Args:
+        writing: how the documents are written.
+        any_text: whether passages in which nothing can be edited are windows too; they come last.
     """
-    order = list(documents)
+    order, aside = list(documents), []
     rng.shuffle(order)
     text = "\n\n".join(order)
     start, ahead = _after_space(text, 0), tokens * CHARACTERS_PER_TOKEN
     while start < len(text):
-        view = view_of(text[start : start + ahead], tokenizer)
+        view = view_of(text[start : start + ahead], tokenizer, writing)
         if len(view.ids) < tokens:
             if start + ahead >= len(text):
-                return
+                break
             ahead *= 2  # indentation, or one word over and over: many characters to a token
             continue
         full = int(view.words[tokens - 1])
         # The word that holds the last token may go on beyond it; then it belongs to the next window.
         if len(view.ids) > tokens and int(view.words[tokens]) == full:
             full -= 1
-        words = list(WORD.finditer(view.text))
-        end = words[max(full, 0)].end()
+        end = writing.spans(view.text)[max(full, 0)][1]
         passage = view.text[:end].strip()
-        if full >= 0 and EDITABLE.search(passage):
+        if full >= 0 and writing.editable.search(passage):
             yield passage
+        elif full >= 0:
+            aside.append(passage)
         start = _after_space(text, start + end)
         ahead = tokens * CHARACTERS_PER_TOKEN
+    if any_text:
+        yield from aside
+
+
+class Passages:
+    """Windows of one domain in their order, tokenised when first asked for."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        tokenizer: PreTrainedTokenizerBase,
+        tokens: int,
+        rng: random.Random,
+        any_text: bool,
+    ) -> None:
+        self.domain = domain
+        self.writing = writing_of(domain.documents)
+        found = windows_of(domain.documents, tokenizer, tokens, rng, self.writing, any_text)
+        self._views = (view_of(text, tokenizer, self.writing) for text in found)
+        self._found: list[View] = []
+
+    def get(self, number: int) -> View | None:
+        """Window `number`, from 0; None where the text holds fewer."""
+        while len(self._found) <= number:
+            view = next(self._views, None)
+            if view is None:
+                return None
+            self._found.append(view)
+        return self._found[number]
 
 
 def _after_space(text: str, start: int) -> int:

@@ -178,20 +178,21 @@ def two_views(recipe: Recipe) -> str:
     found = preview(recipe)
     text, edits = found.text, found.edits
     changed = {number: (before, after) for number, before, after in edits}
-    clean, other = [], []
-    for number, word in enumerate(text.split()):
+    clean, other, end = [], [], 0
+    for number, (start, stop) in enumerate(found.words):
+        between, word, end = escape(text[end:start]), text[start:stop], stop
         if number in changed:
             before, after = changed[number]
             head, _, tail = word.partition(before)
-            clean.append(f"{escape(head)}<mark>{escape(before)}</mark>{escape(tail)}")
-            other.append(f"{escape(head)}<mark class='edit'>{escape(after)}</mark>{escape(tail)}")
+            clean.append(f"{between}{escape(head)}<mark>{escape(before)}</mark>{escape(tail)}")
+            other.append(f"{between}{escape(head)}<mark class='edit'>{escape(after)}</mark>{escape(tail)}")
         else:
-            clean.append(escape(word))
-            other.append(escape(word))
+            clean.append(between + escape(word))
+            other.append(between + escape(word))
     return (
-        "<div class='views'><div><h3>Clean text</h3><p>" + " ".join(clean) + " …</p></div>"
-        f"<div><h3>The same, {len(edits)} words misspelt</h3><p>"
-        + " ".join(other)
+        "<div class='views'><div><h3>Clean text</h3><p dir='auto'>" + "".join(clean) + " …</p></div>"
+        f"<div><h3>The same, {len(edits)} words misspelt</h3><p dir='auto'>"
+        + "".join(other)
         + " …</p></div></div>"
         + (f"<p class='line'>{escape(found.note)}</p>" if found.note else "")
     )

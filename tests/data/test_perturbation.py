@@ -140,25 +140,26 @@ def test_vocabulary_words(tokenizer):
 @pytest.mark.parametrize("rate", [0.01, 0.3, 0.6, 1.0])
 def test_rate(rate):
     text = " ".join(f"word{'abcdefghij'[i % 10]} {i}" for i in range(100))
-    perturbed, edits = Perturber((), PERTURBATION_KINDS).perturb(text, rate, random.Random(0))
+    perturbed, edits, _ = Perturber((), PERTURBATION_KINDS).perturb(text, rate, random.Random(0))
     assert len(edits) == round(100 * rate)
     changed = [i for i, (a, b) in enumerate(zip(text.split(), perturbed.split(), strict=True)) if a != b]
     assert changed == [i for i, _, _ in edits]
 
 
 def test_at_least_one_word_is_edited():
-    perturbed, edits = Perturber((), ["insert"]).perturb("Only 3 of us", 0.01, random.Random(0))
+    perturbed, edits, _ = Perturber((), ["insert"]).perturb("Only 3 of us", 0.01, random.Random(0))
     assert len(edits) == 1
     assert perturbed != "Only 3 of us"
 
 
 def test_a_text_without_words_stays():
-    assert Perturber((), ["swap"]).perturb("1 + 2 = 3", 1.0, random.Random(0)) == ("1 + 2 = 3", ())
+    found = Perturber((), ["swap"]).perturb("1 + 2 = 3", 1.0, random.Random(0))
+    assert found[:2] == ("1 + 2 = 3", ())
 
 
 def test_punctuation_and_space_stay():
     text = 'He said:  "Stop!"\n\n(Then   nothing.)\n'
-    perturbed, _ = Perturber((), PERTURBATION_KINDS).perturb(text, 1.0, random.Random(2))
+    perturbed, *_ = Perturber((), PERTURBATION_KINDS).perturb(text, 1.0, random.Random(2))
     outside = f"[{ascii_letters}]+"
     assert re.sub(outside, "", perturbed) == re.sub(outside, "", text)
 

@@ -79,13 +79,18 @@ class ReadTexts(Stage):
     def prepare(self, state: RunState) -> None:
         loaded = state.loaded
         state.calibration = Calibration(
-            state.calibration_text, self.recipe, loaded.tokenizer, loaded.context, loaded.model.device
+            state.calibration_text,
+            self.recipe,
+            loaded.tokenizer,
+            loaded.context,
+            loaded.model.device,
+            state.scorer.perturbs,
         )
         # What is wrong with the text is said before anything is measured.
         state.calibration.check()
 
     def run(self, state: RunState) -> Iterator[Event]:
-        for warning in _warnings(state):
+        for warning in (*_warnings(state), *map(Warned, state.calibration.warnings())):
             state.warnings.append(warning.message)
             if warning not in state.history:
                 yield warning
