@@ -21,7 +21,7 @@ import plotly
 from pip_core.core.errors import UserError
 from pip_core.core.paths import ASSETS
 from pip_core.core.recipe import Recipe
-from pip_core.data.files import TABLES, UPLOADS
+from pip_core.data.files import PACKED, TABLES, UPLOADS
 from pip_core.inspection.processes import ModelProcesses
 from pip_core.planning.estimate import make_plan
 from pip_core.reporting.run_summary import RunSummary
@@ -51,7 +51,7 @@ Names = Sequence[str]
 QUEUE_SECONDS = 0.02
 # Gradio's own copies of uploads: looked through every hour, kept for a day.
 CACHE = (3600, 86400)
-TEXT_FILES = [".txt", ".md", ".jsonl", ".csv", ".parquet"]
+TEXT_FILES = [".txt", ".md", *TABLES, PACKED]
 # No refresh waits for another one, and none of this is for programs (see `for_programs`).
 QUIET = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
@@ -176,7 +176,9 @@ class StudioPage:
                 self.control("measured_tasks", gr.Dropdown, form.MEASURED_TASKS, **several)
                 self.control("items", gr.Number, precision=0)
                 self.control("questions", gr.Textbox, lines=2, max_lines=6)
-                ui["upload_task"] = gr.UploadButton("Upload questions", size="sm", file_types=list(TABLES))
+                ui["upload_task"] = gr.UploadButton(
+                    "Upload questions", size="sm", file_types=[*TABLES, PACKED]
+                )
             with gr.Accordion("Advanced", open=False):
                 for group, controls in groupby(fields.controls(), lambda control: control.group):
                     gr.HTML(f"<h3 class='group'>{group}</h3>")

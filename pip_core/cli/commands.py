@@ -45,14 +45,17 @@ def prune(
 ) -> int:
     """Prune a model, measure it and export it."""
     from ..core.recipe import Recipe
+    from ..data.preview import beginnings
     from ..engine.run import check
     from ..planning.estimate import resolve_auto_units
     from ..runs.run_directory import create, refuse_taken
 
     refuse_taken(out)
     made = _read_recipe(recipe).but(**given) if recipe else resolve_auto_units(Recipe().but(**given), given)
-    check(made)
+    context = check(made)
     create(out, made)
+    for line in beginnings(context.calibration_text):
+        print(line, flush=True)
     return work(out, prune_on=True)
 
 

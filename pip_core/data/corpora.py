@@ -7,7 +7,7 @@ A text's name is one of:
 - a shipped text (`SHIPPED`: the domains, and the demo model's stories), or a held-back one;
 - a name in `KNOWN`, with or without `@REVISION`;
 - `hub:OWNER/NAME[/CONFIG][:SPLIT][@REVISION][#FIELD]`, any dataset on the Hub;
-- a path: a UTF-8 text file, or a `.jsonl`, `.parquet` or `.csv` file with or without `#FIELD`;
+- a path: a UTF-8 text file, or a table (`files.TABLES`) with or without `#FIELD`;
 - `text:` and the text itself, so that a recipe holds the text that was pasted.
 
 A calibration text may also be `mixed`, every shipped domain in proportion to its length, or
@@ -27,7 +27,8 @@ from ..core.errors import UserError
 from ..core.paths import ASSETS
 from ..core.recipe import HELDOUT, MIXED, STORIES, STORIES_HELDOUT
 from ..data import hub_datasets
-from .files import LONGEST_TEXT, TABLES, column_of, iterate, own_file, read_text
+from .conversations import text_of
+from .files import LONGEST_TEXT, cell, column_of, iterate, kind_of, own_file, read_text
 from .hub_datasets import HubSet
 
 DOMAINS = ("encyclopedic", "dialogue", "instructions", "code", "narrative", "science", "practical")
@@ -193,7 +194,7 @@ def _documents(name: str, what: str, characters: int, online: bool) -> list[str]
     if "#" in name and not path.exists():
         shorter, _, field = name.rpartition("#")
         path = own_file(shorter)
-    if path.suffix.lower() not in TABLES:
+    if not kind_of(path):
         longest = min(LONGEST_TEXT, BYTES_PER_CHARACTER * characters or LONGEST_TEXT)
         return _upto(_split(read_text(path, what, longest)), characters)
     return _upto(_column(iterate(path, what), field, f"The {what} '{path.name}'"), characters)
@@ -229,10 +230,10 @@ def _from_hub(chosen: HubSet, characters: int, online: bool) -> list[str]:
     def length(row: dict) -> int:
         nonlocal field
         field = column_of(row, field, row, where)
-        return len(_text(row[field], field, where))
+        return len(_text(cell(row, field), field, where))
 
     rows = hub_datasets.read_hub(chosen, characters, length, online)
-    found = (_text(row[field], field, where) for row in rows)
+    found = (_text(cell(row, field or ""), field, where) for row in rows)
     begins = LINES.get(chosen.dataset)
     if begins is None:
         return [text.strip("\n") for text in found if text.strip()]
@@ -250,7 +251,7 @@ def _column(table: Iterable[dict], wanted: str | None, where: str) -> Iterable[s
     field, texts = None, 0
     for row in table:
         field = column_of(row, field or wanted, row, where)
-        if (text := _text(row[field], field, where)).strip():
+        if (text := _text(cell(row, field), field, where)).strip():
             texts += 1
             yield text.replace("\r\n", "\n").strip("\n")
     if not texts:
@@ -258,13 +259,11 @@ def _column(table: Iterable[dict], wanted: str | None, where: str) -> Iterable[s
 
 
 def _text(value: object, field: str | None, where: str) -> str:
-    """The text of a cell that holds a text, a list of texts, or a list of a conversation's messages."""
-    cells = value if isinstance(value, list) else [value]
-    cells = [c.get("content") if isinstance(c, dict) and isinstance(value, list) else c for c in cells]
-    texts = [c for c in cells if isinstance(c, str)]
-    if len(texts) < sum(c is not None for c in cells):
+    """The text of a cell that holds a text, a list of texts, or the messages of a conversation."""
+    text = text_of(value)
+    if text is None:
         raise UserError(f"{where} holds no text in its column '{field}', but {type(value).__name__} values.")
-    return "\n".join(text for text in texts if text)
+    return text
 
 
 def _upto(texts: Iterable[str], characters: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files of texts and rows: text, JSON lines, CSV and Parquet.
+"""Files of texts and rows: text, JSON, JSON lines, CSV and Parquet, each of them packed by gzip too.
 
 A file is read only as far as it is needed, whatever is wrong with it is reported in one sentence with
 the number of the line, and on a public Space only uploaded and shipped files are read.
@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
+import gzip
+import io
 import os
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, time
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow
@@ -26,8 +29,17 @@ from pyarrow import parquet
 
 from ..core.errors import UserError
 from ..core.paths import ASSETS
+from .conversations import is_conversation
+from .json_rows import json_lines, json_rows
 
-TABLES = (".jsonl", ".parquet", ".csv")
+TABLES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+TABLES_TEXT = ".jsonl, .json, .parquet, .csv or .tsv"
+# All cells of these are texts.
+CELLS = (".csv", ".tsv")
+PACKED = ".gz"
+# What stands between the cells of a .csv file, the likeliest first.
+SEPARATORS = ",;\t|"
+_SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # Environment variable: folders with the uploads of visitors of a public Space, separated as in PATH.
 UPLOADS = "PIP_STUDIO_UPLOADS"
 # Bytes that are read of a text file at most: more than any run can use.
@@ -57,6 +69,14 @@ def own_file(name: str | Path) -> Path:
     return path
 
 
+def kind_of(name: str | Path) -> str:
+    """The kind of table that a file's name says it is, one of `TABLES`; empty for any other file."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    if suffixes[-1:] == [PACKED]:
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in TABLES else ""
+
+
 def read_text(path: Path, what: str, longest: int = LONGEST_TEXT) -> str:
     """The content of a UTF-8 text file, with line breaks as `\\n`.
 
@@ -65,20 +85,25 @@ def read_text(path: Path, what: str, longest: int = LONGEST_TEXT) -> str:
         longest: read at most so many bytes, from the beginning.
 
     Raises:
-        UserError: missing, empty, or not UTF-8 text.
+        UserError: missing, empty, not UTF-8 text, or rows of JSON.
     """
-    with _opened(path, what) as file:
+    with _unpacking(path, what), _opened(path, what) as file:
         data = file.read(longest)
         whole = not file.read(1)
     text = _decoded(data, f"{what} '{path.name}'", whole)
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise UserError(f"The {what} '{path.name}' is empty.")
+    if _is_json(text):
+        raise UserError(
+            f"The {what} '{path.name}' holds JSON, not plain text. If it holds rows, let its name end in "
+            ".jsonl (one a line) or .json; what is no text in them is then left out."
+        )
     return text
 
 
 def rows(reference: str | Path, what: str, limit: int = 0) -> list[dict]:
-    """The rows of a local `.jsonl`, `.parquet` or `.csv` file, in their order.
+    """The rows of a local table (`TABLES`), in their order.
 
     All cells of a CSV file are texts; nested values of a Parquet file are lists and dicts.
 
@@ -99,20 +124,29 @@ def rows(reference: str | Path, what: str, limit: int = 0) -> list[dict]:
 
 def iterate(path: Path, what: str) -> Iterator[dict]:
     """The rows of `path` one by one; see `rows`."""
-    kinds = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    read = kinds.get(path.suffix.lower())
+    kinds = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
+    read = kinds.get(kind_of(path))
     if read is None:
+        raise UserError(f"The {what} '{path.name}' is no table: give a {TABLES_TEXT} file.")
+    with _unpacking(path, what):
+        yield from read(path, what)
+
+
+@contextmanager
+def _unpacking(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile):
         raise UserError(
-            f"The {what} '{path.name}' is no table: give a {', '.join(TABLES[:-1])} or .csv file."
-        )
-    yield from read(path, what)
+            f"The {what} '{path.name}' cannot be unpacked: it is damaged or no gzip file."
+        ) from None
 
 
 def _opened(path: Path, what: str):
     try:
         if not path.is_file():
             raise UserError(f"The {what} '{path}' does not exist or is not a file.")
-        return path.open("rb")
+        return gzip.open(path) if path.suffix.lower() == PACKED else path.open("rb")
     except (OSError, ValueError) as error:  # no right to read it, or no path at all
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"The {what} '{path.name}' cannot be read: {reason}.") from None
@@ -125,8 +159,12 @@ def _decoded(data: bytes, what: str, whole: bool = True) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise UserError(f"The {what} is not UTF-8 text. Save it as plain text (UTF-8).")
+        raise _not_text(what)
     return text
+
+
+def _not_text(what: str) -> UserError:
+    return UserError(f"The {what} is not UTF-8 text. Save it as plain text (UTF-8).")
 
 
 def _lines(path: Path, what: str) -> Iterator[str]:
@@ -150,36 +188,43 @@ def _jsonl(path: Path, what: str) -> Iterator[dict]:
     return json_lines(_lines(path, what), path.name)
 
 
-def json_lines(lines: Iterable[str], name: str) -> Iterator[dict]:
-    """Rows written as JSON objects, one a line.
+def _json(path: Path, what: str) -> Iterator[dict]:
+    with _opened(path, what) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        try:
+            yield from json_rows(text.read, path.name)
+        except UnicodeDecodeError:
+            raise _not_text(f"{what} '{path.name}'") from None
 
-    Args:
-        name: name of the file, for error messages.
+
+def _is_json(text: str) -> bool:
+    """Whether a text begins with a row of JSON, or is a single value of several rows."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    parts = iter((text, ""))
+    try:
+        return next(json_rows(lambda _: next(parts, ""), ""), None) is not None
+    except UserError:
+        return False
+
+
+def pasted_rows(text: str, what: str) -> Iterator[dict]:
+    """Rows that were pasted: JSON objects one a line, or an array of them.
 
     Raises:
-        UserError: a line that is no JSON object, or no text.
+        UserError: as `json_rows.json_lines`.
     """
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{name}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            raise UserError(f"{where}: not valid JSON.") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: must be a JSON object.")
-        try:
-            # "\ud800" is valid JSON, but half a character, which no tokenizer takes.
-            if "\\u" in line:
-                json.dumps(row, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(f"{where}: holds half a character (an unpaired surrogate).") from None
-        yield row
+    if text.lstrip().startswith("["):
+        return json_rows(io.StringIO(text).read, what)
+    # Not by `splitlines`, which breaks lines at characters that JSON may hold.
+    return json_lines(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), what)
 
 
 def _csv(path: Path, what: str) -> Iterator[dict]:
-    reader = csv.reader(_lines(path, what), strict=True)
+    lines = _lines(path, what)
+    first = next(lines, "")
+    separator = "\t" if kind_of(path) == ".tsv" else _separator(first)
+    reader = csv.reader(chain([first], lines), strict=True, delimiter=separator)
     try:
         header = next(reader, [])
         if len(set(header)) < len(header):
@@ -190,11 +235,21 @@ def _csv(path: Path, what: str) -> Iterator[dict]:
             if len(cells) != len(header):
                 raise UserError(
                     f"{path.name}, line {reader.line_num}: {len(cells)} cells, where the first line names "
-                    f"{len(header)} columns. A cell with commas or line breaks needs quotation marks."
+                    f"{len(header)} columns. A cell with {_SEPARATOR_NAMES[separator]} or line breaks needs "
+                    "quotation marks."
                 )
             yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise UserError(f"{path.name}, line {reader.line_num}: not valid CSV ({error}).") from None
+
+
+def _separator(first: str) -> str:
+    """What stands between the cells of a CSV file, from its first line."""
+    for separator in SEPARATORS:
+        with suppress(csv.Error):
+            if len(next(csv.reader([first], delimiter=separator), [])) > 1:
+                return separator
+    return SEPARATORS[0]
 
 
 def _parquet(path: Path, what: str) -> Iterator[dict]:
@@ -222,10 +277,11 @@ def plain(value: object) -> object:
 
 def column_of(names: Iterable[str], wanted: str | None, first: dict, where: str) -> str:
     """The column of a table that holds its texts: the `wanted` one, or `text`, or the only one that holds
-    text.
+    conversations, or the only one that holds text.
 
     Args:
         names: the table's columns.
+        wanted: a column, or `COLUMN.FIELD` for a field of one that holds objects.
         first: its first row.
         where: the table, for error messages.
 
@@ -234,15 +290,30 @@ def column_of(names: Iterable[str], wanted: str | None, first: dict, where: str)
     """
     names = list(names)
     if wanted is not None:
-        if wanted not in names:
+        if wanted.partition(".")[0] not in names and wanted not in names:
             raise UserError(f"{where} has no column '{wanted}'; it has {', '.join(names)}.")
         return wanted
-    texts = [n for n in names if isinstance(first.get(n), str)]
     if "text" in names:
         return "text"
-    if len(texts) == 1:
-        return texts[0]
+    for texts in (
+        [n for n in names if is_conversation(first.get(n))],
+        [n for n in names if isinstance(first.get(n), str)],
+    ):
+        if len(texts) == 1:
+            return texts[0]
+        if texts:
+            break
     raise UserError(
         f"{where} has no column 'text'; its columns are {', '.join(names)}. Name the one that holds the "
         "text by adding #COLUMN to the name."
     )
+
+
+def cell(row: dict, column: str) -> object:
+    """What a row holds in a column, or in a field of it (`COLUMN.FIELD`); None for nothing."""
+    if column in row:
+        return row[column]
+    value: object = row
+    for name in column.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

@@ -1,13 +1,15 @@
-"""A sample of the perturbed view, shown before any model is here."""
+"""What a calibration text holds, and a sample of its perturbed view, shown before any model is here."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 from ..core.recipe import Recipe
-from .corpora import DOMAINS, documents, hub_of, parts, title
+from .calibration import CalibrationText
+from .corpora import DOMAINS, SHIPPED, documents, hub_of, parts, title
 from .hub_datasets import is_cached
 from .perturbation import Edit, Perturber
 from .writing import LATIN, writing_of
@@ -29,6 +31,16 @@ class Preview(NamedTuple):
     edits: tuple[Edit, ...]
     words: tuple[tuple[int, int], ...]
     note: str
+
+
+def beginnings(text: CalibrationText, characters: int = 120) -> Iterator[str]:
+    """How each text begins that is not shipped, in a sentence, so that one sees before a run what was made of
+    a file."""
+    for domain in text.domains:
+        if domain.name not in SHIPPED:
+            first = " ".join(domain.documents[0].split())
+            shown = first[:characters] + ("..." if len(first) > characters else "")
+            yield f"The calibration text '{title(domain.name)}' begins: {shown}"
 
 
 def preview(recipe: Recipe, characters: int = 240) -> Preview:

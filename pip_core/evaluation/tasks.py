@@ -113,8 +113,8 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
         UserError: no such task, or a row that is not an item.
     """
     if reference.startswith(PASTED):
-        lines = reference.removeprefix(PASTED).splitlines()
-        rows = list(files.json_lines(lines, "pasted task"))[: limit or None]
+        pasted = files.pasted_rows(reference.removeprefix(PASTED), "pasted task")
+        rows = list(pasted)[: limit or None]
         if not rows:
             raise UserError("The pasted task is empty.")
         return _own("pasted", rows, "pasted task")
@@ -131,12 +131,12 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
         return _standard(name, place.strip(), limit)
     if reference in SHIPPED:
         path = ASSETS / "tasks" / f"{reference}.jsonl"
-    elif reference.endswith(files.TABLES):
+    elif files.kind_of(reference):
         path = Path(reference)
     else:
         raise UserError(
             f"Unknown task '{reference}': choose {', '.join(SHIPPED)}; a standard task ("
-            f"{', '.join((*NAMES, WIKITEXT))}); or the path of a .jsonl, .parquet or .csv file."
+            f"{', '.join((*NAMES, WIKITEXT))}); or the path of a {files.TABLES_TEXT} file."
         )
     return _own(path.stem, _local_rows(path, limit), path.name)
 
@@ -161,7 +161,7 @@ def _standard(name: str, place: str, limit: int) -> Task:
 
 
 def _pages(place: str, limit: int) -> Pages:
-    if place and not place.endswith(files.TABLES):
+    if place and not files.kind_of(place):
         pages = wikitext_pages(read_text(own_file(place), "task"))[: limit or None]
     else:
         rows = _local_rows(place, limit) if place else hub_rows(*WIKITEXT_ROWS, limit=limit)
@@ -181,7 +181,7 @@ def _items(rows: list[dict], read: Callable[[dict], Any], where: str) -> list:
 
 def _local_rows(place: str | Path, limit: int) -> list[dict]:
     found = files.rows(place, "task", limit)
-    return [_from_cells(row) for row in found] if Path(place).suffix == ".csv" else found
+    return [_from_cells(row) for row in found] if files.kind_of(place) in files.CELLS else found
 
 
 def _from_cells(row: dict) -> dict:

@@ -96,7 +96,11 @@ def test_only_as_much_as_is_needed_is_read(tmp_path, kind, write):
         ("a.csv", b"query\n\xe9\n", "The task 'a.csv', line 2, is not UTF-8 text."),
         ("a.parquet", b"", "The task 'a.parquet' is not a readable Parquet file"),
         ("a.parquet", b"PAR1 not really PAR1", "The task 'a.parquet' is not a readable Parquet file"),
-        ("a.xlsx", b"PK", "The task 'a.xlsx' is no table: give a .jsonl, .parquet or .csv file."),
+        (
+            "a.xlsx",
+            b"PK",
+            "The task 'a.xlsx' is no table: give a .jsonl, .json, .parquet, .csv or .tsv file.",
+        ),
         ("a", b"{}", "The task 'a' is no table"),
     ],
 )

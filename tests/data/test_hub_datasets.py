@@ -170,7 +170,7 @@ CALLS = {
     "revision": ["hub_revision", "org/tasks"],
     "large": ["documents", "hub:org/large"],
     "large again": ["documents", "hub:org/large:train#body"],
-    "messages": ["documents", "hub:org/odd#messages"],
+    "messages": ["documents", "hub:org/odd"],
     "tags": ["documents", "hub:org/odd:train#tags"],
     "wikitext2": ["documents", "wikitext2"],
     "mix": ["calibration_texts", "mix:wikitext2=1,code=3"],
@@ -190,10 +190,6 @@ WRONG = {
     "no split": (["hub_rows", "org/tasks", "one", "dev"], "has no split 'dev'; it has train, test."),
     "no revision": (["hub_rows", "org/tasks", "one", "train", "v9"], "has no revision 'v9'"),
     "no column": (["documents", "hub:org/tasks/one#text"], "has no column 'text'; it has q, gold, picture."),
-    "which column": (
-        ["documents", "hub:org/odd"],
-        "has no column 'text'; its columns are messages, number, tags",
-    ),
     "no text": (["documents", "hub:org/odd#number"], "holds no text in its column 'number', but int values"),
     "gated": (["hub_rows", "org/gated", None, "train"], "'org/gated' is gated: accept its terms on the Hub"),
     "missing": (
