@@ -41,13 +41,13 @@ class Hub:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                hub._answer(self, "GET")
+                hub.answer(self, "GET")
 
             def do_HEAD(self) -> None:
-                hub._answer(self, "HEAD")
+                hub.answer(self, "HEAD")
 
             def do_POST(self) -> None:
-                hub._answer(self, "POST")
+                hub.answer(self, "POST")
 
             def log_message(self, *_) -> None:
                 pass
@@ -63,7 +63,7 @@ class Hub:
             server.shutdown()
             server.server_close()
 
-    def _answer(self, request: BaseHTTPRequestHandler, verb: str) -> None:
+    def answer(self, request: BaseHTTPRequestHandler, verb: str) -> None:
         path = unquote(urlsplit(request.path).path)
         self.requests.append(f"{verb} {path}")
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))

@@ -26,7 +26,7 @@ SHAPE = {
 }
 
 
-def _common(model_type: str, **changes) -> Callable[[], PreTrainedConfig]:
+def shared_settings(model_type: str, **changes) -> Callable[[], PreTrainedConfig]:
     return lambda: AutoConfig.for_model(model_type, **{**SHAPE, **changes})
 
 
@@ -45,22 +45,22 @@ def _gpt2(**changes) -> Callable[[], PreTrainedConfig]:
 
 def _whole_heads(model_type: str, **changes) -> Callable[[], PreTrainedConfig]:
     """For families without grouped queries."""
-    return _common(model_type, **{"num_key_value_heads": 8, **changes})
+    return shared_settings(model_type, **{"num_key_value_heads": 8, **changes})
 
 
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": _common("llama", tie_word_embeddings=True),
-    "llama-biases": _common("llama", attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
-    "mistral": _common("mistral", sliding_window=4),
-    "qwen2": _common(
+    "llama": shared_settings("llama", tie_word_embeddings=True),
+    "llama-biases": shared_settings("llama", attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
+    "mistral": shared_settings("mistral", sliding_window=4),
+    "qwen2": shared_settings(
         "qwen2",
         tie_word_embeddings=True,
         use_sliding_window=True,
         sliding_window=4,
         layer_types=list(PATTERN),
     ),
-    "qwen3": _common("qwen3", head_dim=8),
-    "qwen3_moe": _common(
+    "qwen3": shared_settings("qwen3", head_dim=8),
+    "qwen3_moe": shared_settings(
         "qwen3_moe",
         head_dim=8,
         moe_intermediate_size=16,
@@ -69,13 +69,13 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         decoder_sparse_step=2,
         mlp_only_layers=[3],
     ),
-    "mixtral": _common("mixtral", num_local_experts=4, num_experts_per_tok=2),
-    "gemma": _common("gemma", head_dim=8),
-    "gemma2": _common("gemma2", head_dim=8, sliding_window=4, layer_types=list(PATTERN)),
-    "gemma3_text": _common("gemma3_text", head_dim=8, sliding_window=4, layer_types=list(PATTERN)),
-    "phi": _common("phi"),
-    "phi-norms": _common("phi", qk_layernorm=True),
-    "phi3": _common("phi3", sliding_window=None),
+    "mixtral": shared_settings("mixtral", num_local_experts=4, num_experts_per_tok=2),
+    "gemma": shared_settings("gemma", head_dim=8),
+    "gemma2": shared_settings("gemma2", head_dim=8, sliding_window=4, layer_types=list(PATTERN)),
+    "gemma3_text": shared_settings("gemma3_text", head_dim=8, sliding_window=4, layer_types=list(PATTERN)),
+    "phi": shared_settings("phi"),
+    "phi-norms": shared_settings("phi", qk_layernorm=True),
+    "phi3": shared_settings("phi3", sliding_window=None),
     "gpt2": _gpt2(),
     "gpt2-inner": _gpt2(n_inner=48, tie_word_embeddings=False),
     "gpt_neo": lambda: AutoConfig.for_model(
@@ -92,8 +92,8 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
     "gpt_neox": _whole_heads("gpt_neox"),
     "gpt_neox-serial": _whole_heads("gpt_neox", use_parallel_residual=False),
-    "opt": _common("opt", ffn_dim=64, word_embed_proj_dim=32),
-    "opt-norm-after": _common("opt", ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False),
+    "opt": shared_settings("opt", ffn_dim=64, word_embed_proj_dim=32),
+    "opt-norm-after": shared_settings("opt", ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False),
     "bloom": lambda: AutoConfig.for_model(
         "bloom",
         vocab_size=VOCABULARY,
@@ -104,18 +104,18 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         **TOKENS,
     ),
     "falcon": _whole_heads("falcon", ffn_hidden_size=48),
-    "falcon-new": _common("falcon", num_kv_heads=2, new_decoder_architecture=True),
+    "falcon-new": shared_settings("falcon", num_kv_heads=2, new_decoder_architecture=True),
     "falcon-alibi": _whole_heads("falcon", alibi=True, multi_query=False, parallel_attn=False),
-    "stablelm": _common("stablelm", qk_layernorm=True),
-    "olmo2": _common("olmo2"),
-    "granite": _common("granite", residual_multiplier=0.5, embedding_multiplier=2.0),
-    "cohere": _common("cohere", use_qk_norm=True, logit_scale=0.5),
-    "smollm3": _common("smollm3", no_rope_layers=[1, 0, 1, 1, 0]),
-    "starcoder2": _common("starcoder2", sliding_window=4),
+    "stablelm": shared_settings("stablelm", qk_layernorm=True),
+    "olmo2": shared_settings("olmo2"),
+    "granite": shared_settings("granite", residual_multiplier=0.5, embedding_multiplier=2.0),
+    "cohere": shared_settings("cohere", use_qk_norm=True, logit_scale=0.5),
+    "smollm3": shared_settings("smollm3", no_rope_layers=[1, 0, 1, 1, 0]),
+    "starcoder2": shared_settings("starcoder2", sliding_window=4),
     # Not in the table of families: recognised by their structure.
-    "helium": _common("helium", head_dim=4),
-    "olmo": _common("olmo"),
-    "glm4": _common("glm4", head_dim=4),
+    "helium": shared_settings("helium", head_dim=4),
+    "olmo": shared_settings("olmo"),
+    "glm4": shared_settings("glm4", head_dim=4),
 }
 
 

@@ -48,7 +48,7 @@ class _Job:
 
     def _work(self) -> None:
         try:
-            _pack(self.folder, self.state.target, self._count)
+            pack(self.folder, self.state.target, self._count)
             self.state = replace(self.state, done=self.state.total, ready=True)
         except Exception as error:
             self.failed_at = time.monotonic()
@@ -115,7 +115,7 @@ def is_packed(folder: Path, target: Path) -> bool:
     return target.exists() and target.stat().st_mtime >= max(f.stat().st_mtime for f in folder.rglob("*"))
 
 
-def _pack(folder: Path, target: Path, count: Callable[[int], None]) -> None:
+def pack(folder: Path, target: Path, count: Callable[[int], None]) -> None:
     """Write the zip beside `target`, then rename it; `count` is called with the bytes of each piece."""
     before = _identity(folder)
     needed, free = folder_bytes(folder), shutil.disk_usage(target.parent).free

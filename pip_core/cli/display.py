@@ -56,10 +56,12 @@ class Display:
 
     def show(self, event: ev.Event) -> None:
         """Print one event."""
-        passing = isinstance(event, ev.Progress | ev.Loading)
-        if passing and self._bar:
-            self._move(self._bar, event)
-        elif self.passing_only or (passing and not self._reaches_a_quarter(event)):
+        if isinstance(event, ev.Progress | ev.Loading):
+            if self._bar:
+                self._move(self._bar, event)
+            elif not self.passing_only and self._reaches_a_quarter(event):
+                self.line(sentence(event))
+        elif self.passing_only:
             return
         elif isinstance(event, ev.Failed):
             if self._bar:
@@ -75,7 +77,7 @@ class Display:
         else:
             print(text, file=self.stream, flush=True)
 
-    def _reaches_a_quarter(self, event: ev.Event) -> bool:
+    def _reaches_a_quarter(self, event: ev.Progress | ev.Loading) -> bool:
         """Whether progress begins something, or has come a quarter further since it was printed last: a log
         of a long run is for reading."""
         assert isinstance(event, ev.Progress | ev.Loading)
@@ -84,13 +86,12 @@ class Display:
         reaches, self._quarter = quarter != self._quarter, quarter
         return reaches
 
-    def _move(self, bar: Progress, event: ev.Event) -> None:
+    def _move(self, bar: Progress, event: ev.Progress | ev.Loading) -> None:
         """Set the bar to a step of a stage, or to the bytes that have arrived."""
         if isinstance(event, ev.Progress):
             what = f"{event.stage.capitalize()}, iteration {event.iteration}"
             left = f"about {format_duration(event.remaining)} left"
         else:
-            assert isinstance(event, ev.Loading)
             what, left = event.what[:1].upper() + event.what[1:], ""
         bar.update(
             self._task,

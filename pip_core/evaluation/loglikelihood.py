@@ -43,7 +43,7 @@ Likelihood = tuple[float, bool]
 
 
 @dataclass(frozen=True, eq=False)
-class _Entry:
+class Entry:
     """One row for the model.
 
     Attributes:
@@ -59,30 +59,35 @@ class _Entry:
 
 
 class Likelihoods:
-    """Requests in groups (a question's choices), packed once, scored for any number of models in turn."""
+    """Requests in groups (a question's choices), packed once, scored for any number of models in turn.
+
+    Attributes:
+        count: number of requests.
+        shares: whether beginnings that requests share are read once; None until a model was tried.
+    """
 
     def __init__(self, groups: Sequence[Sequence[Request]]) -> None:
-        trees: list[_Entry] = []
-        chains: list[_Entry] = []
+        trees: list[Entry] = []
+        chains: list[Entry] = []
         for group in groups:
-            tree = _entry(group, len(chains))
+            tree = make_entry(group, len(chains))
             trees.append(tree)
             for index, request in enumerate(group):
                 # Costs sum to the same, so that the progress reaches its total in either way.
                 cost = tree.cost // len(group) + (tree.cost % len(group) if index == 0 else 0)
-                chains.append(_entry([request], len(chains), cost))
+                chains.append(make_entry([request], len(chains), cost))
         self.count = len(chains)
-        self._chains = _batches(chains)
+        self._chains = make_batches(chains)
         # A model that ignores the mask goes wrong most clearly on the last branch of the largest tree, be
         # its size counted in positions of the text or in tokens of the row.
-        self._probes: list[_Entry] = []
+        self._probes: list[Entry] = []
         if branching := [e for e in trees if e.tree.branches]:
             furthest = {max(branching, key=_depth), max(branching, key=_width)}
             self._probes = [chains[e.requests[-1][0]] for e in furthest]
         probed = {number for e in self._probes for number, _, _ in e.requests}
-        self._trees = sorted(_batches(trees), key=lambda batch: probed.isdisjoint(_numbers(batch)))
+        self._trees = sorted(make_batches(trees), key=lambda batch: probed.isdisjoint(_numbers(batch)))
         self._first = sum(not probed.isdisjoint(_numbers(batch)) for batch in self._trees)
-        self._shares: bool | None = None if self._probes else True
+        self.shares: bool | None = None if self._probes else True
 
     @property
     def tokens(self) -> int:
@@ -106,12 +111,12 @@ class Likelihoods:
             UserError: a log-likelihood is not a finite number.
         """
         found: dict[int, Likelihood] = {}
-        if self._shares is None:
+        if self.shares is None:
             found = self._try_trees(model, greedy)
-            self._shares = bool(found)
+            self.shares = bool(found)
         done = self._first if found else 0
         yield from (sum(e.cost for e in batch) for batch in self._trees[:done])
-        for batch in self._trees[done:] if self._shares else self._chains:
+        for batch in self._trees[done:] if self.shares else self._chains:
             found |= _score(model, batch, greedy)
             yield sum(e.cost for e in batch)
         if not all(math.isfinite(nats) for nats, _ in found.values()):
@@ -147,28 +152,28 @@ def _refuses_mask(error: Exception) -> bool:
     return not isinstance(error, RuntimeError) or bool(SHAPE_ERROR.search(str(error)))
 
 
-def _depth(entry: _Entry) -> int:
+def _depth(entry: Entry) -> int:
     return int(entry.tree.positions.max())
 
 
-def _width(entry: _Entry) -> int:
+def _width(entry: Entry) -> int:
     return len(entry.tree.ids)
 
 
-def _numbers(batch: Sequence[_Entry]) -> set[int]:
+def _numbers(batch: Sequence[Entry]) -> set[int]:
     return {number for e in batch for number, _, _ in e.requests}
 
 
-def _entry(group: Sequence[Request], first: int, cost: int | None = None) -> _Entry:
+def make_entry(group: Sequence[Request], first: int, cost: int | None = None) -> Entry:
     tree = tree_of([r.ids for r in group])
     requests = tuple(
         (first + index, path[-len(request.targets) :], torch.tensor(request.targets))
         for index, (request, path) in enumerate(zip(group, tree.paths, strict=True))
     )
-    return _Entry(tree, requests, len(tree.ids) if cost is None else cost)
+    return Entry(tree, requests, len(tree.ids) if cost is None else cost)
 
 
-def _batches(entries: Sequence[_Entry]) -> list[list[_Entry]]:
+def make_batches(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Batches of entries of similar length, the longest first, at the least total cost.
 
     Every row is padded to the longest of its batch, and a batch costs `BATCH_COST` tokens beside its rows.
@@ -189,7 +194,7 @@ def _batches(entries: Sequence[_Entry]) -> list[list[_Entry]]:
 
 
 @torch.inference_mode()
-def _score(model: PreTrainedModel, batch: Sequence[_Entry], greedy: bool) -> dict[int, Likelihood]:
+def _score(model: PreTrainedModel, batch: Sequence[Entry], greedy: bool) -> dict[int, Likelihood]:
     """The likelihoods of a batch by request number."""
     ids, positions, mask = rows_of_trees([e.tree for e in batch], model.dtype)
     width = ids.shape[1]

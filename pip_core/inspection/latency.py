@@ -28,7 +28,7 @@ WARM_UP = 2
 # Tokens that a model writes in one turn.
 TURN = 4
 # The next token, `(1, 1)`, and the cache of all tokens before it.
-_State = tuple[torch.Tensor, Cache]
+Decoding = tuple[torch.Tensor, Cache]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def compare_latency(
     models = (dense, pruned)
     if dense.model.device != pruned.model.device:
         raise UserError("The two models must be on the same device to be compared.")
-    prompts = [_prompt(loaded, prompt_tokens, new_tokens) for loaded in models]
+    prompts = [make_prompt(loaded, prompt_tokens, new_tokens) for loaded in models]
     measured = []
     for number in range(-WARM_UP, rounds):
         # The order alternates, so that neither model always runs right after the other.
@@ -195,7 +195,7 @@ def table(found: LatencyComparison) -> str:
     return "\n".join(lines)
 
 
-def _prompt(loaded: Loaded, prompt_tokens: int, new_tokens: int) -> torch.Tensor:
+def make_prompt(loaded: Loaded, prompt_tokens: int, new_tokens: int) -> torch.Tensor:
     """Token ids of the prompt, `(1, prompt_tokens)`."""
     context = getattr(loaded.model.config, "max_position_embeddings", None) or 2**30
     if prompt_tokens + new_tokens > context:
@@ -225,24 +225,24 @@ def _round(
     return _Round(tuple(prefill), tuple(decode), tuple(_bytes(cache) for _, cache in states))
 
 
-def _read(model: PreTrainedModel, prompt: torch.Tensor) -> tuple[float, _State]:
+def _read(model: PreTrainedModel, prompt: torch.Tensor) -> tuple[float, Decoding]:
     """Seconds that a model takes to read the prompt, and its state afterwards."""
     with torch.inference_mode():
         began = _now(model)
-        state = _forward(model, prompt, None)
+        state = next_token(model, prompt, None)
         return _now(model) - began, state
 
 
-def _write(model: PreTrainedModel, state: _State, tokens: int) -> tuple[float, _State]:
+def _write(model: PreTrainedModel, state: Decoding, tokens: int) -> tuple[float, Decoding]:
     """Seconds that a model takes to write `tokens` tokens one by one, and its state afterwards."""
     with torch.inference_mode():
         began = _now(model)
         for _ in range(tokens):
-            state = _forward(model, *state)
+            state = next_token(model, *state)
         return _now(model) - began, state
 
 
-def _forward(model: PreTrainedModel, ids: torch.Tensor, cache: Cache | None) -> _State:
+def next_token(model: PreTrainedModel, ids: torch.Tensor, cache: Cache | None) -> Decoding:
     """The likeliest next token, `(1, 1)`, and the cache with `ids` in it."""
     known = inspect.signature(model.forward).parameters
     # As generate() does: only the last position needs logits.
@@ -255,9 +255,9 @@ def _forward(model: PreTrainedModel, ids: torch.Tensor, cache: Cache | None) -> 
 def _cache_per_token(model: PreTrainedModel, prompt: torch.Tensor) -> int:
     """Bytes by which the cache grows from one token to two."""
     with torch.inference_mode():
-        token, cache = _forward(model, prompt[:, :1], None)
+        token, cache = next_token(model, prompt[:, :1], None)
         one = _bytes(cache)
-        return _bytes(_forward(model, token, cache)[1]) - one
+        return _bytes(next_token(model, token, cache)[1]) - one
 
 
 def _bytes(cache: Cache) -> int:

@@ -54,7 +54,7 @@ class ModelProcesses:
         self._limit = int(_from_environment("PIP_STUDIO_MODEL_WORKERS", 1, 1)) if limit is None else limit
         usual = _from_environment("PIP_STUDIO_MODEL_SECONDS", ANSWER_SECONDS, 1)
         self._seconds = usual if seconds is None else seconds
-        self._processes: list[_Process] = []
+        self.running: list[ModelProcess] = []
         self._changed = threading.Condition()
         self._waiting = 0
 
@@ -88,9 +88,9 @@ class ModelProcesses:
     def close(self) -> None:
         """End all processes."""
         with self._changed:
-            for process in self._processes:
+            for process in self.running:
                 process.end()
-            self._processes = []
+            self.running = []
 
     def _enter(self) -> None:
         with self._changed:
@@ -102,33 +102,33 @@ class ModelProcesses:
         with self._changed:
             self._waiting -= 1
 
-    def _take(self, key: tuple) -> _Process | None:
+    def _take(self, key: tuple) -> ModelProcess | None:
         """A process for the models of `key`; None where there is none free yet."""
         with self._changed:
-            for process in self._processes:
+            for process in self.running:
                 if process.is_overdue():  # its answer is no longer read by anybody
                     process.end()
-            self._processes = [p for p in self._processes if p.is_alive()]
-            same = [p for p in self._processes if p.key == key]
-            free = [p for p in self._processes if not p.busy]
+            self.running = [p for p in self.running if p.is_alive()]
+            same = [p for p in self.running if p.key == key]
+            free = [p for p in self.running if not p.busy]
             chosen = next((p for p in same if not p.busy), None)
             if chosen is None and same:  # its models are loaded already: wait for it
                 return None
-            if chosen is None and len(self._processes) < self._limit:
-                chosen = _Process()
-                self._processes.append(chosen)
+            if chosen is None and len(self.running) < self._limit:
+                chosen = ModelProcess()
+                self.running.append(chosen)
             chosen = chosen or next(iter(free), None)
             if chosen is not None:
                 chosen.take(key, self._seconds)
             return chosen
 
-    def _give_back(self, process: _Process) -> None:
+    def _give_back(self, process: ModelProcess) -> None:
         with self._changed:
             process.busy = False
             self._changed.notify_all()
 
 
-class _Process:
+class ModelProcess:
     """One process, asked by one thread at a time."""
 
     def __init__(self) -> None:

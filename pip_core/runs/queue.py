@@ -45,7 +45,7 @@ class RunQueue(RunStore):
 
     workers: int = field(default_factory=_workers)
     # Kept so that they leave no zombies. Whether a worker is alive is read from its run's lock.
-    _children: list[subprocess.Popen] = field(default_factory=list, repr=False)
+    children: list[subprocess.Popen] = field(default_factory=list, repr=False)
 
     # Making runs
 
@@ -149,7 +149,7 @@ class RunQueue(RunStore):
             return self._schedule()
 
     def _schedule(self) -> list[str]:
-        self._children = [child for child in self._children if child.poll() is None]
+        self.children = [child for child in self.children if child.poll() is None]
         for folder in self._folders():
             if (folder / UNDO).exists() and not worker.working(folder) and self._is_readable(folder):
                 with suppress(UserError):  # the disk is full, or a worker came first: next time
@@ -165,7 +165,7 @@ class RunQueue(RunStore):
                 queued = self._index.queued(folder)
                 if queued is None:
                     continue
-                self._children.append(worker.launch(folder, queued["command"]))
+                self.children.append(worker.launch(folder, queued["command"]))
                 (folder / QUEUED).unlink(missing_ok=True)
                 started.append(folder.name)
             except UserError as error:  # of this run alone, perhaps: the others have their turn

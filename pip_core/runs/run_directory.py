@@ -122,7 +122,7 @@ def work(
         recipe = recipe_of(folder)
         if not launched:
             _drop_old(folder / STOP, folder / PAUSE)
-        yield from _apply_undo(folder)
+        yield from apply_undo(folder)
         history = read_events(folder)
         if not prune_on and not ev.removals(history):
             raise UserError("Nothing has been removed yet, so there is nothing to export.")
@@ -138,7 +138,7 @@ def work(
                     recipe = recipe.replace(**dict(event.pinned))
                     write(folder / RECIPE, recipe.to_json())
                 yield event
-        yield from _apply_undo(folder)
+        yield from apply_undo(folder)
     finally:
         for name in (STOP, PAUSE, LAUNCHED):
             (folder / name).unlink(missing_ok=True)
@@ -175,7 +175,7 @@ def record(folder: Path, events: Sequence[ev.Event]) -> None:
     check_readable(folder)
     lock = _hold(folder)
     try:
-        _drop_torn_line(folder / EVENTS)
+        drop_torn_line(folder / EVENTS)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             for event in events:
                 _append(file, event)
@@ -193,7 +193,7 @@ def apply_pending_undo(folder: Path) -> None:
     check_readable(folder)
     lock = _hold(folder)
     try:
-        for _ in _apply_undo(folder):
+        for _ in apply_undo(folder):
             pass
     finally:
         lock.release()
@@ -218,10 +218,10 @@ def _append(file: TextIO, event: ev.Event) -> None:
         raise UserError(user_message(error) or f"Cannot write: {error}") from None
 
 
-def _apply_undo(folder: Path) -> Iterator[ev.Event]:
+def apply_undo(folder: Path) -> Iterator[ev.Event]:
     """Undo what the file `undo` names, and pass on the events; a torn line is dropped first. The lock must be
     held."""
-    _drop_torn_line(folder / EVENTS)
+    drop_torn_line(folder / EVENTS)
     iteration = read_undo(folder)
     if iteration is None:
         return
@@ -312,7 +312,7 @@ def _drop_old(*paths: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _drop_torn_line(path: Path) -> None:
+def drop_torn_line(path: Path) -> None:
     """A killed worker may have left half a line."""
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1

@@ -17,12 +17,17 @@ MOST = 64
 
 
 class Followers:
-    """Programs that follow runs. They share one event loop, so that a program that waits takes no thread."""
+    """Programs that follow runs. They share one event loop, so that a program that waits takes no thread.
+
+    Attributes:
+        most: how many may follow at once.
+        count: how many do.
+    """
 
     def __init__(self, queue: RunQueue, most: int | None = None) -> None:
         self.queue = queue
         self.most = _most() if most is None else most
-        self._count = 0
+        self.count = 0
 
     async def follow(self, run_id: str) -> AsyncIterator[dict]:
         """A run's state now and whenever it changes, until the run ends.
@@ -32,9 +37,9 @@ class Followers:
         """
         if self.queue.folder(run_id) is None:
             raise UserError("There is no such run. It may have been deleted.")
-        if self._count >= self.most:
+        if self.count >= self.most:
             raise UserError(f"{self.most} programs follow runs already. Try again later.")
-        self._count += 1
+        self.count += 1
         try:
             last = None
             while True:
@@ -47,7 +52,7 @@ class Followers:
                     return
                 await asyncio.sleep(SECONDS)
         finally:
-            self._count -= 1
+            self.count -= 1
 
 
 def facts(run_id: str, summary: RunSummary, state: str) -> dict:

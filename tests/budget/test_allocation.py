@@ -180,14 +180,14 @@ def test_a_plain_recipe_is_offered_the_nearest_plain_shape(changes, nearest):
     asked = Recipe(target=share(BLOCK), **changes)
     with pytest.raises(UserError) as refused:
         budget_of(asked, LLAMA)
-    assert "cannot be described by an ordinary checkpoint" in str(refused.value)
+    assert "ordinary checkpoint" in str(refused.value)
     assert nearest in str(refused.value)
     assert budget_of(asked.replace(plain=False), LLAMA).uneven
 
 
 def test_units_that_a_model_cannot_lose():
     gpt2 = anatomy_of(zoo.CONFIGS["gpt2"]())
-    with pytest.raises(UserError, match="Groups of heads cannot be removed from this model"):
+    with pytest.raises(UserError, match="Groups of heads"):
         budget_of(recipe(0.1, "heads"), gpt2)
 
 

@@ -139,7 +139,7 @@ def test_a_folder_is_called_what_it_is_called(own):
 def test_a_space_reads_no_folders(own, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "org/space")
     for find in (lambda r: drain(resolve(r)), config_of):
-        with pytest.raises(UserError, match="Local folders cannot be read on a Space"):
+        with pytest.raises(UserError, match="on a Space"):
             find(str(own))
 
 
@@ -181,7 +181,7 @@ def test_blocks_are_found(family):
 def test_no_plain_list_of_blocks():
     model = zoo.build("llama")
     model.model.layers = nn.ModuleList(list(model.model.layers)[:-1])
-    with pytest.raises(UserError, match="does not keep its blocks in one plain list"):
+    with pytest.raises(UserError, match="one plain list"):
         blocks_of(model)
 
 

@@ -80,14 +80,14 @@ def test_zip_asked_for_by_several_at_once(tmp_path):
 
 def test_packing_blocks_nobody_and_is_done_once(folder, tmp_path, monkeypatch):
     target, go_on, packings = tmp_path / "model.zip", threading.Event(), []
-    pack = packing._pack
+    pack = packing.pack
 
     def slowly(*given):
         packings.append(given)
         go_on.wait(20)
         pack(*given)
 
-    monkeypatch.setattr(packing, "_pack", slowly)
+    monkeypatch.setattr(packing, "pack", slowly)
     began = time.monotonic()
     states = [start_packing(folder, target) for _ in range(5)]
     assert time.monotonic() - began < 5

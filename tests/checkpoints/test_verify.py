@@ -56,7 +56,7 @@ def test_a_folder_that_does_not_load_is_noticed(exported, tmp_path):
     loaded, folder = exported
     shutil.copytree(folder, tmp_path / "bad")
     (tmp_path / "bad" / "config.json").unlink()
-    with pytest.raises(UserError, match="did not load in a fresh process") as refused:
+    with pytest.raises(UserError, match="did not load") as refused:
         drain(verify(loaded, tmp_path / "bad", PROBE))
     assert "\n" not in str(refused.value)
 
@@ -76,7 +76,7 @@ def test_a_difference_between_cache_and_none_is_noticed(exported, monkeypatch):
     answering(monkeypatch)
     assert drain(verify(loaded, folder, PROBE)).tokens == 20
     answering(monkeypatch, cache_gap=0.5)
-    with pytest.raises(UserError, match="with its key-value cache than without"):
+    with pytest.raises(UserError, match="key-value cache"):
         drain(verify(loaded, folder, PROBE))
 
 

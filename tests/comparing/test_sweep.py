@@ -265,7 +265,7 @@ def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch
     found = results.collect(tmp_path, [failing, entries[0]])
     assert [r.label for r in found.rows] == ["dense", entries[0].label]
     assert "cannot reach the target" in found.missing["bad"]
-    assert "bad has no result: This method cannot reach the target" in results.markdown(found)
+    assert "bad has no result" in results.markdown(found)
 
 
 def test_a_worker_that_dies_is_told(entries, tmp_path):
@@ -274,7 +274,7 @@ def test_a_worker_that_dies_is_told(entries, tmp_path):
     (place / "recipe.json").write_text("{")
     reported = list(sweep.work_in_a_process(place, False))
     assert reported == [ev.Failed(reported[0].message)]
-    assert "The recipe is not valid JSON" in reported[0].message
+    assert "not valid JSON" in reported[0].message
 
 
 def test_another_run_in_the_way_is_not_touched(done, entries, tmp_path):

@@ -113,10 +113,10 @@ def test_what_is_wrong_is_said_in_one_sentence(write, name, content, message):
 
 def test_a_file_that_is_not_there(tmp_path):
     for name in ("none.jsonl", "a\0b.csv"):
-        with pytest.raises(UserError, match=r"does not exist or is not a file|cannot be read"):
+        with pytest.raises(UserError, match=r"not exist|cannot be read"):
             rows(str(tmp_path / name), "task")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UserError, match="does not exist or is not a file"):
+    with pytest.raises(UserError, match="not exist"):
         rows(tmp_path / "folder.csv", "task")
 
 

@@ -383,7 +383,7 @@ def test_evaluate_raises_what_is_wrong(recipe):
 
 
 def test_calibrating_on_the_held_back_text_is_refused(recipe):
-    with pytest.raises(UserError, match="must not be measured on what it was pruned with"):
+    with pytest.raises(UserError, match="measured on"):
         run_module.check(recipe.replace(calibration="heldout"))
 
 

@@ -96,7 +96,7 @@ def test_likelihoods_equal_one_row_at_a_time(family, bos, tokenizer, bos_tokeniz
         assert value == pytest.approx(expected, abs=1e-4)
         assert greedy == same
     if name in TREES | ROWS:
-        assert likelihoods._shares == (name in TREES)
+        assert likelihoods.shares == (name in TREES)
     again = drain(likelihoods.measure(model, greedy=True))
     assert [v for v, _ in again] == pytest.approx([v for v, _ in found], abs=1e-5)
 
@@ -140,8 +140,8 @@ def test_packing_changes_nothing(tokens, tokenizer, monkeypatch):
 
 def test_batches_waste_little(monkeypatch):
     monkeypatch.setattr(loglikelihood, "BATCH_COST", 3)
-    entries = [loglikelihood._entry([_request(n)], i) for i, n in enumerate([50, 3, 49, 3, 50, 4, 20])]
-    lengths = [[len(e.tree.ids) for e in batch] for batch in loglikelihood._batches(entries)]
+    entries = [loglikelihood.make_entry([_request(n)], i) for i, n in enumerate([50, 3, 49, 3, 50, 4, 20])]
+    lengths = [[len(e.tree.ids) for e in batch] for batch in loglikelihood.make_batches(entries)]
     assert lengths == [[50, 50, 49], [20], [4, 3, 3]]
 
 
@@ -189,9 +189,9 @@ def test_a_failure_of_memory_is_not_taken_for_a_refused_mask(tokenizer, monkeypa
     with pytest.raises(type(error)):
         drain(likelihoods.measure(model))
     assert len(calls) == 1
-    assert likelihoods._shares is None
+    assert likelihoods.shares is None
     drain(likelihoods.measure(model))
-    assert likelihoods._shares
+    assert likelihoods.shares
 
 
 def test_a_real_allocation_failure_is_told_apart():

@@ -67,9 +67,9 @@ def test_a_continuation_without_a_token_of_its_own(encoder):
 def test_a_tokenizer_without_any_special_token():
     encoder = Encoder(without_beginning(), 12)
     assert encoder.requests([("the", " cat")]) == [Request((259,), (263,))]
-    with pytest.raises(UserError, match="no beginning- or end-of-text token"):
+    with pytest.raises(UserError, match="end-of-text token"):
         encoder.requests([("", "the")])
-    with pytest.raises(UserError, match="no beginning- or end-of-text token"):
+    with pytest.raises(UserError, match="end-of-text token"):
         encoder.windows("the cat")
 
 

@@ -124,9 +124,9 @@ def test_what_was_not_measured_on_the_same_items_is_not_compared():
     a = measured("1100")
     other = replace(a, tasks=(replace(a.tasks[0], digest="else"),))
     for b in (measured("11001"), measured("1100", "1"), other):
-        with pytest.raises(UserError, match="not measured on the same items"):
+        with pytest.raises(UserError, match="same items"):
             paired_comparison(a, b)
-        with pytest.raises(UserError, match="not measured on the same items"):
+        with pytest.raises(UserError, match="same items"):
             retained(a, b)
 
 

@@ -154,7 +154,7 @@ def test_a_text_is_called_what_it_is_for(tmp_path):
         calibration_texts(missing)
     with pytest.raises(UserError, match="The held-back text '"):
         documents(missing, "held-back text")
-    with pytest.raises(UserError, match="does not exist or is not a file"):
+    with pytest.raises(UserError, match="not exist"):
         documents(str(tmp_path))
 
 
@@ -162,7 +162,7 @@ def test_what_a_run_measures_on(tmp_path):
     page = tiny.write_lines(tmp_path / "pages.jsonl", [{"page": "One page."}])
     own = tiny.write_lines(tmp_path / "facts.jsonl", [GOOD])
     assert [t.name for t in load_tasks(("facts", f"wikitext={page}"), 2)] == ["facts", "wikitext"]
-    with pytest.raises(UserError, match="at least one task with right and wrong answers"):
+    with pytest.raises(UserError, match="at least one task"):
         load_tasks((f"wikitext={page}",))
-    with pytest.raises(UserError, match=r"Two tasks have the same name \(facts, facts\)"):
+    with pytest.raises(UserError, match=r"same name \(facts, facts\)"):
         load_tasks(("facts", own))

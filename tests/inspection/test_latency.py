@@ -71,7 +71,7 @@ def test_what_is_timed_is_greedy_decoding(opened, family):
     written, ids, cache = [], prompt, None
     with torch.inference_mode():
         for _ in range(8):
-            ids, cache = latency._forward(loaded.model, ids, cache)
+            ids, cache = latency.next_token(loaded.model, ids, cache)
             written.append(int(ids))
     # generate() never writes the token that ends a text; where it would come, both would differ.
     until = written.index(1) if 1 in written else 8
@@ -146,7 +146,7 @@ def test_what_cannot_be_measured(pair, settings, message):
 
 def test_a_prompt_longer_than_the_text(opened, monkeypatch):
     monkeypatch.setattr(latency, "documents", lambda name: ["The dog ran."])
-    assert latency._prompt(opened("llama"), 100, 4).shape == (1, 100)
+    assert latency.make_prompt(opened("llama"), 100, 4).shape == (1, 100)
 
 
 def test_table(pair):

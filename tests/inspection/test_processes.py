@@ -54,7 +54,7 @@ def test_two_visitors_load_the_models_once(processes, models):
     assert steps[-1].decode_ratio.median > 0
     # The models of another run take their place.
     assert loadings(list(processes.ask("chat", *models[:2], 2.0, prompt="The sky"))) == 1
-    assert len(processes._processes) == 1
+    assert len(processes.running) == 1
 
 
 def test_what_is_wrong_is_a_sentence_and_the_process_goes_on(processes, models):
@@ -68,7 +68,7 @@ def test_what_is_wrong_is_a_sentence_and_the_process_goes_on(processes, models):
 def test_a_process_that_ends_hurts_one_answer(processes, models):
     steps = processes.ask("latency", *models, prompt_tokens=8, new_tokens=8, rounds=500)
     next(steps)
-    processes._processes[0].end()
+    processes.running[0].end()
     with pytest.raises(UserError, match="ended"):
         list(steps)
     assert list(processes.ask("chat", *models, prompt="The sky"))
@@ -79,7 +79,7 @@ def test_an_answer_that_takes_too_long(models):
     try:
         with pytest.raises(UserError, match="PIP_STUDIO_MODEL_SECONDS"):
             list(processes.ask("latency", *models, prompt_tokens=8, new_tokens=8, rounds=500))
-        assert not processes._processes[0].is_alive()
+        assert not processes.running[0].is_alive()
     finally:
         processes.close()
 
@@ -89,7 +89,7 @@ def test_an_idle_process_ends_and_another_answers(models, monkeypatch):
     processes = ModelProcesses(1, 120)
     try:
         assert list(processes.ask("chat", *models, prompt="The sky"))
-        first = processes._processes[0]
+        first = processes.running[0]
         until = time.monotonic() + 30
         while first.is_alive() and time.monotonic() < until:
             time.sleep(0.05)

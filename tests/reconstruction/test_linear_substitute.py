@@ -185,7 +185,7 @@ def test_activations_that_are_not_finite_are_refused():
 
 def test_which_methods_account_for_a_refit():
     assert [m.name for m in METHODS if m.accounts_for_refit] == ["pip-gate"]
-    with pytest.raises(NotImplementedError, match="pip does not account for a refit"):
+    with pytest.raises(NotImplementedError, match="pip .*refit"):
         get_scorer("pip").given_substitutes({})
 
 
@@ -300,4 +300,4 @@ def test_a_history_of_another_model_is_refused(ahead):
     strange = [ev.Removed(1, (Units(BLOCKS, 99, (0,)),), 0.0, 0.0, 1, "x", False)]
     found = list(run(ahead, history=strange))
     assert isinstance(found[-1], ev.Failed)
-    assert "does not belong to this model" in found[-1].message
+    assert "not belong" in found[-1].message

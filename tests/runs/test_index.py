@@ -250,7 +250,7 @@ def test_limits_from_the_environment(queue, various, monkeypatch):
     assert len(queue.clean()) == 3
     for bad in ("much", "0", "-1", "nan", "inf"):
         monkeypatch.setenv("PIP_STUDIO_KEEP_DAYS", bad)
-        with pytest.raises(UserError, match="PIP_STUDIO_KEEP_DAYS must be a number above 0"):
+        with pytest.raises(UserError, match="PIP_STUDIO_KEEP_DAYS"):
             queue.clean()
 
 

@@ -90,7 +90,7 @@ def test_workers_from_the_environment(tmp_path, monkeypatch):
     assert RunQueue(tmp_path).workers == 1
     for bad in ("many", "0", "-1"):
         monkeypatch.setenv("PIP_STUDIO_WORKERS", bad)
-        with pytest.raises(UserError, match="PIP_STUDIO_WORKERS must be a whole number, 1 or more"):
+        with pytest.raises(UserError, match="PIP_STUDIO_WORKERS"):
             RunQueue(tmp_path)
 
 
@@ -99,7 +99,7 @@ def test_a_worker_that_cannot_be_started_leaves_its_run_waiting(queue, monkeypat
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(worker.subprocess, "Popen", refuse)
-    with pytest.raises(UserError, match="No worker could be started: Resource temporarily unavailable"):
+    with pytest.raises(UserError, match="Resource temporarily unavailable"):
         queue.start(Recipe(), "me")
     (info,) = queue.listed("me")
     assert (info.state, info.place) == ("waiting", 1)

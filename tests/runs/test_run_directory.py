@@ -212,12 +212,12 @@ def test_a_torn_last_line_is_dropped(made):
     text = "".join(ev.to_line(e, 1.0) + "\n" for e in whole)
     (made / "events.jsonl").write_text(text + '{"event": "Remo')
     assert run_directory.read_events(made) == whole
-    run_directory._drop_torn_line(made / "events.jsonl")
+    run_directory.drop_torn_line(made / "events.jsonl")
     assert (made / "events.jsonl").read_text() == text
-    run_directory._drop_torn_line(made / "events.jsonl")
+    run_directory.drop_torn_line(made / "events.jsonl")
     assert (made / "events.jsonl").read_text() == text
     (made / "events.jsonl").write_text("{torn")
-    run_directory._drop_torn_line(made / "events.jsonl")
+    run_directory.drop_torn_line(made / "events.jsonl")
     assert (made / "events.jsonl").read_text() == ""
 
 

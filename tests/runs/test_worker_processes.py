@@ -24,7 +24,7 @@ def living(tmp_path) -> Iterator[RunQueue]:
     """A queue whose workers do not outlive the test."""
     queue = RunQueue(tmp_path / "living")
     yield queue
-    for child in queue._children:
+    for child in queue.children:
         child.kill()
         child.wait()
 
@@ -87,7 +87,7 @@ def test_killed_while_starting_and_while_running_then_on(living, recipe):
     # Another process of the page, since then.
     again = RunQueue(living.root)
     again.resume(run_id)
-    living._children += again._children
+    living.children += again.children
     until(again, lambda: len(ev.removals(run_directory.read_events(folder))) == 2)
     assert ev.removals(run_directory.read_events(folder))[:1] == before
     until(again, lambda: state(again, run_id) == "finished")

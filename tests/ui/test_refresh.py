@@ -115,13 +115,13 @@ def test_a_refresh_does_not_wait_for_packing(queue, workers, monkeypatch):
     (model / "weights").write_bytes(bytes(10**6))
     from pip_core.checkpoints import packing
 
-    pack = packing._pack
+    pack = packing.pack
 
     def slowly(*arguments) -> None:
         time.sleep(1.0)
         pack(*arguments)
 
-    monkeypatch.setattr(packing, "_pack", slowly)
+    monkeypatch.setattr(packing, "pack", slowly)
     began = time.monotonic()
     changes = refresh.refresh(queue, ME, run_id, [], ())
     assert time.monotonic() - began < 0.9
@@ -198,7 +198,7 @@ def test_few_may_follow_at_once(queue, workers):
     with ThreadPoolExecutor(1) as thread:
         states = thread.submit(asyncio.run, follow()).result()
     assert states == ["starting", "starting", "starting", "finished"]
-    assert followers._count == 0
+    assert followers.count == 0
 
 
 def test_importing_the_page_does_nothing(tmp_path):
