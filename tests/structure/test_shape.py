@@ -144,7 +144,7 @@ def test_indices_of_a_cut():
 def test_a_single_unit_cannot_go():
     """Multi-query attention has one group of heads in a block."""
     config = zoo.shared_settings("llama", num_key_value_heads=1)()
-    assert anatomy_of(config).refused == {HEADS: "single unit of heads"}
+    assert "single unit of heads" in anatomy_of(config).refused[HEADS]
 
 
 def test_what_cannot_be_lost_is_refused_with_what_can():
@@ -153,7 +153,7 @@ def test_what_cannot_be_lost_is_refused_with_what_can():
     with pytest.raises(UserError) as refused:
         found.check([CHANNELS, HEADS])
     message = str(refused.value)
-    assert "[Hh]eads" in message
+    assert "eads" in message
     assert found.refused[HEADS] in message
     assert "attention halves or MLP halves" in message
 
