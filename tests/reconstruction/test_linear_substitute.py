@@ -185,7 +185,7 @@ def test_activations_that_are_not_finite_are_refused():
 
 def test_which_methods_account_for_a_refit():
     assert [m.name for m in METHODS if m.accounts_for_refit] == ["pip-gate"]
-    with pytest.raises(NotImplementedError, match="pip .*refit"):
+    with pytest.raises(NotImplementedError, match=r"pip .*refit"):
         get_scorer("pip").given_substitutes({})
 
 
