@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerBase
 
 from ..core.errors import UserError
 from ..core.finite import nonfinite_weight, to_json
 from ..structure.shape import Shape
 from ..structure.surgery import verify_config_matches
+from .compatibility import write_older_names
 from .load import Loaded
 from .nonuniform import save_nonuniform
 from .verify import CHECK, Verdict, verify
@@ -127,7 +127,7 @@ def write_checkpoint(loaded: Loaded, shape: Shape, partial: Path, facts: dict) -
         _correct_index(partial)
         loaded.tokenizer.save_pretrained(partial)
         if not uneven:
-            _write_configs(partial, loaded.tokenizer, loaded.stored)
+            write_older_names(partial, loaded.tokenizer, loaded.stored)
         _drop_code(partial)
         (partial / RECIPE).write_text(text, encoding="utf-8")
         for path in partial.glob("*.safetensors"):
@@ -254,28 +254,3 @@ def _drop_code(folder: Path) -> None:
             del part[name]
         if found:
             path.write_text(to_json(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_configs(folder: Path, tokenizer: PreTrainedTokenizerBase, stored: torch.dtype) -> None:
-    """State the stored number format, and a few settings also as transformers 4 and llama.cpp read them.
-
-    Without these an older reader would silently assume a rotary base of 10,000, and its tokenizer would
-    name inputs that `generate` refuses.
-    """
-    path = folder / "config.json"
-    written = json.loads(path.read_text(encoding="utf-8"))
-    rope = written.get("rope_parameters")
-    if isinstance(rope, dict) and "rope_theta" in rope:
-        written.setdefault("rope_theta", rope["rope_theta"])
-        if rope.get("rope_type", "default") != "default":
-            written.setdefault("rope_scaling", {k: v for k, v in rope.items() if k != "rope_theta"})
-    written["dtype"] = str(stored).removeprefix("torch.")
-    written.setdefault("torch_dtype", written["dtype"])
-    path.write_text(to_json(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    path = folder / "tokenizer_config.json"
-    if path.exists():
-        written = json.loads(path.read_text(encoding="utf-8"))
-        if written.get("tokenizer_class") == "TokenizersBackend":
-            written["tokenizer_class"] = "PreTrainedTokenizerFast"
-        written.setdefault("model_input_names", tokenizer.model_input_names)
-        path.write_text(to_json(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -115,15 +115,6 @@ def test_config_tells_older_readers(exported):
     assert tokenizer_config["model_input_names"] == ["input_ids", "attention_mask"]
 
 
-def test_scaled_rotary_positions_are_told_older_readers(opened, tmp_path, trusting):
-    loaded = opened("llama")
-    loaded.model.config.rope_parameters = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5000.0}
-    written(loaded, tmp_path / "model")
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["rope_theta"] == 5000.0
-    assert config["rope_scaling"] == {"rope_type": "linear", "factor": 2.0}
-
-
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
 def test_other_families_are_verified_too(opened, tmp_path, family):
     loaded = opened(family)
