@@ -22,6 +22,7 @@ from pip_core.core.errors import UserError
 from pip_core.core.paths import ASSETS
 from pip_core.core.recipe import Recipe
 from pip_core.data.files import PACKED, TABLES, UPLOADS
+from pip_core.engine import stages
 from pip_core.inspection.processes import ModelProcesses
 from pip_core.planning.estimate import make_plan
 from pip_core.reporting.run_summary import RunSummary
@@ -41,6 +42,7 @@ from pip_core.ui import (
     labels,
     model_tools,
     refresh,
+    stage_curves,
     status,
 )
 from pip_core.ui.follow import Followers
@@ -222,6 +224,8 @@ class StudioPage:
                 self.chart("heatmap", sendable(heatmap.importance_heatmap(NOTHING)))
             with self.card(labels.COST, min_width=330):
                 self.chart("curves", sendable(curves.cost_curves(NOTHING)))
+        with self.card(labels.STAGE_CURVES, "when-run", visible=False) as self.ui["stage_card"]:
+            self.chart("stage_curves", sendable(stage_curves.stage_curves(NOTHING)))
         gr.HTML(labels.STEPS, elem_classes="when-idle")
         self.html("tiles", status.tiles(NOTHING), elem_classes="when-run")
         with self.card("Log", "when-run"):
@@ -231,7 +235,10 @@ class StudioPage:
             gr.HTML("<p class='line'>The score and rank of every block are under Inspect.</p>")
         aside = {"open": False, "visible": False, "elem_id": "onward", "elem_classes": "card"}
         with gr.Accordion("Continue or branch", **aside) as self.ui["onward"]:
-            gr.HTML("<p class='line'>Both use the settings that the form has now.</p>")
+            gr.HTML("<p class='line'>All of these use the settings that the form has now.</p>")
+            with gr.Row(visible=False) as self.ui["repeats"]:
+                for kind in stages.repeatable():
+                    self.button(f"repeat_{kind.name}", f"{kind.title} this run")
             with gr.Row():
                 self.button("extend", "Continue this run to the form's target")
                 self.control("upto", gr.Number, value=0, precision=0, min_width=120)
@@ -325,6 +332,9 @@ class StudioPage:
             refreshed(on(ui[action].click, partial(act.act, action), ["memory", "run"], ["notice"]))
         ui["get"].click(lambda: gr.Tabs(selected="download"), None, [ui["tabs"]], **QUIET)
         refreshed(on(ui["extend"].click, act.extend, ["memory", "run", "target"], ["notice"]))
+        for kind in stages.repeatable():
+            again = ui[f"repeat_{kind.name}"].click, partial(act.repeat, kind.name), ["memory", "run", *names]
+            refreshed(on(*again, ["notice"]))
         refreshed(on(ui["fork"].click, act.fork, ["memory", "run", "upto", *names], handlers.NEW_RUN))
         compared = [*handlers.NEW_RUN, "chosen", "picked"]
         refreshed(on(ui["sweep"].click, act.sweep, ["memory", "methods", *names], compared))

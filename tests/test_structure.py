@@ -21,6 +21,7 @@ PACKAGES = (
     "checkpoints",
     "evaluation",
     "scoring",
+    "recovery",
     "inspection",
     "budget",
     "reporting",

@@ -97,6 +97,14 @@ def extend(
     return work(run, prune_on=True)
 
 
+def recover(run: RunFolder, given: Settings) -> int:
+    """Let what is left of a run's model learn from the dense model, and export it anew."""
+    from ..runs.operations import repeat
+
+    repeat(run, "recover", given)
+    return work(run, prune_on=False)
+
+
 def fork(
     run: RunFolder,
     out: NewFolder,
@@ -272,6 +280,8 @@ def app() -> int:
     return 0
 
 
+# Commands that take the settings of one stage alone.
+OF_STAGE: Mapping[str, str] = {"recover": "recover"}
 # In the order of `--help`.
 COMMANDS: tuple[Command, ...] = (
     prune,
@@ -279,6 +289,7 @@ COMMANDS: tuple[Command, ...] = (
     export,
     undo,
     extend,
+    recover,
     fork,
     runs,
     inspect,

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from ..core.environment import prepare_environment, quiet_libraries
 from ..core.errors import UserError
 from ..core.settings import SettingInfo
-from .commands import COMMANDS
+from .commands import COMMANDS, OF_STAGE
 from .options import GIVEN, Command, split_switches, takes_settings, with_settings
 
 HELP = "Make a language model smaller, and see what it costs."
@@ -98,7 +98,7 @@ def build(
     for function in COMMANDS:
         settings: list[SettingInfo] = []
         if function.__name__ == chosen and takes_settings(function):
-            settings = _settings()
+            settings = _settings(OF_STAGE.get(chosen, ""))
             words, spelled_out = split_switches(words, settings)
         command = prepared(function)
         if takes_settings(function):
@@ -111,11 +111,12 @@ def _nothing() -> None:
     """What all commands share: nothing so far."""
 
 
-def _settings() -> list[SettingInfo]:
+def _settings(stage: str) -> list[SettingInfo]:
+    """The settings of a stage; of all where none is named."""
     from ..core.recipe import Recipe
     from ..engine import stages  # noqa: F401 (they own the settings)
 
-    return Recipe.settings()
+    return [info for info in Recipe.settings() if stage in ("", info.stage)]
 
 
 def _quiet(function: Command) -> Command:

@@ -29,10 +29,12 @@ class Event:
 
     Attributes:
         superseded_by_undo: whether it no longer counts when a removal before it is undone.
+        of_the_end: whether it is about what follows the last removal.
         result_of: name of the stage whose result it is; empty for what is no stage's result.
     """
 
     superseded_by_undo: ClassVar[bool] = False
+    of_the_end: ClassVar[bool] = False
     result_of: ClassVar[str] = ""
 
     @property
@@ -273,12 +275,20 @@ class Forked(Event):
 
 
 @event
+class SettingsChanged(Event):
+    """The user changed settings of what follows the last removal, `changed` by name. What came of the old
+    ones no longer counts."""
+
+    changed: tuple[str, ...]
+
+
+@event
 class Exported(Event):
     """The checkpoint was written, loaded again by a fresh process, and agreed with the model in
     memory: `largest_difference` of the logits, `tokens` generated alike with and without cache.
     `uneven` says why it needs this project's loader; empty for an ordinary checkpoint."""
 
-    superseded_by_undo = True
+    superseded_by_undo, of_the_end = True, True
 
     path: str
     bytes: int
@@ -329,26 +339,28 @@ class Failed(Event):
 class StageResult(Event):
     """What a stage after the last removal came to, with `iteration` removals made."""
 
-    superseded_by_undo = True
+    superseded_by_undo, of_the_end = True, True
 
     iteration: int
 
 
 ENDINGS = (Finished, Stopped, Paused, Failed)
 # What the user did to a run that its recipe alone does not tell.
-OPERATIONS = (RemovalUndone, TargetExtended, Forked)
+OPERATIONS = (RemovalUndone, TargetExtended, Forked, SettingsChanged)
 
 
-def is_superseded(event: Event, undone: RemovalUndone) -> bool:
-    """Whether `event`, recorded before `undone`, no longer counts."""
-    return event.superseded_by_undo and event.reached >= undone.iteration
+def is_superseded(event: Event, by: RemovalUndone | SettingsChanged) -> bool:
+    """Whether `event`, recorded before what the user did, no longer counts."""
+    if isinstance(by, SettingsChanged):
+        return event.of_the_end or bool(getattr(event, "final", False))
+    return event.superseded_by_undo and event.reached >= by.iteration
 
 
 def effective_events(events: Iterable[Event]) -> list[Event]:
-    """The events that still count, in order: none that was superseded by an undo."""
+    """The events that still count, in order: none that what the user did has superseded."""
     found: list[Event] = []
     for event in events:
-        if isinstance(event, RemovalUndone):
+        if isinstance(event, RemovalUndone | SettingsChanged):
             found = [e for e in found if not is_superseded(e, event)]
         found.append(event)
     return found

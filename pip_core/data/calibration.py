@@ -154,6 +154,10 @@ class Calibration:
         self._drawn: tuple[tuple[int, int], list[Pair]] | None = None
         self._rows: dict[tuple[int, int, str], list[torch.Tensor]] = {}
 
+    def of_text(self, text: CalibrationText) -> Calibration:
+        """Another text, for the same model and by the same settings."""
+        return Calibration(text, self.recipe, self.tokenizer, self.context, self.device)
+
     def check(self) -> None:
         """Draw the first iteration's pairs, so that a fault of the text is reported before anything is
         scored.
@@ -352,13 +356,15 @@ class Calibration:
             self._packed(domain, length, random.Random(f"{self.recipe.seed}/{stream}/{number}"))
             for number, domain in enumerate(domains)
         ]
-        rows = -(-tokens // length)
+        # More than the shortest of them allows cannot be had.
+        most = (int((len(h) + 1) / share) + 1 for h, share in zip(held, shares, strict=True))
+        rows = min(-(-tokens // length), *most)
         while any(n > len(h) for n, h in zip(window_counts(shares, rows), held, strict=True)):
             rows -= 1
         if rows * length < least:
             raise UserError(
                 f"{need}, and the calibration text '{title(self.text.name)}' holds {rows * length:,} (of a "
-                "mix, each part in its share). Use a longer text, or switch the refit off."
+                "mix, each part in its share). Use a longer text, or switch off what needs it."
             )
         following = [iter(h) for h in held]
         chosen = [next(following[i]) for i in in_turn(window_counts(shares, rows))]

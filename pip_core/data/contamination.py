@@ -32,16 +32,17 @@ class Overlap:
     short: int
     example: str
 
-    def sentence(self, what: str = "evaluation texts") -> str:
+    def sentence(self, what: str = "evaluation texts", text: str = "calibration text") -> str:
         """A warning to show; empty where nothing is shared.
 
         Args:
             what: the evaluation texts, for the sentence ("items of the task 'facts'").
+            text: the text that they share words with.
         """
         if not self.shared:
             return ""
         return (
-            f"{self.shared} of {self.texts} {what} share {NGRAM} words in a row with the calibration text "
+            f"{self.shared} of {self.texts} {what} share {NGRAM} words in a row with the {text} "
             f"(such as “{self.example}”), so their results may be too good."
         )
 

@@ -28,6 +28,7 @@ def run(
     history: Sequence[ev.Event] = (),
     stop: Callable[[], bool] = lambda: False,
     prune_on: bool = True,
+    scratch: Path | None = None,
 ) -> Iterator[ev.Event]:
     """Prune a model, as a stream of events that ends with Finished, Stopped or Failed.
 
@@ -37,12 +38,13 @@ def run(
             is not measured again, units whose removal was undone stay.
         stop: asked after every batch; true ends the run with Stopped.
         prune_on: False removes nothing more, and exports the model as pruned so far.
+        scratch: folder where stages keep what they continue from, beside the events; made when needed.
 
     Raises:
         Exception: only for a fault of this program, after a Failed event was yielded.
     """
     try:
-        yield from _run(recipe, out, history, stop, prune_on)
+        yield from _run(recipe, out, history, stop, prune_on, scratch)
     except Halted:
         pass
     except Exception as error:
@@ -99,8 +101,9 @@ def _run(
     history: Sequence[ev.Event],
     stop: Callable[[], bool],
     prune_on: bool,
+    scratch: Path | None,
 ) -> Iterator[ev.Event]:
-    state = RunState(check(recipe, history, out is not None, prune_on), out)
+    state = RunState(check(recipe, history, out is not None, prune_on), out, scratch)
 
     def stopped() -> ev.Event:
         return ev.Stopped(state.decided)

@@ -51,6 +51,8 @@ class Stage(ABC):
         after: name of the stage it follows, for a stage that is added to the usual list.
         changes_model: whether it changes the model after the last removal. Such a stage works on the model in
             memory only, so that a run that is resumed, steered or exported again repeats it.
+        switched_on: settings that switch it on in a run whose removals are made already, where nothing before
+            it depends on its settings; empty where something does.
         invalidated_by: names of the stages whose undoing makes its result void, so that it runs again.
     """
 
@@ -60,6 +62,7 @@ class Stage(ABC):
     Result: ClassVar[type[Event] | None] = None
     after: ClassVar[str] = ""
     changes_model: ClassVar[bool] = False
+    switched_on: ClassVar[Mapping[str, object]] = {}
     invalidated_by: ClassVar[tuple[str, ...]] = ("prune",)
 
     def __init__(self, recipe: Recipe) -> None:
@@ -92,6 +95,11 @@ class Stage(ABC):
         Raises:
             UserError: in plain words.
         """
+
+    def pinned(self, state: RunState) -> Mapping[str, str]:
+        """Settings as this machine chose them, once the model is loaded, so that the recipe means the same on
+        any machine."""
+        return {}
 
     def estimate(self, context: Context) -> Cost:
         """What it takes from now on; `context` is a `RunState` once the model is loaded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -38,6 +38,7 @@ class RunState(Context):
 
     Attributes:
         out: folder for the exported checkpoint; None where nothing is exported.
+        scratch: folder for what a stage continues from; None where nothing is kept.
         loaded: the model, its tokenizer and where they came from; set by the first stage.
         shape: what remains of the model's blocks now.
         evaluator: texts and tasks, tokenised for the model.
@@ -53,6 +54,7 @@ class RunState(Context):
         partial: folder beside `out` in which the checkpoint is made; None before that.
         token_subset: the tokens that are left, where some were removed.
         reproducible: whether the exported recipe alone leads to the exported model.
+        cut_short: whether a stage was ended before it was done, which the recipe does not state.
     """
 
     loaded: Loaded
@@ -61,9 +63,9 @@ class RunState(Context):
     shape: Shape
     started: ev.Started
 
-    def __init__(self, context: Context, out: Path | None) -> None:
+    def __init__(self, context: Context, out: Path | None, scratch: Path | None = None) -> None:
         self.__dict__.update(context.__dict__)
-        self.out = out
+        self.out, self.scratch = out, scratch
         self.partial: Path | None = None
         self.clock = Clock({})
         self.removals: list[ev.Removed] = []
@@ -76,7 +78,7 @@ class RunState(Context):
         self.changed = False
         self.also_removed: list[str] = []
         self.token_subset: VocabularySubset | None = None
-        self.reproducible = True
+        self.reproducible, self.cut_short = True, False
         self._began = time.monotonic()
 
     # How far it has come
@@ -178,6 +180,16 @@ class RunState(Context):
             apply_substitute(blocks_of(model), position, known[position], residual_scale(model.config))
         self.reshape(self.shape.without([units]))
 
+    def as_read(self, rows: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Batches of rows as the model reads them now, and the same text by the dense model's ids; equal
+        where no token was removed. A model with fewer tokens splits the text into more."""
+        if self.token_subset is None:
+            return list(rows), list(rows)
+        size, length = rows[0].shape
+        ids = torch.cat([self.token_subset.retokenize(row) for part in rows for row in part])
+        new = ids[: len(ids) // length * length].view(-1, length)
+        return list(new.split(size)), list(self.token_subset.kept[new].split(size))
+
     def discard_partial(self) -> None:
         """Delete the checkpoint that was being made, where it was not put in its place."""
         if self.partial is not None:
@@ -204,6 +216,7 @@ class RunState(Context):
         work: float,
         iteration: int | None = None,
         added: bool = False,
+        start: int = 0,
     ) -> Generator[ev.Event, None, Result]:
         """Drain `steps`, reporting progress and keeping time.
 
@@ -212,9 +225,10 @@ class RunState(Context):
             word: what is being done, and the kind of work the clock counts.
             work: all of it, in token-blocks.
             iteration: that it belongs to; the number of removals where it is left out.
+            start: how many were done by an earlier attempt.
         """
         number = len(self.removals) if iteration is None else iteration
-        done = 0
+        done = start
         self.clock.skip()
 
         def step(count: int) -> ev.Progress:

@@ -7,7 +7,6 @@ decoding, key-value cache on.
 
 from __future__ import annotations
 
-import inspect
 import statistics
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from ..checkpoints.load import Loaded
+from ..core.decoding import read_on
 from ..core.errors import UserError
 from ..data.corpora import HELDOUT, documents
 
@@ -244,12 +244,8 @@ def _write(model: PreTrainedModel, state: Decoding, tokens: int) -> tuple[float,
 
 def next_token(model: PreTrainedModel, ids: torch.Tensor, cache: Cache | None) -> Decoding:
     """The likeliest next token, `(1, 1)`, and the cache with `ids` in it."""
-    known = inspect.signature(model.forward).parameters
-    # As generate() does: only the last position needs logits.
-    last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-    name = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
-    out = model(input_ids=ids, use_cache=True, **{name: cache}, **last)
-    return out.logits[:, -1:].argmax(-1), getattr(out, name)
+    logits, found = read_on(model, ids, cache)
+    return logits[:, None].argmax(-1), found
 
 
 def _cache_per_token(model: PreTrainedModel, prompt: torch.Tensor) -> int:

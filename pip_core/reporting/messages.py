@@ -48,6 +48,9 @@ def sentence(event: ev.Event) -> str:
             return f"Undone: {describe_units(event.units)} {put_back}. Something else is removed instead."
         case ev.TargetExtended():
             return f"Target changed from {percent(event.before)} to {percent(event.target)}."
+        case ev.SettingsChanged():
+            names = ", ".join(name.replace("_", " ") for name in event.changed)
+            return f"What follows the last removal is done again, with another {names}."
         case ev.Forked():
             return _forked(event)
         case ev.Exported():

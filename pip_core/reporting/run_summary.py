@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from ..core import events as ev
+from ..core.curve import CurvePoint, with_point
 from .messages import sentence
 
 Key = TypeVar("Key")
@@ -35,8 +36,9 @@ class RunSummary:
         scored: (iteration, kind) -> scores; those of the last attempt, where a run was resumed.
         removals: the removals that count, in order.
         undone: the undone removals. `evaluated`, `finals`, `scored`, `removals`, `results` and `exported`
-            hold nothing that an undo superseded.
+            hold nothing that the user has superseded.
         results: stage -> its last result.
+        curves: title of a chart -> the points that a stage drew, in order.
         exported: the last export; None where there is none of the current state.
         progress: the last step of work that was reported.
         ending: Finished, Stopped, Paused or Failed; None while a newer event follows it.
@@ -54,6 +56,7 @@ class RunSummary:
     removals: Sequence[ev.Removed] = ()
     undone: Sequence[ev.RemovalUndone] = ()
     results: Mapping[str, ev.Event] = field(default_factory=_nothing)
+    curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=_nothing)
     exported: ev.Exported | None = None
     progress: ev.Progress | ev.Loading | None = None
     ending: ev.Event | None = None
@@ -121,16 +124,22 @@ class RunSummary:
                 self.scored = _with(self.scored, (event.iteration, event.kind), event)
             case ev.Removed():
                 self.removals = (*self.removals, event)
+            case CurvePoint():
+                self.curves = with_point(self.curves, event)
             case ev.RemovalUndone():
+                self.undone = (*self.undone, event)
+                self._drop_superseded(event)
+            case ev.SettingsChanged():
                 self._drop_superseded(event)
             case ev.Exported():
                 self.exported = event
 
-    def _drop_superseded(self, undone: ev.RemovalUndone) -> None:
+    def _drop_superseded(self, by: ev.RemovalUndone | ev.SettingsChanged) -> None:
         def counts(event: ev.Event) -> bool:
-            return not ev.is_superseded(event, undone)
+            return not ev.is_superseded(event, by)
 
-        self.undone = (*self.undone, undone)
+        points = {title: tuple(filter(counts, found)) for title, found in self.curves.items()}
+        self.curves = MappingProxyType({title: found for title, found in points.items() if found})
         self.evaluated = _where(self.evaluated, counts)
         self.finals = _where(self.finals, counts)
         self.scored = _where(self.scored, counts)

@@ -26,6 +26,8 @@ ABOUT = "about.json"
 STOP, PAUSE, UNDO = "stop", "pause", "undo"
 # A run that waits for a worker; a worker that was launched.
 QUEUED, LAUNCHED = "queued", "launched"
+# Folder of what stages continue from; deleted when the run is finished.
+SCRATCH = "scratch"
 
 
 class UnreadableRun(UserError):

@@ -1,4 +1,5 @@
-"""Changing a run: undo a removal, continue to a deeper target, continue with other settings in a new run.
+"""Changing a run: undo a removal, continue to a deeper target, repeat a stage that follows the last removal,
+continue with other settings in a new run.
 
 Events are only ever added: an undone removal no longer counts (`events.effective_events`) but stays recorded.
 """
@@ -18,6 +19,7 @@ from ..core.errors import UserError
 from ..core.recipe import Recipe, handing_settings, measuring_settings
 from ..engine.replay import ReplayState
 from ..engine.run import check, hands_over
+from ..engine.stages import stage_types
 from ..structure.anatomy import anatomy_of
 from . import run_directory, worker
 from .files import EVENTS, RECIPE, UNDO, write
@@ -64,6 +66,40 @@ def extend(folder: Path, target: float) -> None:
     check(recipe, history)
     # The event first: after a crash between the two the next worker takes the target from the event.
     run_directory.record(folder, [ev.TargetExtended(before.target, target)])
+    write(folder / RECIPE, recipe.to_json())
+
+
+def repeat(folder: Path, stage: str, changes: Mapping[str, object]) -> None:
+    """Let a stage that follows the last removal do its work anew, with other settings of its own. The export
+    stays until the next one.
+
+    Args:
+        stage: its name; it is switched on where `changes` leave it off.
+
+    Raises:
+        UserError: a worker holds the run, nothing was removed, the settings are not the stage's or none of
+            them is another, or the removals depend on them.
+        UnreadableRun: the run is damaged, or of a newer version.
+    """
+    _check_idle(folder)
+    before, history = run_directory.recipe_of(folder), run_directory.read_events(folder)
+    kind = next(kind for kind in stage_types() if kind.name == stage)
+    own = set(kind.Settings.model_fields)
+    if strange := sorted(set(changes) - own) if kind.switched_on else sorted(changes):
+        raise UserError(
+            f"What was removed depends on {', '.join(strange)}. Branch from the run to change that."
+        )
+    if not ev.removals(history):
+        raise UserError("Nothing has been removed yet: resume the run first.")
+    recipe = before.replace(**changes)
+    if not kind(recipe).enabled:
+        recipe = recipe.replace(**kind.switched_on)
+    changed = before.differences(recipe)
+    if not changed:
+        raise UserError("The run has these settings already: resume it, or choose others.")
+    check(recipe, history)
+    # The event first: what is measured and exported after a crash between the two is of the old settings.
+    run_directory.record(folder, [ev.SettingsChanged(changed)])
     write(folder / RECIPE, recipe.to_json())
 
 

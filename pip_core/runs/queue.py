@@ -135,6 +135,18 @@ class RunQueue(RunStore):
         self.schedule_workers()
         return run_id
 
+    def repeat(self, run_id: str, stage: str, changes: Mapping[str, object]) -> None:
+        """Let a stage do its work anew with other settings, see `operations.repeat`.
+
+        Raises:
+            UserError: see there.
+        """
+        with self._locked():
+            folder = self._readable(run_id)
+            operations.repeat(folder, stage, changes)
+            self._queue(folder, "resume")
+        self.schedule_workers()
+
     # Workers
 
     def schedule_workers(self) -> list[str]:

@@ -8,6 +8,7 @@ crash loses nothing. Requests to the worker are small files that it looks for at
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from .files import (
     MODEL,
     PAUSE,
     RECIPE,
+    SCRATCH,
     STOP,
     UNDO,
     UnreadableRun,
@@ -129,7 +131,8 @@ def work(
         recipe = _with_last_target(recipe, history)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             out = folder / MODEL if export else None
-            for event in run_engine(recipe, out, history, lambda: has_request(folder), prune_on):
+            scratch = folder / SCRATCH
+            for event in run_engine(recipe, out, history, lambda: has_request(folder), prune_on, scratch):
                 if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
                     event = ev.Paused(event.iterations)
                 _append(file, event)
@@ -137,6 +140,8 @@ def work(
                     # From here on the recipe names what this machine had to choose.
                     recipe = recipe.replace(**dict(event.pinned))
                     write(folder / RECIPE, recipe.to_json())
+                if isinstance(event, ev.Finished):
+                    shutil.rmtree(scratch, ignore_errors=True)
                 yield event
         yield from apply_undo(folder)
     finally:

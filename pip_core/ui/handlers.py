@@ -185,6 +185,15 @@ class PageHandlers:
         return {"notice": {"value": ""}}
 
     @show_errors
+    def repeat(self, stage: str, memory: dict, run_id: str, *values) -> Changes:
+        """Let a stage do its work anew, with the form's settings of it."""
+        self._check_may_change(memory, run_id)
+        asked = from_form(*values)
+        changes = {info.name: getattr(asked, info.name) for info in Recipe.settings() if info.stage == stage}
+        self.queue.repeat(run_id, stage, changes)
+        return {"notice": {"value": ""}}
+
+    @show_errors
     def fork(self, memory: dict, run_id: str, upto: float | None, *values) -> Changes:
         """A new run that keeps this one's first removals, with the form's settings."""
         if self.queue.folder(run_id) is None:

@@ -58,6 +58,7 @@ FILES = (
 )
 IMPORTANCE = "Importance <small>dark = least important; outlined = removed; number = rank</small>"
 COST = "What it costs <small>band: ± one standard error</small>"
+STAGE_CURVES = "On the way <small>what the stage at work reports</small>"
 # Every control made by hand, and settings with shorter words than their own: a label and one short line.
 CONTROLS = {
     "model": ("Model", "From the list, a Hugging Face id, or a folder"),
@@ -85,6 +86,13 @@ CONTROLS = {
     "step": ("Removed per round", "A number of units, or a share below 1; 0 = automatic"),
     "per_parameter": ("Score per parameter", "Compares units of unequal size by score per parameter"),
     "dtype": ("Number format", "Used for computing"),
+    "recover": ("Recovery training", "What is left learns from the whole model; takes minutes to hours"),
+    "recover_tokens": ("Recovery tokens", "Read at most; 0 = automatic"),
+    "recover_rate": ("Recovery learning rate", "The highest; lower it where learning diverges"),
+    "recover_text": (
+        "Recovery text",
+        "calibration; written (by the whole model); or a file, or hub:OWNER/NAME",
+    ),
     "upto": ("Keep the first … removals", "Of this run, in the branch"),
     "prompt": ("Prompt", "Both models answer it"),
     "text": ("Your text", "Both models read it and predict each next token"),
@@ -98,6 +106,7 @@ OPTIONS = {
     ("allocation", "global"): "lowest scores, wherever they are",
     ("measure", "every"): "every round",
     ("measure", "end"): "at the end",
+    ("recover", "until-level"): "until it stops helping",
 }
 # Short stories, since the first model in the list knows nothing else; any other can continue them too.
 PROMPT = "One windy morning Ada, Ben and Clara met under the old oak. Ada had a red kite."

@@ -20,7 +20,7 @@ from ..runs.index import RunInfo
 from ..runs.queue import RunQueue
 from ..runs.store import TABLES
 from ..runs.worker import UNREADABLE
-from . import comparison, curves, download, form, heatmap, inspection, status
+from . import comparison, curves, download, form, heatmap, inspection, stage_curves, status
 from .fields import Changes
 from .html import problem
 
@@ -29,8 +29,21 @@ RESUMABLE = ("stopped", "paused", "interrupted", "failed")
 # Components that a refresh changes.
 OUTPUTS = (
     *("status", "timer", "seen", "runs", "chosen", "picked", "onward", "upto", "notice"),
-    *("stop", "pause", "resume", "undo", "export_now", "get"),
-    *("heatmap", "curves", "tiles", "log", "latest_message", "measurements", "scores", "tasks", "maps"),
+    *("stop", "pause", "resume", "undo", "export_now", "get", "repeats"),
+    *(
+        "heatmap",
+        "curves",
+        "stage_curves",
+        "stage_card",
+        "points",
+        "tiles",
+        "log",
+        "latest_message",
+        "measurements",
+        "scores",
+        "tasks",
+        "maps",
+    ),
     *("verdict", "load", "command", "zip", "recipe", "events", "csv", "scores_csv", "card"),
     *("comparison", "summary", "compare_csv"),
 )
@@ -176,6 +189,7 @@ def _controls(summary: RunSummary, state: str, may_change: bool, changeable: boo
         "get": {"visible": state == "finished"},
         "onward": {"visible": state in ("finished", *RESUMABLE)},
         "upto": {"value": len(summary.removals)},
+        "repeats": {"visible": some and state == "finished"},
     }
 
 
@@ -183,6 +197,9 @@ def _charts(queue: RunQueue, run_id: str, summary: RunSummary) -> Changes:
     changes = {
         "heatmap": {"value": sendable(heatmap.importance_heatmap(summary))},
         "curves": {"value": sendable(curves.cost_curves(summary))},
+        "stage_curves": {"value": sendable(stage_curves.stage_curves(summary))},
+        "stage_card": {"visible": bool(summary.curves)},
+        "points": {"value": stage_curves.curve_table(summary)},
         "tiles": {"value": status.tiles(summary)},
         "log": {"value": status.log(summary)},
         "latest_message": {"value": status.latest_message(summary)},

@@ -24,6 +24,7 @@ from .measure import Measure, MeasureFinished
 from .prune import Prune
 from .prune_vocabulary import PruneVocabulary
 from .read_texts import ReadTexts
+from .recover import Recover
 from .refit import Refit
 from .verify import Verify
 
@@ -34,6 +35,7 @@ USUAL: tuple[type[Stage], ...] = (
     Prune,
     PruneVocabulary,
     Refit,
+    Recover,
     Export,
     MeasureFinished,
     Verify,
@@ -50,6 +52,11 @@ def stage_types() -> tuple[type[Stage], ...]:
 def stages_for(recipe: Recipe) -> list[Stage]:
     """The stages of a run by this recipe, also those it does not ask for."""
     return [kind(recipe) for kind in stage_types()]
+
+
+def repeatable() -> list[type[Stage]]:
+    """Stages that a run whose removals are made can do, or do anew with other settings."""
+    return [kind for kind in stage_types() if kind.switched_on]
 
 
 def describe(result: Event) -> Description:

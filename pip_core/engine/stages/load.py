@@ -89,7 +89,9 @@ def _pinned(state: RunState) -> Mapping[str, str]:
     """Settings as this machine chose them, so that the recipe means the same on any machine."""
     recipe = state.recipe
     source = state.loaded.source
+    of_stages = {name: value for stage in state.stages for name, value in stage.pinned(state).items()}
     return {
+        **of_stages,
         "model": source.reference or recipe.model,
         "weights": source.weights_sha256,
         "dtype": str(state.loaded.model.dtype).removeprefix("torch."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -11,7 +11,7 @@ from ...core.errors import UserError
 from ...core.events import Event, Warned
 from ...core.recipe import DEMO, MIXED, STORIES
 from ...core.settings import AUTO, Names, Settings, setting, text, whole
-from ...data.calibration import Calibration
+from ...data.calibration import Calibration, CalibrationText
 from ...data.contamination import overlap
 from ...data.corpora import title
 from ...data.perturbation import PERTURBATION_KINDS
@@ -67,14 +67,7 @@ class ReadTexts(Stage):
 
     def check(self, context: Context) -> None:
         recipe = self.recipe
-        if {d for domain in context.calibration_text.domains for d in domain.documents} & set(
-            context.heldout
-        ):
-            raise UserError(
-                f"The calibration text '{title(recipe.calibration)}' holds documents of the held-back text "
-                f"'{title(recipe.heldout)}', and a model must not be measured on what it was pruned with. "
-                "Choose another text for one of the two."
-            )
+        refuse_measured(context, context.calibration_text, f"calibration text '{title(recipe.calibration)}'")
 
     def prepare(self, state: RunState) -> None:
         loaded = state.loaded
@@ -90,27 +83,51 @@ class ReadTexts(Stage):
         state.calibration.check()
 
     def run(self, state: RunState) -> Iterator[Event]:
-        for warning in (*_warnings(state), *map(Warned, state.calibration.warnings())):
-            state.warnings.append(warning.message)
-            if warning not in state.history:
-                yield warning
+        yield from warn(state, (*_warnings(state), *map(Warned, state.calibration.warnings())))
+
+
+def refuse_measured(context: Context, text: CalibrationText, what: str) -> None:
+    """Refuse a text that holds documents that perplexity is measured on.
+
+    Raises:
+        UserError: it does.
+    """
+    if {d for domain in text.domains for d in domain.documents} & set(context.heldout):
+        raise UserError(
+            f"The {what} holds documents of the held-back text '{title(context.recipe.heldout)}', and a "
+            "model must not be measured on what it was made with. Choose another text for one of the two."
+        )
+
+
+def warn(state: RunState, warnings: Iterable[Warned]) -> Iterator[Event]:
+    """Pass warnings on, those of an earlier attempt only to the card."""
+    for warning in warnings:
+        state.warnings.append(warning.message)
+        if warning not in state.history:
+            yield warning
 
 
 def _warnings(context: Context) -> Iterator[Warned]:
     """Texts and items that are there twice, and calibration text in what is measured."""
     yield from map(Warned, context.calibration_text.warnings())
+    for task in context.tasks:
+        if not isinstance(task, Pages) and task.duplicates:
+            yield Warned(
+                f"{task.duplicates} of the {len(task.items)} items of {task.name} are the same as an earlier "
+                "one; each counts."
+            )
+    yield from overlaps(context, context.calibration_text, "calibration text")
+
+
+def overlaps(context: Context, text: CalibrationText, name: str) -> Iterator[Warned]:
+    """A warning for everything that is measured and overlaps with a text; `name` says which text."""
     measured = {f"documents of the held-back text '{title(context.recipe.heldout)}'": context.heldout}
     for task in context.tasks:
         if isinstance(task, Pages):
             measured[f"documents of {task.name}"] = list(task.pages)
             continue
         measured[f"items of {task.name}"] = [f"{i.prompt} {i.choices[i.gold]}" for i in task.items]
-        if task.duplicates:
-            yield Warned(
-                f"{task.duplicates} of the {len(task.items)} items of {task.name} are the same as an earlier "
-                "one; each counts."
-            )
     for what, found in measured.items():
-        shared = overlap((d for domain in context.calibration_text.domains for d in domain.documents), found)
-        if sentence := shared.sentence(what):
+        shared = overlap((d for domain in text.domains for d in domain.documents), found)
+        if sentence := shared.sentence(what, name):
             yield Warned(sentence)

@@ -158,9 +158,7 @@ class Refit(Stage):
 
     def run(self, state: RunState) -> Iterator[Event]:
         began, iteration = time.monotonic(), len(state.removals)
-        parts, same = self.rows, self.rows
-        if state.token_subset is not None:
-            parts, same = _retokenized(state.token_subset, self.rows)
+        parts, same = state.as_read(self.rows)
         blocks = len(state.shape.layers)
         work = count_tokens(parts) * PASSES * state.depth_left
         found = yield from state.follow(self._solve(state, parts, same), "refitting", blocks, work)
@@ -210,14 +208,6 @@ def first_batches(rows: list[torch.Tensor], wanted: int) -> list[torch.Tensor]:
             break
         found.append(part)
     return found
-
-
-def _retokenized(subset, rows: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Rows as the model with fewer tokens splits them: in its ids, and in the dense model's."""
-    size, length = rows[0].shape
-    ids = torch.cat([subset.retokenize(row) for part in rows for row in part])
-    new = ids[: len(ids) // length * length].view(-1, length)
-    return list(new.split(size)), list(subset.kept[new].split(size))
 
 
 def _memory(sizes: ModelSizes, tokens: int) -> float:

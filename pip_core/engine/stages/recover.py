@@ -1,0 +1,348 @@
+"""Recover: what is left learns from the dense model, on some text, for as long as that helps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Generator, Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from ...checkpoints.load import Loaded, load_folder
+from ...core.curve import CurvePoint
+from ...core.device import is_out_of_memory
+from ...core.errors import UserError
+from ...core.events import Event, StageResult, Warned, event
+from ...core.recipe import DEMO, measuring_settings
+from ...core.settings import AUTO, Settings, choice, setting, text, whole
+from ...data.calibration import ROW_TOKENS
+from ...data.corpora import title
+from ...evaluation.tasks import STORY_TASKS, TASKS
+from ...recovery.kept import Kept
+from ...recovery.material import LEAST_TOKENS, WATCHED_TOKENS, Material, questions
+from ...recovery.trainer import PASS_ROWS, STEP_ROWS, Outcome, Plan, Trainer
+from ...recovery.watch import Look, Watch
+from ...reporting.description import Description
+from ..context import Context
+from ..sizes import FOOTPRINT_BYTES
+from ..stage import Cost, Stage
+from ..state import RunState
+from .read_texts import overlaps, refuse_measured, warn
+
+OFF, SHORT, UNTIL_LEVEL = "off", "short", "until-level"
+# Tokens that are learnt from where the recipe does not say; of the second, at most.
+USUAL = {SHORT: 100_000, UNTIL_LEVEL: 1_000_000}
+# Looks at the state of the model: of a short recovery, and tokens between two of the other.
+LOOKS, LOOK_TOKENS = 6, 20_480
+# Forward passes that learning takes of what is left: one, and the two of the backward pass.
+PASSES = 3
+# Writing a token takes as long as reading so many.
+WRITING = 4
+# Bytes of the state for each weight that learns: float32 of the weight, two of AdamW, the best so far.
+STATE_BYTES = 16
+
+
+class RecoverSettings(Settings):
+    """Whether what is left learns from the dense model, how long, and on what."""
+
+    recover: Literal["off", "short", "until-level"] = choice(
+        OFF,
+        (OFF, SHORT, UNTIL_LEVEL),
+        "recovery training at the end: what is left learns from the dense model's predictions, for a number "
+        "of tokens or until it stops helping; whatever does not help is not kept",
+    )
+    recover_tokens: int = whole(
+        0,
+        0,
+        1_000_000_000,
+        f"tokens that recovery learns from, at most; 0 is the usual: {USUAL[SHORT]:,} where short, and "
+        f"{USUAL[UNTIL_LEVEL]:,} otherwise",
+    )
+    recover_rate: Annotated[float, Field(gt=0, le=0.1)] = setting(
+        2e-4, "highest learning rate of recovery", "a number above 0 and at most 0.1"
+    )
+    recover_text: str = text(
+        AUTO,
+        "text that recovery learns from: written (by the dense model itself), a text as for calibration, or "
+        "written+NAME for half of each",
+    )
+
+    @classmethod
+    def usual(cls, model: str, method: str, names_blocks: bool) -> Mapping[str, object]:
+        return {"recover_text": Material.USUAL}
+
+
+@event
+class Recovered(StageResult):
+    """What was left after `iteration` removals learnt from the dense model on `tokens` of `text`.
+
+    `before` and `after` are the mean divergences of its predictions from the dense model's on held-out text,
+    in nats per token; `answers_before` and `answers_after` the mean log-probabilities of the right answers to
+    `questions` that it is not measured on. `kept` tells after how many tokens it was best: these weights were
+    kept, and 0 means that it is as it was. `ended` says why learning ended early; empty where it did not.
+    """
+
+    tokens: int
+    kept: int
+    text: str
+    before: float
+    after: float
+    questions: int
+    answers_before: float
+    answers_after: float
+    seconds: float
+    ended: str = ""
+
+    def sentence(self) -> str:
+        return f"{self._words()} It took {self.seconds:.0f} s."
+
+    def _words(self) -> str:
+        early = f" {self.ended}" if self.ended else ""
+        if not self.kept:
+            return f"Recovery helped nothing: what was left is as it was.{early}"
+        best = f" It was best after {self.kept:,}, and that was kept." if self.kept < self.tokens else ""
+        asked = (
+            f", and the mean log-probability of right answers from {self.answers_before:.3f} to "
+            f"{self.answers_after:.3f} on {self.questions} questions"
+            if self.questions
+            else ""
+        )
+        return (
+            f"What was left learnt from the dense model on {self.tokens:,} tokens of {self.text}: the "
+            f"divergence of its predictions on held-out text went from {self.before:.3f} to "
+            f"{self.after:.3f} nats per token{asked}.{best}{early}"
+        )
+
+
+class Recover(Stage):
+    """Let what is left learn from the dense model."""
+
+    name = "recover"
+    title = "Recover"
+    Settings = RecoverSettings
+    Result = Recovered
+    changes_model = True
+    switched_on: ClassVar[Mapping[str, object]] = {"recover": SHORT}
+
+    def __init__(self, recipe) -> None:
+        super().__init__(recipe)
+        self.material = Material(recipe.recover_text, recipe)
+        self.unsaved = ""
+
+    @property
+    def enabled(self) -> bool:
+        return self.recipe.recover != OFF
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are learnt from, at most."""
+        return self.recipe.recover_tokens or USUAL[self.recipe.recover]
+
+    def check(self, context: Context) -> None:
+        if self.recipe.recover_tokens and self.recipe.recover_tokens < LEAST_TOKENS:
+            raise UserError(
+                f"Recovery on {self.recipe.recover_tokens:,} tokens would change nothing: choose at least "
+                f"{LEAST_TOKENS:,} (recover_tokens), or 0 for the usual number."
+            )
+        if own := self.material.own_text:
+            refuse_measured(context, own, f"text '{title(self.material.name)}' that recovery learns from")
+
+    def pinned(self, state: RunState) -> Mapping[str, str]:
+        return {"recover_text": self.material.pinned}
+
+    def prepare(self, state: RunState) -> None:
+        self.material.read(state.calibration, self.tokens)
+        if state.scratch is None:
+            return
+        needed = 2 * STATE_BYTES * _learning(state)
+        place = next(p for p in (state.scratch, *state.scratch.parents) if p.exists())
+        if (free := shutil.disk_usage(place).free) < needed:
+            raise UserError(
+                f"Recovery writes down its state, so that it can be continued: {needed / 1e9:.1f} GB, and "
+                f"{free / 1e9:.1f} GB of the disk are free. Make room, or switch recovery off (recover: off)."
+            )
+
+    def estimate(self, context: Context) -> Cost:
+        passes = PASSES * context.depth(context.planned) + context.depth(0)
+        looks = 1 + self.tokens / self._between_looks
+        looking = looks * WATCHED_TOKENS * (context.depth(context.planned) + context.depth(0))
+        written = self.material.to_write(self.tokens) * WRITING * context.depth(0)
+        work = {"writing": written * context.finishing}
+        work["recovering"] = (self.tokens * passes + looking) * context.finishing
+        return Cost(work, memory={"recovery": _memory(context)})
+
+    @property
+    def _between_looks(self) -> int:
+        return LOOK_TOKENS if self.recipe.recover == UNTIL_LEVEL else max(1, self.tokens // LOOKS)
+
+    def run(self, state: RunState) -> Iterator[Event]:
+        began, loaded = time.monotonic(), state.loaded
+        if own := self.material.own_text:
+            yield from warn(state, overlaps(state, own, "text that recovery learns from"))
+        number = str(loaded.model.dtype).removeprefix("torch.")
+        dense = load_folder(loaded.source, self.recipe.dtype, number)
+        ended, outcome = "", None
+        try:
+            outcome = yield from self._learn(state, dense)
+        except UserError as error:
+            ended = str(error)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            ended = "Memory ran out."
+        if outcome is None:
+            yield Recovered(
+                len(state.removals), 0, 0, self._text, 0, 0, 0, 0, 0, time.monotonic() - began, ended
+            )
+            return
+        state.changed |= outcome.helped
+        start, best = outcome.start, outcome.best
+        yield Recovered(
+            len(state.removals),
+            outcome.tokens,
+            best.tokens,
+            self._text,
+            start.heldout,
+            best.heldout,
+            len(start.answers),
+            start.right,
+            best.right,
+            time.monotonic() - began,
+            _why(outcome, state.cut_short),
+        )
+
+    @property
+    def _text(self) -> str:
+        return self.material.words
+
+    def _learn(self, state: RunState, dense: Loaded) -> Generator[Event, None, Outcome]:
+        """Write what is to be written, and learn."""
+        recipe, key = self.recipe, self._key(state)
+        wanted = self.material.to_write(self.tokens)
+        if wanted:
+            work = wanted * WRITING * len(state.anatomy.blocks)
+            known = min(len(dense.tokenizer), dense.config.vocab_size)
+            writing = self.material.write(dense.model, known, wanted, recipe.seed, Kept(state.scratch, key))
+            yield from state.follow(writing, "writing", wanted, work, added=True)
+        watched, same = state.as_read(list(self.material.watched.split(PASS_ROWS)))
+        subset = state.token_subset
+        asked = STORY_TASKS if recipe.model == DEMO else TASKS
+        watch = Watch(
+            watched,
+            same,
+            None if subset is None else subset.kept,
+            questions(asked, state.tasks, state.loaded.tokenizer, state.loaded.model.config),
+        )
+        rows, dense_rows = (torch.cat(part) for part in state.as_read([self.material.rows]))
+        kept = Kept(state.scratch, key)
+        saved = kept.load("state")
+        plan = Plan(
+            self.tokens,
+            recipe.recover_rate,
+            max(1, round(self._between_looks / (STEP_ROWS * rows.shape[1]))),
+            recipe.recover == UNTIL_LEVEL,
+        )
+        trainer = Trainer(
+            state.loaded.model, dense.model, rows, dense_rows, watch, plan, recipe.seed, kept.saver("state")
+        )
+        # Exported before it was done: with what was learnt until then.
+        state.cut_short |= bool(not state.pruning and saved and saved["step"] < saved["last"])
+        done = saved["step"] * trainer.step_tokens if saved else 0
+        total = trainer.last * trainer.step_tokens
+        self._plan_clock(state, total, done)
+        looks: list[Look] = []
+        steps = _counted(trainer.train(saved, state.cut_short), looks)
+        began, warned = time.monotonic(), False
+        whole = state.clock.planned["recovering"] / max(1, total - done) * total
+        following = state.follow(steps, "recovering", total, whole, start=done)
+        while True:
+            try:
+                event = next(following)
+            except StopIteration as end:
+                return end.value
+            yield event
+            if kept.fault and not warned:
+                warned = True
+                yield Warned(f"{kept.fault} If the run is stopped, recovery begins anew.")
+            for look in looks:
+                speed = (look.tokens - done) / max(1e-9, time.monotonic() - began)
+                yield self._point(len(state.removals), look, speed if look.tokens > done else 0.0)
+            looks.clear()
+
+    def _plan_clock(self, state: RunState, total: int, done: int) -> None:
+        """Tell the clock what is left of an interrupted recovery."""
+        planned = self.estimate(state).work["recovering"]
+        state.clock.planned["recovering"] = planned * (1 - done / total)
+
+    def _point(self, iteration: int, look: Look, speed: float) -> CurvePoint:
+        values = [("held-out text", look.heldout)]
+        if look.loss is not None:
+            values.append(("text learnt from", look.loss))
+        if look.answers:
+            values.append(("right answers, -log p", -look.right))
+        note = f"{speed:.0f} tokens/s" if speed else ""
+        names = ("Recovery", "tokens learnt from", "divergence from the dense model, nats")
+        return CurvePoint(iteration, *names, float(look.tokens), tuple(values), note)
+
+    def _key(self, state: RunState) -> str:
+        """What a saved state belongs to: this recipe, these removals."""
+        measuring = measuring_settings() - {"model", "dtype", "weights"}
+        settings = {n: v for n, v in state.recipe.to_dict().items() if n not in measuring}
+        units = [[u.kind, u.block, list(u.units)] for r in state.removals for u in r.units]
+        return hashlib.sha256(json.dumps([settings, units]).encode()).hexdigest()
+
+    @classmethod
+    def describe(cls, result: Recovered) -> Description:
+        return Description(
+            result.sentence(), "recovered" if result.kept else "", (f"Recovery: {result._words()}",)
+        )
+
+
+def _counted(work: Generator[int | Look, None, Outcome], looks: list[Look]) -> Generator[int, None, Outcome]:
+    """The steps of learning as numbers of tokens; looks are put into the list."""
+    done = 0
+    try:
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as end:
+                return end.value
+            if isinstance(step, Look):
+                looks.append(step)
+                done = max(done, step.tokens)
+            else:
+                done = step
+            yield done
+    finally:
+        work.close()
+
+
+def _why(outcome: Outcome, cut_short: bool) -> str:
+    if outcome.fault:
+        return outcome.fault
+    if cut_short:
+        return "It was ended there to be exported."
+    return "It ended because it did not help any more." if outcome.settled else ""
+
+
+def _learning(state: RunState) -> int:
+    """Weights that learn, of the dense model; fewer are left by then."""
+    return state.anatomy.parameters - state.anatomy.embedding_parameters
+
+
+def _memory(context: Context) -> float:
+    """Bytes at the peak: both models (the file that the second is read from stays mapped), gradients, AdamW
+    and the best weights in float32, float32 masters where the model is not; a batch's activations, and both
+    models' logits with their gradient."""
+    sizes, anatomy = context.sizes, context.anatomy
+    share = context.depth(context.planned) / len(anatomy.blocks)
+    learning = (anatomy.parameters - anatomy.embedding_parameters) * share
+    each = STATE_BYTES + (4 + sizes.itemsize if sizes.itemsize < 4 else 0)
+    tokens = PASS_ROWS * ROW_TOKENS
+    activations = tokens * sizes.itemsize * (share * sum(sizes.block_activations) + 3 * sizes.vocabulary)
+    models = sizes.weights * 3
+    return FOOTPRINT_BYTES + models + learning * each + activations

@@ -1,0 +1,87 @@
+"""What a pruned model learns from: the dense model's predictions of the next token.
+
+The loss is `KL(p_K || q)` per position: `q` the pruned model's prediction over its tokens K, `p_K` the dense
+model's restricted to K and renormalised (all of it where no token was removed). Its gradient at the pruned
+model's logits is `q - p_K`. It is written down directly, some positions at a time, so that neither a float32
+copy of all logits nor a graph of the softmax ever exists.
+
+Knowledge distillation: Hinton et al. (arXiv 1503.02531); after pruning: Muralidharan et al., "Minitron"
+(arXiv 2407.14679).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from transformers import PreTrainedModel
+
+# Positions whose predictions are turned into float32 at a time: 64 x 50,000 words are 13 MB each.
+POSITIONS = 64
+
+
+def learn(
+    pruned: PreTrainedModel,
+    dense: PreTrainedModel,
+    ids: torch.Tensor,
+    same: torch.Tensor,
+    kept: torch.Tensor | None,
+    positions: int,
+) -> float:
+    """Add the gradient of the loss on a batch to the gradients of the pruned model's weights.
+
+    Args:
+        ids: what the pruned model reads, int64 `(B, T)`; `same` the same text by the dense model's ids.
+        kept: dense ids of the pruned model's tokens, `(K,)`; None where no token was removed.
+        positions: number of positions that the loss is the mean over, which may be those of several batches.
+
+    Returns:
+        The sum of the loss over the batch's positions, in nats.
+    """
+    wanted = _logits(dense, same)
+    with torch.enable_grad():
+        logits = pruned(input_ids=ids, use_cache=False).logits
+    found = logits.detach().flatten(0, 1)
+    gradient = torch.empty_like(found)
+    total = 0.0
+    for part, p, log_q in _compared(wanted, found, kept):
+        total += _divergence(p, log_q)
+        gradient[part] = ((log_q.exp() - p) / positions).to(gradient.dtype)
+    del wanted
+    logits.backward(gradient.view_as(logits))
+    return total
+
+
+def divergence(
+    pruned: PreTrainedModel,
+    dense: PreTrainedModel,
+    ids: torch.Tensor,
+    same: torch.Tensor,
+    kept: torch.Tensor | None,
+) -> float:
+    """The sum of the loss over a batch's positions in nats, nothing learnt; arguments as for `learn`."""
+    wanted, found = _logits(dense, same), _logits(pruned, ids)
+    return sum(_divergence(p, log_q) for _, p, log_q in _compared(wanted, found, kept))
+
+
+@torch.no_grad()
+def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """Logits after every token of a batch, `(B * T, V)`, in the model's number format."""
+    return model(input_ids=ids.to(model.device), use_cache=False).logits.flatten(0, 1)
+
+
+@torch.no_grad()
+def _compared(
+    wanted: torch.Tensor, found: torch.Tensor, kept: torch.Tensor | None
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Some positions at a time: which, the dense model's probabilities, the pruned one's log-probabilities;
+    both float32 `(P, K)`."""
+    for start in range(0, len(found), POSITIONS):
+        part = slice(start, min(start + POSITIONS, len(found)))
+        target = wanted[part] if kept is None else wanted[part].index_select(1, kept.to(wanted.device))
+        yield part, target.to(found.device).float().softmax(-1), found[part].float().log_softmax(-1)
+
+
+def _divergence(p: torch.Tensor, log_q: torch.Tensor) -> float:
+    # xlogy: what the dense model holds for impossible adds nothing.
+    return float((torch.xlogy(p, p) - p * log_q).sum())

@@ -1,0 +1,235 @@
+"""Learning from the dense model, step by step: never worse, and continued where it was left off."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..core.device import is_out_of_memory
+from ..core.errors import UserError
+from .distillation import learn
+from .optimiser import RISING, Diverged, Optimiser, Schedule, learning
+from .watch import Look, Watch
+
+# Rows in one step, and in one pass of it.
+STEP_ROWS, PASS_ROWS = 4, 2
+# Looks without a better state after which learning has stopped helping.
+PATIENCE = 3
+# The share of the steps until then on which the rate then falls; what is learnt settles.
+SETTLING = 0.25
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long it is learnt.
+
+    Attributes:
+        tokens: how many are learnt from, at most.
+        rate: the highest learning rate.
+        looks: after so many steps the state is looked at.
+        until_level: stop as soon as it does not help any more; otherwise all `tokens` are learnt from.
+    """
+
+    tokens: int
+    rate: float
+    looks: int
+    until_level: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What learning came to.
+
+    Attributes:
+        tokens: learnt from.
+        start, best: how the model did before, and does with the weights that were kept.
+        fault: why it ended early, as a sentence; empty where it did not.
+        settled: whether it ended because it did not help any more.
+    """
+
+    tokens: int
+    start: Look
+    best: Look
+    fault: str = ""
+    settled: bool = False
+
+    @property
+    def helped(self) -> bool:
+        """Whether the weights are others than before."""
+        return self.best.tokens > 0
+
+
+class Trainer:
+    """Learning under way.
+
+    Args:
+        pruned: learns, in place; `dense` is what it learns from.
+        rows: what is learnt from, int64 `(N, T)`; `same` the same text by the dense model's ids.
+        seed: decides the order in which rows are read.
+        save: called with a state to continue from, whenever that is worth keeping.
+    """
+
+    def __init__(
+        self,
+        pruned: PreTrainedModel,
+        dense: PreTrainedModel,
+        rows: torch.Tensor,
+        same: torch.Tensor,
+        watch: Watch,
+        plan: Plan,
+        seed: int,
+        save: Callable[[Mapping[str, Any]], None] = lambda state: None,
+    ) -> None:
+        self.pruned, self.dense, self.rows, self.same = pruned, dense, rows, same
+        self.watch, self.plan, self.seed, self.save = watch, plan, seed, save
+        self.step, self.losses = 0, (0.0, 0)
+        self.looks: list[Look] = []
+        self.best = 0
+        last = max(1, -(-plan.tokens // self.step_tokens))
+        self.last = last
+        self.schedule = Schedule(plan.rate) if plan.until_level else Schedule(plan.rate, RISING, last)
+        self._optimiser: Optimiser | None = None
+        self._best_weights: dict[str, torch.Tensor] = {}
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens in one step."""
+        return STEP_ROWS * self.rows.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """Learnt from so far."""
+        return self.step * self.step_tokens
+
+    def state(self) -> dict[str, Any]:
+        """All that what follows depends on, for `train`."""
+        assert self._optimiser is not None
+        return {
+            "step": self.step,
+            "last": self.last,
+            "losses": list(self.losses),
+            "looks": [asdict(look) for look in self.looks],
+            "best": self.best,
+            "schedule": asdict(self.schedule),
+            "best_weights": self._best_weights,
+            **self._optimiser.state(),
+        }
+
+    def _restore(self, state: Mapping[str, Any], optimiser: Optimiser) -> None:
+        self.step, self.last, self.best = state["step"], state["last"], state["best"]
+        self.losses = (state["losses"][0], state["losses"][1])
+        self.looks = [Look(**{**look, "answers": tuple(look["answers"])}) for look in state["looks"]]
+        self.schedule = Schedule(**state["schedule"])
+        self._best_weights = {n: w.to(self.pruned.device) for n, w in state["best_weights"].items()}
+        optimiser.restore(state)
+
+    def train(
+        self, state: Mapping[str, Any] | None = None, only_restore: bool = False
+    ) -> Generator[int | Look, None, Outcome]:
+        """Learn, and leave the pruned model with the best weights that were seen.
+
+        Args:
+            state: what `save` was given last, to continue from there.
+            only_restore: learn nothing more than that.
+
+        Yields:
+            Tokens learnt from so far, after every pass, and a `Look` whenever there was one.
+
+        Raises:
+            UserError: a likelihood is not a finite number before anything was learnt.
+        """
+        fault = ""
+        with learning(self.pruned) as weights:
+            self._optimiser = optimiser = Optimiser(weights)
+            if state is None:
+                self._best_weights = optimiser.copy()
+            else:
+                self._restore(state, optimiser)
+            try:
+                while not only_restore:
+                    if self._look_is_due:
+                        yield from self._look()
+                        self.save(self.state())
+                    if self.step >= self.last:
+                        break
+                    yield from self._step(optimiser)
+            except GeneratorExit:  # stopped: what was learnt is kept
+                optimiser.forget()
+                if self.looks:
+                    self.save(self.state())
+                raise
+            except Exception as error:
+                # What had helped until then is kept.
+                fault = _fault(error)
+                if not fault or not self.looks:
+                    raise
+            finally:
+                if self._best_weights:
+                    optimiser.put(self._best_weights)
+        settled = self.plan.until_level and self.schedule.falls is not None
+        return Outcome(self.tokens, self.looks[0], self.looks[self.best], fault, settled)
+
+    @property
+    def _look_is_due(self) -> bool:
+        due = self.step % self.plan.looks == 0 or self.step >= self.last
+        return due and (not self.looks or self.looks[-1].tokens < self.tokens)
+
+    def _step(self, optimiser: Optimiser) -> Generator[int, None, None]:
+        chosen = self._order(self.step)
+        loss = 0.0
+        for part in chosen.split(PASS_ROWS):
+            ids = self.rows[part].to(self.pruned.device)
+            loss += learn(
+                self.pruned, self.dense, ids, self.same[part], self.watch.kept, chosen.numel() * ids.shape[1]
+            )
+            optimiser.collect()
+            yield self.tokens
+        if not math.isfinite(loss):
+            raise Diverged
+        optimiser.step(self.schedule.at(self.step))
+        self.step += 1
+        self.losses = (self.losses[0] + loss, self.losses[1] + chosen.numel() * self.rows.shape[1])
+        yield self.tokens
+
+    def _order(self, step: int) -> torch.Tensor:
+        """Numbers of the rows of a step: all rows in a new order, then again."""
+        count, found = len(self.rows), []
+        for place in range(step * STEP_ROWS, (step + 1) * STEP_ROWS):
+            order = list(range(count))
+            random.Random(f"{self.seed}/recover/order/{place // count}").shuffle(order)
+            found.append(order[place % count])
+        return torch.tensor(found)
+
+    def _look(self) -> Generator[int | Look, None, None]:
+        loss = self.losses[0] / self.losses[1] if self.losses[1] else None
+        looking = self.watch.look(self.pruned, self.dense, self.tokens, loss)
+        while True:
+            try:
+                next(looking)
+            except StopIteration as end:
+                look: Look = end.value
+                break
+            yield self.tokens
+        self.looks.append(look)
+        self.losses = (0.0, 0)
+        if look.better(self.looks[self.best], self.looks[0]):
+            assert self._optimiser is not None
+            self.best, self._best_weights = len(self.looks) - 1, self._optimiser.copy()
+        since = len(self.looks) - 1 - self.best
+        if self.plan.until_level and self.schedule.falls is None and since >= PATIENCE:
+            self.last = min(self.last, self.step + max(1, round(SETTLING * self.step)))
+            self.schedule = Schedule(self.plan.rate, self.step, self.last)
+        yield look
+
+
+def _fault(error: Exception) -> str:
+    """Why learning ends, in a sentence; empty for a fault of this program."""
+    if isinstance(error, UserError):
+        return str(error)
+    return "It ended early because memory ran out." if is_out_of_memory(error) else ""

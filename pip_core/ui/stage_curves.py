@@ -1,0 +1,60 @@
+"""Curves that stages draw while they work, such as what is learnt and on how much text. And as a table."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from ..reporting.run_summary import RunSummary
+from ..reporting.theme import FAINT, LINES, figure, say
+from .html import empty, table
+
+
+def stage_curves(summary: RunSummary) -> go.Figure:
+    """The curves of the chart that was drawn last, one line for each."""
+    chart = figure()
+    if not summary.curves:
+        chart.update_xaxes(visible=False)
+        chart.update_yaxes(visible=False)
+        say(chart, "A stage that learns draws here how far it is.")
+        return chart
+    title, points = list(summary.curves.items())[-1]
+    names = list(dict.fromkeys(name for point in points for name, _ in point.values))
+    for name, color in zip(names, LINES * len(names), strict=False):
+        found = [(p.x, dict(p.values)[name], p.note) for p in points if name in dict(p.values)]
+        chart.add_scatter(
+            x=[x for x, _, _ in found],
+            y=[round(y, 4) for _, y, _ in found],
+            customdata=[note for _, _, note in found],
+            name=name,
+            mode="lines+markers",
+            line={"color": color, "width": 2},
+            hovertemplate=f"{title}: {name} %{{y:.3f}}<br>%{{x:,.0f}} {points[-1].x_name}<br>%{{customdata}}"
+            "<extra></extra>",
+        )
+    chart.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12, "x": 0})
+    chart.update_xaxes(
+        title={"text": points[-1].x_name, "standoff": 6}, gridcolor=FAINT, zeroline=False, rangemode="tozero"
+    )
+    chart.update_yaxes(
+        title={"text": points[-1].y_name, "standoff": 8}, gridcolor=FAINT, zeroline=False, nticks=5
+    )
+    return chart
+
+
+def curve_table(summary: RunSummary) -> str:
+    """The points of every chart, a row each."""
+    if not summary.curves:
+        return empty("What a stage draws while it works appears here in numbers.")
+    tables = []
+    for title, points in summary.curves.items():
+        names = list(dict.fromkeys(name for point in points for name, _ in point.values))
+        rows = [
+            [
+                f"{p.x:,.0f}",
+                *(f"{dict(p.values)[n]:.4f}" if n in dict(p.values) else "" for n in names),
+                p.note,
+            ]
+            for p in points
+        ]
+        tables.append(table([points[-1].x_name, *names, "speed"], rows, title))
+    return "".join(tables)

@@ -1,0 +1,250 @@
+"""Recovery as a stage of a run: what it says, and that stop, kill and resume lead to the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pip_core.cli import main as command
+from pip_core.core import events as ev
+from pip_core.core.curve import CurvePoint
+from pip_core.core.errors import UserError
+from pip_core.core.recipe import Recipe
+from pip_core.engine.run import check, run
+from pip_core.engine.stages import recover as module
+from pip_core.engine.stages.recover import Recovered
+from pip_core.planning.estimate import make_plan, memory_for
+from pip_core.recovery import trainer
+from pip_core.reporting.messages import sentence
+from pip_core.reporting.run_summary import RunSummary
+from pip_core.runs import operations, run_directory
+from pip_core.runs.files import SCRATCH
+from pip_core.ui import stage_curves
+
+from .. import tiny
+
+TOKENS = 6144
+
+
+@pytest.fixture(autouse=True)
+def _no_questions(monkeypatch):
+    """Asked in one test below; the tiny models know no answers."""
+    monkeypatch.setattr(module, "TASKS", ())
+
+
+@pytest.fixture(scope="module")
+def recovering(recipe) -> Recipe:
+    """With fewer tokens, and measured at the end alone."""
+    return recipe.replace(
+        recover="short", recover_tokens=TOKENS, recover_rate=1e-3, vocabulary=0.3, measure="end", items=2
+    )
+
+
+def work(folder: Path, recipe: Recipe, **options) -> list[ev.Event]:
+    run_directory.create(folder, recipe)
+    return list(run_directory.work(folder, **options))
+
+
+def exported(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    left, right = exported(one), exported(other)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(recovering, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TASKS", ())
+        return work(folder, recovering), folder
+
+
+def test_a_run_learns_and_says_so(undisturbed, recovering):
+    events, folder = undisturbed
+    (found,) = tiny.only(events, Recovered)
+    assert isinstance(events[-1], ev.Finished), events[-1]
+    assert found.tokens == TOKENS
+    assert 0 < found.kept <= TOKENS
+    assert found.after < found.before
+    steps = [e for e in tiny.only(events, ev.Progress) if e.stage == "recovering"]
+    assert steps[-1].done == steps[-1].total == TOKENS
+    points = tiny.only(events, CurvePoint)
+    assert [p.x for p in points] == sorted({p.x for p in points})
+    assert {"held-out text", "text learnt from"} == {name for name, _ in points[-1].values}
+    assert "tokens/s" in points[-1].note
+    assert "Recovery: What was left learnt" in (folder / "model" / "README.md").read_text()
+    assert not (folder / SCRATCH).exists()
+    assert tiny.only(events, ev.Evaluated)[-1].final
+    summary = RunSummary()
+    summary.apply((event, float(n)) for n, event in enumerate(events))
+    assert len(stage_curves.stage_curves(summary).data) == 2
+    assert "tokens learnt from" in stage_curves.curve_table(summary)
+
+
+def test_what_is_removed_does_not_depend_on_it(undisturbed, recovering):
+    plain = list(run(recovering.replace(recover="off")))
+    assert tiny.only(plain, ev.Removed) == tiny.only(undisturbed[0], ev.Removed)
+    assert not tiny.only(plain, Recovered)
+
+
+def test_stopped_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path, trusting):
+    folder = tmp_path / "run"
+    run_directory.create(folder, recovering)
+    stops = 0
+    for event in run_directory.work(folder):
+        if isinstance(event, ev.Progress) and event.stage == "recovering" and event.done >= 2048:
+            run_directory.request_stop(folder)
+    assert isinstance(event, ev.Stopped)
+    for event in run_directory.work(folder):
+        if isinstance(event, ev.Progress) and event.stage == "recovering":
+            assert event.done >= 2048
+            stops += 1
+    assert stops
+    assert isinstance(event, ev.Finished)
+    assert same(folder, undisturbed[1])
+    summary = RunSummary()
+    summary.apply((e, float(n)) for n, e in enumerate(run_directory.read_events(folder)))
+    (points,) = summary.curves.values()
+    assert [p.x for p in points] == [p.x for p in tiny.only(undisturbed[0], CurvePoint)]
+
+
+def test_killed_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path, trusting):
+    folder = tmp_path / "run"
+    # The questions that the process would ask are measured, so that it asks none.
+    run_directory.create(folder, recovering)
+    script = (
+        "from pip_core.engine.stages import recover; recover.TASKS = (); import sys, pathlib; "
+        "from pip_core.runs import run_directory; list(run_directory.work(pathlib.Path(sys.argv[1])))"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)],
+        cwd=tiny.ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    while len(tiny.only(run_directory.read_events(folder), CurvePoint)) < 3:
+        assert worker.poll() is None
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert (folder / SCRATCH / "recover-state.pt").exists()
+    events = list(run_directory.work(folder))
+    assert isinstance(events[-1], ev.Finished)
+    assert len(tiny.only(events, CurvePoint)) < len(tiny.only(undisturbed[0], CurvePoint))
+    assert same(folder, undisturbed[1])
+
+
+def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path, trusting):
+    folder = tmp_path / "run"
+    run_directory.create(folder, recovering)
+    for event in run_directory.work(folder):
+        if isinstance(event, ev.Progress) and event.stage == "recovering" and event.done >= 3072:
+            run_directory.request_stop(folder)
+    events = list(run_directory.work(folder, prune_on=False))
+    (found,) = tiny.only(events, Recovered)
+    assert isinstance(events[-1], ev.Finished)
+    assert 0 < found.tokens < TOKENS
+    assert "ended there" in sentence(found)
+    assert not same(folder, undisturbed[1])
+    # The recipe alone would learn on.
+    assert "recipe alone" not in (folder / "model" / "README.md").read_text()
+
+
+def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path, trusting):
+    folder = tmp_path / "run"
+    work(folder, recovering.replace(recover="off"))
+    before = exported(folder)
+    assert command.main(["recover", str(folder)]) == 0
+    events = run_directory.read_events(folder)
+    assert run_directory.recipe_of(folder).recover == "short"
+    assert same(folder, undisturbed[1])
+    assert any(not torch.equal(value, exported(folder)[name]) for name, value in before.items())
+    finals = [e for e in ev.effective_events(events) if isinstance(e, ev.Evaluated) and e.final]
+    assert len(finals) == 1
+    assert finals[0].perplexity == tiny.only(undisturbed[0], ev.Evaluated)[-1].perplexity
+    with pytest.raises(UserError, match="has these settings already"):
+        operations.repeat(folder, "recover", {})
+    with pytest.raises(UserError, match="depends on target"):
+        operations.repeat(folder, "recover", {"target": 0.5})
+    operations.undo(folder)
+    assert not tiny.only(ev.effective_events(run_directory.read_events(folder)), Recovered | CurvePoint)
+
+
+def test_the_option_is_the_stages_own(capsys):
+    assert command.main(["recover", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--recover-tokens" in shown
+    assert "--calibration" not in shown
+
+
+@pytest.mark.parametrize("fault", ["memory", "divergence"])
+def test_a_recovery_that_fails_leaves_the_model_as_it_was(recovering, tmp_path, trusting, monkeypatch, fault):
+    def learn(*given):
+        if fault == "memory":
+            raise torch.OutOfMemoryError("out of memory")
+        return float("nan")
+
+    monkeypatch.setattr(trainer, "learn", learn)
+    plain, failing = tmp_path / "plain", tmp_path / "failing"
+    work(plain, recovering.replace(recover="off"))
+    events = work(failing, recovering)
+    assert isinstance(events[-1], ev.Finished), events[-1]
+    (found,) = tiny.only(events, Recovered)
+    assert not found.kept
+    assert "as it was" in sentence(found)
+    assert ("memory ran out" if fault == "memory" else "not finite") in found.ended
+    assert same(plain, failing)
+
+
+def test_questions_are_watched_and_the_dense_model_writes(recovering, monkeypatch):
+    monkeypatch.setattr(module, "TASKS", ("facts",))
+    asked = recovering.replace(recover_text="written", recover_tokens=3072, recover="until-level")
+    events = list(run(asked))
+    (found,) = tiny.only(events, Recovered)
+    assert found.questions == 24
+    assert "wrote" in found.text
+    written = [e for e in tiny.only(events, ev.Progress) if e.stage == "writing"]
+    assert written[-1].done >= 3072
+    assert "right answers, -log p" in dict(tiny.only(events, CurvePoint)[-1].values)
+
+
+def test_the_plan_knows_it(recovering, recipe):
+    plain = recovering.replace(recover="off")
+    assert "recovery" in memory_for(recovering)
+    assert make_plan(recovering).seconds > make_plan(plain).seconds
+    longer = recovering.replace(recover_tokens=0, recover="until-level")
+    assert make_plan(longer).seconds > make_plan(recovering).seconds
+    assert check(recovering)
+
+
+def test_what_is_wrong_is_said_first(recovering, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="choose at least"):
+        check(recovering.replace(recover_tokens=100))
+    with pytest.raises(UserError, match="must not be measured on"):
+        check(recovering.replace(recover_text="heldout", heldout="heldout"))
+    full = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda place: full)
+    events = list(run(recovering, scratch=tmp_path / "scratch"))
+    assert isinstance(events[-1], ev.Failed)
+    assert "of the disk are free" in events[-1].message
+    assert not tiny.only(events, ev.Progress)
+
+
+def test_recipes_without_it_are_read(recovering):
+    written = json.loads(recovering.to_json())
+    for name in [n for n in written if n.startswith("recover")]:
+        del written[name]
+    assert Recipe.from_json(json.dumps(written)).recover == "off"
