@@ -7,9 +7,11 @@ import json
 import pytest
 
 from pip_core.core import events as ev
+from pip_core.core.curve import CurvePoint
 from pip_core.core.errors import UserError
 from pip_core.core.units import Units
 from pip_core.engine.stages.prune_vocabulary import VocabularyPruned
+from pip_core.engine.stages.recover import Recovered
 from pip_core.engine.stages.refit import Refitted
 
 TASK = ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10", "acc", 0.5, 0.35, 0.0, 0.0, "abc", 1, 1)
@@ -58,6 +60,9 @@ EVERY = (
     ev.TargetExtended(0.2, 0.3),
     ev.Forked("mine", 2, ("target", "per_parameter")),
     ev.Forked("", 1, ()),
+    ev.SettingsChanged(("recover", "recover_text")),
+    CurvePoint(2, "Learning", "tokens", "nats", 1024.0, (("held out", 0.4),), "9 tokens/s"),
+    Recovered(2, 4096, 2048, "'mixed'", 0.4, 0.3, 24, -1.2, -1.1, 9.5),
     ev.Paused(1),
     ev.Evaluated(2, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK,), 3.0, (), True),
     VocabularyPruned(
