@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import FAINT, LINES, figure, say
-from .html import empty, table
+from .html import table
 
 
 def stage_curves(summary: RunSummary) -> go.Figure:
@@ -42,9 +42,7 @@ def stage_curves(summary: RunSummary) -> go.Figure:
 
 
 def curve_table(summary: RunSummary) -> str:
-    """The points of every chart, a row each."""
-    if not summary.curves:
-        return empty("What a stage draws while it works appears here in numbers.")
+    """The points of every chart, a row each; empty before the first."""
     tables = []
     for title, points in summary.curves.items():
         names = list(dict.fromkeys(name for point in points for name, _ in point.values))
