@@ -1,4 +1,4 @@
-"""What an export says in the words of transformers 4 too, which llama.cpp and vLLM read as well.
+"""What an export says in the words of transformers 4 too, which other programs, as llama.cpp, read as well.
 
 transformers 5 has new names for some settings. A reader that does not know them takes its own defaults
 without a word, so an export states both, and states them alike. For rotary positions:
@@ -28,8 +28,10 @@ from transformers import PreTrainedTokenizerBase
 from ..core.finite import to_json
 
 # Names that one family alone has, or had, for a setting.
+_OF_NEOX = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
 OWN_NAMES = {
-    "gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
+    "gpt_neox": _OF_NEOX,
+    "gpt_neox_japanese": _OF_NEOX,
     "qwen3_moe": {"num_local_experts": "num_experts"},
 }
 # Families whose layers have rotary positions of two kinds, and the name of the second one's base.

@@ -30,6 +30,7 @@ TOLD = [
     ("glm4", {"partial_rotary_factor": 0.25}),
     ("gpt_neox", {"rotary_pct": 1.0, "rotary_emb_base": 50000}),
     ("gpt_neox", {"rotary_pct": 0.5, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+    ("gpt_neox_japanese", {"rotary_emb_base": 50000, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
     ("gemma3_text", {"rope_theta": 2e6, "rope_local_base_freq": 5e3}),
     ("gemma3_text", {"rope_theta": 2e6, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
     # These refuse a field that they do not know.
