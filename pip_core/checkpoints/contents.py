@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from ..core.errors import UserError
+from ..structure.families import skeleton
 from .checksum import weight_files
 
 # As safetensors names the number formats of weights.
@@ -84,6 +86,23 @@ def follow_weights(config: PreTrainedConfig, folder: Path, name: str) -> tuple[s
         )
         config.tie_word_embeddings = False
     return tuple(notes)
+
+
+def shape_mismatch(
+    config: PreTrainedConfig, folder: Path
+) -> tuple[str, tuple[int, ...], tuple[int, ...]] | None:
+    """The first weight whose shape in the files is not the one that `config` promises: its name, its shape in
+    the files, and the promised one. None where there is none, or the config describes no model."""
+    found = headers(folder)
+    try:
+        promised = skeleton(config).state_dict()
+    except UserError:
+        return None
+    for name, weight in promised.items():
+        header = found.get(name) or next((h for n, h in found.items() if _same_name(n, name)), None)
+        if header is not None and header.shape != tuple(weight.shape):
+            return name, header.shape, tuple(weight.shape)
+    return None
 
 
 def _number_format(found: Mapping[str, Header]) -> torch.dtype | None:

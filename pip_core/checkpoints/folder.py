@@ -8,13 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from ..core.errors import UserError
+from ..core.errors import UserError, shortened
 from ..structure.families import check_config
 from .contents import follow_weights
 
+# Files of which every tokenizer has at least one.
+TOKENIZERS = (
+    *(
+        "tokenizer.json",
+        "tokenizer.model",
+        "vocab.json",
+        "vocab.txt",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+    ),
+    *("spm.model", "tekken.json"),
+)
 # Files of an adapter, by which it is known.
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
@@ -71,6 +83,38 @@ def refuse_adapter_in(folder: Path, name: str) -> None:
     refuse_adapter((path.name for path in folder.iterdir()), name)
 
 
+def refuse_without_tokenizer(files: Iterable[str], name: str) -> None:
+    """Refuse a checkpoint without a tokenizer, for which transformers may make up an empty one.
+
+    Args:
+        files: names of the files in the checkpoint's folder or repository.
+        name: what people call the model.
+
+    Raises:
+        UserError: there is no tokenizer among them.
+    """
+    if not any(f in TOKENIZERS for f in files):
+        raise UserError(
+            f"'{name}' holds no tokenizer ({', '.join(TOKENIZERS[:3])}, ...), and without one no text can be "
+            "read. Copy the tokenizer's files from the model it was made from, or save it there with "
+            "tokenizer.save_pretrained()."
+        )
+
+
+def tokenizer_in(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    refuse_without_tokenizer((path.name for path in folder.iterdir()), name)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the library raises whatever its parsers raise
+        reason = shortened(str(error)) or type(error).__name__
+        raise UserError(f"The tokenizer of '{name}' could not be loaded: {reason}.") from error
+
+
 def config_in(folder: Path, name: str) -> tuple[PreTrainedConfig, tuple[str, ...]]:
     """The config in `folder`, corrected where the weight files beside it say otherwise.
 
@@ -90,8 +134,7 @@ def config_in(folder: Path, name: str) -> tuple[PreTrainedConfig, tuple[str, ...
 
 def unloadable(name: str, error: Exception) -> UserError:
     """The error to raise for what a library raised while it read the checkpoint `name`."""
-    reason = " ".join(str(error).split())[:240] or type(error).__name__
-    return UserError(f"'{name}' could not be loaded: {reason}")
+    return UserError(f"'{name}' could not be loaded: {shortened(str(error)) or type(error).__name__}.")
 
 
 def raw_config(folder: Path) -> dict:
@@ -101,7 +144,13 @@ def raw_config(folder: Path) -> dict:
         UserError: there is none, it cannot be read, or it holds no JSON object.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        text = (folder / "config.json").read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise UserError(
+                f"The config.json in '{folder}' begins with a byte order mark, which transformers does not "
+                "read. Save it as UTF-8 without one."
+            )
+        config = json.loads(text)
     except FileNotFoundError:
         raise UserError(f"The folder '{folder}' holds no model (no config.json).") from None
     except (ValueError, OSError) as error:

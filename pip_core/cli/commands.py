@@ -341,7 +341,7 @@ def _read_recipe(path: Path) -> Recipe:
     from ..core.recipe import Recipe
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"The recipe '{path}' cannot be read: {why}.") from None

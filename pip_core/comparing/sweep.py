@@ -91,7 +91,7 @@ def read_plan(path: Path) -> list:
         UserError: not a JSON list.
     """
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"The plan '{path}' cannot be read: {error}.") from None
     if not isinstance(plan, list):

@@ -7,3 +7,12 @@ class UserError(Exception):
     The message is one or two plain sentences: what is wrong, and what would be right. The command
     line prints it and exits with code 2; the page shows it; neither shows a traceback.
     """
+
+
+def shortened(text: str, most: int = 240) -> str:
+    """A library's message in one line of at most `most` characters, cut between words and without its last
+    full stop, to stand inside a sentence."""
+    line = " ".join(text.split()).removesuffix(".")
+    if len(line) > most:
+        line = line[: most - 4].rpartition(" ")[0] + " ..."
+    return line

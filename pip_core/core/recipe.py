@@ -167,7 +167,7 @@ class Recipe:
                 range.
         """
         try:
-            values = json.loads(text)
+            values = json.loads(text.removeprefix("\ufeff"))  # which some editors put there
         except ValueError as error:
             raise UserError(f"The recipe is not valid JSON: {error}.") from None
         if not isinstance(values, dict):

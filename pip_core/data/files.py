@@ -27,7 +27,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from ..core.errors import UserError
+from ..core.errors import UserError, shortened
 from ..core.paths import ASSETS
 from .conversations import is_conversation
 from .json_rows import json_lines, json_rows
@@ -258,7 +258,7 @@ def _parquet(path: Path, what: str) -> Iterator[dict]:
             for batch in parquet.ParquetFile(file).iter_batches(_BATCH):
                 yield from map(plain, batch.to_pylist())
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = shortened(str(error), 120)
             raise UserError(f"The {what} '{path.name}' is not a readable Parquet file ({reason}).") from None
 
 

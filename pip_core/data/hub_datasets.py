@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..core.errors import UserError
+from ..core.errors import UserError, shortened
 from ..core.network import HUB_TIMEOUT, check_download, is_unreachable
 from ..core.paths import cache_folder
 from .files import plain
@@ -294,7 +294,7 @@ def _sentence(chosen: HubSet, error: Exception) -> str:
             f"The Hub does not answer, and the {name} is not in the local cache "
             f"({type(error).__name__}). Check the network, or choose a shipped text or task, or a file."
         )
-    return f"The {name} could not be read: {text[:200] or type(error).__name__}"
+    return f"The {name} could not be read: {shortened(text) or type(error).__name__}."
 
 
 def _name(chosen: HubSet) -> str:

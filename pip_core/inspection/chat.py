@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorS
 
 from ..checkpoints.load import Loaded
 from ..core.device import user_message
-from ..core.errors import UserError
+from ..core.errors import UserError, shortened
 from ..core.special_tokens import count_at_end
 
 
@@ -40,11 +40,12 @@ def answers(dense: Loaded, pruned: Loaded, prompt: str, tokens: int = 64) -> Ite
         tokens: the most tokens that each writes.
 
     Raises:
-        UserError: an empty prompt, or a model that cannot answer.
+        UserError: an empty prompt, one longer than a model reads, a chat template that does not take it, or a
+            model that cannot answer.
     """
     if not prompt.strip():
         raise UserError("Write a prompt first.")
-    streams = [_Stream(m.model, m.tokenizer, prompt, tokens) for m in (dense, pruned)]
+    streams = [_Stream(m, prompt, tokens) for m in (dense, pruned)]
     while any(not s.done for s in streams):
         for stream in streams:
             if not stream.done:
@@ -52,28 +53,49 @@ def answers(dense: Loaded, pruned: Loaded, prompt: str, tokens: int = 64) -> Ite
         yield streams[0].answer, streams[1].answer
 
 
+def _as_turn(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """A prompt as the model's chat template writes it.
+
+    Raises:
+        UserError: the template does not take it.
+    """
+    turns = [{"role": "user", "content": prompt}]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template may raise what it likes
+        reason = shortened(str(error)) or type(error).__name__
+        raise UserError(
+            f"The model's chat template does not take a single question ({reason}). Correct it in the "
+            "model's folder, or delete it: the model then goes on with the prompt as it is."
+        ) from error
+
+
 class _Stream:
     """One model's answer, generated in a thread; `advance` waits for its next piece."""
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int
-    ) -> None:
+    def __init__(self, loaded: Loaded, prompt: str, tokens: int) -> None:
+        model, tokenizer = loaded.model, loaded.tokenizer
         self.answer, self.done = Answer("", 0, 0.0), False
         if tokenizer.chat_template:
-            turns = [{"role": "user", "content": prompt}]
-            prompt = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+            prompt = _as_turn(tokenizer, prompt)
         encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
         if not tokenizer.chat_template:
             # What is read is to be continued.
             read = encoded["input_ids"].shape[1] - count_at_end(tokenizer)
             encoded = {name: rows[:, :read] for name, rows in encoded.items()}
+        read = encoded["input_ids"].shape[1]
+        if read >= loaded.context:
+            raise UserError(
+                f"The prompt has {read} tokens, and the model reads at most {loaded.context}, its answer "
+                "among them. Write a shorter one."
+            )
         self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._fault: Exception | None = None
         self._began = 0.0
         settings = {
             "input_ids": encoded["input_ids"].to(model.device),
             "attention_mask": encoded["attention_mask"].to(model.device),
-            "max_new_tokens": tokens,
+            "max_new_tokens": min(tokens, loaded.context - read),
             "do_sample": False,
             "streamer": self._pieces,
         }

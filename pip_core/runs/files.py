@@ -90,7 +90,7 @@ def read_text(path: Path) -> str:
         UnreadableRun: it is not text, or cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # a file may have been through an editor
     except FileNotFoundError:
         raise
     except UnicodeDecodeError:

@@ -13,6 +13,7 @@ import hmac
 import json
 import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..core.device import user_message
 from ..core.errors import UserError
 from ..core.recipe import Recipe
 from ..reporting.run_summary import RunSummary
@@ -51,8 +53,18 @@ class RunStore:
     _index: RunIndex = field(default_factory=RunIndex, repr=False)
 
     def __post_init__(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
+        with _writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.root / LOCK, thread_local=False)
+
+    def check_writable(self) -> None:
+        """Check that runs can be made.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        with _writing(self.root), tempfile.TemporaryFile(dir=self.root):
+            pass
 
     # Finding runs
 
@@ -233,6 +245,17 @@ class RunStore:
             return hmac.compare_digest(self._index.about(folder).get("owner", ""), hashed(owner))
         except UnreadableRun:
             return False
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = (
+            user_message(error) or f"The folder of the runs, '{root}', cannot be written: {error.strerror}."
+        )
+        raise UserError(f"{reason} PIP_STUDIO_RUNS names another folder.") from None
 
 
 def _is_run(folder: Path) -> bool:

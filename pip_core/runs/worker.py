@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from ..core import events as ev
 from ..core.device import user_message
-from ..core.errors import UserError
+from ..core.errors import UserError, shortened
 from ..core.paths import python_path
 from .files import EVENTS, LAUNCHED, LOCK, LOG, PAUSE, QUEUED, STOP, UnreadableRun, read_object, write
 from .run_directory import has_request
@@ -125,7 +125,9 @@ def why_interrupted(folder: Path) -> str:
     if errors:
         return errors[-1]
     if any(line.startswith("Traceback") for line in lines):
-        return f"The worker failed ({lines[-1][:200]}). Press Resume to continue; no removal is lost."
+        return (
+            f"The worker failed ({shortened(lines[-1], 200)}). Press Resume to continue; no removal is lost."
+        )
     if shutil.disk_usage(folder).free < FULL_BYTES:
         return "The disk is full. Make room, then resume the run; no removal is lost."
     return (

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ..core.errors import UserError
+from ..core.errors import UserError, shortened
 
 # Orders inside a weight that holds several projections in one.
 QUERY_KEY_VALUE = "query, key, value"
@@ -131,7 +131,7 @@ def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
             # A copy, because building a model changes its config.
             return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=False)
     except Exception as error:  # whatever the model's own constructor raises
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = shortened(str(error), 200) or type(error).__name__
         raise UserError(f"This config describes no model that can be built: {reason}") from None
 
 

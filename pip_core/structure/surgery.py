@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..core.errors import UserError
+from ..core.errors import UserError, shortened
 from ..core.units import ATTENTION, MLP, WIDTH
 from .anatomy import Anatomy, narrowed
 from .families import Family, blocks_of, replace_blocks, skeleton
@@ -103,7 +103,7 @@ def verify_config_matches(model: PreTrainedModel) -> None:
         # Written and read again, because some configs check themselves then.
         config = type(model.config).from_dict(model.config.to_dict())
     except Exception as error:  # whatever the config's own validation raises
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(str(error), 200)
         raise UserError(
             f"The config of this model ({model.config.model_type}) cannot describe what is left: {reason} "
             "Choose other units; nothing was written."

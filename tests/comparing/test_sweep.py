@@ -121,6 +121,12 @@ def test_plan_files_that_are_none(tmp_path, text, message):
         read_plan(tmp_path / "gone.json")
 
 
+def test_a_plan_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text("\ufeff" + json.dumps([{"label": "one", "seed": 3}]), encoding="utf-8")
+    assert [entry["label"] for entry in read_plan(path)] == ["one"]
+
+
 def test_all_aim_at_what_whole_blocks_come_to(llama_folder):
     base = tiny.recipe_for(llama_folder)
     found = align_targets(entries_for(base, {}, ["flap", "sleb", "taylor"], [0.3, 0.12]))

@@ -19,6 +19,11 @@ def test_round_trip():
     assert isinstance(Recipe.from_json(recipe.to_json()).kinds, tuple)
 
 
+def test_a_byte_order_mark_is_passed_over():
+    recipe = Recipe(seed=3)
+    assert Recipe.from_json("\ufeff" + recipe.to_json()) == recipe
+
+
 def test_defaults_fill_what_json_leaves_out():
     assert Recipe.from_json("{}") == Recipe()
     assert Recipe.from_json('{"seed": 3}') == Recipe(seed=3)

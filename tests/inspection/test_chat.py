@@ -28,3 +28,22 @@ def test_an_empty_prompt(opened):
     dense = opened("llama")
     with pytest.raises(UserError, match="Write a prompt first"):
         list(answers(dense, dense, "  \n"))
+
+
+def test_a_prompt_ends_before_the_context_does(opened):
+    dense = opened("gpt2")
+    context = dense.context
+    prompt = "a" * (3 * context)
+    with pytest.raises(UserError, match=f"reads at most {context}"):
+        list(answers(dense, dense, prompt))
+    ids = dense.tokenizer("The dog ran " * context)["input_ids"][: context - 5]
+    found = list(answers(dense, dense, dense.tokenizer.decode(ids), tokens=64))[-1]
+    assert found[0].text
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('system first') }}", "{% if %}", "{{ a.b.c }}"])
+def test_a_chat_template_that_fails(opened, template):
+    dense = opened("llama")
+    dense.tokenizer.chat_template = template
+    with pytest.raises(UserError, match="chat template does not take"):
+        list(answers(dense, dense, "The dog ran"))

@@ -282,3 +282,19 @@ def test_ids_lead_nowhere_else(queue, run_id):
     for change in (queue.stop, queue.pause, queue.resume, queue.undo, queue.delete, queue.export_now):
         with pytest.raises(UserError, match="There is no such run"):
             change(run_id)
+
+
+def test_a_folder_that_cannot_be_written_is_said_at_the_start(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "runs"):
+        with pytest.raises(UserError, match="PIP_STUDIO_RUNS names another"):
+            RunQueue(root)
+    queue = RunQueue(tmp_path)
+    queue.check_writable()
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(UserError, match="no permission"):
+        queue.check_writable()

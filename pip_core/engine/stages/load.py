@@ -25,7 +25,7 @@ class LoadSettings(Settings):
     measures = frozenset({"model", "dtype", "weights"})
     of_model = frozenset({"weights"})
 
-    model: str = text(DEMO, "model reference: demo, smollm2-135m, a local folder or a Hub id")
+    model: str = text(DEMO, "model reference: demo, smollm2-135m, a local folder, a GGUF file or a Hub id")
     dtype: Literal["auto", "float32", "bfloat16"] = choice("auto", DTYPES, "number format to compute in")
     weights: str = setting(
         "",
