@@ -9,7 +9,6 @@ if __name__ == "__main__":
     prepare_environment()  # before torch is imported
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -19,7 +18,7 @@ from pathlib import Path
 import gradio as gr
 import plotly
 
-from pip_core.core.errors import UserError
+from pip_core.core.errors import UserError, told
 from pip_core.core.paths import ASSETS
 from pip_core.core.recipe import Recipe
 from pip_core.data.files import PACKED, TABLES, UPLOADS
@@ -395,7 +394,6 @@ def main() -> None:
         make_plan(Recipe())  # measures this machine before a browser on it takes its share
     os.environ.setdefault(UPLOADS, str(root / store.UPLOADS))
     queue = RunQueue(root)
-    queue.check_writable()
     queue.schedule_in_background()
     # A finished model is served from where it is, not copied into a cache first. Ids of runs cannot be
     # guessed, and whoever knows one may see that run.
@@ -419,8 +417,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    told(main)

@@ -1,5 +1,10 @@
 """The one exception meant to be read by a person."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """Something the user can put right.
@@ -16,3 +21,12 @@ def shortened(text: str, most: int = 240) -> str:
     if len(line) > most:
         line = line[: most - 4].rpartition(" ")[0] + " ..."
     return line
+
+
+def told(function: Callable[[], None]) -> None:
+    """Call what a program does; a `UserError` is printed as a sentence and ends the program with code 2."""
+    try:
+        function()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -156,7 +156,7 @@ class Calibration:
 
     def of_text(self, text: CalibrationText) -> Calibration:
         """Another text, for the same model and by the same settings."""
-        return Calibration(text, self.recipe, self.tokenizer, self.context, self.device)
+        return Calibration(text, self.recipe, self.tokenizer, self.context, self.device, self.compares)
 
     def check(self) -> None:
         """Draw the first iteration's pairs, so that a fault of the text is reported before anything is

@@ -187,7 +187,12 @@ class RunQueue(RunStore):
         return started
 
     def schedule_in_background(self, seconds: float = 1.0) -> threading.Thread:
-        """Schedule workers as long as this process lives, and clean every hour."""
+        """Schedule workers as long as this process lives, and clean every hour.
+
+        Raises:
+            UserError: see `check_writable`.
+        """
+        self.check_writable()
 
         def schedule_and_clean() -> None:
             cleaned = -math.inf

@@ -15,7 +15,7 @@ import pytest
 from pip_core.budget.budget import budget_of
 from pip_core.cli.main import main
 from pip_core.comparing import results, sweep
-from pip_core.comparing.sweep import Entry, align_targets, dense_measurement, entries_from, read_plan
+from pip_core.comparing.sweep import Entry, align_targets, dense_measurement, entries_from
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
@@ -109,22 +109,6 @@ def test_targets_make_curves():
 def test_plans_that_make_no_sense(plan, message):
     with pytest.raises(UserError, match=message):
         entries_from(Recipe(), {}, plan, [0.2])
-
-
-@pytest.mark.parametrize(("text", "message"), [("[{", "cannot be read"), ('{"label": "a"}', "a JSON list")])
-def test_plan_files_that_are_none(tmp_path, text, message):
-    path = tmp_path / "plan.json"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_plan(path)
-    with pytest.raises(UserError, match="cannot be read"):
-        read_plan(tmp_path / "gone.json")
-
-
-def test_a_plan_with_a_byte_order_mark(tmp_path):
-    path = tmp_path / "plan.json"
-    path.write_text("\ufeff" + json.dumps([{"label": "one", "seed": 3}]), encoding="utf-8")
-    assert [entry["label"] for entry in read_plan(path)] == ["one"]
 
 
 def test_all_aim_at_what_whole_blocks_come_to(llama_folder):

@@ -1,0 +1,26 @@
+"""Plans of a comparison in files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pip_core.comparing.sweep import read_plan
+from pip_core.core.errors import UserError
+
+
+@pytest.mark.parametrize(("text", "message"), [("[{", "cannot be read"), ('{"label": "a"}', "a JSON list")])
+def test_plan_files_that_are_none(tmp_path, text, message):
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_plan(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_plan(tmp_path / "gone.json")
+
+
+def test_a_plan_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text("\ufeff" + json.dumps([{"label": "one", "seed": 3}]), encoding="utf-8")
+    assert [entry["label"] for entry in read_plan(path)] == ["one"]
