@@ -330,9 +330,10 @@ class Paused(Event):
 
 @event
 class Failed(Event):
-    """The run could not go on. `message` is for people."""
+    """The run could not go on, in `stage` where it had come to one. `message` is for people."""
 
     message: str
+    stage: str = ""
 
 
 @event
@@ -389,9 +390,7 @@ def from_line(line: str) -> tuple[Event, float]:
         kind, values = legacy.upgraded(values.pop("event"), values)
         return _union(tuple(_known.values())).validate_python({"event": kind, **values}), float(at)
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
-        raise UserError(
-            f"This run was written by another version of PIP Studio: cannot read {line[:80]!r}."
-        ) from None
+        raise UserError(f"This run was written by another version: cannot read {line[:80]!r}.") from None
 
 
 def schema() -> dict:

@@ -8,7 +8,7 @@ from functools import cached_property
 from ..budget.budget import budget_for
 from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
-from ..core.events import Event
+from ..core.events import Event, Failed
 from ..core.network import NotDownloaded
 from ..core.recipe import Recipe
 from ..data.calibration import CalibrationText
@@ -32,6 +32,9 @@ class Context:
     Attributes:
         stages: those that the recipe asks for, in their order.
         past: what the run continues from.
+        failed: stages that change the model and failed when they were last run, and why.
+        left_out: those of them that an export of what is pruned so far does without, so that the removals
+            can be exported whatever fails after them.
         exporting: whether a checkpoint will be written.
         pruning: whether more units may be removed.
     """
@@ -46,8 +49,12 @@ class Context:
         anatomy: Anatomy | None = None,
     ) -> None:
         self.recipe = recipe
-        self.stages = [stage for stage in stages if stage.enabled]
         self.history = list(history)
+        failed = _failed_stages(self.history)
+        asked = [stage for stage in stages if stage.enabled]
+        self.failed = {s: failed[s.name] for s in asked if s.changes_model and s.name in failed}
+        self.left_out = {} if pruning else self.failed
+        self.stages = [stage for stage in asked if stage not in self.left_out]
         self.past = ReplayState.of(self.history)
         self.exporting = exporting
         self.pruning = pruning
@@ -134,6 +141,17 @@ class Context:
     def substitution_tokens(self) -> int:
         """Calibration tokens on which it is found out what can be given back of a block; 0 for none."""
         return max((stage.substitution_tokens(self) for stage in self.stages), default=0)
+
+
+def _failed_stages(history: Sequence[Event]) -> dict[str, str]:
+    """Name -> message of the stages that failed when they were last run."""
+    found: dict[str, str] = {}
+    for event in history:
+        if isinstance(event, Failed) and event.stage:
+            found[event.stage] = event.message
+        elif event.result_of:
+            found.pop(event.result_of, None)
+    return found
 
 
 def _task_characters(name: str, items: int) -> float:

@@ -47,12 +47,27 @@ def run(
         yield from _run(recipe, out, history, stop, prune_on, scratch)
     except Halted:
         pass
+    except _StageError as failure:
+        yield from _failed(failure.error, failure.stage)
     except Exception as error:
-        message = user_message(error)
-        if message is None:
-            yield ev.Failed(f"Unexpected fault ({type(error).__name__}: {error}). Please report it.")
-            raise
-        yield ev.Failed(message)
+        yield from _failed(error)
+
+
+class _StageError(Exception):
+    """What went wrong in a stage."""
+
+    def __init__(self, error: Exception, stage: str) -> None:
+        self.error = error
+        self.stage = stage
+
+
+def _failed(error: Exception, stage: str = "") -> Iterator[ev.Event]:
+    """Say that the run failed; a fault of this program is then raised."""
+    message = user_message(error)
+    if message is None:
+        yield ev.Failed(f"Unexpected fault ({type(error).__name__}: {error}). Please report it.", stage)
+        raise error
+    yield ev.Failed(message, stage)
 
 
 def check(
@@ -95,6 +110,17 @@ def hands_over(recipe: Recipe) -> bool:
     return any(stage.enabled and stage.hands_over for stage in stages_for(recipe))
 
 
+def _left_out(state: RunState) -> Iterator[ev.Event]:
+    """Say which stages an export does without."""
+    for stage, reason in state.left_out.items():
+        warning = ev.Warned(
+            f"This export is made without '{stage.title}', which failed: {reason} Resume the run to try it "
+            "again."
+        )
+        state.warnings.append(warning.message)
+        yield warning
+
+
 def _run(
     recipe: Recipe,
     out: Path | None,
@@ -114,10 +140,17 @@ def _run(
                 continue
             if place:
                 state.plan(state.stages[place:])
-            for event in stoppable(stage.run(state), stop, stopped):
-                if event.result_of == stage.name:
-                    state.results[stage.name] = event
-                yield event
+            try:
+                for event in stoppable(stage.run(state), stop, stopped):
+                    if event.result_of == stage.name:
+                        state.results[stage.name] = event
+                    yield event
+            except Halted:
+                raise
+            except Exception as error:
+                raise _StageError(error, stage.name) from error
+            if not place:
+                yield from _left_out(state)
     finally:
         state.discard_partial()
     yield ev.Finished(

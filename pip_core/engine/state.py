@@ -70,12 +70,14 @@ class RunState(Context):
         self.clock = Clock({})
         self.removals: list[ev.Removed] = []
         self.measured = {e.iteration: e for e in self.past.measured}
-        self.final = {e.iteration: e for e in self.past.final}
+        # What was measured without a stage says nothing of what it is with it, and the other way round.
+        self.final = {} if self.failed else {e.iteration: e for e in self.past.final}
         self.results: dict[str, ev.Event] = {}
         self.warnings: list[str] = []
         self.substitution_rows: list[torch.Tensor] = []
         self.substitutes: dict[int, Substitute] = {}
-        self.changed = False
+        # Without a stage that it was pruned with, it is not what was measured then.
+        self.changed = bool(self.left_out)
         self.also_removed: list[str] = []
         self.token_subset: VocabularySubset | None = None
         self.reproducible, self.cut_short = True, False

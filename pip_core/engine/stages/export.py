@@ -38,7 +38,7 @@ class Export(Stage):
         again = state.past.reproducing_recipe(
             state.recipe, state.budget, state.removals, state.complete, left
         )
-        state.reproducible = again is not None and not state.cut_short
+        state.reproducible = again is not None and not state.cut_short and not state.left_out
         facts = {
             "recipe": (again or state.recipe).to_dict(),
             "removed": state.removed_description,
