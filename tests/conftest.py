@@ -27,6 +27,7 @@ from pip_core.runs import run_directory
 from pip_core.runs.queue import RunQueue
 
 from . import tiny, zoo
+from .processes import cli
 from .run_queues import Workers
 
 logging.set_verbosity_error()
@@ -123,7 +124,7 @@ def command_run(tmp_path_factory, recipe) -> CommandRun:
     root = tmp_path_factory.mktemp("command")
     slower = recipe.replace(windows=120)
     (root / "recipe.json").write_text(slower.to_json())
-    done = tiny.cli("prune", "--recipe", root / "recipe.json", "--out", root / "run")
+    done = cli("prune", "--recipe", root / "recipe.json", "--out", root / "run")
     return CommandRun(done, root / "run", slower)
 
 

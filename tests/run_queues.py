@@ -30,7 +30,7 @@ class Workers:
         self._locks: dict[str, FileLock] = {}
         patch.setattr(worker, "launch", self._launch)
 
-    def _launch(self, folder: Path, command: str) -> threading.Thread:
+    def _launch(self, folder: Path, command: str, server: None = None) -> threading.Thread:
         for name in (files.STOP, files.PAUSE):
             (folder / name).unlink(missing_ok=True)
         self.launched.append((folder.name, command))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -194,18 +192,6 @@ def unverified(*_) -> Generator[float, None, Verdict]:
     """Stands in for `verify`: the fresh process is not started."""
     yield 0.0
     return Verdict(0.0, 20, 0.1)
-
-
-def cli(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
-    """`python -m pip_core ...` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "pip_core", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        timeout=240,
-    )
 
 
 def without_blocks(loaded: Loaded, blocks: Sequence[int]) -> Shape:

@@ -8,6 +8,7 @@ model is measured once for all runs that measure in the same way.
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -185,7 +186,7 @@ def work_in_a_process(place: Path, export: bool) -> Iterator[ev.Event]:
             time.sleep(POLL_SECONDS)
     finally:
         if process.poll() is None:
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
             process.wait()
     if not isinstance(last, ev.ENDINGS):
         yield ev.Failed(why_interrupted(place))

@@ -10,15 +10,14 @@ import itertools
 import os
 import pickle
 import queue
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from ..core.errors import UserError
+from ..core.fork_server import ForkServer, Process, start_afresh
 from ..core.paths import python_path
 from .server import Reply, Request, Status
 
@@ -48,9 +47,13 @@ class ModelProcesses:
         limit: processes at once, each with the memory of two models; None takes PIP_STUDIO_MODEL_WORKERS,
             or 1.
         seconds: that an answer may take; None takes PIP_STUDIO_MODEL_SECONDS, or 300.
+        server: forks them, so that they need not load their libraries.
     """
 
-    def __init__(self, limit: int | None = None, seconds: float | None = None) -> None:
+    def __init__(
+        self, limit: int | None = None, seconds: float | None = None, server: ForkServer | None = None
+    ) -> None:
+        self._server = server
         self._limit = int(_from_environment("PIP_STUDIO_MODEL_WORKERS", 1, 1)) if limit is None else limit
         usual = _from_environment("PIP_STUDIO_MODEL_SECONDS", ANSWER_SECONDS, 1)
         self._seconds = usual if seconds is None else seconds
@@ -115,7 +118,7 @@ class ModelProcesses:
             if chosen is None and same:  # its models are loaded already: wait for it
                 return None
             if chosen is None and len(self.running) < self._limit:
-                chosen = ModelProcess()
+                chosen = ModelProcess(self._server)
                 self.running.append(chosen)
             chosen = chosen or next(iter(free), None)
             if chosen is not None:
@@ -131,27 +134,41 @@ class ModelProcesses:
 class ModelProcess:
     """One process, asked by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: ForkServer | None) -> None:
+        self._server = server
         self.busy, self.key, self._deadline = False, (), 0.0
         self._numbers = itertools.count(1)
         self._start()
 
     def _start(self) -> None:
         self._replies: queue.Queue[Reply | None] = queue.Queue()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pip_core.inspection.server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C ends the page, and then its input, and so this process
-            env={**os.environ, "PYTHONPATH": python_path()},
-        )
-        threading.Thread(target=self._read, args=(self._process, self._replies), daemon=True).start()
+        theirs, ours = os.pipe()
+        answers, output = os.pipe()
+        self._requests = os.fdopen(ours, "wb")
+        try:
+            # Ctrl-C ends the page, and then its input, and so this process.
+            self._process = (self._server.start if self._server else start_afresh)(
+                "pip_core.inspection.server",
+                [],
+                {**os.environ, "PYTHONPATH": python_path()},
+                stdin=theirs,
+                stdout=output,
+                stderr=None,
+            )
+        except OSError:
+            os.close(answers)
+            raise
+        finally:
+            os.close(theirs)
+            os.close(output)
+        reading = (self._process, os.fdopen(answers, "rb"), self._replies)
+        threading.Thread(target=self._read, args=reading, daemon=True).start()
 
     @staticmethod
-    def _read(process: subprocess.Popen, replies: queue.Queue) -> None:
-        with suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
+    def _read(process: Process, answers: BinaryIO, replies: queue.Queue) -> None:
+        with answers, suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
             while True:
-                replies.put(pickle.load(cast(BinaryIO, process.stdout)))
+                replies.put(pickle.load(answers))
         process.wait()
         replies.put(None)
 
@@ -207,9 +224,8 @@ class ModelProcess:
         return self._next_reply(request.number, seconds)
 
     def _write(self, request: Request) -> None:
-        requests = cast(BinaryIO, self._process.stdin)
-        pickle.dump(request, requests)
-        requests.flush()
+        pickle.dump(request, self._requests)
+        self._requests.flush()
 
     def _next_reply(self, number: int, seconds: float) -> Reply | None:
         """The next reply to a request; None where the process ended.

@@ -12,7 +12,6 @@ import math
 import os
 import secrets
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from pathlib import Path
 from ..checkpoints.packing import Packing, start_packing, zip_folder
 from ..core import events as ev
 from ..core.errors import UserError
+from ..core.fork_server import ForkServer, Process
 from ..core.recipe import Recipe
 from . import operations, run_directory, worker
 from .files import ABOUT, MODEL, PAUSE, QUEUED, STOP, UNDO, drop_damaged_requests, write
@@ -45,7 +45,9 @@ class RunQueue(RunStore):
 
     workers: int = field(default_factory=_workers)
     # Kept so that they leave no zombies. Whether a worker is alive is read from its run's lock.
-    children: list[subprocess.Popen] = field(default_factory=list, repr=False)
+    children: list[Process] = field(default_factory=list, repr=False)
+    # Forks the workers, where the program has one.
+    server: ForkServer | None = field(default=None, repr=False)
 
     # Making runs
 
@@ -177,7 +179,7 @@ class RunQueue(RunStore):
                 queued = self._index.queued(folder)
                 if queued is None:
                     continue
-                self.children.append(worker.launch(folder, queued["command"]))
+                self.children.append(worker.launch(folder, queued["command"], server=self.server))
                 (folder / QUEUED).unlink(missing_ok=True)
                 started.append(folder.name)
             except UserError as error:  # of this run alone, perhaps: the others have their turn

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 from ..core import events as ev
 from ..core.device import user_message
 from ..core.errors import UserError, shortened
+from ..core.fork_server import ForkServer, Process, start_afresh
 from ..core.paths import python_path
 from .files import EVENTS, LAUNCHED, LOCK, LOG, PAUSE, QUEUED, STOP, UnreadableRun, read_object, write
 from .run_directory import has_request
@@ -36,6 +36,15 @@ STATES = (
 )
 # States of a run whose record cannot be read.
 UNREADABLE = ("damaged", "newer")
+# What a worker, and a process that answers questions about models, imports: nearly all of its libraries.
+WORKER_MODULES = (
+    "pip_core.cli.main",
+    "pip_core.engine.stages",
+    "pip_core.runs.run_directory",
+    "pip_core.reporting.messages",
+    "pip_core.inspection.divergence",
+    "pip_core.inspection.latency",
+)
 _probing = threading.Lock()
 
 
@@ -136,9 +145,12 @@ def why_interrupted(folder: Path) -> str:
     )
 
 
-def launch(folder: Path, command: str, *options: str) -> subprocess.Popen:
+def launch(folder: Path, command: str, *options: str, server: ForkServer | None = None) -> Process:
     """Start a worker: `resume` to continue pruning, `export` to export the model as pruned so far. No other
     worker may hold the run.
+
+    Args:
+        server: forks the worker, which then need not load its libraries.
 
     Raises:
         UserError: the system starts no process, or the disk is full.
@@ -150,14 +162,13 @@ def launch(folder: Path, command: str, *options: str) -> subprocess.Popen:
         with (folder / LOG).open("ab") as log:
             log.write(f"{LOG_MARK}{command}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
             log.flush()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "pip_core", command, str(folder), "--launched", *options],
+            process = (server.start if server else start_afresh)(
+                "pip_core",
+                [command, str(folder), "--launched", *options],
+                {**os.environ, "PYTHONPATH": python_path()},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                # A signal to the process group of the page (Ctrl-C) must not end a run.
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": python_path()},
             )
     except OSError as error:
         raise UserError(user_message(error) or f"No worker could be started: {error.strerror}.") from None

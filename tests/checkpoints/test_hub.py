@@ -16,6 +16,7 @@ from pip_core.checkpoints.bundled import HUB_ID, NAME, SHA256
 
 from .. import hub as hubs
 from .. import tiny, zoo
+from ..processes import cli
 
 # Loads one reference after the other and tells what came of each, one line of JSON.
 DRIVER = """
@@ -231,7 +232,7 @@ def test_the_bundled_model_needs_no_hub(offline):
 def test_one_line_for_a_model_that_is_not_there(tmp_path):
     with hubs.Hub({}).open() as hub:
         settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-        done = tiny.cli("prune", "--model", "org/missing", "--out", tmp_path / "run", **settings)
+        done = cli("prune", "--model", "org/missing", "--out", tmp_path / "run", **settings)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: The Hub has no model 'org/missing'")

@@ -22,6 +22,7 @@ from pip_core.runs import run_directory
 
 from .. import tiny, zoo
 from ..bypass import logits_without
+from ..processes import cli
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +126,7 @@ def test_evaluate_a_run(command_run, tasks, capsys):
 
 
 def test_mistakes_in_a_process_of_their_own(llama_folder, tmp_path, options):
-    done = tiny.cli("prune", "--model", llama_folder, "--out", tmp_path / "run", *options, "--target=0.999")
+    done = cli("prune", "--model", llama_folder, "--out", tmp_path / "run", *options, "--target=0.999")
     assert done.returncode == 2
     assert done.stderr.startswith("error: A target of 99.9 % would leave no block")
     assert done.stderr.count("\n") == 1
@@ -355,11 +356,11 @@ class Polish(Stage):
 def test_settings_of_a_stage_of_another_package_are_options(tmp_path):
     (tmp_path / "shiny.py").write_text(PLUGIN)
     added = {"PIP_STUDIO_STAGES": "shiny:Polish", "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
-    done = tiny.cli("prune", "--help", TERMINAL_WIDTH="200", **added)
+    done = cli("prune", "--help", TERMINAL_WIDTH="200", **added)
     assert done.returncode == 0, done.stderr
     for shown in ("Polish the model", "--no-polish", "--polish-strokes", "how often (default: 3)"):
         assert shown in done.stdout
-    wrong = tiny.cli("prune", "--out", tmp_path / "run", "--polish", "--polish-strokes", "10", **added)
+    wrong = cli("prune", "--out", tmp_path / "run", "--polish", "--polish-strokes", "10", **added)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: Polish strokes: enter a whole number from 1 to 9")
     assert not (tmp_path / "run").exists()

@@ -26,6 +26,7 @@ from pip_core.runs.run_directory import read_events
 from pip_core.scoring import METHODS, get_scorer
 
 from .. import tiny
+from ..processes import cli
 
 
 def entries_for(base: Recipe, given: dict, methods: list[str], targets: list[float]) -> list[Entry]:
@@ -381,14 +382,14 @@ def test_by_command_line_in_processes_of_their_own(llama_folder, tasks, tmp_path
         "float32",
     ]
     command = ["compare", "--methods", "random,multi-domain", "--target", 0.2, "--measure", "end", *shared]
-    ended = tiny.cli(*command, "--no-export", "--out", tmp_path / "out")
+    ended = cli(*command, "--no-export", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
     assert "== random\n" in ended.stdout
     assert "| multi-domain | heads, channels; equal |" in ended.stdout
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [r["label"] for r in rows] == ["dense", "random", "multi-domain"]
     assert all(r["peak_memory"] > 10**8 for r in rows[1:])
-    again = tiny.cli(*command, "--no-export", "--out", tmp_path / "out")
+    again = cli(*command, "--no-export", "--out", tmp_path / "out")
     assert again.returncode == 0
     assert "==" not in again.stdout
     assert again.stdout.strip() == (tmp_path / "out" / "comparison.md").read_text().strip()

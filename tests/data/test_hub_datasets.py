@@ -20,6 +20,7 @@ from pip_core.data.hub_datasets import HubSet
 
 from .. import hub as hubs
 from .. import tiny
+from ..processes import cli
 
 # Calls one function after the other and tells what came of each, one line of JSON.
 DRIVER = """
@@ -348,7 +349,7 @@ def test_a_run_calibrates_on_the_hub_and_goes_on_without(repos, tmp_path, llama_
 
     def prune(out: str, url: str) -> subprocess.CompletedProcess:
         arguments = ("--recipe", tmp_path / "recipe.json", "--out", tmp_path / out)
-        return tiny.cli("prune", *arguments, HF_ENDPOINT=url, HF_HUB_OFFLINE="0", HF_TOKEN="", **settings)
+        return cli("prune", *arguments, HF_ENDPOINT=url, HF_HUB_OFFLINE="0", HF_TOKEN="", **settings)
 
     nowhere = "http://127.0.0.1:9"
     refused = prune("refused", nowhere)

@@ -4,10 +4,7 @@ kill and resume. That it does is what the design is for."""
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from pip_core.runs.queue import RunQueue
 from pip_core.ui import refresh
 
 from .. import tiny
+from ..processes import cli, start
 from .toy_stage import WAIT_FOR, Scaled, Toy
 
 NAMED = f"{Toy.__module__}:{Toy.__qualname__}"
@@ -44,16 +42,6 @@ def scaling(_added, recipe) -> Recipe:
 
 def norm_of(folder: Path):
     return load_file(folder / "model" / "model.safetensors")[NORM]
-
-
-def work_in_a_process(folder: Path, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pip_core", "resume", str(folder)],
-        cwd=tiny.ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def test_it_stands_where_it_says_and_leaves_no_trace_without_the_variable(monkeypatch):
@@ -87,12 +75,10 @@ def test_the_command_line_page_card_and_undo_know_it(scaling, tmp_path):
     root = tmp_path / "runs"
     folder = root / "toy"
     (tmp_path / "recipe.json").write_text(scaling.replace(toy_factor=1.0).to_json())
-    done = tiny.cli(
-        "prune", "--recipe", tmp_path / "recipe.json", "--toy-factor", "1.5", "--out", folder, cwd=tiny.ROOT
-    )
+    done = cli("prune", "--recipe", tmp_path / "recipe.json", "--toy-factor", "1.5", "--out", folder)
     assert done.returncode == 0, done.stderr
     assert "The last norm was scaled by 1.5." in done.stdout
-    assert "--toy-factor" in tiny.cli("prune", "--help", cwd=tiny.ROOT).stdout
+    assert "--toy-factor" in cli("prune", "--help").stdout
     assert run_directory.recipe_of(folder).toy_factor == 1.5
     assert json.loads((folder / "model" / "pip_recipe.json").read_text())["recipe"]["toy_factor"] == 1.5
     assert "- Toy: The last norm was scaled by 1.5." in (folder / "model" / "README.md").read_text()
@@ -123,12 +109,12 @@ def test_killed_on_the_way_and_resumed_alike(scaling, tmp_path):
     for folder in (undisturbed, killed):
         run_directory.create(folder, scaling)
     assert isinstance(list(run_directory.work(undisturbed))[-1], ev.Finished)
-    worker = work_in_a_process(killed, **{WAIT_FOR: str(tmp_path / "never")})
+    worker = start("resume", killed, **{WAIT_FOR: str(tmp_path / "never")})
     while not any(e.stage == "toying" for e in tiny.only(run_directory.read_events(killed), ev.Progress)):
         assert worker.poll() is None
         time.sleep(0.05)
     worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    worker.wait(60)
     assert not (killed / "model").exists()
     assert isinstance(list(run_directory.work(killed))[-1], ev.Finished)
     assert (norm_of(killed) == norm_of(undisturbed)).all()

@@ -14,6 +14,7 @@ from pip_core.inspection import latency
 from pip_core.inspection.latency import Spread, compare_latency, table, weights_memory
 
 from .. import tiny, zoo
+from ..processes import cli
 
 # Keys and values of two heads of eight numbers, four bytes each.
 BLOCK_TOKEN = 2 * 2 * 8 * 4
@@ -160,12 +161,12 @@ def test_table(pair):
 def test_command(llama_folder, checkpoints):
     sizes = ("--prompt-tokens", "8", "--new-tokens", "4", "--rounds", "2")
     pair = ("--model", checkpoints["qwen2"], "--against", llama_folder)
-    done = tiny.cli("latency", *pair, *sizes, "--json")
+    done = cli("latency", *pair, *sizes, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert found["dense"]["cache_total"] == 12 * zoo.BLOCKS * BLOCK_TOKEN
     assert found["pruned"]["cache_total"] < found["dense"]["cache_total"]
     assert found["prefill_ratio"]["low"] <= found["prefill_ratio"]["median"]
-    refused = tiny.cli("latency", *pair, "--prompt-tokens", "999")
+    refused = cli("latency", *pair, "--prompt-tokens", "999")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: llama reads at most 256 tokens")

@@ -12,10 +12,12 @@ from pip_core.core.errors import UserError
 from pip_core.inspection.processes import MOST_WAITING, ModelProcesses
 from pip_core.inspection.server import Status, memory_limit
 
+from ..processes import warm_server
+
 
 @pytest.fixture
 def processes() -> Iterator[ModelProcesses]:
-    found = ModelProcesses(1, 120)
+    found = ModelProcesses(1, 120, warm_server())
     yield found
     found.close()
 
@@ -75,7 +77,7 @@ def test_a_process_that_ends_hurts_one_answer(processes, models):
 
 
 def test_an_answer_that_takes_too_long(models):
-    processes = ModelProcesses(1, 0.2)
+    processes = ModelProcesses(1, 0.2, warm_server())
     try:
         with pytest.raises(UserError, match="PIP_STUDIO_MODEL_SECONDS"):
             list(processes.ask("latency", *models, prompt_tokens=8, new_tokens=8, rounds=500))
@@ -86,7 +88,7 @@ def test_an_answer_that_takes_too_long(models):
 
 def test_an_idle_process_ends_and_another_answers(models, monkeypatch):
     monkeypatch.setenv("PIP_STUDIO_MODEL_IDLE_SECONDS", "0.1")
-    processes = ModelProcesses(1, 120)
+    processes = ModelProcesses(1, 120, warm_server())
     try:
         assert list(processes.ask("chat", *models, prompt="The sky"))
         first = processes.running[0]
@@ -122,7 +124,7 @@ def test_too_many_questions_are_refused(processes, models):
 
 def test_memory_is_bounded(models, monkeypatch):
     monkeypatch.setenv("PIP_STUDIO_MODEL_GB", "0.05")
-    processes = ModelProcesses(1, 120)
+    processes = ModelProcesses(1, 120, warm_server())
     try:
         with pytest.raises(UserError, match=r"PIP_STUDIO_MODEL_GB|ended"):
             list(processes.ask("latency", *models, prompt_tokens=8, new_tokens=8, rounds=5000))

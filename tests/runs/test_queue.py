@@ -65,7 +65,7 @@ def test_a_worker_that_is_launched_counts_before_it_holds_its_lock(queue, monkey
     """It loads its libraries first; meanwhile its process number tells that it is there."""
     me = psutil.Process()
 
-    def launch(folder: Path, command: str) -> Gone:
+    def launch(folder: Path, command: str, server: None) -> Gone:
         facts = {"pid": me.pid, "began": me.create_time(), "said": 0}
         files.write(folder / files.LAUNCHED, json.dumps(facts))
         return Gone()

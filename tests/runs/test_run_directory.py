@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from pip_core.core.units import Units
 from pip_core.runs import run_directory, worker
 
 from .. import tiny, zoo
+from ..processes import cli, start
 
 
 def wait_for(true: Callable[[], object], seconds: float = 60.0) -> None:
@@ -28,16 +27,6 @@ def wait_for(true: Callable[[], object], seconds: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
-
-
-def start_worker(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pip_core", "resume", str(folder)],
-        cwd=tiny.ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def scoring(folder: Path, iteration: int) -> bool:
@@ -66,11 +55,11 @@ def made(tmp_path, recipe) -> Path:
 def test_killed_and_resumed_ends_as_undisturbed(tmp_path, command_run):
     folder = tmp_path / "run"
     run_directory.create(folder, command_run.recipe)
-    first = start_worker(folder)
+    first = start("resume", folder)
     wait_for(lambda: scoring(folder, 2))
     assert worker.alive(folder)
     first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.wait(60)
     assert not worker.alive(folder)
     before = run_directory.read_events(folder)
     assert removed(folder) == removed(command_run.folder)[:1]
@@ -79,7 +68,7 @@ def test_killed_and_resumed_ends_as_undisturbed(tmp_path, command_run):
     with (folder / "events.jsonl").open("a") as file:
         file.write('{"event": "Scored", "at": 17')
 
-    done = tiny.cli("resume", folder)
+    done = cli("resume", folder)
     assert done.returncode == 0, done.stderr
     assert removed(folder) == removed(command_run.folder)
     after = run_directory.read_events(folder)
@@ -95,14 +84,14 @@ def test_killed_and_resumed_ends_as_undisturbed(tmp_path, command_run):
 def test_stopped_politely_and_exported(tmp_path, command_run):
     folder = tmp_path / "run"
     run_directory.create(folder, command_run.recipe)
-    process = start_worker(folder)
+    with (tmp_path / "errors").open("w") as errors:
+        process = start("resume", folder, stderr=errors)
     wait_for(lambda: scoring(folder, 2))
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (1, "")
+    assert (process.wait(60), (tmp_path / "errors").read_text()) == (1, "")
     assert run_directory.read_events(folder)[-1] == ev.Stopped(1)
     assert not (folder / "stop").exists()
-    done = tiny.cli("export", folder)
+    done = cli("export", folder)
     assert done.returncode == 0, done.stderr
     config = json.loads((folder / "model" / "config.json").read_text())
     assert config["num_hidden_layers"] == zoo.BLOCKS - 1

@@ -15,6 +15,7 @@ from pip_core.runs import files, run_directory, worker
 from pip_core.runs.queue import RunQueue
 
 from .. import tiny
+from ..processes import warm_server
 from ..run_queues import state
 from ..runs.test_run_directory import wait_for
 
@@ -22,7 +23,7 @@ from ..runs.test_run_directory import wait_for
 @pytest.fixture
 def living(tmp_path) -> Iterator[RunQueue]:
     """A queue whose workers do not outlive the test."""
-    queue = RunQueue(tmp_path / "living")
+    queue = RunQueue(tmp_path / "living", server=warm_server())
     yield queue
     for child in queue.children:
         child.kill()
@@ -85,7 +86,7 @@ def test_killed_while_starting_and_while_running_then_on(living, recipe):
     wait_for(lambda: state(living, run_id) == "interrupted")
     before = ev.removals(run_directory.read_events(folder))
     # Another process of the page, since then.
-    again = RunQueue(living.root)
+    again = RunQueue(living.root, server=living.server)
     again.resume(run_id)
     living.children += again.children
     until(again, lambda: len(ev.removals(run_directory.read_events(folder))) == 2)
