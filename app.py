@@ -19,7 +19,6 @@ import gradio as gr
 import plotly
 
 from pip_core.core.errors import UserError, told
-from pip_core.core.fork_server import ForkServer
 from pip_core.core.paths import ASSETS
 from pip_core.core.recipe import Recipe
 from pip_core.data.files import PACKED, TABLES, UPLOADS
@@ -30,7 +29,6 @@ from pip_core.reporting.run_summary import RunSummary
 from pip_core.reporting.theme import sendable
 from pip_core.runs import retention, store
 from pip_core.runs.queue import RunQueue
-from pip_core.runs.worker import WORKER_MODULES
 from pip_core.scoring import METHODS
 from pip_core.ui import (
     comparison,
@@ -395,8 +393,7 @@ def main() -> None:
     with suppress(UserError):  # where the usual model is missing, the form says so
         make_plan(Recipe())  # measures this machine before a browser on it takes its share
     os.environ.setdefault(UPLOADS, str(root / store.UPLOADS))
-    queue = RunQueue(root, server=ForkServer(WORKER_MODULES))
-    queue.server.warm_up()
+    queue = RunQueue(root)
     queue.schedule_in_background()
     # A finished model is served from where it is, not copied into a cache first. Ids of runs cannot be
     # guessed, and whoever knows one may see that run.

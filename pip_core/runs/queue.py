@@ -46,7 +46,7 @@ class RunQueue(RunStore):
     workers: int = field(default_factory=_workers)
     # Kept so that they leave no zombies. Whether a worker is alive is read from its run's lock.
     children: list[Process] = field(default_factory=list, repr=False)
-    # Forks the workers, where the program has one.
+    # Forks the workers; see `schedule_in_background`.
     server: ForkServer | None = field(default=None, repr=False)
 
     # Making runs
@@ -192,8 +192,10 @@ class RunQueue(RunStore):
         """Schedule workers as long as this process lives, and clean every hour.
 
         Raises:
-            UserError: see `check_writable`.
-        """
+            UserError: see `check_writable`. From now on workers are
+        forked from a process that has their libraries loaded."""
+        self.server = ForkServer(worker.WORKER_MODULES)
+        self.server.warm_up()
         self.check_writable()
 
         def schedule_and_clean() -> None:
