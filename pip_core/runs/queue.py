@@ -189,14 +189,15 @@ class RunQueue(RunStore):
         return started
 
     def schedule_in_background(self, seconds: float = 1.0) -> threading.Thread:
-        """Schedule workers as long as this process lives, and clean every hour.
+        """Schedule workers as long as this process lives, and clean every hour. From now on workers are
+        forked from a process that has their libraries loaded.
 
         Raises:
-            UserError: see `check_writable`. From now on workers are
-        forked from a process that has their libraries loaded."""
-        self.server = ForkServer(worker.WORKER_MODULES)
-        self.server.warm_up()
+            UserError: see `check_writable`.
+        """
         self.check_writable()
+        self.server = self.server or ForkServer(worker.WORKER_MODULES)
+        self.server.warm_up()
 
         def schedule_and_clean() -> None:
             cleaned = -math.inf

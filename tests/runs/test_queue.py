@@ -11,6 +11,7 @@ import pytest
 
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
+from pip_core.core.fork_server import ForkServer
 from pip_core.core.recipe import Recipe
 from pip_core.runs import files, run_directory, worker
 from pip_core.runs.queue import RunQueue
@@ -109,6 +110,7 @@ def test_tending_in_the_background(queue, workers, monkeypatch):
     cleaned = []
     monkeypatch.setattr(RunQueue, "clean", lambda self: cleaned.append(self))
     first, second = queue.start(Recipe()), queue.start(Recipe())
+    queue.server = ForkServer(())
     queue.schedule_in_background(0.01)
     workers.end(queue.folder(first), FINISHED)
     wait_for(lambda: (second, "resume") in workers.launched)
