@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ..core.errors import UserError, shortened
 from ..structure.families import check_config
+from .checksum import weight_files
 from .contents import follow_weights
 
+# How a file begins that Git LFS left in the place of the real one, and how small it is.
+POINTER, POINTER_BYTES = b"version https://git-lfs", 1024
 # Files of which every tokenizer has at least one.
 TOKENIZERS = (
     *(
@@ -99,6 +103,37 @@ def refuse_without_tokenizer(files: Iterable[str], name: str) -> None:
             "read. Copy the tokenizer's files from the model it was made from, or save it there with "
             "tokenizer.save_pretrained()."
         )
+
+
+def refuse_unusable_files(folder: Path, name: str) -> None:
+    """Refuse files that are not there or not whole, as an interrupted download or a clone without Git LFS
+    leaves them. No weight is read.
+
+    Raises:
+        UserError: there is such a file.
+    """
+    weights = weight_files(folder)
+    missing = [path.name for path in weights if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"'{name}' lacks {len(missing)} of its files of weights, such as {missing[0]}. Copy or download "
+            "what is missing."
+        )
+    for path in (*weights, *(folder / file for file in TOKENIZERS)):
+        if path.is_file() and path.stat().st_size < POINTER_BYTES and path.read_bytes().startswith(POINTER):
+            raise UserError(
+                f"In '{name}' {path.name} is only a pointer of Git LFS to the real file: the repository was "
+                "cloned without it. Install git-lfs and run 'git lfs pull' there."
+            )
+    for path in weights:
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"In '{name}' {path.name} is damaged or not whole ({shortened(str(error))}). Download or copy "
+                "it again."
+            ) from error
 
 
 def tokenizer_in(folder: Path, name: str) -> PreTrainedTokenizerBase:

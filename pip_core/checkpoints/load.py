@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +42,7 @@ from .folder import (
     raw_config,
     refuse_adapter,
     refuse_adapter_in,
+    refuse_unusable_files,
     refuse_without_tokenizer,
     tokenizer_in,
     unloadable,
@@ -177,6 +178,7 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
                     else "Save the model again with save_pretrained(), which writes safetensors."
                 )
             )
+        refuse_unusable_files(folder, reference)
         refuse_without_tokenizer((path.name for path in folder.iterdir()), reference)
         return source
     name, revision = split_reference(reference)
@@ -225,6 +227,7 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
             raise
         raise mismatched(config, source) or unloadable(source.name, error) from error
     if missing := sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"]):
+        _refuse_wrapped(source.name, missing, info["unexpected_keys"])
         raise UserError(
             f"The checkpoint of '{source.name}' lacks {len(missing)} tensors that its config "
             f"promises, such as {missing[0]}. It is damaged or its config is for another model."
@@ -268,6 +271,23 @@ def mismatched(config: PreTrainedConfig, source: Source) -> UserError | None:
         f"In the weights of '{source.name}' {name} has the shape {' x '.join(map(str, stored))}, where its "
         f"config promises {' x '.join(map(str, promised))}. {how}."
     )
+
+
+def _refuse_wrapped(name: str, missing: Sequence[str], unexpected: Iterable[str]) -> None:
+    """Refuse tensors that are all there, under names that begin otherwise.
+
+    Raises:
+        UserError: they are.
+    """
+    found = set(unexpected)
+    starts = {other.removesuffix(own) for own in missing for other in found if other.endswith(f".{own}")}
+    for start in sorted(starts):
+        if all(start + own in found or own.startswith("lm_head.") for own in missing):
+            raise UserError(
+                f"The names of the tensors in '{name}' begin with '{start}', which a wrapper (torch.compile, "
+                "DistributedDataParallel, peft) puts there, so that no program finds them. Save the model "
+                "inside the wrapper, or take that part off the names."
+            )
 
 
 def _check_weights(model: PreTrainedModel, name: str, unexpected: Sequence[str]) -> None:

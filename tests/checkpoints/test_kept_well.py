@@ -1,0 +1,128 @@
+"""Checkpoints as people have them that were always read and written well, so that it stays so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pip_core.checkpoints.load import load_model
+from pip_core.core.errors import UserError
+
+from .. import tiny, zoo
+from .test_found_checkpoints import opened, rewrite_config, written
+
+TEMPLATE = "{{ messages[0].content }}!"
+
+
+@pytest.fixture
+def own(checkpoints, tmp_path) -> Path:
+    return shutil.copytree(checkpoints["qwen2"], tmp_path / "own")
+
+
+def in_parts(folder: Path) -> list[Path]:
+    """The weights in several files, beside the whole file or not."""
+    zoo.build("qwen2").save_pretrained(folder, max_shard_size="40KB")
+    return sorted(folder.glob("model-*.safetensors"))
+
+
+def test_weights_in_several_files(own):
+    (own / "model.safetensors").unlink()
+    parts = in_parts(own)
+    assert len(parts) > 2
+    assert not opened(own).notes
+    parts[1].unlink()
+    with pytest.raises(UserError, match=f"lacks 1 of its files of weights, such as {parts[1].name}"):
+        load_model(str(own))
+
+
+def test_a_whole_file_beside_parts_is_what_transformers_reads(own):
+    whole = load_file(own / "model.safetensors")
+    in_parts(own)
+    save_file({n: w + 1 for n, w in whole.items()}, own / "model.safetensors", metadata={"format": "pt"})
+    loaded, plain = opened(own).model, AutoModelForCausalLM.from_pretrained(own)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), plain.parameters(), strict=True))
+
+
+def test_pickled_weights_alone_are_refused(own):
+    (own / "model.safetensors").rename(own / "pytorch_model.bin")
+    with pytest.raises(UserError, match="holds no safetensors"):
+        load_model(str(own))
+
+
+def test_settings_of_generation_that_transformers_will_not_save(own, tmp_path):
+    (own / "generation_config.json").write_text(json.dumps({"do_sample": False, "temperature": 0.7}))
+    out = written(opened(own), tmp_path / "out")
+    AutoModelForCausalLM.from_pretrained(out)
+
+
+def test_a_chat_template_in_a_file_of_its_own(own, tmp_path):
+    (own / "chat_template.jinja").write_text(TEMPLATE)
+    out = written(opened(own), tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(out).chat_template == TEMPLATE
+
+
+def test_rows_without_tokens(own, tmp_path):
+    tiny.fixed_tokenizer().save_pretrained(own)
+    out = written(opened(own), tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert (
+        model.get_input_embeddings().weight.shape[0]
+        == zoo.VOCABULARY
+        > len(AutoTokenizer.from_pretrained(out))
+    )
+
+
+def test_more_kinds_of_layers_than_layers(own):
+    rewrite_config(own, layer_types=["full_attention"] * 40)
+    with pytest.raises(UserError, match="40") as refused:
+        load_model(str(own))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("start", ["_orig_mod.", "module.", "base_model.model."])
+def test_names_that_a_wrapper_left(own, start):
+    weights = load_file(own / "model.safetensors")
+    save_file(
+        {start + n: w for n, w in weights.items()}, own / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(UserError, match=f"begin with '{start}'"):
+        load_model(str(own))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_pointers_of_git_lfs(own, name):
+    (own / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 123\n")
+    with pytest.raises(UserError, match=f"{name} is only a pointer"):
+        load_model(str(own))
+
+
+@pytest.mark.parametrize("length", [0, 5, 20_000])
+def test_half_a_file(own, length):
+    path = own / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"model.safetensors is damaged or not whole"):
+        load_model(str(own))
+
+
+def test_what_a_trainer_leaves_and_no_metadata(own, tmp_path):
+    for name in ("optimizer.pt", "training_args.bin", "trainer_state.json"):
+        (own / name).write_bytes(b"x")
+    (own / "checkpoint-5").mkdir()
+    save_file(load_file(own / "model.safetensors"), own / "model.safetensors")
+    out = written(opened(own), tmp_path / "out")
+    assert not {"optimizer.pt", "training_args.bin"} & {path.name for path in out.iterdir()}
+    AutoModelForCausalLM.from_pretrained(out)
+
+
+def test_several_chat_templates(own, tmp_path):
+    path = own / "tokenizer_config.json"
+    both = [{"name": name, "template": TEMPLATE} for name in ("default", "rag")]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": both}))
+    out = written(opened(own), tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(out).chat_template == {"default": TEMPLATE, "rag": TEMPLATE}
