@@ -131,8 +131,8 @@ def refuse_unusable_files(folder: Path, name: str) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise UserError(
-                f"In '{name}' {path.name} is damaged or not whole ({shortened(str(error))}). Download or copy "
-                "it again."
+                f"In '{name}' {path.name} is damaged or not whole ({shortened(str(error))}). Download or "
+                "copy it again."
             ) from error
 
 
