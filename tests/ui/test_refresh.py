@@ -15,8 +15,8 @@ import pytest
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
-from pip_core.planning.estimate import make_plan
-from pip_core.runs import files
+from pip_core.planning.estimate import anatomy_for, make_plan
+from pip_core.runs import files, run_directory
 from pip_core.ui import fields, form, refresh
 from pip_core.ui.follow import Followers
 from pip_core.ui.handlers import PageHandlers
@@ -211,3 +211,23 @@ def test_importing_the_page_does_nothing(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_is_recovered_by_a_button(queue, workers, llama_folder):
+    recipe = Recipe(model=str(llama_folder), units=("blocks",), vocabulary=0.0, refit=False)
+    run_id = queue.start(recipe, "me")
+    folder = queue.folder(run_id)
+    anatomy = anatomy_for(recipe.model)
+    started = replace(STARTED, blocks=len(anatomy.blocks), parameters=anatomy.parameters)
+    workers.end(folder, started, measured("1111"), BLOCK, measured("1110", iteration=1), FINISHED)
+    assert refresh.refresh(queue, ME, run_id, [], ())["repeats"] == {"visible": True}
+    given = fields.to_form(recipe.replace(recover_tokens=5000))
+    handlers = PageHandlers(queue)
+    values = [given[name]["value"] for name in fields.fields()]
+    assert handlers.repeat("recover", ME, run_id, *values) == {"notice": {"value": ""}}
+    changed = queue.recipe(run_id)
+    assert (changed.recover, changed.recover_tokens) == ("short", 5000)
+    assert tiny.only(run_directory.read_events(folder), ev.SettingsChanged)
+    assert queue.summary(run_id)[1] in refresh.LIVE
+    refused = handlers.repeat("recover", {"owner": "you"}, run_id, *values)
+    assert "Only the browser" in refused["notice"]["value"]
