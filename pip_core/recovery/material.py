@@ -20,7 +20,8 @@ from ..evaluation.tasks import Pages, Task, load_task
 from .kept import Kept
 from .text import WRITING_ROWS, beginnings, write_batch
 
-WRITTEN = "written"
+# Names of the text that the dense model writes, and of the one that is calibrated on.
+WRITTEN, CALIBRATION = "written", "calibration"
 # Rows that are held out, and the tokens in them.
 WATCHED_ROWS = 16
 WATCHED_TOKENS = WATCHED_ROWS * ROW_TOKENS
@@ -45,17 +46,16 @@ class Material:
         watched: what is held out, `(W, T)`; none of it is learnt from.
     """
 
-    USUAL: ClassVar[str] = "calibration"
+    USUAL: ClassVar[str] = CALIBRATION
 
     def __init__(self, text: str, recipe: Recipe) -> None:
         self.writes = text == WRITTEN or text.startswith(f"{WRITTEN}+")
         self.name = text.removeprefix(WRITTEN).removeprefix("+") if self.writes else text
-        if self.name in ("calibration", AUTO):
+        if self.name in (CALIBRATION, AUTO):
             self.name = recipe.calibration
         self.recipe = recipe
         self.rows = self.watched = torch.empty(0, ROW_TOKENS, dtype=torch.long)
         self._source = self.rows
-        self._given = text
 
     @cached_property
     def own_text(self) -> CalibrationText | None:
@@ -67,9 +67,10 @@ class Material:
     @property
     def pinned(self) -> str:
         """Its name, with the commit of every dataset on the Hub."""
-        if self.own_text is None:
-            return self._given
-        return f"{WRITTEN}+{self.own_text.name}" if self.writes else self.own_text.name
+        named = CALIBRATION if self.own_text is None else self.own_text.name
+        if not self.writes:
+            return named
+        return f"{WRITTEN}+{named}" if self.name else WRITTEN
 
     @property
     def words(self) -> str:

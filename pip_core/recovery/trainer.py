@@ -216,6 +216,8 @@ class Trainer:
                 look: Look = end.value
                 break
             yield self.tokens
+        if not math.isfinite(look.heldout):
+            raise Diverged
         self.looks.append(look)
         self.losses = (0.0, 0)
         if look.better(self.looks[self.best], self.looks[0]):

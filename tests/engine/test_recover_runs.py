@@ -160,7 +160,7 @@ def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path, trust
     assert "ended there" in sentence(found)
     assert not same(folder, undisturbed[1])
     # The recipe alone would learn on.
-    assert "recipe alone" not in (folder / "model" / "README.md").read_text()
+    assert "does not reproduce" in (folder / "model" / "README.md").read_text()
 
 
 def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path, trusting):

@@ -81,3 +81,18 @@ def test_questions_are_not_those_that_are_measured(tokenizer):
     assert {task.task.name: len(task.task.items) for task in found} == {"endings": 14, "facts": 24}
     assert questions(("endings",), [load_task("endings")], tokenizer, config) == []
     assert drain(found[1].choices(zoo.build("llama")))
+
+
+@pytest.mark.parametrize(
+    ("given", "pinned"),
+    [
+        ("calibration", "calibration"),
+        (tiny.FOUR, "calibration"),
+        ("written", "written"),
+        ("written+calibration", "written+calibration"),
+        ("written+science", "written+science"),
+        ("science", "science"),
+    ],
+)
+def test_its_name_means_the_same_when_the_run_goes_on(given, pinned):
+    assert Material(given, tiny.recipe_for("unused")).pinned == pinned

@@ -84,7 +84,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_weights(models, dtype):
     assert same(weights(broken.pruned), weights(undisturbed.pruned))
 
 
-@pytest.mark.parametrize(("rate", "diverges"), [(30.0, False), (1e30, True)])
+@pytest.mark.parametrize(("rate", "diverges"), [(3.0, False), (1e30, True)])
 def test_what_does_not_help_leaves_the_model_as_it_was(models, rate, diverges):
     work = trainer(models, rate=rate)
     before = weights(work.pruned)

@@ -131,7 +131,6 @@ class Recover(Stage):
     def __init__(self, recipe) -> None:
         super().__init__(recipe)
         self.material = Material(recipe.recover_text, recipe)
-        self.unsaved = ""
 
     @property
     def enabled(self) -> bool:
