@@ -13,7 +13,8 @@ from ..core.errors import UserError
 from ..core.recipe import Recipe
 from ..core.settings import AUTO
 from ..data.calibration import ROW_TOKENS, Calibration, CalibrationText
-from ..data.corpora import title
+from ..data.corpora import POOL_CHARACTERS, title
+from ..data.windows import CHARACTERS_PER_TOKEN
 from ..evaluation.evaluator import TaskBatches
 from ..evaluation.requests import Encoder, context_length
 from ..evaluation.tasks import Pages, Task, load_task
@@ -95,24 +96,20 @@ class Material:
             UserError: too short a text.
         """
         length = min(ROW_TOKENS, calibration.context)
-        held = WATCHED_ROWS * length
-        least = LEAST_TOKENS + held // WATCHED_ROWS
+        least = LEAST_TOKENS + length
         need = f"Recovery needs {least:,} tokens"
-        own = calibration
-        if self.own_text is not None:
-            own = calibration.of_text(self.own_text)
         wanted = min(tokens // 2 if self.writes else tokens, MOST_READ)
-        self._source = torch.cat(calibration.rows(max(wanted, held) + held, least, need, "recover"))
-        named = self._source
-        if own is not calibration:
-            named = torch.cat(own.rows(max(wanted, held) + held, least, need, "recover"))
-        # Of a short text most must be left to be learnt from.
-        each = max(1, min(WATCHED_ROWS // (2 if own is not calibration else 1), len(named) // 8))
-        self.watched = named[:each]
-        if own is not calibration:
-            self.watched = torch.cat(
-                [self.watched, self._source[: max(1, min(each, len(self._source) // 8))]]
-            )
+        read = max(wanted + WATCHED_ROWS * length, POOL_CHARACTERS // CHARACTERS_PER_TOKEN)
+
+        def rows(text: Calibration) -> torch.Tensor:
+            # In the order of the refit, which so reads what is held out, the end, only of a short text.
+            return torch.cat(text.rows(read, least, need, "refit"))
+
+        self._source = named = rows(calibration)
+        self.watched = _end(named, WATCHED_ROWS)
+        if self.own_text is not None:
+            named = rows(calibration.of_text(self.own_text))
+            self.watched = torch.cat([_end(part, WATCHED_ROWS // 2) for part in (self._source, named)])
         self.rows = apart(named, self.watched)[: -(-wanted // length)] if self.name else named[:0]
         if self.name and len(self.rows) * length < LEAST_TOKENS:
             raise UserError(
@@ -146,6 +143,11 @@ class Material:
             found.append((yield from write_batch(dense, part, length, known, seed + number)))
             save({"rows": found})
         self.rows = torch.cat([self.rows, *found])
+
+
+def _end(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """The last rows; of a short text most are left."""
+    return rows[-max(1, min(count, len(rows) // 8)) :]
 
 
 def apart(rows: torch.Tensor, held: torch.Tensor) -> torch.Tensor:

@@ -124,7 +124,8 @@ class Trainer:
     def _restore(self, state: Mapping[str, Any], optimiser: Optimiser) -> None:
         self.step, self.last, self.best = state["step"], state["last"], state["best"]
         self.losses = (state["losses"][0], state["losses"][1])
-        self.looks = [Look(**{**look, "answers": tuple(look["answers"])}) for look in state["looks"]]
+        pairs = ("answers", "parts")
+        self.looks = [Look(**look | {name: tuple(look[name]) for name in pairs}) for look in state["looks"]]
         self.schedule = Schedule(**state["schedule"])
         self._best_weights = {n: w.to(self.pruned.device) for n, w in state["best_weights"].items()}
         optimiser.restore(state)

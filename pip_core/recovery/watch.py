@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..evaluation.evaluator import TaskBatches
 from .distillation import divergence
 
-# Answers count as worse where they are by more than so many standard errors of the paired difference.
+# A difference counts where it is more than so many of its standard errors, paired.
 ERRORS = 2.0
 
 
@@ -26,12 +26,14 @@ class Look:
         loss: mean loss on what was learnt from since the last look, nats per token; None before the first.
         heldout: mean divergence from the dense model on held-out text, nats per token.
         answers: for each question the log-probability of the right answer among the choices, in nats.
+        parts: `heldout` of each batch of held-out text.
     """
 
     tokens: int
     loss: float | None
     heldout: float
     answers: tuple[float, ...] = ()
+    parts: tuple[float, ...] = ()
 
     @property
     def right(self) -> float:
@@ -40,16 +42,23 @@ class Look:
 
     def answers_worse(self, start: Look) -> bool:
         """Whether the questions are answered worse than at the start, by more than noise."""
-        gains = [now - before for now, before in zip(self.answers, start.answers, strict=True)]
-        if len(gains) < 2:
-            return False
-        mean = sum(gains) / len(gains)
-        spread = math.sqrt(sum((g - mean) ** 2 for g in gains) / (len(gains) - 1) / len(gains))
-        return mean < -ERRORS * spread
+        return _less(self.answers, start.answers)
 
     def better(self, other: Look, start: Look) -> bool:
-        """Whether this state is to be preferred to another."""
-        return self.heldout < other.heldout and not self.answers_worse(start)
+        """Whether this state is to be preferred to another: its predictions are nearer, by more than noise to
+        those at the start, and its answers are not worse."""
+        nearer = self.heldout < other.heldout and _less(self.parts, start.parts)
+        return nearer and not self.answers_worse(start)
+
+
+def _less(now: Sequence[float], before: Sequence[float]) -> bool:
+    """Whether paired values have become less by more than noise."""
+    gains = [one - other for one, other in zip(now, before, strict=True)]
+    if len(gains) < 2:
+        return bool(gains) and gains[0] < 0
+    mean = sum(gains) / len(gains)
+    spread = math.sqrt(sum((g - mean) ** 2 for g in gains) / (len(gains) - 1) / len(gains))
+    return mean < -ERRORS * spread
 
 
 @dataclass
@@ -75,9 +84,9 @@ class Watch:
         Raises:
             UserError: a likelihood is not a finite number.
         """
-        total, answers = 0.0, []
+        sums, answers = [], []
         for ids, same in zip(self.rows, self.same, strict=True):
-            total += divergence(pruned, dense, ids.to(pruned.device), same, self.kept)
+            sums.append(divergence(pruned, dense, ids.to(pruned.device), same, self.kept))
             yield
         for task in self.questions:
             choices = task.choices(pruned)
@@ -92,4 +101,6 @@ class Watch:
                 nats = torch.tensor([value for value, _ in likelihoods], dtype=torch.float64)
                 gold = nats[item.gold] if len(nats) > 1 else nats[0]
                 answers.append(float(gold - nats.logsumexp(0)) if len(nats) > 1 else float(gold))
-        return Look(tokens, loss, total / sum(part.numel() for part in self.rows), tuple(answers))
+        parts = tuple(total / part.numel() for total, part in zip(sums, self.rows, strict=True))
+        mean = sum(sums) / sum(part.numel() for part in self.rows)
+        return Look(tokens, loss, mean, tuple(answers), parts)

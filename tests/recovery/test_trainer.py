@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -117,13 +118,15 @@ def test_it_ends_where_it_helps_no_more(models, monkeypatch):
     assert work.schedule.falls is not None
 
 
-def test_answers_that_become_worse_are_not_preferred():
-    start = Look(0, None, 1.0, (-1.0, -1.1, -0.9, -1.0))
-    worse = Look(9, 0.5, 0.5, (-2.0, -2.1, -2.0, -2.0))
-    noisy = Look(9, 0.5, 0.5, (-2.0, -0.1, -0.9, -1.2))
-    assert worse.answers_worse(start)
-    assert not worse.better(start, start)
-    assert noisy.better(start, start)
+def test_noise_is_not_preferred():
+    start = Look(0, None, 1.0, (-1.0, -1.1, -0.9, -1.0), (1.0, 1.1, 0.9))
+    nearer = Look(9, 0.5, 0.5, (-1.0, -0.1, -0.9, -1.2), (0.5, 0.6, 0.4))
+    assert nearer.better(start, start)
+    assert not start.better(nearer, start)
+    forgetful = replace(nearer, answers=(-2.0, -2.1, -2.0, -2.0))
+    assert forgetful.answers_worse(start)
+    assert not forgetful.better(start, start)
+    assert not replace(nearer, parts=(0.2, 1.5, 0.9)).better(start, start)
 
 
 def test_the_rate_rises_and_falls():

@@ -84,8 +84,8 @@ class MeasureFinished(Stage):
         return Cost({"measuring": context.measurement_tokens * context.depth(context.planned)})
 
     def run(self, state: RunState) -> Iterator[Event]:
-        if state.changed:
-            yield from state.measure(final=True)
+        # A stage that could have changed the model may have left it as it was.
+        yield from state.measure(final=state.changed)
 
 
 def _memory(context: Context) -> float:
