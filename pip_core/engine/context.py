@@ -8,7 +8,7 @@ from functools import cached_property
 from ..budget.budget import budget_for
 from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
-from ..core.events import Event, Failed
+from ..core.events import Event, Failed, SettingsChanged
 from ..core.network import NotDownloaded
 from ..core.recipe import Recipe
 from ..data.calibration import CalibrationText
@@ -149,6 +149,8 @@ def _failed_stages(history: Sequence[Event]) -> dict[str, str]:
     for event in history:
         if isinstance(event, Failed) and event.stage:
             found[event.stage] = event.message
+        elif isinstance(event, SettingsChanged):
+            found.clear()
         elif event.result_of:
             found.pop(event.result_of, None)
     return found

@@ -167,6 +167,8 @@ def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path, trust
     folder = tmp_path / "run"
     work(folder, recovering.replace(recover="off"))
     before = exported(folder)
+    # Even where it was tried, and failed.
+    run_directory.record(folder, [ev.Failed("The disk was full.", "recover")])
     assert command.main(["recover", str(folder)]) == 0
     events = run_directory.read_events(folder)
     assert run_directory.recipe_of(folder).recover == "short"
