@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from pip_core.checkpoints.folder import Source
 from pip_core.checkpoints.load import Loaded, load_folder
+from pip_core.checkpoints.verify import verify
 from pip_core.core import events as ev
 from pip_core.core.recipe import Recipe
 from pip_core.runs import run_directory
@@ -140,10 +141,19 @@ def queue(tmp_path, monkeypatch) -> RunQueue:
     return RunQueue(tmp_path / "runs")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _exports_are_trusted() -> Iterator[None]:
+    """A run in this process exports without the fresh process, which takes seconds to load its libraries; a
+    test whose point it is takes `verified`. Runs in processes of their own are verified always."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
+        yield
+
+
 @pytest.fixture
-def trusting(monkeypatch) -> None:
-    """Exports without the fresh process."""
-    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
+def verified(monkeypatch) -> None:
+    """Runs in this process verify what they export, in a fresh process."""
+    monkeypatch.setattr("pip_core.engine.stages.verify.verify", verify)
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_load_gives_a_model_that_generates(llama_folder):
         pip_core.load(str(llama_folder), dtype="int4")
 
 
-def test_load_reads_what_no_plain_config_describes(llama_folder, tasks, tmp_path, trusting):
+def test_load_reads_what_no_plain_config_describes(llama_folder, tasks, tmp_path):
     recipe = tiny.recipe_for(llama_folder, tasks, units=("mlp",), plain=False, target=0.1, measure="end")
     *_, last = pip_core.run(recipe, out=tmp_path / "model")
     assert not (tmp_path / "model" / "config.json").exists()
@@ -132,7 +132,7 @@ def test_inspect_and_evaluate(llama_folder, tasks):
         pip_core.evaluate(str(llama_folder), colour="red")
 
 
-def test_compare_gives_rows(llama_folder, tasks, tmp_path, trusting):
+def test_compare_gives_rows(llama_folder, tasks, tmp_path):
     settings = tiny.recipe_for(llama_folder, tasks, measure="end").to_dict()
     kept = ("target", "calibration", "windows", "window_tokens", "items", "perplexity_windows", "dtype")
     given = {name: settings[name] for name in (*kept, "perplexity_tokens", "model", "tasks", "measure")}

@@ -97,7 +97,7 @@ def test_a_head_that_was_replaced_is_seen(checkpoints, tmp_path):
     assert fingerprint(str(folder)) != before
 
 
-def test_a_run_keeps_both_tables(own_head, tasks, tmp_path, trusting):
+def test_a_run_keeps_both_tables(own_head, tasks, tmp_path):
     recipe = tiny.recipe_for(own_head, tasks, target=0.3, vocabulary=0.3, measure="end")
     events = list(run(recipe, tmp_path / "out"))
     assert isinstance(events[-1], ev.Finished), events[-1]

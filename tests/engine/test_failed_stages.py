@@ -19,7 +19,6 @@ from .toy_stage import Scaled, Toy
 @pytest.mark.parametrize("error", [UserError("No luck."), RuntimeError("a fault")], ids=["user", "fault"])
 def test_what_is_pruned_is_exported_without_it(llama_folder, tasks, tmp_path, monkeypatch, error):
     monkeypatch.setenv(VARIABLE, NAMED)
-    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
     run = tmp_path / "run"
     run_directory.create(run, tiny.recipe_for(llama_folder, tasks, toy_factor=1.5))
 

@@ -100,7 +100,7 @@ def test_what_is_removed_does_not_depend_on_it(undisturbed, recovering):
     assert not tiny.only(plain, Recovered)
 
 
-def test_stopped_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path, trusting):
+def test_stopped_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path):
     folder = tmp_path / "run"
     run_directory.create(folder, recovering)
     stops = 0
@@ -121,7 +121,7 @@ def test_stopped_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path,
     assert [p.x for p in points] == [p.x for p in tiny.only(undisturbed[0], CurvePoint)]
 
 
-def test_killed_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path, trusting):
+def test_killed_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path):
     folder = tmp_path / "run"
     # The questions that the process would ask are measured, so that it asks none.
     run_directory.create(folder, recovering)
@@ -147,7 +147,7 @@ def test_killed_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path, 
     assert same(folder, undisturbed[1])
 
 
-def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path, trusting):
+def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path):
     folder = tmp_path / "run"
     run_directory.create(folder, recovering)
     for event in run_directory.work(folder):
@@ -163,7 +163,7 @@ def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path, trust
     assert "does not reproduce" in (folder / "model" / "README.md").read_text()
 
 
-def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path, trusting):
+def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path):
     folder = tmp_path / "run"
     work(folder, recovering.replace(recover="off"))
     before = exported(folder)
@@ -193,7 +193,7 @@ def test_the_option_is_the_stages_own(capsys):
 
 
 @pytest.mark.parametrize("fault", ["memory", "divergence"])
-def test_a_recovery_that_fails_leaves_the_model_as_it_was(recovering, tmp_path, trusting, monkeypatch, fault):
+def test_a_recovery_that_fails_leaves_the_model_as_it_was(recovering, tmp_path, monkeypatch, fault):
     def learn(*given):
         if fault == "memory":
             raise torch.OutOfMemoryError("out of memory")

@@ -166,7 +166,7 @@ def test_resumed_alike(whole, refitting, kind, number):
     assert replace(ours, seconds=0.0) == replace(theirs, seconds=0.0)
 
 
-def test_a_finished_run_is_not_measured_again(whole, refitting, tmp_path, trusting):
+def test_a_finished_run_is_not_measured_again(whole, refitting, tmp_path):
     events, _ = whole
     rest = [type(e) for e in run(refitting, history=events) if not isinstance(e, PASSING)]
     assert rest == [ev.Started, ev.Finished]
@@ -211,7 +211,7 @@ def test_a_fork_refits_for_itself(whole, recipe, refitting):
     assert len(tiny.only(taken, ev.Evaluated)) == 3
 
 
-def test_what_was_decided_can_be_exported_refitted(whole, refitting, tmp_path, trusting):
+def test_what_was_decided_can_be_exported_refitted(whole, refitting, tmp_path):
     events, _ = whole
     history = [*cut(events, ev.Removed, 0), ev.Stopped(1)]
     rest = list(run(refitting, tmp_path / "model", history, prune_on=False))

@@ -143,7 +143,6 @@ class Ranked(Scorer):
 @pytest.mark.parametrize("order", [[0, 3, 1, 2, 4], [4, 3, 2, 1, 0], [2, 4, 0, 1, 3], [1, 2, 3, 4, 0]])
 def test_the_block_that_is_named_is_the_one_that_goes(recipe, monkeypatch, tmp_path, order):
     monkeypatch.setattr("pip_core.engine.context.get_scorer", lambda _: Ranked(order))
-    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
     found = list(run(recipe.replace(target=0.3), tmp_path / "model"))
     assert removed_blocks(found) == order[:3]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
@@ -259,7 +258,7 @@ def test_stops_at_the_next_event(events, recipe, after):
     assert removed_blocks(seen) + removed_blocks(rest) == removed_blocks(events)
 
 
-def test_exports_what_was_pruned_before_the_stop(events, recipe, tmp_path):
+def test_exports_what_was_pruned_before_the_stop(events, recipe, tmp_path, verified):
     history = [*cut(events, ev.Removed, 0), ev.Stopped(1)]
     out = tmp_path / "model"
     rest = list(run(recipe, out, history, prune_on=False))

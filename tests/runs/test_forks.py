@@ -16,8 +16,6 @@ from pip_core.runs import operations, run_directory
 from .. import tiny, zoo
 from ..removals import THREE, TWO, WIDTH, removed_blocks, removed_units
 
-pytestmark = pytest.mark.usefixtures("trusting")
-
 
 def test_a_fork_takes_over_what_was_decided_and_measured(finished, tmp_path, recipe):
     before = run_directory.read_events(finished)

@@ -48,7 +48,7 @@ def test_what_followed_the_last_removal_is_read(old):
     assert summary.final is not None
 
 
-def test_a_stopped_run_goes_on_as_version_0_1_would_have(old, trusting):
+def test_a_stopped_run_goes_on_as_version_0_1_would_have(old):
     folder = old("stopped")
     assert removed_blocks(run_directory.read_events(folder)) == REMOVED[:2]
     assert isinstance(list(run_directory.work(folder))[-1], ev.Finished)
@@ -60,7 +60,7 @@ def test_a_stopped_run_goes_on_as_version_0_1_would_have(old, trusting):
     assert after.perplexity == pytest.approx(before.perplexity, rel=1e-3)
 
 
-def test_a_finished_run_is_forked(old, tmp_path, trusting):
+def test_a_finished_run_is_forked(old, tmp_path):
     operations.fork(old("finished"), tmp_path / "fork", {"seed": 1}, 1)
     assert isinstance(list(run_directory.work(tmp_path / "fork"))[-1], ev.Finished)
     assert removed_blocks(run_directory.read_events(tmp_path / "fork"))[0] == REMOVED[0]

@@ -17,8 +17,6 @@ from pip_core.runs import files, operations, run_directory, worker
 from .. import tiny
 from ..removals import THREE, TWO, removed_blocks, removed_units, work_until
 
-pytestmark = pytest.mark.usefixtures("trusting")
-
 
 def test_undone_then_resumed_goes_on_differently(finished, recipe):
     before = run_directory.read_events(finished)

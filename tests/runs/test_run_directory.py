@@ -40,12 +40,6 @@ def removed(folder: Path) -> list[int]:
 
 
 @pytest.fixture
-def trusting(monkeypatch) -> None:
-    """Exports without the fresh process."""
-    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
-
-
-@pytest.fixture
 def made(tmp_path, recipe) -> Path:
     """A run that nobody has worked on yet."""
     run_directory.create(tmp_path / "run", recipe)
@@ -97,7 +91,7 @@ def test_stopped_politely_and_exported(tmp_path, command_run):
     assert config["num_hidden_layers"] == zoo.BLOCKS - 1
 
 
-def test_work_records_what_it_tells(made, trusting):
+def test_work_records_what_it_tells(made):
     told = list(run_directory.work(made))
     assert isinstance(told[-1], ev.Finished)
     assert run_directory.read_events(made) == told
@@ -107,7 +101,7 @@ def test_work_records_what_it_tells(made, trusting):
     assert abs(times[-1] - time.time()) < 60
 
 
-def test_events_are_there_as_soon_as_they_are_told(made, trusting):
+def test_events_are_there_as_soon_as_they_are_told(made):
     for count, event in enumerate(run_directory.work(made), 1):
         assert worker.alive(made)
         found = run_directory.read_events(made)
@@ -127,13 +121,13 @@ def test_a_stop_file_stops(made):
     assert not (made / "model").exists()
 
 
-def test_an_old_stop_file_is_not_meant_for_a_new_worker(made, trusting):
+def test_an_old_stop_file_is_not_meant_for_a_new_worker(made):
     run_directory.request_stop(made)
     os.utime(made / "stop", (1000, 1000))
     assert isinstance(list(run_directory.work(made))[-1], ev.Finished)
 
 
-def test_export_as_pruned_so_far_then_on(made, trusting):
+def test_export_as_pruned_so_far_then_on(made):
     for event in run_directory.work(made):
         if isinstance(event, ev.Removed):
             run_directory.request_stop(made)
@@ -165,11 +159,10 @@ def test_two_workers_are_refused(made):
     assert not worker.alive(made)
 
 
-def test_a_failed_run_can_be_tried_again(made, trusting, monkeypatch):
+def test_a_failed_run_can_be_tried_again(made, monkeypatch):
     monkeypatch.setattr(run_directory, "run_engine", lambda *_: iter([ev.Failed("The disk is full.")]))
     assert list(run_directory.work(made)) == [ev.Failed("The disk is full.")]
     monkeypatch.undo()
-    monkeypatch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
     assert isinstance(list(run_directory.work(made))[-1], ev.Finished)
 
 
