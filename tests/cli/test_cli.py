@@ -195,7 +195,7 @@ def odd_folder(llama_folder: Path, target: Path, **changes) -> Path:
         ({"num_hidden_layers": 1}, "single block"),
         ({"num_hidden_layers": 9}, "lacks 36 tensors that its config promises"),
         ({"intermediate_size": 48}, "Its config is for another model"),
-        ({"hidden_size": "big"}, "Its config is for another model"),
+        ({"hidden_size": "big"}, "could not be loaded"),
         (
             {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
             "is quantised",
@@ -219,11 +219,11 @@ def test_an_encoder(capsys, tokenizer, tmp_path, options):
     ("spoil", "message"),
     [
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "holds no safetensors file"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"not weights"), "Its config is for another model"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"not weights"), "could not be loaded"),
         (lambda f: (f / "config.json").unlink(), "holds no model (no config.json)"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "config.json").write_text("[]"), "is not a model's config"),
-        (lambda f: (f / "tokenizer.json").write_text("{}"), "Its config is for another model"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "could not be loaded"),
     ],
     ids=["pickle", "bad weights", "no config", "torn config", "odd config", "bad tokenizer"],
 )
