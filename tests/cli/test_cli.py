@@ -219,7 +219,7 @@ def test_an_encoder(capsys, tokenizer, tmp_path, options):
     ("spoil", "message"),
     [
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "holds no safetensors file"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"not weights"), "could not be loaded"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"not weights"), "is damaged or not whole"),
         (lambda f: (f / "config.json").unlink(), "holds no model (no config.json)"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "config.json").write_text("[]"), "is not a model's config"),
