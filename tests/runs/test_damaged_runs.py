@@ -206,7 +206,7 @@ def test_threads_draw_a_run_while_it_goes_on(queue, workers):
     threads = [threading.Thread(target=draw) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for number in range(1, 60):
+    for number in range(1, 16):
         workers.say(
             folder,
             ev.Scored(number, "blocks", (0.5, 0.8), 1.0),
@@ -217,7 +217,7 @@ def test_threads_draw_a_run_while_it_goes_on(queue, workers):
     for thread in threads:
         thread.join()
     assert faults == []
-    assert len(queue.summary(run_id)[0].removals) == 59
+    assert len(queue.summary(run_id)[0].removals) == 15
 
 
 def test_a_crash_between_event_and_recipe_of_an_extension_is_healed(finished, monkeypatch):
