@@ -21,13 +21,13 @@ import plotly
 from pip_core.core.errors import UserError, told
 from pip_core.core.paths import ASSETS
 from pip_core.core.recipe import Recipe
-from pip_core.data.files import PACKED, TABLES, UPLOADS
+from pip_core.data.files import PACKED, TABLES
 from pip_core.engine import stages
 from pip_core.inspection.processes import ModelProcesses
 from pip_core.planning.estimate import make_plan
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.reporting.theme import sendable
-from pip_core.runs import retention, store
+from pip_core.runs import retention
 from pip_core.runs.queue import RunQueue
 from pip_core.scoring import METHODS
 from pip_core.ui import (
@@ -42,6 +42,8 @@ from pip_core.ui import (
     labels,
     model_tools,
     refresh,
+    sent,
+    serving,
     stage_curves,
     status,
 )
@@ -86,7 +88,9 @@ class StudioPage:
     def build(self) -> gr.Blocks:
         """The page's components and events."""
         ui = self.ui
-        with gr.Blocks(title="PIP Studio", fill_width=True, delete_cache=CACHE) as page:
+        with serving.guarded(gr.Blocks, gr.Error)(
+            title="PIP Studio", fill_width=True, delete_cache=CACHE
+        ) as page:
             ui["run"], ui["picked"] = gr.State(""), gr.State(())
             ui["seen"] = gr.JSON([], visible="hidden", elem_id="seen")
             # The browser keeps the id of its last run, and its secret token.
@@ -297,8 +301,13 @@ class StudioPage:
 
     def on(self, event: Callable, handler: Callable, inputs: Names, outputs: Names, **options):
         """Answer one event of the page with a handler."""
+        return self.growing(event, changing(handler, outputs), inputs, outputs, **options)
+
+    def growing(self, event: Callable, handler: Callable, inputs: Names, outputs: Names, **options):
+        """Answer an event with values of components, which may grow while they are shown."""
         sources, targets = [self.ui[name] for name in inputs], [self.ui[name] for name in outputs]
-        return event(changing(handler, outputs), sources, targets, **{**QUIET, **options})
+        checked = sent.checking(handler, inputs, as_errors)
+        return event(checked, sources, targets, **{**QUIET, **options})
 
     def wire(self, page: gr.Blocks) -> None:
         """Which handler answers which event."""
@@ -314,7 +323,8 @@ class StudioPage:
 
         def open_page(memory: dict, request: gr.Request):
             run_id = request.query_params.get("run")
-            return changing(lambda m: act.open_page(m, run_id), shown)(memory)
+            opening = changing(lambda m: act.open_page(m, run_id), shown)
+            return sent.checking(opening, ["memory"], as_errors)(memory)
 
         outputs = [ui[name] for name in shown]
         ready = page.load(open_page, [ui["memory"]], outputs, js="m => { pip.begin(); return m; }", **QUIET)
@@ -346,11 +356,10 @@ class StudioPage:
         on(ui["upload"].upload, act.upload, ["upload"], ["calibration", "pasted"])
         uploaded = ["upload_task", "measured_tasks"]
         on(ui["upload_task"].upload, act.upload_task, uploaded, ["measured_tasks"])
-        answers = [ui["dense-answer"], ui["pruned-answer"]]
-        questions = [ui["ask"].click, ui["prompt"].submit]
-        gr.on(questions, self.tools.chat, [ui["run"], ui["prompt"]], answers, **QUIET)
-        ui["differ"].click(self.tools.predictions, [ui["run"], ui["text"]], [ui["places"]], **QUIET)
-        ui["measure"].click(self.tools.speeds, [ui["run"]], [ui["speed"]], **QUIET)
+        asking, tools = partial(gr.on, [ui["ask"].click, ui["prompt"].submit]), self.tools
+        self.growing(asking, tools.chat, ["run", "prompt"], ["dense-answer", "pruned-answer"])
+        self.growing(ui["differ"].click, tools.predictions, ["run", "text"], ["places"])
+        self.growing(ui["measure"].click, tools.speeds, ["run"], ["speed"])
 
     def for_programs(self) -> None:
         """The main job for `gradio_client`: start, follow, result."""
@@ -359,18 +368,18 @@ class StudioPage:
             """Start a run. `recipe` holds the settings that are not the usual ones, see `python -m pip_core
             prune --help`. Returns the run's id."""
             with as_errors():
-                return self.handlers.launch(recipe, name)
+                return self.handlers.launch(sent.settings(recipe), sent.text(name))
 
         async def follow(run: str) -> dict:  # of every yield: that is how gradio counts what a program gets
             """A run's state (a JSON object) whenever it changes, until it ends."""
             with as_errors():
-                async for facts in self.followers.follow(run):
+                async for facts in self.followers.follow(sent.text(run)):
                     yield facts
 
         def result(run: str) -> str:
             """The exported model of a finished run, as the path of a zip file."""
             with as_errors():
-                return str(self.queue.packed(run))
+                return str(self.queue.packed(sent.text(run)))
 
         for job in (start, follow):
             gr.api(job, api_name=job.__name__, concurrency_limit=None)
@@ -390,15 +399,16 @@ def as_errors() -> Iterator[None]:
 def main() -> None:
     """Serve the page over the runs below PIP_STUDIO_RUNS (usually ./runs)."""
     root = Path(os.environ.get("PIP_STUDIO_RUNS", "runs")).resolve()
+    address = os.environ.get("GRADIO_SERVER_NAME")
+    serving.prepare_to_serve(root, address)
     with suppress(UserError):  # where the usual model is missing, the form says so
         make_plan(Recipe())  # measures this machine before a browser on it takes its share
-    os.environ.setdefault(UPLOADS, str(root / store.UPLOADS))
     queue = RunQueue(root)
     queue.schedule_in_background()
     # A finished model is served from where it is, not copied into a cache first. Ids of runs cannot be
     # guessed, and whoever knows one may see that run.
     gr.set_static_paths([root, PLOTLY])
-    page = StudioPage(queue).build().queue()
+    page = StudioPage(queue).build().queue(max_size=serving.MOST_EVENTS)
     # Gradio looks into its queue a thousand times a second, which alone takes some percent of a core.
     page._queue.sleep_when_free = QUEUE_SECONDS
     page.launch(
@@ -412,7 +422,8 @@ def main() -> None:
         css_paths=ASSETS / "page.css",
         head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
         footer_links=["api"],
-        server_name=os.environ.get("GRADIO_SERVER_NAME"),
+        server_name=address,
+        **serving.serving_options(root),
     )
 
 

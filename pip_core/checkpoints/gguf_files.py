@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ..core.device import user_message
+from ..core.environment import child_environment
 from ..core.errors import UserError, shortened
 from ..core.events import Loading
-from ..core.paths import cache_folder, python_path
+from ..core.limits import local_files
+from ..core.paths import cache_folder, named_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -43,11 +44,11 @@ def gguf_file(reference: str) -> Path | None:
     Raises:
         UserError: there is no such file, it is a part of one, or on a public Space.
     """
-    path = Path(reference).expanduser()
-    if path.suffix.lower() != SUFFIX:
+    path = named_path(reference)
+    if path is None or path.suffix.lower() != SUFFIX:
         return None
-    if os.environ.get("SPACE_ID"):
-        raise UserError("Local files cannot be read on a Space; give a Hub id.")
+    if not local_files():
+        raise UserError("Local files cannot be read on a page that is open to others; give a Hub id.")
     if not path.is_file():
         raise UserError(f"The file '{reference}' does not exist.")
     if "-of-" in path.stem:
@@ -100,7 +101,7 @@ def unpack(path: Path) -> Iterator[Loading]:
                     [sys.executable, "-m", __name__, str(path.resolve()), str(made), path.stem],
                     capture_output=True,
                     text=True,
-                    env={**os.environ, "PYTHONPATH": python_path()},
+                    env=child_environment(),
                 )
                 if done.returncode:
                     raise _unreadable(path, last_line(done.stderr))

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from ..core.device import user_message
 from ..core.errors import UserError
 from ..core.events import Loading
-from ..core.network import HUB_TIMEOUT, is_unreachable
+from ..core.network import HUB_TIMEOUT, hub_token, is_unreachable
 from ..core.recipe import DEMO
 from . import bundled
 from .folder import (
@@ -67,6 +67,7 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
                 allow_patterns=WANTED,
                 ignore_patterns=NOT_WANTED,
                 local_files_only=True,
+                token=hub_token(),
             )
         )
         refuse_adapter_in(folder, repo)
@@ -135,7 +136,7 @@ def ask_hub(repo: str, revision: str = "") -> huggingface_hub.ModelInfo:
         UserError: not a Hub id, no such repository or revision, or a gated one.
     """
     try:
-        return huggingface_hub.HfApi().model_info(
+        return huggingface_hub.HfApi(token=hub_token()).model_info(
             _valid_id(repo), revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT
         )
     except REFUSALS as error:
@@ -161,6 +162,7 @@ def config_file(repo: str, revision: str = "", local: bool = False) -> Path:
                 revision=revision or None,
                 etag_timeout=HUB_TIMEOUT,
                 local_files_only=local,
+                token=hub_token(),
             )
         )
     except REFUSALS as error:
@@ -182,6 +184,7 @@ def _download(repo: str, revision: str, total: int) -> Generator[Loading, None, 
                         revision=revision or None,
                         allow_patterns=WANTED,
                         ignore_patterns=NOT_WANTED,
+                        token=hub_token(),
                     )
                 )
             )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -14,7 +13,8 @@ import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 
 from ..core.errors import UserError
-from ..core.paths import ASSETS, EVENTS, MODEL, is_run
+from ..core.limits import local_files
+from ..core.paths import ASSETS, EVENTS, MODEL, is_run, named_path
 from ..core.recipe import DEMO
 from . import bundled
 from .checksum import INDEX, WEIGHTS
@@ -58,23 +58,23 @@ def local_folder(reference: str) -> Path | None:
     """
     if reference == DEMO:
         return ASSETS / "models" / DEMO
-    path = Path(reference).expanduser()
-    if path.name in FILES_OF_A_FOLDER and path.is_file():
+    path = named_path(reference)
+    if path is not None and path.name in FILES_OF_A_FOLDER and path.is_file():
         path = path.parent  # a file dialogue offers files
-    if not path.is_dir():
+    if path is None or not path.is_dir():
         name = reference.partition("@")[0]
-        if path.is_file():
+        if path is not None and path.is_file():
             raise UserError(
                 f"'{reference}' is a file, and a model is a folder with config.json, weights in safetensors "
                 "and a tokenizer, or a GGUF file. Choose the folder."
             )
-        if path.suffix.lower() in SUFFIXES_OF_FILES:
+        if Path(reference).suffix.lower() in SUFFIXES_OF_FILES:
             raise UserError(f"The file '{reference}' does not exist.")
         if reference.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in reference:
             raise UserError(f"The folder '{reference}' does not exist.")
         return None
-    if os.environ.get("SPACE_ID"):
-        raise UserError("Local folders cannot be read on a Space; give a Hub id.")
+    if not local_files():
+        raise UserError("Local folders cannot be read on a page that is open to others; give a Hub id.")
     return _exported_by(path) if is_run(path) else path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.errors import UserError
 from ..core.finite import check_finite
+from ..core.limits import limits
 from ..core.paths import ROOT
 from .load import Loaded
 from .nonuniform import is_nonuniform
@@ -29,7 +29,7 @@ PROBE_TOKENS = 48
 GENERATED_TOKENS = 20
 # Environment variable: seconds after which a check is killed. The default leaves a model of several
 # billion parameters time on a slow processor.
-LIMIT, DEFAULT_SECONDS = "PIP_STUDIO_VERIFY_SECONDS", 1800.0
+LIMIT = "PIP_STUDIO_VERIFY_SECONDS"
 # Seconds between two looks at the fresh process.
 POLL_SECONDS = 0.1
 
@@ -101,14 +101,7 @@ def time_limit() -> float:
     Raises:
         UserError: the environment variable holds no positive number.
     """
-    text = os.environ.get(LIMIT) or str(DEFAULT_SECONDS)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise UserError(f"{LIMIT} must be a positive number of seconds, not '{text}'.")
-    return seconds
+    return limits().verify_seconds
 
 
 def _run(

@@ -133,7 +133,7 @@ def runs(
 
     if not root.is_dir():
         raise UserError(f"There is no folder '{root}'.")
-    listed = RunQueue(root).listed(None)
+    listed = RunQueue(root).everybodys()
     if as_json:
         print(_json([dataclasses.asdict(run) for run in listed]))
         return 0

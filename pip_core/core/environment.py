@@ -8,6 +8,11 @@ are started by the command line, and processes that a worker starts inherit what
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
+
+from .limits import on_space
+from .paths import python_path
 
 VARIABLES = {
     # How long the threads of a matrix product spin before they sleep, when they wait for one another. torch's
@@ -23,10 +28,29 @@ VARIABLES = {
 }
 
 
+# What a public Space holds that is not its visitors': tokens, secrets, passwords.
+_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY)(_PATH)?$", re.IGNORECASE)
+NO_TOKEN = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+
+
 def prepare_environment() -> None:
-    """Set `VARIABLES`, each unless the user has set it. Call it before torch is imported."""
+    """Set `VARIABLES`, each unless the user has set it; on a Space also drop its secrets. Call it before
+    torch is imported."""
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
+    if on_space():
+        for name in filter(_SECRET.search, list(os.environ)):
+            del os.environ[name]
+        os.environ.update(NO_TOKEN)
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """The environment of a process that this program starts: its own and `more`, without the secrets of a
+    Space."""
+    kept: Mapping[str, str] = os.environ
+    if on_space():
+        kept = {name: value for name, value in os.environ.items() if not _SECRET.search(name)} | NO_TOKEN
+    return {**kept, "PYTHONPATH": python_path(), **more}
 
 
 def quiet_libraries() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar, Union
@@ -386,9 +387,11 @@ def from_line(line: str) -> tuple[Event, float]:
     """
     try:
         values = json.loads(line)
-        at = values.pop("at")
+        at = float(values.pop("at"))
+        if not math.isfinite(at):
+            raise ValueError("no time")
         kind, values = legacy.upgraded(values.pop("event"), values)
-        return _union(tuple(_known.values())).validate_python({"event": kind, **values}), float(at)
+        return _union(tuple(_known.values())).validate_python({"event": kind, **values}), at
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise UserError(f"This run was written by another version: cannot read {line[:80]!r}.") from None
 

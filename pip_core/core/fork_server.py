@@ -29,8 +29,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import IO, Protocol
 
-from .environment import prepare_environment
-from .paths import python_path
+from .environment import child_environment, prepare_environment
 
 # A request holds the arguments and the environment.
 MESSAGE_BYTES = 2**20
@@ -202,7 +201,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": python_path()},
+                env=child_environment(),
             )
         self._socket = ours
         threading.Thread(target=self._listen, args=(ours, server), daemon=True).start()

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from .errors import UserError
+from .limits import on_space
 
 # Seconds.
 HUB_TIMEOUT = 5.0
@@ -36,6 +37,12 @@ _may_download: ContextVar[bool] = ContextVar("may_download", default=True)
 
 class NotDownloaded(UserError):
     """Data that is not on this machine yet, where nothing may be downloaded."""
+
+
+def hub_token() -> bool | None:
+    """The `token` of every request to the Hub: None takes that of the person whose machine this is. On a
+    Space none is sent: whoever asks there is a stranger, and its own token opens what is not theirs."""
+    return False if on_space() else None
 
 
 @contextmanager

@@ -27,6 +27,18 @@ def is_run(folder: Path) -> bool:
     return (folder / RECIPE).is_file() and (folder / EVENTS).is_file()
 
 
+def named_path(name: str) -> Path | None:
+    """The path that somebody named; None where it cannot be one (nobody's home, far too long)."""
+    try:
+        path = Path(name).expanduser()
+        path.stat()
+    except FileNotFoundError:
+        return path
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return path
+
+
 def python_path() -> str:
     """PYTHONPATH for a process of this project, which runs in the user's folder, where relative paths mean
     something."""

@@ -168,6 +168,8 @@ class Recipe:
         """
         try:
             values = json.loads(text.removeprefix("\ufeff"))  # which some editors put there
+        except RecursionError:
+            raise UserError("The recipe is not valid JSON: it is nested too deeply.") from None
         except ValueError as error:
             raise UserError(f"The recipe is not valid JSON: {error}.") from None
         if not isinstance(values, dict):

@@ -28,6 +28,7 @@ import pyarrow
 from pyarrow import parquet
 
 from ..core.errors import UserError, shortened
+from ..core.limits import local_files
 from ..core.paths import ASSETS
 from .conversations import is_conversation
 from .json_rows import json_lines, json_rows
@@ -57,14 +58,17 @@ def own_file(name: str | Path) -> Path:
             neither a shipped nor an uploaded one (in a folder of the environment variable
             `PIP_STUDIO_UPLOADS`).
     """
-    path = Path(name).expanduser()
-    if os.environ.get("SPACE_ID"):
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # nobody's home
+        raise UserError(f"'{name}' does not exist.") from None
+    if not local_files():
         uploads = [Path(p).resolve() for p in os.environ.get(UPLOADS, "").split(os.pathsep) if p]
         real = path.resolve()  # a link may lead anywhere
         if not any(real.is_relative_to(root) for root in (ASSETS, *uploads)):
             raise UserError(
-                "Files of this machine cannot be read on a Space; upload the file, or choose a shipped "
-                "text or task."
+                "Files of this machine cannot be read on a page that is open to others; upload the file, or "
+                "choose a shipped text or task."
             )
     return path
 

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 
 from ..core.errors import UserError, shortened
-from ..core.network import HUB_TIMEOUT, check_download, is_unreachable
+from ..core.network import HUB_TIMEOUT, check_download, hub_token, is_unreachable
 from ..core.paths import cache_folder
 from .files import plain
 from .files import rows as rows  # so that callers find both kinds of rows here
@@ -158,7 +158,9 @@ def hub_revision(dataset: str, revision: str | None = None) -> str:
 def _ask_hub(dataset: str, revision: str | None) -> huggingface_hub.DatasetInfo:
     """A dataset's description on the Hub. It is asked for before any file, since `datasets` repeats failed
     requests for half a minute, and this fails at once."""
-    return huggingface_hub.HfApi().dataset_info(dataset, revision=revision, timeout=HUB_TIMEOUT)
+    return huggingface_hub.HfApi(token=hub_token()).dataset_info(
+        dataset, revision=revision, timeout=HUB_TIMEOUT
+    )
 
 
 def _known_revision(dataset: str, revision: str | None) -> str | None:
@@ -172,7 +174,9 @@ def _known_revision(dataset: str, revision: str | None) -> str | None:
 
 
 def _folder(dataset: str) -> Path:
-    return cache_folder() / "datasets" / dataset.replace("/", "--")
+    # What somebody's token gave is not for visitors of a Space, which may share a cache with them.
+    kind = "datasets-without-token" if hub_token() is False else "datasets"
+    return cache_folder() / kind / dataset.replace("/", "--")
 
 
 def _pin(dataset: str, revision: str | None) -> Path:
@@ -229,9 +233,11 @@ def _stream(chosen: HubSet, sha: str) -> Iterator[dict]:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)  # errors are reported below, once
     try:
-        builder = datasets.load_dataset_builder(chosen.dataset, chosen.config, revision=sha)
+        builder = datasets.load_dataset_builder(
+            chosen.dataset, chosen.config, revision=sha, token=hub_token()
+        )
     except ValueError as error:
-        names = datasets.get_dataset_config_names(chosen.dataset, revision=sha)
+        names = datasets.get_dataset_config_names(chosen.dataset, revision=sha, token=hub_token())
         if chosen.config in names or (chosen.config is None and len(names) < 2):
             raise
         wrong = f"no configuration '{chosen.config}'" if chosen.config else "several configurations"

@@ -16,47 +16,33 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
+from ..core.environment import child_environment
 from ..core.errors import UserError
 from ..core.fork_server import ForkServer, Process, start_afresh
-from ..core.paths import python_path
+from ..core.limits import limits
 from .server import Reply, Request, Status
 
 # Questions that may wait for a process; more are refused.
 MOST_WAITING = 8
-# Seconds that an answer may take, unless PIP_STUDIO_MODEL_SECONDS says otherwise.
-ANSWER_SECONDS = 300.0
 # Between two reports to someone who waits.
 WAIT_SECONDS = 0.5
-
-
-def _from_environment(name: str, usual: float, least: float) -> float:
-    text = os.environ.get(name, "").strip()
-    try:
-        value = float(text) if text else usual
-    except ValueError:
-        value = 0.0
-    if not least <= value < float("inf"):
-        raise UserError(f"{name} must be a number of at least {least:g}, not '{text}'.")
-    return value
 
 
 class ModelProcesses:
     """Processes that hold models and answer questions about them.
 
     Args:
-        limit: processes at once, each with the memory of two models; None takes PIP_STUDIO_MODEL_WORKERS,
-            or 1.
-        seconds: that an answer may take; None takes PIP_STUDIO_MODEL_SECONDS, or 300.
+        limit: processes at once, each with the memory of two models; None takes `Limits.model_workers`.
+        seconds: that an answer may take; None takes `Limits.model_seconds`.
         server: forks them, so that they need not load their libraries.
     """
 
     def __init__(
         self, limit: int | None = None, seconds: float | None = None, server: ForkServer | None = None
     ) -> None:
-        self._server = server
-        self._limit = int(_from_environment("PIP_STUDIO_MODEL_WORKERS", 1, 1)) if limit is None else limit
-        usual = _from_environment("PIP_STUDIO_MODEL_SECONDS", ANSWER_SECONDS, 1)
-        self._seconds = usual if seconds is None else seconds
+        self._server, set_ = server, limits()
+        self._limit = set_.model_workers if limit is None else limit
+        self._seconds = set_.model_seconds if seconds is None else seconds
         self.running: list[ModelProcess] = []
         self._changed = threading.Condition()
         self._waiting = 0
@@ -150,7 +136,7 @@ class ModelProcess:
             self._process = (self._server.start if self._server else start_afresh)(
                 "pip_core.inspection.server",
                 [],
-                {**os.environ, "PYTHONPATH": python_path()},
+                child_environment(),
                 stdin=theirs,
                 stdout=output,
                 stderr=None,

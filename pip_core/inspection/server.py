@@ -26,13 +26,12 @@ import torch
 
 from ..checkpoints.load import Loaded, load
 from ..core.device import user_message
-from ..core.errors import UserError
+from ..core.limits import GB, limits
+from ..core.memory import free_memory
 from ..core.progress import drain
 from . import chat, latency
 from .divergence import divergence
 
-# Seconds without a question after which the process ends.
-IDLE_SECONDS = 300.0
 # Of the memory that is free when it starts, what it may hold, unless PIP_STUDIO_MODEL_GB says otherwise.
 SHARE_OF_FREE = 0.8
 WATCH_SECONDS = 0.5
@@ -179,15 +178,8 @@ def memory_limit() -> float:
     Raises:
         UserError: PIP_STUDIO_MODEL_GB is no number above 0.
     """
-    if not (text := os.environ.get("PIP_STUDIO_MODEL_GB", "").strip()):
-        return SHARE_OF_FREE * psutil.virtual_memory().available
-    try:
-        limit = float(text) * 1e9
-    except ValueError:
-        limit = 0.0
-    if not 0 < limit < float("inf"):
-        raise UserError(f"PIP_STUDIO_MODEL_GB must be a number above 0, not '{text}'.")
-    return limit
+    limit = limits().model_gb
+    return SHARE_OF_FREE * free_memory() if limit is None else limit * GB
 
 
 def main() -> None:
@@ -201,7 +193,7 @@ def main() -> None:
     server = Server(output)
     for work, argument in ((server.read, sys.stdin.buffer), (server.watch_memory, memory_limit())):
         threading.Thread(target=work, args=(argument,), daemon=True).start()
-    server.serve(float(os.environ.get("PIP_STUDIO_MODEL_IDLE_SECONDS") or IDLE_SECONDS))
+    server.serve(limits().model_idle_seconds)
     output.flush()
     # At once: a thread that still reads the input would hold its lock while Python shuts down, and abort.
     os._exit(0)

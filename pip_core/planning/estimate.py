@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import psutil
 import torch
 
 from ..budget.budget import budget_for
@@ -20,6 +19,7 @@ from ..checkpoints.load import config_of
 from ..checkpoints.reference import cached_by_checkpoint
 from ..core.device import device
 from ..core.errors import UserError
+from ..core.memory import free_memory
 from ..core.recipe import Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS, CHANNELS
@@ -137,7 +137,7 @@ def available_memory() -> int:
     """Bytes free for a model on the device that would compute."""
     if device().type == "cuda":
         return torch.cuda.mem_get_info()[0]
-    return psutil.virtual_memory().available
+    return free_memory()
 
 
 @cached_by_checkpoint(maxsize=32)

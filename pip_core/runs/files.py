@@ -6,8 +6,8 @@ leaves the old file or the new one. A file that cannot be read makes its run unr
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -15,11 +15,15 @@ from pathlib import Path
 from ..core import paths
 from ..core.device import user_message
 from ..core.errors import UserError
+from ..core.json_text import parse_json
 from ..core.recipe import FORMAT, Recipe
 
 # Model references need the first three too.
 RECIPE, EVENTS, MODEL = paths.RECIPE, paths.EVENTS, paths.MODEL
 LOCK, LOG = "worker.lock", "worker.log"
+# Bytes of a small file: a recipe may hold a text that was pasted.
+LONGEST = 64 * 2**20
+DIGITS = 9
 # What the page notes of a run: its name, its owner, when it was made.
 ABOUT = "about.json"
 # Requests to the worker; `undo` holds the number of the iteration to undo.
@@ -90,6 +94,11 @@ def read_text(path: Path) -> str:
         UnreadableRun: it is not text, or cannot be read.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # nobody may ever write to a pipe
+            raise damaged(path, "it is not a file")
+        if status.st_size > LONGEST:
+            raise damaged(path, "it is too long")
         return path.read_text(encoding="utf-8-sig")  # a file may have been through an editor
     except FileNotFoundError:
         raise
@@ -111,7 +120,7 @@ def read_object(path: Path, **types: type | tuple[type, ...]) -> dict:
     """
     text = read_text(path)
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         raise damaged(path, "it is empty" if not text.strip() else "it is not valid JSON") from None
     if not isinstance(found, dict):
@@ -145,7 +154,7 @@ def read_recipe(path: Path) -> Recipe:
 def _format(text: str) -> int:
     """The format that a recipe names; 0 where it names none."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return 0
     number = found.get("format") if isinstance(found, dict) else None
@@ -194,7 +203,7 @@ def read_undo(folder: Path) -> int | None:
         text = read_text(folder / UNDO).strip()
     except FileNotFoundError:
         return None
-    if not (text.isascii() and text.isdecimal() and int(text)):
+    if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS and int(text)):
         raise damaged(folder / UNDO, "it holds no number of an iteration")
     return int(text)
 

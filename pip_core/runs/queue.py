@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import secrets
 import shutil
 import threading
@@ -23,27 +22,30 @@ from ..checkpoints.packing import Packing, start_packing, zip_folder
 from ..core import events as ev
 from ..core.errors import UserError
 from ..core.fork_server import ForkServer, Process
+from ..core.limits import limits
 from ..core.recipe import Recipe
 from . import operations, run_directory, worker
-from .files import ABOUT, MODEL, PAUSE, QUEUED, STOP, UNDO, drop_damaged_requests, write
+from .files import (
+    ABOUT,
+    MODEL,
+    PAUSE,
+    QUEUED,
+    STOP,
+    UNDO,
+    UnreadableRun,
+    drop_damaged_requests,
+    write,
+)
 from .store import LONGEST_NAME, MAKING, RunStore, default_name, hashed
 
 CLEAN_SECONDS = 3600.0
-
-
-def _workers() -> int:
-    """How many workers may run at once, from the environment; each needs the memory of a run."""
-    text = os.environ.get("PIP_STUDIO_WORKERS", "1")
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"PIP_STUDIO_WORKERS must be a whole number, 1 or more, not '{text}'.")
-    return int(text)
 
 
 @dataclass
 class RunQueue(RunStore):
     """The runs below `root`, of which at most `workers` run at once, each in a process of its own."""
 
-    workers: int = field(default_factory=_workers)
+    workers: int = field(default_factory=lambda: limits().workers)
     # Kept so that they leave no zombies. Whether a worker is alive is read from its run's lock.
     children: list[Process] = field(default_factory=list, repr=False)
     # Forks the workers; see `schedule_in_background`.
@@ -74,6 +76,14 @@ class RunQueue(RunStore):
         name = name or f"{before}, forked"[:LONGEST_NAME]
         return self._make(lambda folder: operations.fork(old, folder, changes, upto, before), owner, name)
 
+    def check_room(self, owner: str, more: int = 1) -> None:
+        """Check that `more` runs of an owner may be queued.
+
+        Raises:
+            UserError: too many of this owner, or of all, wait or run already.
+        """
+        self._check_room(hashed(owner), more)
+
     # Requests
 
     def stop(self, run_id: str) -> None:
@@ -95,6 +105,7 @@ class RunQueue(RunStore):
             drop_damaged_requests(folder)
             going = worker.working(folder) and not run_directory.has_request(folder)
             if not going and self.summary(run_id)[1] != "finished":
+                self._check_room_for(folder)
                 self._queue(folder, "resume")
         self.schedule_workers()
 
@@ -111,6 +122,7 @@ class RunQueue(RunStore):
                 raise UserError("The run is still running: stop or pause it first, then export.")
             if not ev.removals(run_directory.read_events(folder)):
                 raise UserError("Nothing has been removed yet, so there is nothing to export.")
+            self._check_room_for(folder)
             self._queue(folder, "export")
         self.schedule_workers()
 
@@ -132,6 +144,7 @@ class RunQueue(RunStore):
         """
         with self._locked():
             folder = self._readable(run_id)
+            self._check_room_for(folder)
             operations.extend(folder, target)
             self._queue(folder, "resume")
         self.schedule_workers()
@@ -239,6 +252,32 @@ class RunQueue(RunStore):
             raise UserError("There is no exported model yet.")
         return folder / MODEL, folder / f"pruned-{run_id[:6]}.zip"
 
+    def _check_room_for(self, folder: Path) -> None:
+        """`check_room` for a run that exists, and may wait or run already."""
+        if (folder / QUEUED).exists() or worker.working(folder):
+            return
+        self._check_room(self._owner_of(folder), 1)
+
+    def _check_room(self, owner: str, more: int) -> None:
+        """As `check_room`, for the hash of an owner's token."""
+        set_ = limits()
+        busy = [f for f in self._folders() if (f / QUEUED).exists() or worker.working(f)]
+        own = sum(self._owner_of(f) == owner for f in busy)
+        counts = (own, set_.runs_per_owner, "of yours"), (len(busy), set_.runs_waiting, "of all visitors")
+        for count, most, whose in counts:
+            if count + more > most:
+                raise UserError(
+                    f"{count} runs {whose} wait or run already, and at most {most} may. Wait until one has "
+                    "finished, or stop one."
+                )
+
+    def _owner_of(self, folder: Path) -> str:
+        """The hash of the token of a run's owner; empty where it has none, or that cannot be read."""
+        try:
+            return self._index.about(folder).get("owner", "")
+        except UnreadableRun:
+            return ""
+
     def _queue(self, folder: Path, command: str) -> None:
         write(folder / QUEUED, json.dumps({"at": time.time(), "command": command}))
 
@@ -258,6 +297,7 @@ class RunQueue(RunStore):
                 run_directory.record(folder, [ending(len(ev.removals(run_directory.read_events(folder))))])
 
     def _make(self, fill: Callable[[Path], None], owner: str, name: str) -> str:
+        self.check_room(owner)
         run_id = secrets.token_hex(12)
         making = self.root / f"{MAKING}{run_id}"
         facts = {"name": name[:LONGEST_NAME], "owner": hashed(owner), "created": time.time()}

@@ -6,7 +6,6 @@ longest ago. Never a run that is running, waiting or paused, nor one that cannot
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.export import folder_bytes
-from ..core.errors import UserError
 
 LOG = "cleaned.log"
 # States of a run that has ended. To make room only finished runs are deleted: the others have work left.
@@ -33,24 +31,6 @@ class StoredRun:
     name: str
     state: str
     at: float
-
-
-def limit(variable: str, unit: float) -> float | None:
-    """A limit from the environment, times `unit`; None where none is set.
-
-    Raises:
-        UserError: it is no number above 0.
-    """
-    text = os.environ.get(variable, "").strip()
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise UserError(f"{variable} must be a number above 0, not '{text}'.")
-    return value * unit
 
 
 def clean(

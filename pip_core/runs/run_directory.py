@@ -7,10 +7,10 @@ crash loses nothing. Requests to the worker are small files that it looks for at
 
 from __future__ import annotations
 
-import json
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -20,6 +20,8 @@ from filelock import FileLock, Timeout
 from ..core import events as ev
 from ..core.device import user_message
 from ..core.errors import UserError
+from ..core.json_text import parse_json
+from ..core.limits import limits, variable
 from ..core.paths import is_run
 from ..core.recipe import Recipe
 from ..engine.run import run as run_engine
@@ -132,7 +134,16 @@ def work(
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             out = folder / MODEL if export else None
             scratch = folder / SCRATCH
-            for event in run_engine(recipe, out, history, lambda: has_request(folder), prune_on, scratch):
+            overdue = _deadline() if launched else lambda: False
+
+            def stop() -> bool:
+                return has_request(folder) or overdue()
+
+            for event in run_engine(recipe, out, history, stop, prune_on, scratch):
+                if isinstance(event, ev.Stopped) and overdue():
+                    late = ev.Warned(_late())
+                    _append(file, late)
+                    yield late
                 if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
                     event = ev.Paused(event.iterations)
                 _append(file, event)
@@ -151,6 +162,19 @@ def work(
         # Requested after this worker looked for the last time, by someone who saw that it held the lock.
         if (folder / UNDO).exists():
             apply_pending_undo(folder)
+
+
+def _deadline() -> Callable[[], bool]:
+    """Whether the time is over that a worker of the page may take."""
+    hours, began = limits().run_hours, time.monotonic()
+    return lambda: hours is not None and time.monotonic() - began > hours * 3600
+
+
+def _late() -> str:
+    return (
+        f"A run may take {limits().run_hours:g} hours here ({variable('run_hours')}), and these are over. "
+        "What was removed is kept; resume the run to go on."
+    )
 
 
 def _with_last_target(recipe: Recipe, history: Sequence[ev.Event]) -> Recipe:
@@ -275,6 +299,8 @@ class Tail:
         Raises:
             OSError: the file is not there, or cannot be read.
         """
+        if not stat.S_ISREG(self.path.stat().st_mode):  # nobody may ever write to a pipe
+            raise OSError("it is not a file")
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = file.read()
@@ -301,8 +327,8 @@ def _read_line(line: bytes, path: Path, number: int) -> tuple[ev.Event, float]:
     except (UserError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
+        values = parse_json(line)
+    except ValueError:
         raise damaged(path, f"line {number} is not an event") from None
     if not isinstance(values, dict) or not isinstance(values.get("event"), str) or "at" not in values:
         raise damaged(path, f"line {number} is not an event")

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from ..core.device import user_message
 from ..core.errors import UserError
+from ..core.limits import GB, limits
 from ..core.recipe import Recipe
 from ..reporting.run_summary import RunSummary
 from . import retention, worker
@@ -39,6 +40,8 @@ PATIENCE_SECONDS = 30.0
 MAKING, DELETING = ".making-", ".leaving-"
 # Folders beside the runs: uploaded texts, and tables of several runs that are offered for download.
 UPLOADS, TABLES = "uploads", "tables"
+# Uploads that have arrived, and that no handler has taken yet.
+ARRIVING = ".arriving"
 
 
 @dataclass
@@ -95,13 +98,21 @@ class RunStore:
         """
         return self._index.recipe(self._existing(run_id))
 
-    def listed(self, owner: str | None) -> list[RunInfo]:
-        """The runs of an owner, newest first; None lists everybody's."""
-        if owner == "":
-            return []
-        found = [f for f in self._folders() if owner is None or self._owned(f, owner)]
+    def listed(self, owner: str) -> list[RunInfo]:
+        """The runs of an owner, newest first. Whoever is nobody (an empty text, or no text) has none."""
+        return self._infos([f for f in self._folders() if self._owned(f, owner)])
+
+    def everybodys(self) -> list[RunInfo]:
+        """All runs, newest first. For who runs this program; no visitor of the page may see it."""
+        return self._infos(self._folders())
+
+    def named(self, ids: Iterable[str]) -> list[RunInfo]:
+        """Those runs of these ids that there are, newest first."""
+        return self._infos([folder for folder in map(self.folder, ids) if folder is not None])
+
+    def _infos(self, folders: Iterable[Path]) -> list[RunInfo]:
         waiting, infos = [f.name for f in self._waiting()], []
-        for folder in found:
+        for folder in folders:
             with suppress(FileNotFoundError):  # just deleted
                 infos.append(self._index.info(folder, waiting))
         return sorted(infos, key=lambda i: (-i.created, i.id))
@@ -109,7 +120,7 @@ class RunStore:
     def owns(self, run_id: str, owner: str) -> bool:
         """Whether a run is this owner's."""
         folder = self.folder(run_id)
-        return bool(folder and owner and self._owned(folder, owner))
+        return folder is not None and self._owned(folder, owner)
 
     def may_change(self, run_id: str, owner: str) -> bool:
         """Whether an owner may change a run: it is theirs, or has no owner, as a run of the command line."""
@@ -155,13 +166,13 @@ class RunStore:
     def clean(self, max_age_seconds: float | None = None, max_bytes: float | None = None) -> list[str]:
         """Delete old finished runs and files that can be made again, see `retention.clean`.
 
-        Without arguments the limits come from the environment, PIP_STUDIO_KEEP_DAYS and
-        PIP_STUDIO_KEEP_GB, and there are none where these are not set.
+        Without arguments the limits are `Limits.keep_days` and `Limits.keep_gb`.
         """
-        if max_age_seconds is None:
-            max_age_seconds = retention.limit("PIP_STUDIO_KEEP_DAYS", 86400.0)
-        if max_bytes is None:
-            max_bytes = retention.limit("PIP_STUDIO_KEEP_GB", 1e9)
+        set_ = limits()
+        if max_age_seconds is None and set_.keep_days is not None:
+            max_age_seconds = set_.keep_days * 86400
+        if max_bytes is None and set_.keep_gb is not None:
+            max_bytes = set_.keep_gb * GB
         with self._locked():
             folders = self._folders()
             stored = []
@@ -175,7 +186,7 @@ class RunStore:
             leftovers = [
                 p for name in (f"{MAKING}*", f"{DELETING}*", ".*.partial") for p in self.root.glob(name)
             ]
-            spare = [*unused, *self.root.glob(f"{TABLES}/*")]
+            spare = [*unused, *self.root.glob(f"{TABLES}/*"), *self.root.glob(f"{ARRIVING}/*")]
             return retention.clean(
                 self.root, stored, leftovers, spare, max_age_seconds, max_bytes, self._discard
             )
@@ -241,8 +252,14 @@ class RunStore:
         return folder
 
     def _owned(self, folder: Path, owner: str) -> bool:
+        """Whether a run is this owner's. What is no text, or an empty one, owns nothing: a run without an
+        owner is not that of whoever has no name."""
+        if not isinstance(owner, str) or not owner:
+            return False
         try:
-            return hmac.compare_digest(self._index.about(folder).get("owner", ""), hashed(owner))
+            return hmac.compare_digest(
+                self._index.about(folder).get("owner", "").encode(), hashed(owner).encode()
+            )
         except UnreadableRun:
             return False
 
@@ -268,14 +285,14 @@ def _is_run(folder: Path) -> bool:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else b""
     except OSError:
         return b""
 
 
 def hashed(owner: str) -> str:
     """A hash of an owner's token. The token is a secret of the owner's browser and is not stored."""
-    return hashlib.sha256(owner.encode()).hexdigest() if owner else ""
+    return hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest() if owner else ""
 
 
 def default_name(recipe: Recipe) -> str:

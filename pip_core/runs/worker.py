@@ -7,7 +7,6 @@ has yet to reach the lock (it loads its libraries first); until then its process
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import threading
@@ -19,9 +18,9 @@ from filelock import FileLock, Timeout
 
 from ..core import events as ev
 from ..core.device import user_message
+from ..core.environment import child_environment
 from ..core.errors import UserError, shortened
 from ..core.fork_server import ForkServer, Process, start_afresh
-from ..core.paths import python_path
 from .files import EVENTS, LAUNCHED, LOCK, LOG, PAUSE, QUEUED, STOP, UnreadableRun, read_object, write
 from .run_directory import has_request
 
@@ -165,7 +164,7 @@ def launch(folder: Path, command: str, *options: str, server: ForkServer | None 
             process = (server.start if server else start_afresh)(
                 "pip_core",
                 [command, str(folder), "--launched", *options],
-                {**os.environ, "PYTHONPATH": python_path()},
+                child_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

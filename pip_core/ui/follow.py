@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import time
 from collections.abc import AsyncIterator
 
 from ..core.errors import UserError
+from ..core.limits import limits
 from ..reporting.run_summary import RunSummary
 from ..runs.queue import RunQueue
 from .refresh import LIVE
 
 SECONDS = 0.5
-# Programs that may follow runs at once, unless PIP_STUDIO_FOLLOWERS says otherwise.
-MOST = 64
+# A state is sent again after so long without a change: to send is how it is found that nobody reads any more.
+HEARTBEAT_SECONDS = 5.0
 
 
 class Followers:
@@ -26,11 +27,11 @@ class Followers:
 
     def __init__(self, queue: RunQueue, most: int | None = None) -> None:
         self.queue = queue
-        self.most = _most() if most is None else most
+        self.most = limits().followers if most is None else most
         self.count = 0
 
     async def follow(self, run_id: str) -> AsyncIterator[dict]:
-        """A run's state now and whenever it changes, until the run ends.
+        """A run's state now, whenever it changes, and every few seconds, until the run ends.
 
         Raises:
             UserError: no such run, or too many programs follow runs already.
@@ -41,13 +42,13 @@ class Followers:
             raise UserError(f"{self.most} programs follow runs already. Try again later.")
         self.count += 1
         try:
-            last = None
+            last, sent = None, 0.0
             while True:
                 summary, state = await asyncio.to_thread(self.queue.summary, run_id)
                 now = facts(run_id, summary, state)
-                if now != last:
+                if now != last or time.monotonic() - sent > HEARTBEAT_SECONDS:
                     yield now
-                    last = now
+                    last, sent = now, time.monotonic()
                 if state not in LIVE:
                     return
                 await asyncio.sleep(SECONDS)
@@ -71,10 +72,3 @@ def facts(run_id: str, summary: RunSummary, state: str) -> dict:
         "message": getattr(summary.ending, "message", ""),
         "verified": summary.exported is not None,
     }
-
-
-def _most() -> int:
-    text = os.environ.get("PIP_STUDIO_FOLLOWERS", str(MOST))
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"PIP_STUDIO_FOLLOWERS must be a whole number, 1 or more, not '{text}'.")
-    return int(text)

@@ -6,23 +6,20 @@ A change is a component's name to the properties it gets, such as `{"stop": {"vi
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 from pathlib import Path
 
 from ..core.errors import UserError
-from ..core.network import without_downloads
 from ..core.recipe import Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS
-from ..engine.run import check_without_downloads
-from ..planning.estimate import anatomy_for, make_plan, resolve_auto_units
 from ..runs.queue import RunQueue
 from ..runs.store import UPLOADS
-from . import form
-from .fields import Changes, fields, from_form, to_form
+from .fields import Changes, from_form, to_form
 from .heatmap import ranking
-from .html import empty, problem
+from .looking import Looks
 from .refresh import LIVE, menu, show_errors
 
 # Components that a preview of the form changes, and those that a new run does.
@@ -40,56 +37,22 @@ class PageHandlers:
     `memory` is what a visitor's browser keeps: "owner", its secret token, and "run", the id of its last run.
     """
 
-    def __init__(self, queue: RunQueue) -> None:
-        self.queue = queue
+    def __init__(self, queue: RunQueue, looks: Looks | None = None) -> None:
+        self.queue, self.looks = queue, looks or Looks()
 
     # The form
 
     def preview_form(self, run_id: str, *values) -> Changes:
         """What the form's values mean, in words and pictures; `run_id` is the run that is shown."""
-        with without_downloads():
-            return self._preview(run_id, values)
+        return self.looks.preview(values, self._ranks(run_id))
 
-    def _preview(self, run_id: str, values: tuple) -> Changes:
-        changes: Changes = {}
-        try:
-            recipe, given = from_form(*values), dict(zip(fields(), values, strict=True))
-        except UserError as error:
-            return {"plan": {"value": problem(str(error))}}
-        changes["method_note"] = {"value": form.method_note(recipe.method)}
-        changes["views"] = changes["views_small"] = {"value": form.checked(form.two_views, recipe)}
-        try:
-            recipe = resolve_auto_units(recipe)
-            changes["model_line"] = {"value": form.model_line(recipe)}
-            changes["map"] = {"value": form.model_card_part(recipe)}
-            choices = form.unit_choices(recipe)
-            changes["units"] = {"choices": choices}
-            # Where a method or model cannot do what was chosen, the first that it can is chosen.
-            if choices and given["units"] not in {value for _, value in choices}:
-                changes["units"]["value"] = AUTO
-            blocks = [(str(n), str(n)) for n in range(len(anatomy_for(recipe.model).blocks))]
-            changes["keep"] = changes["drop"] = {"choices": blocks}
-            changes["locks"] = {"value": form.locks_line(recipe, self._ranks(run_id, recipe))}
-        except UserError as error:
-            changes["model_line"] = {"value": problem(str(error))}
-            changes["plan"] = {"value": "<div class='plan'>&nbsp;</div>"}
-            changes["map"] = {"value": empty("The model is drawn here as soon as it is found.")}
-            return changes
-        try:
-            changes["plan"] = {"value": form.plan_line(make_plan(recipe), recipe)}
-        except UserError as error:
-            changes["plan"] = {"value": problem(str(error))}
-        return changes
-
-    def _ranks(self, run_id: str, recipe: Recipe) -> dict[int, int] | None:
-        """The blocks' ranks in the first iteration of a run, where it is one of this model and method."""
+    def _ranks(self, run_id: str) -> dict[tuple[str, str], dict[int, int] | None]:
+        """(model, method) of a run -> the blocks' ranks in its first iteration."""
         try:
             shown = self.queue.recipe(run_id or "")
         except UserError:  # no run is shown, or one that cannot be read
-            return None
-        if (shown.model, shown.method) != (recipe.model, recipe.method):
-            return None
-        return ranking(self.queue.summary(run_id)[0]).get((1, BLOCKS))
+            return {}
+        return {(shown.model, shown.method): ranking(self.queue.summary(run_id)[0]).get((1, BLOCKS))}
 
     def upload(self, path: str) -> Changes:
         """Use an uploaded text, which is kept where a run can read it again later."""
@@ -101,9 +64,16 @@ class PageHandlers:
         return {"measured_tasks": {"value": [*kept, self._stored(path)]}}
 
     def _stored(self, path: str) -> str:
+        if not path:
+            raise UserError("Choose a file first.")
         folder = self.queue.root / UPLOADS / secrets.token_hex(8)
         folder.mkdir(parents=True)
-        return str(shutil.copy(path, folder / Path(path).name))
+        kept = folder / Path(path).name
+        try:
+            os.link(path, kept)  # so that it is not kept twice
+        except OSError:  # on another disk, or on one without links
+            shutil.copy(path, kept)
+        return str(kept)
 
     # Runs
 
@@ -136,9 +106,8 @@ class PageHandlers:
     @show_errors
     def start(self, memory: dict, *values) -> Changes:
         """Make a run of the form's settings, and show it."""
-        recipe = resolve_auto_units(from_form(*values))
-        check_without_downloads(recipe)
-        return self._show_new(memory, self.queue.start(recipe, memory["owner"]))
+        recipe = self.looks.admitted(from_form(*values))
+        return self._show_new(memory, self.queue.start(recipe, _owner(memory)))
 
     def _show_new(self, memory: dict, run_id: str) -> Changes:
         return {
@@ -198,8 +167,8 @@ class PageHandlers:
         """A new run that keeps this one's first removals, with the form's settings."""
         if self.queue.folder(run_id) is None:
             raise UserError("There is no run to branch from.")
-        recipe = resolve_auto_units(from_form(*values)).to_dict()
-        made = self.queue.fork(run_id, recipe, None if upto is None else int(upto), memory["owner"])
+        recipe = self.looks.admitted(from_form(*values)).to_dict()
+        made = self.queue.fork(run_id, recipe, None if upto is None else int(upto), _owner(memory))
         return self._show_new(memory, made)
 
     @show_errors
@@ -207,12 +176,11 @@ class PageHandlers:
         """A run for every method, otherwise with the form's settings; they are queued and compared."""
         if not methods:
             raise UserError("Choose the methods to compare first.")
-        recipe = resolve_auto_units(from_form(*values))
-        recipes = [resolve_auto_units(recipe.but(method=name)) for name in methods]
-        for made in recipes:
-            check_without_downloads(made)
-        ids = [self.queue.start(made, memory["owner"]) for made in recipes]
-        listed = self.queue.listed(memory["owner"])
+        recipe, owner = from_form(*values), _owner(memory)
+        recipes = [self.looks.admitted(recipe.but(method=name)) for name in dict.fromkeys(methods)]
+        self.queue.check_room(owner, len(recipes))
+        ids = [self.queue.start(made, owner) for made in recipes]
+        listed = self.queue.listed(owner)
         return {
             **self._show_new(memory, ids[0]),
             "tabs": {"selected": "compare"},
@@ -243,6 +211,16 @@ class PageHandlers:
         Raises:
             UserError: see `Recipe` and `engine.run.check`.
         """
-        recipe = Recipe.from_json(json.dumps(settings))
-        check_without_downloads(recipe)
+        recipe = self.looks.admitted(Recipe.from_json(json.dumps(settings)), resolve=False)
         return self.queue.start(recipe, name=name)
+
+
+def _owner(memory: dict) -> str:
+    """The secret token of a visitor's browser.
+
+    Raises:
+        UserError: the browser has not sent it.
+    """
+    if not memory.get("owner"):
+        raise UserError("This page is not ready yet: reload it, then try again.")
+    return memory["owner"]

@@ -252,7 +252,7 @@ def _recipe(queue: RunQueue, run_id: str) -> Recipe | None:
 
 def compared_runs(queue: RunQueue, ids: Sequence[str]) -> list[comparison.Compared]:
     """The chosen runs as they are now. Those that cannot be read are left out."""
-    names = {i.id: i.name for i in queue.listed(None) if i.id in (ids or ())}
+    names = {i.id: i.name for i in queue.named(ids or ())}
     found: list[comparison.Compared] = []
     used: dict[str, int] = {}
     for run_id in ids or []:

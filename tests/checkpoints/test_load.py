@@ -139,7 +139,7 @@ def test_a_folder_is_called_what_it_is_called(own):
 def test_a_space_reads_no_folders(own, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "org/space")
     for find in (lambda r: drain(resolve(r)), config_of):
-        with pytest.raises(UserError, match="on a Space"):
+        with pytest.raises(UserError, match="Local folders cannot be read"):
             find(str(own))
 
 

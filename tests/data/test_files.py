@@ -160,5 +160,5 @@ def test_on_a_space_only_uploads_and_what_is_shipped(tmp_path, monkeypatch):
             "nowhere.csv",
         )
         for path in outside:
-            with pytest.raises(UserError, match="cannot be read on a Space"):
+            with pytest.raises(UserError, match="cannot be read on a page"):
                 rows(path, "task")

@@ -29,7 +29,7 @@ from ..tiny import ROOT
 from .pages import PAGES, anchors, blocks, commands, links, options, source_of
 
 LARGEST_README = 6000
-GENERATED = ("docs/recipe.md", "docs/recipe.schema.json", "docs/cli.md")
+GENERATED = ("docs/recipe.md", "docs/recipe.schema.json", "docs/cli.md", "docs/page-and-api.md")
 COMMANDS = [(page, line) for page, text in PAGES.items() for line in commands(text)]
 
 

@@ -391,5 +391,5 @@ def test_files_of_a_space_are_not_read(recipe, tmp_path, monkeypatch):
     own.write_text("private words")
     monkeypatch.setenv("SPACE_ID", "somebody/space")
     for changes in ({"calibration": str(own)}, {"heldout": str(own)}, {"tasks": (str(own) + ".jsonl",)}):
-        with pytest.raises(UserError, match="on a Space"):
+        with pytest.raises(UserError, match="open to others"):
             run_module.check(recipe.replace(**{"tasks": ("facts",), **changes}))

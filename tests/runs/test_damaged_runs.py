@@ -50,11 +50,11 @@ def check_that_others_go_on(queue: RunQueue, workers: Workers, bad: str) -> None
     """Lists, queue and cleaning work, and the bad run is shown with a sentence."""
     good = queue.start(Recipe(), "me", "good")
     assert good in [i.id for i in queue.listed("me")]
-    assert {bad, good} <= {i.id for i in queue.listed(None)}
+    assert {bad, good} <= {i.id for i in queue.everybodys()}
     assert queue.clean(1e9, 1e15) == []
     assert (good, "resume") in workers.launched
     summary, found = queue.summary(bad)
-    (info,) = [i for i in queue.listed(None) if i.id == bad]
+    (info,) = [i for i in queue.everybodys() if i.id == bad]
     assert info.state == found
     if found in ("damaged", "newer"):
         assert info.message == summary.ending.message

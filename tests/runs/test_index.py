@@ -122,7 +122,7 @@ def test_deleting(queue, workers):
     queue.delete(waiting)
     workers.end(queue.folder(run_id), FINISHED)
     queue.delete(run_id)
-    assert queue.listed(None) == []
+    assert queue.everybodys() == []
     assert [p.name for p in queue.root.iterdir()] == ["studio.lock"]
     with pytest.raises(UserError, match="There is no such run"):
         queue.delete(run_id)
@@ -136,7 +136,7 @@ def test_a_run_that_cannot_be_made_leaves_nothing(queue, workers, monkeypatch):
     with pytest.raises(UserError, match="The disk is full"):
         queue.start(Recipe())
     monkeypatch.undo()
-    assert queue.listed(None) == []
+    assert queue.everybodys() == []
     assert not [p for p in queue.root.iterdir() if p.name != "studio.lock"]
 
 
@@ -258,7 +258,7 @@ def test_runs_of_the_first_version_open(queue):
     fixtures = Path(__file__).parent.parent / "fixtures" / "runs_0_1"
     for folder in fixtures.iterdir():
         shutil.copytree(folder, queue.root / folder.name)
-    found = {info.id: info for info in queue.listed(None)}
+    found = {info.id: info for info in queue.everybodys()}
     assert {name: info.state for name, info in found.items()} == {
         "finished": "finished",
         "stopped": "stopped",

@@ -229,7 +229,7 @@ def test_a_list_shows_only_ones_own(queue, workers):
     assert [i.id for i in queue.listed("me")] == [mine]
     assert [i.id for i in queue.listed("you")] == [theirs]
     assert queue.listed("") == queue.listed("somebody else") == []
-    assert {i.id for i in queue.listed(None)} == {mine, theirs, nobodys}
+    assert {i.id for i in queue.everybodys()} == {mine, theirs, nobodys}
     assert (queue.owns(mine, "me"), queue.owns(mine, "you")) == (True, False)
     assert not queue.owns(nobodys, "")
     # What is nobody's may be steered by whoever knows of it; what is somebody's by them alone.

@@ -145,13 +145,13 @@ def test_nothing_changed_nothing_sent(queue, workers):
     assert refresh.refresh(queue, ME, run_id, changes["seen"]["value"][:-2], ())
 
 
-def test_prune_downloads_nothing(queue, workers, llama_folder):
+def test_prune_downloads_nothing(queue, workers, llama_folder, looks):
     """Datasets of the Hub are the worker's to fetch; this process never asks for them."""
     recipe = Recipe(
         model=str(llama_folder), calibration="hub:nobody/nothing", tasks=("arc_easy",), vocabulary=0
     )
     values = [change["value"] for change in fields.to_form(recipe).values()]
-    handlers = PageHandlers(queue)
+    handlers = PageHandlers(queue, looks)
     changes = handlers.preview_form("", *values)
     assert "Will remove" in changes["plan"]["value"]
     run_id = handlers.start(ME, *values)["run"]["value"]
@@ -159,13 +159,13 @@ def test_prune_downloads_nothing(queue, workers, llama_folder):
     assert queue.recipe(handlers.launch(recipe.to_dict(), "x")).tasks == ("arc_easy",)
 
 
-def test_what_can_be_checked_at_once_is(queue, workers, llama_folder, tmp_path):
-    handlers = PageHandlers(queue)
+def test_what_can_be_checked_at_once_is(queue, workers, llama_folder, tmp_path, looks):
+    handlers = PageHandlers(queue, looks)
     tiny.write_lines(tmp_path / "empty.jsonl", [])
     for changes in ({"target": 0.9}, {"keep": (99,)}, {"tasks": (str(tmp_path / "empty.jsonl"),)}):
         values = fields.to_form(Recipe(model=str(llama_folder), vocabulary=0).replace(**changes)).values()
         assert "problem" in handlers.start(ME, *(c["value"] for c in values))["notice"]["value"]
-    assert queue.listed(None) == []
+    assert queue.everybodys() == []
 
 
 def test_form_and_plan_state_the_same_memory(llama_folder, monkeypatch):

@@ -1,0 +1,108 @@
+"""Looking at what a visitor names, before a run: what the form's values mean, and whether a run may begin.
+
+Models, texts and tasks that are not shipped are looked at by another process, within limits of time and
+memory. No gradio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from ..checkpoints import bundled
+from ..core.aside import Aside
+from ..core.errors import UserError
+from ..core.limits import GB, limits
+from ..core.network import without_downloads
+from ..core.recipe import DEMO, HELDOUT, MIXED, STORIES_HELDOUT, Recipe
+from ..core.settings import AUTO
+from ..data.corpora import SHIPPED
+from ..evaluation.tasks import STORY_TASKS, TASKS
+from ..planning.admission import admitted
+from ..planning.estimate import anatomy_for, make_plan, resolve_auto_units
+from . import form
+from .fields import Changes, fields, from_form
+from .html import empty, problem
+
+Value = TypeVar("Value")
+# What is shipped with this program: looking at it takes no time, and holds no surprise.
+KNOWN_MODELS = (DEMO, bundled.NAME)
+KNOWN_TEXTS = frozenset((AUTO, MIXED, HELDOUT, STORIES_HELDOUT, *SHIPPED, *TASKS, *STORY_TASKS))
+
+
+class Looks:
+    """Looks at recipes for the page: here where all of it is shipped, and in another process otherwise."""
+
+    def __init__(self) -> None:
+        set_ = limits()
+        self._aside = Aside(set_.look_seconds, set_.look_gb * GB, (__name__,))
+
+    def preview(self, values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
+        """What the form's values mean, see `preview`."""
+        try:
+            recipe = from_form(*values)
+        except UserError as error:
+            return {"plan": {"value": problem(str(error))}}
+        try:
+            return self._looked(recipe, preview, values, ranks)
+        except UserError as error:
+            return {"model_line": {"value": problem(str(error))}, "plan": {"value": ""}}
+
+    def admitted(self, recipe: Recipe, resolve: bool = True) -> Recipe:
+        """The recipe of a run that may begin, see `planning.admission.admitted`."""
+        return self._looked(recipe, admitted, recipe, resolve)
+
+    def close(self) -> None:
+        """End the other process."""
+        self._aside.close()
+
+    def _looked(self, recipe: Recipe, look: Callable[..., Value], *arguments: object) -> Value:
+        if is_known(recipe):
+            return look(*arguments)
+        return self._aside.call(look, *arguments)
+
+
+def is_known(recipe: Recipe) -> bool:
+    """Whether all that a recipe names is shipped with this program."""
+    texts = {recipe.calibration, recipe.heldout, *recipe.tasks}
+    return recipe.model.partition("@")[0] in KNOWN_MODELS and texts <= KNOWN_TEXTS
+
+
+def preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
+    """What the form's values mean, in words and pictures.
+
+    Args:
+        ranks: (model, method) of the run that is shown -> the blocks' ranks in its first iteration.
+    """
+    with without_downloads():
+        return _preview(values, ranks)
+
+
+def _preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
+    changes: Changes = {}
+    recipe, given = from_form(*values), dict(zip(fields(), values, strict=True))
+    changes["method_note"] = {"value": form.method_note(recipe.method)}
+    changes["views"] = changes["views_small"] = {"value": form.checked(form.two_views, recipe)}
+    try:
+        recipe = resolve_auto_units(recipe)
+        changes["model_line"] = {"value": form.model_line(recipe)}
+        changes["map"] = {"value": form.model_card_part(recipe)}
+        choices = form.unit_choices(recipe)
+        changes["units"] = {"choices": choices}
+        # Where a method or model cannot do what was chosen, the first that it can is chosen.
+        if choices and given["units"] not in {value for _, value in choices}:
+            changes["units"]["value"] = AUTO
+        blocks = [(str(n), str(n)) for n in range(len(anatomy_for(recipe.model).blocks))]
+        changes["keep"] = changes["drop"] = {"choices": blocks}
+        shown = ranks.get((recipe.model, recipe.method))
+        changes["locks"] = {"value": form.locks_line(recipe, shown)}
+    except UserError as error:
+        changes["model_line"] = {"value": problem(str(error))}
+        changes["plan"] = {"value": "<div class='plan'>&nbsp;</div>"}
+        changes["map"] = {"value": empty("The model is drawn here as soon as it is found.")}
+        return changes
+    try:
+        changes["plan"] = {"value": form.plan_line(make_plan(recipe), recipe)}
+    except UserError as error:
+        changes["plan"] = {"value": problem(str(error))}
+    return changes

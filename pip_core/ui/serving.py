@@ -1,0 +1,116 @@
+"""How the page is served: what it refuses before any handler is asked, and what it may keep. No gradio."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.export import folder_bytes
+from ..core.limits import GB, LOCAL_FILES, MB, limits
+from ..data.files import UPLOADS as UPLOADS_VARIABLE
+from ..runs.store import ARRIVING, UPLOADS
+
+# Where gradio puts uploads, and what it copies.
+TEMPORARY = "GRADIO_TEMP_DIR"
+# Events that may wait for their turn; more are refused.
+MOST_EVENTS = 500
+# Seconds between two looks at how much has been uploaded.
+RECOUNT_SECONDS = 2.0
+# The status "insufficient storage".
+FULL, FULL_WORDS = 507, b"No more files can be uploaded now. Try again later."
+UNFIT = "What was sent cannot be used: reload the page and try again."
+
+
+def prepare_to_serve(root: Path, address: str | None) -> None:
+    """Set what the page and its workers take from the environment.
+
+    Args:
+        root: the folder of the runs.
+        address: what the page is bound to; None is this machine alone.
+
+    Raises:
+        UserError: a limit is not set to a number, see `limits`.
+    """
+    limits()
+    os.environ.setdefault(UPLOADS_VARIABLE, str(root / UPLOADS))
+    os.environ.setdefault(TEMPORARY, str(root / ARRIVING))
+    if not is_loopback(address):
+        # Whoever reaches the page would read this machine's files.
+        os.environ.setdefault(LOCAL_FILES, "no")
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether only this machine can reach what is bound to an address."""
+    if address in (None, "", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(str(address)).is_loopback
+    except ValueError:
+        return False
+
+
+def serving_options(root: Path) -> dict[str, Any]:
+    """Options of gradio's `launch` that bound what visitors can make the page keep."""
+    set_ = limits()
+    return {
+        "max_file_size": int(set_.upload_mb * MB),
+        "state_session_capacity": set_.sessions,
+        "app_kwargs": {"middleware": [(BoundedUploads, (), {"root": root, "most": set_.uploads_gb * GB})]},
+    }
+
+
+class BoundedUploads:
+    """Refuses uploads while all that was uploaded takes more than `most` bytes."""
+
+    def __init__(self, app: Callable, root: Path, most: float) -> None:
+        self.app, self.most = app, most
+        self._folders = (root / UPLOADS, Path(os.environ.get(TEMPORARY) or root / ARRIVING))
+        self._counted, self._bytes = -RECOUNT_SECONDS, 0
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable[[dict], Awaitable]) -> None:
+        """Pass a request (of ASGI) on, or refuse it."""
+        posted = scope["type"] == "http" and scope["method"] == "POST"
+        if posted and scope["path"].endswith("/upload") and self._used() >= self.most:
+            kind = (b"content-type", b"text/plain; charset=utf-8")
+            await send({"type": "http.response.start", "status": FULL, "headers": [kind]})
+            await send({"type": "http.response.body", "body": FULL_WORDS})
+        else:
+            await self.app(scope, receive, send)
+
+    def _used(self) -> int:
+        now = time.monotonic()
+        if now - self._counted >= RECOUNT_SECONDS:
+            self._counted, self._bytes = now, sum(folder_bytes(f) for f in self._folders if f.is_dir())
+        return self._bytes
+
+
+def guarded(blocks: Any, error: Any) -> Any:
+    """A class of gradio's pages that refuses what its components cannot read and events that only the browser
+    handles, where gradio's own writes a traceback.
+
+    Args:
+        blocks: `gradio.Blocks`.
+        error: `gradio.Error`.
+    """
+
+    class Guarded(blocks):
+        async def process_api(self, block_fn: Any, *arguments: Any, **named: Any) -> Any:
+            event = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+            if event.fn is None:
+                raise error(UNFIT, print_exception=False)
+            return await super().process_api(block_fn, *arguments, **named)
+
+        async def preprocess_data(self, *arguments: Any, **named: Any) -> Any:
+            try:
+                return await super().preprocess_data(*arguments, **named)
+            except error as found:
+                found.print_exception = False
+                raise
+            except Exception:  # whatever a component raises for a value of another type
+                raise error(UNFIT, print_exception=False) from None
+
+    return Guarded

@@ -1,0 +1,205 @@
+"""What one visitor can take from the others: runs, followers, uploads, memory, the Space's secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pip_core.checkpoints.hub import ask_hub
+from pip_core.core import events as ev
+from pip_core.core import memory, network
+from pip_core.core.aside import Aside
+from pip_core.core.environment import child_environment, prepare_environment
+from pip_core.core.errors import UserError
+from pip_core.core.limits import limits, local_files, rows
+from pip_core.core.recipe import Recipe
+from pip_core.data import hub_datasets
+from pip_core.planning.admission import admitted
+from pip_core.runs import run_directory
+from pip_core.ui import serving
+from pip_core.ui.follow import Followers
+
+from ..run_queues import BLOCK, STARTED, ended
+
+GB = 10**9
+
+
+def test_one_owner_takes_no_more_than_their_share(queue, workers, monkeypatch):
+    monkeypatch.setenv("PIP_STUDIO_RUNS_PER_OWNER", "3")
+    monkeypatch.setenv("PIP_STUDIO_RUNS_WAITING", "5")
+    old = ended(queue, workers, STARTED, BLOCK, ev.Stopped(1))
+    mine = [queue.start(Recipe(), "me") for _ in range(3)]
+    with pytest.raises(UserError, match="3 runs of yours"):
+        queue.start(Recipe(), "me")
+    with pytest.raises(UserError, match="3 runs of yours"):
+        queue.resume(old)
+    queue.stop(mine[2])
+    queue.resume(old)
+    queue.resume(old)  # it waits already
+    queue.start(Recipe())  # what programs start without a name counts as one owner's
+    queue.start(Recipe(), "you")
+    with pytest.raises(UserError, match="5 runs of all"):
+        queue.start(Recipe(), "another")
+    assert len(queue.everybodys()) == 6
+
+
+def test_a_run_that_does_not_fit_is_refused(monkeypatch):
+    assert admitted(Recipe()).units == ("blocks",)
+    monkeypatch.setenv("PIP_STUDIO_RUN_HOURS", "0.001")
+    with pytest.raises(UserError, match="PIP_STUDIO_RUN_HOURS"):
+        admitted(Recipe())
+    monkeypatch.setenv("PIP_STUDIO_RUN_GB", "0.01")
+    with pytest.raises(UserError, match=r"GB of memory.*0\.0 GB here"):
+        admitted(Recipe())
+
+
+def test_a_worker_stops_when_its_time_is_over(tmp_path, recipe, trusting, monkeypatch):
+    run_directory.create(tmp_path / "run", recipe)
+    monkeypatch.setenv("PIP_STUDIO_RUN_HOURS", "0.0000001")
+    *_, said, last = run_directory.work(tmp_path / "run", launched=True)
+    assert isinstance(last, ev.Stopped)
+    assert isinstance(said, ev.Warned)
+    assert "PIP_STUDIO_RUN_HOURS" in said.message
+    monkeypatch.delenv("PIP_STUDIO_RUN_HOURS")
+    assert isinstance(list(run_directory.work(tmp_path / "run", launched=True))[-1], ev.Finished)
+
+
+def test_followers_are_few_and_go_with_their_clients(queue, workers, monkeypatch):
+    """A state is sent again and again, so that it shows when nobody reads it."""
+    monkeypatch.setattr("pip_core.ui.follow.SECONDS", 0.01)
+    monkeypatch.setattr("pip_core.ui.follow.HEARTBEAT_SECONDS", 0.02)
+    followers, run_id = Followers(queue, 60), queue.start(Recipe(), "me")
+
+    async def follow() -> None:
+        open_ = [followers.follow(run_id) for _ in range(60)]
+        for one in open_:
+            assert (await anext(one))["run"] == run_id
+        with pytest.raises(UserError, match="60 programs follow"):
+            await anext(followers.follow(run_id))
+        assert await anext(open_[0]) == await anext(open_[0])  # nothing changed
+        for one in open_:
+            await one.aclose()
+        assert (await anext(followers.follow(run_id)))["run"] == run_id
+
+    asyncio.run(follow())
+
+
+def test_uploads_are_refused_when_there_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "RECOUNT_SECONDS", 0)
+    monkeypatch.delenv(serving.TEMPORARY, raising=False)
+    passed, sent = [], []
+
+    async def app(scope, receive, send):
+        passed.append(scope["path"])
+
+    async def send(message):
+        sent.append(message)
+
+    guard = serving.BoundedUploads(app, tmp_path, 1000)
+    post = {"type": "http", "method": "POST", "path": "/gradio_api/upload"}
+    asyncio.run(guard(post, None, send))
+    (tmp_path / "uploads" / "a").mkdir(parents=True)
+    (tmp_path / "uploads" / "a" / "text.txt").write_bytes(bytes(1001))
+    asyncio.run(guard(post, None, send))
+    asyncio.run(guard({**post, "path": "/gradio_api/queue/join"}, None, send))
+    assert passed == ["/gradio_api/upload", "/gradio_api/queue/join"]
+    assert sent[0]["status"] == serving.FULL
+
+
+def test_another_process_does_what_may_take_any_memory_and_time():
+    """And it is killed, and the next call has a new one."""
+    aside = Aside(2.0, 1.5 * GB)
+    try:
+        assert aside.call(os.getpid) != os.getpid()
+        with pytest.raises(UserError, match="PIP_STUDIO_LOOK_SECONDS"):
+            aside.call(time.sleep, 60)
+        with pytest.raises(UserError, match="PIP_STUDIO_LOOK_GB"):
+            aside.call(bytearray, 8 * GB)
+        with pytest.raises(UserError, match="not valid JSON"):
+            aside.call(Recipe.from_json, "{")
+        assert aside.call(abs, -1) == 1
+    finally:
+        aside.close()
+
+
+def test_a_container_counts(tmp_path, monkeypatch):
+    """The limit of a group, or of one around it, in both versions of cgroups."""
+    monkeypatch.setattr(memory, "ROOT", tmp_path)
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
+    (tmp_path / "groups").write_text("0::/a/b\n4:memory:/c\n")
+    assert memory.total_memory() > GB
+    for folder, files in {
+        "a": {"memory.max": "3000", "memory.current": "2000", "memory.stat": "anon 5\ninactive_file 500"},
+        "a/b": {"memory.max": "max", "memory.current": "2000"},
+        "memory/c": {"memory.limit_in_bytes": "4000", "memory.usage_in_bytes": "100"},
+    }.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (tmp_path / folder / name).write_text(text)
+    assert memory.total_memory() == 3000
+    assert memory.free_memory() == 1500
+
+
+def test_a_space_has_other_limits_and_reads_no_files(monkeypatch):
+    here = limits()
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    there = limits()
+    assert here.run_hours is None
+    assert there.run_hours
+    assert there.runs_per_owner < here.runs_per_owner
+    assert not local_files()
+    monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", "yes")
+    assert local_files()
+    assert {len(row) for row in rows()} == {4}
+
+
+@pytest.mark.parametrize(("address", "here"), [(None, True), ("127.0.0.1", True), ("0.0.0.0", False)])
+def test_a_page_that_others_reach_reads_no_files(tmp_path, monkeypatch, address, here):
+    for name in ("PIP_STUDIO_LOCAL_FILES", "PIP_STUDIO_UPLOADS", serving.TEMPORARY, "SPACE_ID"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    serving.prepare_to_serve(tmp_path, address)
+    assert local_files() == here
+
+
+def test_a_space_sends_no_token_of_its_own(monkeypatch):
+    """Neither its page nor what it starts holds one, and no request carries one."""
+    secrets = {
+        "HF_TOKEN": "hf_secret",
+        "OAUTH_CLIENT_SECRET": "x",
+        "MY_API_KEY": "y",
+        "TOKENS_KEPT": "no secret",
+    }
+    for name, value in {**secrets, "SPACE_ID": "somebody/space"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "")
+    shown = f"import os; print(sorted(n for n in os.environ if n in {list(secrets)}))"
+    child = subprocess.run(
+        [sys.executable, "-c", shown], env=child_environment(), capture_output=True, text=True
+    )
+    assert child.stdout.strip() == "['TOKENS_KEPT']"
+    asked: list[object] = []
+
+    class Api:
+        def __init__(self, token=None):
+            asked.append(token)
+
+        def model_info(self, *_, **__):
+            return None
+
+        dataset_info = model_info
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    ask_hub("a/b")
+    hub_datasets._ask_hub("a/b", None)
+    assert asked == [False, False]
+    assert network.hub_token() is False
+    prepare_environment()
+    assert not [name for name in secrets if name in os.environ and name != "TOKENS_KEPT"]
+    monkeypatch.delenv("SPACE_ID")
+    assert network.hub_token() is None
