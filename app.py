@@ -19,7 +19,6 @@ import gradio as gr
 import plotly
 
 from pip_core.core.errors import UserError, told
-from pip_core.core.paths import ASSETS
 from pip_core.core.recipe import Recipe
 from pip_core.data.files import PACKED, TABLES
 from pip_core.engine import stages
@@ -27,7 +26,6 @@ from pip_core.inspection.processes import ModelProcesses
 from pip_core.planning.estimate import make_plan
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.reporting.theme import sendable
-from pip_core.runs import retention
 from pip_core.runs.queue import RunQueue
 from pip_core.scoring import METHODS
 from pip_core.ui import (
@@ -53,8 +51,6 @@ PLOTLY = Path(plotly.__file__).parent / "package_data"
 NOTHING = RunSummary()
 Names = Sequence[str]
 QUEUE_SECONDS = 0.02
-# Gradio's own copies of uploads: looked through every hour, kept for a day.
-CACHE = (3600, 86400)
 TEXT_FILES = [".txt", ".md", *TABLES, PACKED]
 # No refresh waits for another one, and none of this is for programs (see `for_programs`).
 QUIET = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -88,9 +84,7 @@ class StudioPage:
     def build(self) -> gr.Blocks:
         """The page's components and events."""
         ui = self.ui
-        with serving.guarded(gr.Blocks, gr.Error)(
-            title="PIP Studio", fill_width=True, delete_cache=CACHE
-        ) as page:
+        with serving.guarded(gr.Blocks, gr.Error)(**serving.PAGE) as page:
             ui["run"], ui["picked"] = gr.State(""), gr.State(())
             ui["seen"] = gr.JSON([], visible="hidden", elem_id="seen")
             # The browser keeps the id of its last run, and its secret token.
@@ -305,9 +299,8 @@ class StudioPage:
 
     def growing(self, event: Callable, handler: Callable, inputs: Names, outputs: Names, **options):
         """Answer an event with values of components, which may grow while they are shown."""
-        sources, targets = [self.ui[name] for name in inputs], [self.ui[name] for name in outputs]
-        checked = sent.checking(handler, inputs, as_errors)
-        return event(checked, sources, targets, **{**QUIET, **options})
+        sources, targets = ([self.ui[name] for name in names] for names in (inputs, outputs))
+        return event(sent.checking(handler, inputs, as_errors), sources, targets, **{**QUIET, **options})
 
     def wire(self, page: gr.Blocks) -> None:
         """Which handler answers which event."""
@@ -323,7 +316,7 @@ class StudioPage:
 
         def open_page(memory: dict, request: gr.Request):
             run_id = request.query_params.get("run")
-            opening = changing(lambda m: act.open_page(m, run_id), shown)
+            opening = changing(lambda known: act.open_page(known, run_id), shown)
             return sent.checking(opening, ["memory"], as_errors)(memory)
 
         outputs = [ui[name] for name in shown]
@@ -399,8 +392,7 @@ def as_errors() -> Iterator[None]:
 def main() -> None:
     """Serve the page over the runs below PIP_STUDIO_RUNS (usually ./runs)."""
     root = Path(os.environ.get("PIP_STUDIO_RUNS", "runs")).resolve()
-    address = os.environ.get("GRADIO_SERVER_NAME")
-    serving.prepare_to_serve(root, address)
+    serving.prepare_to_serve(root)
     with suppress(UserError):  # where the usual model is missing, the form says so
         make_plan(Recipe())  # measures this machine before a browser on it takes its share
     queue = RunQueue(root)
@@ -412,17 +404,12 @@ def main() -> None:
     # Gradio looks into its queue a thousand times a second, which alone takes some percent of a core.
     page._queue.sleep_when_free = QUEUE_SECONDS
     page.launch(
-        blocked_paths=[root / retention.LOG],
         # Fonts as objects: gradio compares themes at the start, and cannot compare plain names.
         theme=gr.themes.Base(
             primary_hue="blue",
             neutral_hue="slate",
             font=[gr.themes.Font(name) for name in ("Inter", "system-ui", "sans-serif")],
         ),
-        css_paths=ASSETS / "page.css",
-        head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
-        footer_links=["api"],
-        server_name=address,
         **serving.serving_options(root),
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar, Union
@@ -387,11 +386,9 @@ def from_line(line: str) -> tuple[Event, float]:
     """
     try:
         values = json.loads(line)
-        at = float(values.pop("at"))
-        if not math.isfinite(at):
-            raise ValueError("no time")
+        at = values.pop("at")
         kind, values = legacy.upgraded(values.pop("event"), values)
-        return _union(tuple(_known.values())).validate_python({"event": kind, **values}), at
+        return _union(tuple(_known.values())).validate_python({"event": kind, **values}), float(at)
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise UserError(f"This run was written by another version: cannot read {line[:80]!r}.") from None
 

@@ -53,7 +53,9 @@ class Limits(BaseModel):
     runs_per_owner: int = _limit(50, 4, "runs of one browser that may wait or run at once")
     runs_waiting: int = _limit(200, 20, "runs that may wait or run at once, of all together")
     run_hours: float | None = _limit(
-        None, 3, "a run that would take longer is refused, and one that takes longer is paused, to be resumed"
+        None,
+        3,
+        "a run that would take longer is refused, and one that takes longer is stopped; it can be resumed",
     )
     run_gb: float | None = _limit(
         None, None, "a run that needs more memory is refused", "all that this machine or its container has"

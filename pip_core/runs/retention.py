@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import huggingface_hub
 
 from ..checkpoints.export import folder_bytes
 
@@ -89,6 +91,33 @@ def clean(
             elif _old(path, now, TEMPORARY_SECONDS):  # a younger one may be being downloaded
                 total -= _bytes(path)
                 delete(path, f"packed model of '{run.name}', which can be packed again", _remove)
+    _log(root, deleted)
+    return deleted
+
+
+def clean_hub_cache(root: Path, most: float, in_use: Collection[str]) -> list[str]:
+    """Delete what was fetched from the Hub, least recently used first, until the rest takes `most` bytes.
+
+    Args:
+        root: the folder of the runs, for the record.
+        in_use: ids of repositories that are kept in any case.
+
+    Returns:
+        What was deleted, in words, as it is also written to `cleaned.log`.
+    """
+    try:
+        found = huggingface_hub.scan_cache_dir()
+    except huggingface_hub.CacheNotFound:
+        return []
+    total, deleted = found.size_on_disk, []
+    for repo in sorted(found.repos, key=lambda repo: repo.last_accessed):
+        if total <= most:
+            break
+        # What was just fetched is about to be read.
+        if repo.repo_id not in in_use and time.time() - repo.last_accessed > TEMPORARY_SECONDS:
+            found.delete_revisions(*(revision.commit_hash for revision in repo.revisions)).execute()
+            total -= repo.size_on_disk
+            deleted.append(f"from the Hub: {repo.repo_id}, {repo.size_on_disk / 1e6:.1f} MB")
     _log(root, deleted)
     return deleted
 

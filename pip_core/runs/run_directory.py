@@ -7,6 +7,7 @@ crash loses nothing. Requests to the worker are small files that it looks for at
 
 from __future__ import annotations
 
+import math
 import shutil
 import stat
 import time
@@ -323,7 +324,9 @@ def _read_line(line: bytes, path: Path, number: int) -> tuple[ev.Event, float]:
         UnreadableRun: the line is damaged, or its event is unknown to this version.
     """
     try:
-        return ev.from_line(line.decode("utf-8"))
+        event, at = ev.from_line(line.decode("utf-8"))
+        if math.isfinite(at):
+            return event, at
     except (UserError, UnicodeDecodeError, RecursionError):
         pass
     try:

@@ -30,7 +30,7 @@ from ..reporting.run_summary import RunSummary
 from . import retention, worker
 from .files import ABOUT, EVENTS, RECIPE, UnreadableRun, read_about, write
 from .index import RunIndex, RunInfo, last_change
-from .retention import StoredRun
+from .retention import ENDED, StoredRun
 
 LOCK = "studio.lock"
 ID = re.compile(r"[0-9a-f]{24}")
@@ -174,11 +174,12 @@ class RunStore:
         if max_bytes is None and set_.keep_gb is not None:
             max_bytes = set_.keep_gb * GB
         with self._locked():
-            folders = self._folders()
+            folders, infos = self._folders(), []
             stored = []
             for folder in folders:
                 with suppress(FileNotFoundError):
                     info = self._index.info(folder, [])
+                    infos.append(info)
                     stored.append(StoredRun(folder, info.name, info.state, last_change(folder)))
             # As bytes: a recipe that cannot be read may name an upload too.
             recipes = b"".join(_bytes_of(folder / RECIPE) for folder in folders)
@@ -186,6 +187,11 @@ class RunStore:
             leftovers = [
                 p for name in (f"{MAKING}*", f"{DELETING}*", ".*.partial") for p in self.root.glob(name)
             ]
+            if set_.hub_cache_gb is not None:
+                models = {
+                    i.recipe.model.partition("@")[0] for i in infos if i.recipe and i.state not in ENDED
+                }
+                retention.clean_hub_cache(self.root, set_.hub_cache_gb * GB, models)
             spare = [*unused, *self.root.glob(f"{TABLES}/*"), *self.root.glob(f"{ARRIVING}/*")]
             return retention.clean(
                 self.root, stored, leftovers, spare, max_age_seconds, max_bytes, self._discard

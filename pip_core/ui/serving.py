@@ -11,11 +11,17 @@ from typing import Any
 
 from ..checkpoints.export import folder_bytes
 from ..core.limits import GB, LOCAL_FILES, MB, limits
+from ..core.paths import ASSETS
 from ..data.files import UPLOADS as UPLOADS_VARIABLE
+from ..runs import retention
 from ..runs.store import ARRIVING, UPLOADS
 
 # Where gradio puts uploads, and what it copies.
 TEMPORARY = "GRADIO_TEMP_DIR"
+# What the page is bound to; without it this machine alone reaches it.
+ADDRESS = "GRADIO_SERVER_NAME"
+# Gradio's own copies of uploads are looked through every hour, and kept for a day.
+PAGE = {"title": "PIP Studio", "fill_width": True, "delete_cache": (3600, 86400)}
 # Events that may wait for their turn; more are refused.
 MOST_EVENTS = 500
 # Seconds between two looks at how much has been uploaded.
@@ -25,12 +31,11 @@ FULL, FULL_WORDS = 507, b"No more files can be uploaded now. Try again later."
 UNFIT = "What was sent cannot be used: reload the page and try again."
 
 
-def prepare_to_serve(root: Path, address: str | None) -> None:
+def prepare_to_serve(root: Path) -> None:
     """Set what the page and its workers take from the environment.
 
     Args:
         root: the folder of the runs.
-        address: what the page is bound to; None is this machine alone.
 
     Raises:
         UserError: a limit is not set to a number, see `limits`.
@@ -38,7 +43,7 @@ def prepare_to_serve(root: Path, address: str | None) -> None:
     limits()
     os.environ.setdefault(UPLOADS_VARIABLE, str(root / UPLOADS))
     os.environ.setdefault(TEMPORARY, str(root / ARRIVING))
-    if not is_loopback(address):
+    if not is_loopback(os.environ.get(ADDRESS)):
         # Whoever reaches the page would read this machine's files.
         os.environ.setdefault(LOCAL_FILES, "no")
 
@@ -54,9 +59,14 @@ def is_loopback(address: str | None) -> bool:
 
 
 def serving_options(root: Path) -> dict[str, Any]:
-    """Options of gradio's `launch` that bound what visitors can make the page keep."""
+    """Options of gradio's `launch`: where the page is, what it loads, and what visitors can make it keep."""
     set_ = limits()
     return {
+        "server_name": os.environ.get(ADDRESS),
+        "css_paths": ASSETS / "page.css",
+        "head": f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+        "footer_links": ["api"],
+        "blocked_paths": [root / retention.LOG],
         "max_file_size": int(set_.upload_mb * MB),
         "state_session_capacity": set_.sessions,
         "app_kwargs": {"middleware": [(BoundedUploads, (), {"root": root, "most": set_.uploads_gb * GB})]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -69,3 +70,24 @@ def test_a_nasty_line_of_events_hurts_its_run_alone(queue, workers, line):
         file.write(line)
     check_that_others_go_on(queue, workers, bad)
     assert state(queue, bad) == "damaged"
+
+
+def test_what_was_fetched_from_the_hub_is_deleted_least_used_first(queue, workers, tmp_path, monkeypatch):
+    """But not what a run needs, nor what was just fetched."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(cache), raising=False)
+    for number, name in enumerate(("old", "needed", "older", "new")):
+        snapshot = cache / f"models--a--{name}" / "snapshots" / ("0" * 39 + str(number))
+        snapshot.mkdir(parents=True)
+        file = snapshot / "model.safetensors"
+        file.write_bytes(bytes(1000))
+        at = {"old": 2000, "needed": 1000, "older": 1000, "new": time.time()}[name]
+        os.utime(file, (at, at))
+    queue.start(Recipe(model="a/needed"), "me")
+    monkeypatch.setenv("PIP_STUDIO_HUB_CACHE_GB", "0.0000033")
+    queue.clean()
+    assert sorted(p.name[11:] for p in cache.iterdir()) == ["needed", "new", "old"]
+    monkeypatch.setenv("PIP_STUDIO_HUB_CACHE_GB", "0.000001")
+    queue.clean()
+    assert sorted(p.name[11:] for p in cache.iterdir()) == ["needed", "new"]

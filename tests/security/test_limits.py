@@ -163,7 +163,10 @@ def test_a_page_that_others_reach_reads_no_files(tmp_path, monkeypatch, address,
     for name in ("PIP_STUDIO_LOCAL_FILES", "PIP_STUDIO_UPLOADS", serving.TEMPORARY, "SPACE_ID"):
         monkeypatch.setenv(name, "")  # so that it is restored
         monkeypatch.delenv(name)
-    serving.prepare_to_serve(tmp_path, address)
+    monkeypatch.delenv(serving.ADDRESS, raising=False)
+    if address:
+        monkeypatch.setenv(serving.ADDRESS, address)
+    serving.prepare_to_serve(tmp_path)
     assert local_files() == here
 
 
