@@ -58,7 +58,7 @@ def test_a_run_that_does_not_fit_is_refused(monkeypatch):
         admitted(Recipe())
 
 
-def test_a_worker_stops_when_its_time_is_over(tmp_path, recipe, trusting, monkeypatch):
+def test_a_worker_stops_when_its_time_is_over(tmp_path, recipe, monkeypatch):
     run_directory.create(tmp_path / "run", recipe)
     monkeypatch.setenv("PIP_STUDIO_RUN_HOURS", "0.0000001")
     *_, said, last = run_directory.work(tmp_path / "run", launched=True)
