@@ -278,13 +278,13 @@ class Recover(Stage):
         state.clock.planned["recovering"] = planned * (1 - done / total)
 
     def _point(self, iteration: int, look: Look, speed: float) -> CurvePoint:
-        values = [("held-out text", look.heldout)]
+        values = [("divergence, held-out text", look.heldout)]
         if look.loss is not None:
-            values.append(("text learnt from", look.loss))
+            values.append(("divergence, text learnt from", look.loss))
         if look.answers:
             values.append(("right answers, -log p", -look.right))
         note = f"{speed:.0f} tokens/s" if speed else ""
-        names = ("Recovery", "tokens learnt from", "divergence from the dense model, nats")
+        names = ("Recovery", "tokens learnt from", "nats")
         return CurvePoint(iteration, *names, float(look.tokens), tuple(values), note)
 
     def _key(self, state: RunState) -> str:
