@@ -83,7 +83,9 @@ def test_a_run_learns_and_says_so(undisturbed, recovering):
     assert steps[-1].done == steps[-1].total == TOKENS
     points = tiny.only(events, CurvePoint)
     assert [p.x for p in points] == sorted({p.x for p in points})
-    assert {"divergence, held-out text", "divergence, text learnt from"} == {name for name, _ in points[-1].values}
+    assert {"divergence, held-out text", "divergence, text learnt from"} == {
+        name for name, _ in points[-1].values
+    }
     assert "tokens/s" in points[-1].note
     assert "Recovery: What was left learnt" in (folder / "model" / "README.md").read_text()
     assert not (folder / SCRATCH).exists()

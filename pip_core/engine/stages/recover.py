@@ -35,7 +35,7 @@ from .read_texts import overlaps, refuse_measured, warn
 
 OFF, SHORT, UNTIL_LEVEL = "off", "short", "until-level"
 # Tokens that are learnt from where the recipe does not say; of the second, at most.
-USUAL = {SHORT: 100_000, UNTIL_LEVEL: 1_000_000}
+USUAL = {SHORT: 30_000, UNTIL_LEVEL: 1_000_000}
 # Looks at the state of the model: of a short recovery, and tokens between two of the other.
 LOOKS, LOOK_TOKENS = 6, 20_480
 # Forward passes that learning takes of what is left: one, and the two of the backward pass.
@@ -63,7 +63,7 @@ class RecoverSettings(Settings):
         f"{USUAL[UNTIL_LEVEL]:,} otherwise",
     )
     recover_rate: Annotated[float, Field(gt=0, le=0.1)] = setting(
-        2e-4, "highest learning rate of recovery", "a number above 0 and at most 0.1"
+        1e-4, "highest learning rate of recovery", "a number above 0 and at most 0.1"
     )
     recover_text: str = text(
         AUTO,
