@@ -46,7 +46,13 @@ def _no_questions(monkeypatch):
 def recovering(recipe) -> Recipe:
     """With fewer tokens, and measured at the end alone."""
     return recipe.replace(
-        recover="short", recover_tokens=TOKENS, recover_rate=1e-3, vocabulary=0.3, measure="end", items=2
+        recover="short",
+        recover_tokens=TOKENS,
+        recover_rate=1e-3,
+        recover_text="calibration",
+        vocabulary=0.3,
+        measure="end",
+        items=2,
     )
 
 
