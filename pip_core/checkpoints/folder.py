@@ -14,6 +14,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ..core.errors import UserError, shortened
 from ..structure.families import check_config
+from .bounds import check_bounds
 from .checksum import weight_files
 from .contents import follow_weights
 
@@ -179,7 +180,10 @@ def raw_config(folder: Path) -> dict:
         UserError: there is none, it cannot be read, or it holds no JSON object.
     """
     try:
-        text = (folder / "config.json").read_text(encoding="utf-8")
+        path = folder / "config.json"
+        if path.exists() and not path.is_file():  # nobody may ever write to a pipe
+            raise UserError(f"The config.json in '{folder}' is not a file.")
+        text = path.read_text(encoding="utf-8")
         if text.startswith("\ufeff"):
             raise UserError(
                 f"The config.json in '{folder}' begins with a byte order mark, which transformers does not "
@@ -188,7 +192,7 @@ def raw_config(folder: Path) -> dict:
         config = json.loads(text)
     except FileNotFoundError:
         raise UserError(f"The folder '{folder}' holds no model (no config.json).") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"The config.json in '{folder}' cannot be read: {error}.") from None
     if not isinstance(config, dict):
         raise UserError(f"The config.json in '{folder}' is not a model's config.")
@@ -199,8 +203,9 @@ def check_raw_config(config: dict) -> None:
     """Refuse model types that only code of the repository could load.
 
     Raises:
-        UserError: transformers does not know the model type.
+        UserError: transformers does not know the model type, or a number is one that no model has.
     """
+    check_bounds(config)
     kind = config.get("model_type")
     if kind in CONFIG_MAPPING_NAMES:
         return

@@ -47,6 +47,8 @@ UPLOADS = "PIP_STUDIO_UPLOADS"
 LONGEST_TEXT = 64 * 2**20
 LONGEST_LINE = 16 * 2**20
 _BATCH = 256
+# Bytes of one column of a part of a Parquet file.
+LARGEST_PART = 2 * 2**30
 csv.field_size_limit(LONGEST_LINE)
 
 
@@ -259,11 +261,30 @@ def _separator(first: str) -> str:
 def _parquet(path: Path, what: str) -> Iterator[dict]:
     with _opened(path, what) as file:
         try:
-            for batch in parquet.ParquetFile(file).iter_batches(_BATCH):
+            table = parquet.ParquetFile(file)
+            for batch in table.iter_batches(_rows_at_once(table.metadata, f"{what} '{path.name}'")):
                 yield from map(plain, batch.to_pylist())
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = shortened(str(error), 120)
             raise UserError(f"The {what} '{path.name}' is not a readable Parquet file ({reason}).") from None
+
+
+def _rows_at_once(found: parquet.FileMetaData, name: str) -> int:
+    """How many rows of a Parquet file may be unpacked at once: a cell that is stored once may stand in all of
+    them, and a few bytes become gigabytes.
+
+    Raises:
+        UserError: a part of the file is larger than any that is needed.
+    """
+    groups = (found.row_group(n) for n in range(found.num_row_groups))
+    largest = max(
+        (g.column(n).total_uncompressed_size for g in groups for n in range(g.num_columns)), default=0
+    )
+    if largest > LARGEST_PART:
+        raise UserError(
+            f"The {name} unpacks to parts of {largest / 1e9:.1f} GB. Write it in smaller row groups."
+        )
+    return max(1, min(_BATCH, LONGEST_TEXT // max(1, largest)))
 
 
 def plain(value: object) -> object:

@@ -1,0 +1,50 @@
+"""How large the numbers of a config may be.
+
+Checked before anything is built from it, since a few bytes can ask for any memory and time. The largest
+published models are far below."""
+
+from __future__ import annotations
+
+import re
+
+from ..core.errors import UserError
+
+MOST_LAYERS, MOST_OF_ANYTHING = 1000, 2**31
+# Of all layers together: what the units of a model are listed by.
+MOST_UNITS = 50_000_000
+_LAYERS = re.compile(r"^(n|num|num_hidden|n_hidden|num_decoder)_?layers?$", re.IGNORECASE)
+_WIDTHS = re.compile(
+    r"^(ffn_|moe_|shared_expert_)?(intermediate|hidden|inner|ffn|d_ff|n_embd|n_inner|d_model)"
+)
+_LENGTHS = {"layer_types": MOST_LAYERS}
+
+
+def check_bounds(config: dict) -> None:
+    """Refuse a config whose numbers no model has.
+
+    Raises:
+        UserError: one of its numbers is too large, or its layers have too many units altogether.
+    """
+    layers, widest = 1, 1
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for name, value in part.items():
+            if isinstance(value, list) and len(value) > _LENGTHS.get(name, 10**6):
+                raise _too_large(name, f"a list of {len(value)}")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if _LAYERS.match(name):
+                layers = max(layers, int(min(value, MOST_OF_ANYTHING)))
+            elif _WIDTHS.match(name):
+                widest = max(widest, int(min(value, MOST_OF_ANYTHING)))
+            if isinstance(value, int) and abs(value) > MOST_OF_ANYTHING and name != "model_max_length":
+                raise _too_large(name, str(value)[:20])
+    if layers > MOST_LAYERS:
+        raise _too_large("the number of layers", str(layers))
+    if layers * widest > MOST_UNITS:
+        raise _too_large("the width of its layers", f"{widest} in {layers} layers")
+
+
+def _too_large(name: str, value: str) -> UserError:
+    return UserError(
+        f"This config cannot be a model's: {name} is {value}, more than any model has. Choose another model."
+    )
