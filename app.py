@@ -39,11 +39,13 @@ from pip_core.ui import (
     inspection,
     labels,
     model_tools,
+    ranges,
     refresh,
     sent,
     serving,
     stage_curves,
     status,
+    verdict,
 )
 from pip_core.ui.follow import Followers
 
@@ -51,20 +53,14 @@ PLOTLY = Path(plotly.__file__).parent / "package_data"
 NOTHING = RunSummary()
 Names = Sequence[str]
 QUEUE_SECONDS = 0.02
+FOLDED = {"open": False, "visible": False, "elem_classes": "card"}
+Slider = ranges.forgiving(gr.Slider)
 TEXT_FILES = [".txt", ".md", *TABLES, PACKED]
 # No refresh waits for another one, and none of this is for programs (see `for_programs`).
 QUIET = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
 
-def changing(handler: Callable, outputs: Names) -> Callable:
-    """A handler as one of gradio's: components that its changes do not name are left alone."""
-
-    def handle(*values):
-        changes = handler(*values)
-        updates = [gr.update(**changes[name]) if name in changes else gr.skip() for name in outputs]
-        return updates if len(updates) > 1 else updates[0]
-
-    return handle
+changing = partial(handlers.changing, update=gr.update, skip=gr.skip)
 
 
 class StudioPage:
@@ -80,6 +76,9 @@ class StudioPage:
         self.ui: dict[str, gr.components.Component] = {}
         self.recipe = Recipe()
         self.values = {name: change["value"] for name, change in fields.to_form(self.recipe).items()}
+        # The usual recipe's preview is there from the start: a slow one that came later could replace that of
+        # what was entered meanwhile. A session makes components anew from what their constructors were given.
+        self.preview = self.handlers.preview_form("", *(self.values[name] for name in fields.fields()))
 
     def build(self) -> gr.Blocks:
         """The page's components and events."""
@@ -96,16 +95,11 @@ class StudioPage:
                     self.form()
                 with gr.Column(scale=9, min_width=340, elem_id="right"):
                     self.status()
+                    self.outcome()
                     with gr.Tabs(elem_id="tabs") as ui["tabs"]:
                         for name in ("live", "inspect", "compare", "download"):
                             with gr.Tab(name.capitalize(), id=name):
                                 getattr(self, f"{name}_tab")()
-            # The usual recipe's preview is there from the start: a slow one that came later could replace
-            # that of what was entered meanwhile.
-            preview = self.handlers.preview_form("", *(self.values[name] for name in fields.fields()))
-            for name, change in preview.items():
-                for attribute, value in change.items():
-                    setattr(ui[name], attribute, value)
             self.wire(page)
             self.for_programs()
         return page
@@ -117,6 +111,7 @@ class StudioPage:
         label, info = labels.CONTROLS[name]
         if name in self.values:
             options.setdefault("value", self.values[name])
+        options |= self.preview.get(name, {})
         self.ui[name] = kind(*values, label=label, info=info, elem_id=name, **options)
 
     def button(self, name: str, label: str, kind: type = gr.Button, **options) -> None:
@@ -125,15 +120,8 @@ class StudioPage:
 
     def generated(self, made: fields.Control) -> None:
         """The control of a setting that has none made by hand."""
-        kind, options = {
-            "radio": (gr.Radio, {"choices": list(made.choices)}),
-            "combobox": (gr.Dropdown, {"choices": list(made.choices), "allow_custom_value": True}),
-            "whole": (gr.Number, {"precision": 0}),
-            "number": (gr.Number, {}),
-            "text": (gr.Textbox, {}),
-        }[made.kind]
-        options |= {"label": made.label, "info": made.info, "value": self.values[made.name]}
-        self.ui[made.name] = kind(elem_id=made.name, **options)
+        options = {"label": made.label, "info": made.info, "value": self.values[made.name], **made.options}
+        self.ui[made.name] = getattr(gr, made.component)(elem_id=made.name, **options)
 
     def head(self) -> None:
         with gr.Row(elem_id="head", equal_height=True):
@@ -148,33 +136,33 @@ class StudioPage:
         with gr.Accordion("What to prune, and how", elem_id="form"):
             with gr.Column(elem_classes="step"):
                 self.control("model", gr.Dropdown, form.MODELS, allow_custom_value=True)
-                ui["model_line"] = gr.HTML("<div class='line'>&nbsp;<br>&nbsp;</div>")
+                self.html("model_line")
             with gr.Column(elem_classes="step"):
                 self.control("calibration", gr.Dropdown, form.TEXTS, allow_custom_value=True)
                 with gr.Accordion("See the two texts, or use your own", open=False):
                     self.control("kinds", gr.CheckboxGroup, form.EDITS)
-                    self.control("rate", gr.Slider, 5, 100, step=5)
-                    ui["views_small"] = gr.HTML()
+                    self.control("rate", Slider, 5, 100, step=5)
+                    self.html("views_small")
                     self.control("pasted", gr.Textbox, lines=2, max_lines=6)
                     ui["upload"] = gr.UploadButton("Upload a text file", size="sm", file_types=TEXT_FILES)
             with gr.Column(elem_classes="step"):
                 with gr.Row():
                     self.control("method", gr.Dropdown, [(m.title, m.name) for m in METHODS], min_width=140)
-                    self.control("units", gr.Dropdown, form.unit_choices(self.recipe), min_width=140)
-                ui["method_note"] = gr.HTML(form.method_note(self.recipe.method))
+                    self.control("units", gr.Dropdown, min_width=140)
+                self.html("method_note")
             with gr.Column(elem_classes="step"):
-                self.control("target", gr.Slider, 2, 60, step=1)
-                self.html("plan", "<div class='plan'>&nbsp;</div>")
+                self.control("target", Slider, 2, 60, step=1)
+                self.html("plan")
             # Enabled once the browser has sent its token: a run started before would have no owner.
             ui["go"] = gr.Button("Prune", variant="primary", elem_id="go", interactive=False)
             with gr.Accordion("Keep or drop single blocks", open=False):
                 self.control("keep", gr.Dropdown, multiselect=True)
                 self.control("drop", gr.Dropdown, multiselect=True)
-                self.html("locks", "")
+                self.html("locks")
             with gr.Accordion("What is measured", open=False):
                 several = {"multiselect": True, "allow_custom_value": True}
                 self.control("measured_tasks", gr.Dropdown, form.MEASURED_TASKS, **several)
-                self.control("items", gr.Number, precision=0)
+                self.control("items", gr.Number)
                 self.control("questions", gr.Textbox, lines=2, max_lines=6)
                 ui["upload_task"] = gr.UploadButton(
                     "Upload questions", size="sm", file_types=[*TABLES, PACKED]
@@ -190,10 +178,19 @@ class StudioPage:
             self.html("status", status.status(NOTHING, "none"))
             with gr.Row(elem_id="controls"):
                 for name, label in labels.ACTIONS:
-                    loud = "primary" if name in ("resume", "get") else "secondary"
+                    loud = "primary" if name == "resume" else "secondary"
                     self.button(name, label, variant=loud, visible=False)
         self.html("notice", "")
         self.html("latest_message", "")
+
+    def outcome(self) -> None:
+        """What a run came to: the verdict, and figures. Above all charts, in a place that is kept for it."""
+        with gr.Row(elem_id="outcome", elem_classes=["when-run", "outcome"], equal_height=True):
+            self.html("banner", verdict.banner(NOTHING, "none"))
+            with gr.Row(elem_id="take"):
+                for name, label in labels.TAKE:
+                    self.button(name, label, visible=False)
+        self.html("tiles", status.tiles(NOTHING), elem_classes="when-run")
 
     def chart(self, name: str, value: dict) -> None:
         """A Plotly figure that is redrawn in place."""
@@ -202,8 +199,8 @@ class StudioPage:
         options = {"html_template": "<div class='plot'></div>", "js_on_load": draw, "head": script}
         self.html(name, value, elem_classes="chart", **options)
 
-    def html(self, name: str, value: str | dict, **options) -> None:
-        self.ui[name] = gr.HTML(value, elem_id=name, **options)
+    def html(self, name: str, value: str | dict = "", **options) -> None:
+        self.ui[name] = gr.HTML(**{"value": value, "elem_id": name, **options, **self.preview.get(name, {})})
 
     def card(self, title: str, *classes: str, **options) -> gr.Column:
         """A framed part of the page with a title."""
@@ -214,9 +211,9 @@ class StudioPage:
     def live_tab(self) -> None:
         with gr.Row(elem_classes="when-idle", equal_height=True):
             with gr.Column(min_width=330, elem_classes="card"):
-                self.html("map", form.checked(form.model_card_part, self.recipe))
+                self.html("map")
             with gr.Column(min_width=330, elem_classes="card"):
-                self.html("views", form.checked(form.two_views, self.recipe))
+                self.html("views")
         with gr.Row(elem_classes="when-run", equal_height=True):
             with self.card(labels.IMPORTANCE, min_width=330):
                 self.chart("heatmap", sendable(heatmap.importance_heatmap(NOTHING)))
@@ -225,21 +222,19 @@ class StudioPage:
         with self.card(labels.STAGE_CURVES, "when-run", visible=False) as self.ui["stage_card"]:
             self.chart("stage_curves", sendable(stage_curves.stage_curves(NOTHING)))
         gr.HTML(labels.STEPS, elem_classes="when-idle")
-        self.html("tiles", status.tiles(NOTHING), elem_classes="when-run")
         with self.card("Log", "when-run"):
             self.html("log", status.log(NOTHING))
         with gr.Accordion("Charts as numbers", open=False, elem_classes=["card", "when-run"]):
             self.html("measurements", curves.measurement_table(NOTHING))
             gr.HTML("<p class='line'>The score and rank of every block are under Inspect.</p>")
-        aside = {"open": False, "visible": False, "elem_id": "onward", "elem_classes": "card"}
-        with gr.Accordion("Continue or branch", **aside) as self.ui["onward"]:
+        with gr.Accordion("Continue or branch", elem_id="onward", **FOLDED) as self.ui["onward"]:
             gr.HTML("<p class='line'>All of these use the settings that the form has now.</p>")
             with gr.Row(visible=False) as self.ui["repeats"]:
                 for kind in stages.repeatable():
                     self.button(f"repeat_{kind.name}", f"{kind.title} this run")
             with gr.Row():
                 self.button("extend", "Continue this run to the form's target")
-                self.control("upto", gr.Number, value=0, precision=0, min_width=120)
+                self.control("upto", gr.Number, value=0, min_width=120)
                 self.button("fork", "Branch: a new run with the form's settings")
 
     def inspect_tab(self) -> None:
@@ -254,9 +249,7 @@ class StudioPage:
                 self.control("prompt", gr.Textbox, value=labels.PROMPT, scale=6, max_lines=4)
                 self.button("ask", "Ask both", scale=1)
             with gr.Row():
-                for name, text in zip(
-                    ("dense-answer", "pruned-answer"), model_tools.no_answers(), strict=True
-                ):
+                for name, text in model_tools.no_answers().items():
                     self.html(name, text)
         with self.card("Where their predictions differ"):
             with gr.Row(equal_height=True):
@@ -276,10 +269,17 @@ class StudioPage:
         with gr.Accordion("Try several methods at once", open=False, elem_classes="card"):
             self.control("methods", gr.CheckboxGroup, [(m.title, m.name) for m in METHODS])
             self.button("sweep", "Run them all")
-        with gr.Accordion("Rename or delete the shown run", open=False, elem_classes="card"), gr.Row():
-            self.control("name", gr.Textbox, scale=4)
-            self.button("rename", "Rename")
-            self.button("delete", "Delete", variant="stop")
+        with self.card("Your runs"):
+            self.html("table")
+        with gr.Accordion("Rename or delete the shown run", **FOLDED) as self.ui["own"]:
+            with gr.Row():
+                self.control("name", gr.Textbox, scale=4)
+                self.button("rename", "Rename")
+                self.button("delete", "Delete …")
+            with gr.Row(visible=False, elem_id="sure") as self.ui["sure"]:
+                self.html("sure_words")
+                self.button("delete_it", "Delete it", variant="stop")
+                self.button("keep_it", "Keep it")
 
     def download_tab(self) -> None:
         with gr.Column(elem_classes="card"):
@@ -323,32 +323,32 @@ class StudioPage:
         ready = page.load(open_page, [ui["memory"]], outputs, js="m => { pip.begin(); return m; }", **QUIET)
         refreshed(ready).then(None, [ui["memory"]], None, js="m => { if (m.run) pip.fold(); }")
         changes = [ui[name].change for name in names]
-        preview = (act.preview_form, ["run", *names], handlers.PREVIEW)
-        on(lambda *a, **k: gr.on(changes, *a, **k), *preview, trigger_mode="always_last")
+        last = {"trigger_mode": "always_last"}  # of what is chosen quickly one after the other
+        on(partial(gr.on, changes), act.preview_form, ["run", *names], handlers.PREVIEW, **last)
         # Answered at once, by one request, where gradio's queue needs a request and a stream.
         on(ui["timer"].tick, *refreshing, queue=False)
         started = refreshed(on(ui["go"].click, act.start, ["memory", *names], handlers.NEW_RUN))
         started.then(None, None, None, js="() => pip.fold()")
         chosen = ["memory", "run", "notice", *names]
-        refreshed(on(ui["runs"].input, act.choose, ["memory", "runs"], chosen))
+        refreshed(on(ui["runs"].input, act.choose, ["memory", "runs"], chosen, **last))
         for action in ("stop", "pause", "resume", "undo", "export_now"):
             refreshed(on(ui[action].click, partial(act.act, action), ["memory", "run"], ["notice"]))
-        ui["get"].click(lambda: gr.Tabs(selected="download"), None, [ui["tabs"]], **QUIET)
+        for name, tab in labels.LEADS.items():
+            on(ui[name].click, partial(dict, tabs={"selected": tab}), [], ["tabs"])
         refreshed(on(ui["extend"].click, act.extend, ["memory", "run", "target"], ["notice"]))
         for kind in stages.repeatable():
             again = ui[f"repeat_{kind.name}"].click, partial(act.repeat, kind.name), ["memory", "run", *names]
             refreshed(on(*again, ["notice"]))
         refreshed(on(ui["fork"].click, act.fork, ["memory", "run", "upto", *names], handlers.NEW_RUN))
-        compared = [*handlers.NEW_RUN, "chosen", "picked"]
-        refreshed(on(ui["sweep"].click, act.sweep, ["memory", "methods", *names], compared))
+        refreshed(on(ui["sweep"].click, act.sweep, ["memory", "methods", *names], handlers.SWEPT))
         refreshed(on(ui["rename"].click, act.rename, ["memory", "run", "name"], ["seen", "notice"]))
-        refreshed(on(ui["delete"].click, act.delete, ["memory", "run"], ["memory", "run", "seen", "notice"]))
-        compare = partial(refresh.show_comparison, self.queue)
-        comparing = ["picked", "comparison", "summary", "compare_csv"]
-        refreshed(on(ui["chosen"].input, compare, ["chosen"], comparing))
+        on(ui["delete"].click, act.ask_delete, ["memory", "run"], ["sure", "sure_words", "notice"])
+        on(ui["keep_it"].click, partial(dict, sure={"visible": False}), [], ["sure"])
+        refreshed(on(ui["delete_it"].click, act.delete, ["memory", "run"], handlers.DELETED))
+        comparing = partial(refresh.show_comparison, self.queue), ["chosen"], refresh.COMPARISON
+        refreshed(on(ui["chosen"].input, *comparing, **last))
         on(ui["upload"].upload, act.upload, ["upload"], ["calibration", "pasted"])
-        uploaded = ["upload_task", "measured_tasks"]
-        on(ui["upload_task"].upload, act.upload_task, uploaded, ["measured_tasks"])
+        on(ui["upload_task"].upload, act.upload_task, ["upload_task", "measured_tasks"], ["measured_tasks"])
         asking, tools = partial(gr.on, [ui["ask"].click, ui["prompt"].submit]), self.tools
         self.growing(asking, tools.chat, ["run", "prompt"], ["dense-answer", "pruned-answer"])
         self.growing(ui["differ"].click, tools.predictions, ["run", "text"], ["places"])

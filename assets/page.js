@@ -34,6 +34,40 @@ window.pip = {
     if (window.innerWidth >= 760 || document.querySelector("#plan .problem")) return;
     document.querySelector("#form > button.label-wrap.open")?.click();
   },
+  // A refusal stands at the button that was pressed; it goes as soon as something else is entered or pressed.
+  // The field it begins with the name of is marked, and so is one that the plan objects to.
+  refusals() {
+    const notice = document.getElementById("notice");
+    let pressed = null, copy = null;
+    const clear = () => { copy?.remove(); copy = null; notice.classList.add("past"); };
+    document.addEventListener("click", event => {
+      const button = event.target.closest("button");
+      if (button) { pressed = button; clear(); }
+    }, true);
+    document.addEventListener("input", clear, true);
+    const mark = () => {
+      const said = [...document.querySelectorAll("#notice:not(.past) .problem, #plan .problem")].map(p => p.textContent);
+      for (const label of document.querySelectorAll("#form [data-testid='block-info']")) {
+        const name = label.textContent.trim().replace(/, %$/, "");
+        const faulty = said.some(text => text.startsWith(name + ":"));
+        label.closest(".block")?.classList.toggle("faulty", faulty);
+      }
+    };
+    new MutationObserver(() => {
+      copy?.remove();
+      notice.classList.remove("past");
+      const problem = notice.querySelector(".problem");
+      if (problem && pressed?.isConnected && !pressed.closest("#controls")) {
+        copy = problem.cloneNode(true);
+        copy.removeAttribute("role");
+        (pressed.closest(".row") || pressed).insertAdjacentElement("afterend", copy);
+        copy.scrollIntoView({ block: "nearest" });
+        notice.classList.add("elsewhere");
+      } else notice.classList.remove("elsewhere");
+      mark();
+    }).observe(notice, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["data-at"] });
+    new MutationObserver(mark).observe(document.getElementById("plan"), { childList: true, subtree: true });
+  },
   dark(on) {
     document.body.classList.toggle("dark", on);
     localStorage.setItem("pip-studio-dark", on ? "1" : "0");
@@ -42,6 +76,7 @@ window.pip = {
     const chosen = localStorage.getItem("pip-studio-dark");
     if (chosen !== null) document.body.classList.toggle("dark", chosen === "1");
     document.documentElement.lang ||= "en";
+    pip.refusals();
     // Screen readers hear each event once, and refusals at once; the ticking status line stays silent.
     document.getElementById("latest_message")?.setAttribute("aria-live", "polite");
     document.getElementById("notice")?.setAttribute("aria-live", "assertive");

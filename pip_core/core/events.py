@@ -305,13 +305,14 @@ class Exported(Event):
 
 @event
 class Finished(Event):
-    """The run ended as it should. `peak_memory` in bytes, of the whole process."""
+    """The run ended, where `early` before its target, and can be resumed. `peak_memory` in bytes."""
 
     iterations: int
     removed_description: str
     parameters: int
     seconds: float
     peak_memory: int
+    early: bool = False
 
 
 @event

@@ -49,9 +49,10 @@ class Recipe:
         found = {n: getattr(read[part.stage], n) for n, part in owner.items()}
         model, method = str(found.get("model", "")), str(found.get("method", ""))
         for name, value in _usual(parts, model, method, _names_blocks(found)).items():
-            if found[name] in (AUTO, (AUTO,)):
-                found[name] = value
-                read[owner[name].stage] = read[owner[name].stage].model_copy(update={name: value})
+            chosen = _resolved(found[name], value)
+            if chosen != found[name]:
+                found[name] = chosen
+                read[owner[name].stage] = read[owner[name].stage].model_copy(update={name: chosen})
         object.__setattr__(self, "_values", found)
         object.__setattr__(self, "_parts", read)
 
@@ -112,13 +113,19 @@ class Recipe:
         return self.replace(**changes)
 
     def automatic(self) -> dict[str, object]:
-        """The settings that are only the model's and method's usual ones, as `auto`."""
-        usual = _usual(recipe_parts(), self.model, self.method, _names_blocks(self._values))
-        return {
-            name: (AUTO,) if isinstance(value, tuple) else AUTO
-            for name, value in usual.items()
-            if self._values[name] == value
-        }
+        """The settings that are only the model's and method's usual ones, as `auto`; of a list that adds to
+        the usual ones, `auto` and what it adds."""
+        parts = recipe_parts()
+        beside_auto = frozenset().union(*(part.settings.beside_auto for part in parts))
+        found: dict[str, object] = {}
+        usual: Mapping[str, Any] = _usual(parts, self.model, self.method, _names_blocks(self._values))
+        for name, value in usual.items():
+            own: Any = self._values[name]
+            if own == value:
+                found[name] = (AUTO,) if isinstance(value, tuple) else AUTO
+            elif name in beside_auto and own[: len(value)] == value:
+                found[name] = (AUTO, *own[len(value) :])
+        return found
 
     def differences(self, other: Recipe) -> tuple[str, ...]:
         """Names of the settings in which two recipes differ."""
@@ -186,6 +193,14 @@ class Recipe:
 
 def _rebuilt(values: Mapping[str, object]) -> Recipe:
     return Recipe(**values)
+
+
+def _resolved(value: object, usual: object) -> object:
+    """A setting with `auto` replaced by what is usual; a list may name others beside it."""
+    if not isinstance(value, tuple) or not isinstance(usual, tuple):
+        return usual if value == AUTO else value
+    names = (name for one in value for name in (usual if one == AUTO else (one,)))
+    return tuple(dict.fromkeys(names)) if AUTO in value else value
 
 
 def _names_blocks(values: Mapping[str, object]) -> bool:

@@ -36,6 +36,8 @@ class Settings(BaseModel):
     measures: ClassVar[frozenset[str]] = frozenset()
     # Settings that belong to one model: another model has its own.
     of_model: ClassVar[frozenset[str]] = frozenset()
+    # Lists in which `auto` may stand beside other names: the usual ones, and these.
+    beside_auto: ClassVar[frozenset[str]] = frozenset()
     # Settings that what a block hands over to the block before it depends on, see `Prune`.
     hands_over: ClassVar[frozenset[str]] = frozenset()
 

@@ -12,6 +12,7 @@ from .calibration import CalibrationText
 from .corpora import DOMAINS, SHIPPED, documents, hub_of, parts, title
 from .hub_datasets import is_cached
 from .perturbation import Edit, Perturber
+from .windows import check_holds
 from .writing import LATIN, writing_of
 
 # Of a file or dataset so many characters are read for a preview.
@@ -51,7 +52,7 @@ def preview(recipe: Recipe, characters: int = 240) -> Preview:
     shown, and `note` says so.
 
     Raises:
-        UserError: unreadable calibration text.
+        UserError: unreadable calibration text, or one too short.
     """
     rng = random.Random(f"{recipe.seed}/preview")
     names = [name for name, _ in parts(recipe.calibration)]
@@ -61,6 +62,8 @@ def preview(recipe: Recipe, characters: int = 240) -> Preview:
         note = f"{title(name)} is fetched when the run begins; until then a shipped text shows the views."
         name = rng.choice(DOMAINS)
     found = documents(name, characters=PREVIEW_CHARACTERS, online=False)
+    if len(names) == 1 and not note and sum(map(len, found)) < PREVIEW_CHARACTERS:
+        check_holds(found, title(name), recipe.windows, recipe.window_tokens)
     text = " ".join(rng.choice(found).split())
     if len(text) > characters:
         end = text.rfind(" ", 0, characters)

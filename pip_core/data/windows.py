@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from transformers import PreTrainedTokenizerBase
 
+from ..core.errors import UserError
 from .corpora import Domain
 from .perturbation import View, view_of
 from .writing import Writing, writing_of
@@ -121,3 +122,21 @@ def _after_space(text: str, start: int) -> int:
     found = _SPACE.match(text, start)
     assert found is not None  # it matches the empty text too
     return found.end()
+
+
+def check_holds(documents: Sequence[str], name: str, windows: int, tokens: int) -> None:
+    """Refuse a text that holds too few windows whatever the tokenizer is: no token is shorter than a byte.
+
+    Args:
+        name: of the text, as people read it.
+        windows, tokens: how many windows are asked for, and how long each is.
+
+    Raises:
+        UserError: it does.
+    """
+    most = sum(len(document.encode("utf-8", "replace")) for document in documents) // tokens
+    if most < windows:
+        raise UserError(
+            f"The calibration text '{name}' is too short: it holds at most {most} windows of {tokens} "
+            f"tokens, and {windows} are asked for. Use a longer text, fewer windows or shorter ones."
+        )

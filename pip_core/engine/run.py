@@ -154,5 +154,10 @@ def _run(
     finally:
         state.discard_partial()
     yield ev.Finished(
-        len(state.removals), state.removed_description, state.parameters, state.seconds, peak_memory()
+        len(state.removals),
+        state.removed_description,
+        state.parameters,
+        state.seconds,
+        peak_memory(),
+        early=not (prune_on or state.complete),
     )

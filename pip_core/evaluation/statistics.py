@@ -21,6 +21,8 @@ from ..core.events import Evaluated, TaskResult
 
 # A difference whose p-value is this large or larger is called noise.
 LEVEL = 0.05
+# Standard errors that an accuracy must be above guessing before a share of that can be stated.
+SIGNAL = 2.0
 # Resamples of the randomisation test; the standard error of a p-value near LEVEL is then about 0.002.
 RESAMPLES = 10_000
 # Resamples computed at a time: with 3,000 differing items 12 MB.
@@ -68,14 +70,17 @@ class Retained:
 
     Attributes:
         share: mean accuracy divided by the dense model's.
-        above_chance: the same after the accuracy of guessing is subtracted from both; None where the dense
-            model is no better than guessing.
+        above_chance: the same after the accuracy of guessing is subtracted from both, task by task; the mean
+            over the tasks, equally weighted. None where the dense model is no better than guessing on any.
+        left_out: tasks that `above_chance` does not count: there the dense model is within `SIGNAL` standard
+            errors of guessing, so any model keeps everything.
     """
 
     share: float
     se: float
     above_chance: float | None
     above_chance_se: float | None
+    left_out: tuple[str, ...] = ()
 
 
 def share(hits: str) -> tuple[float, float]:
@@ -110,8 +115,17 @@ def retained(dense: Evaluated, now: Evaluated) -> Retained:
     """
     pairs = _pairs(dense, now)
     plain = _ratio(pairs, [0.0] * len(pairs)) or (0.0, 0.0)
-    above = _ratio(pairs, [a.chance for a, _ in pairs])
-    return Retained(*plain, *(above or (None, None)))
+    above, left_out = [], []
+    for a, b in pairs:
+        ratio = _ratio([(a, b)], [a.chance])
+        if ratio is None or a.accuracy - a.chance < SIGNAL * a.se:
+            left_out.append(a.name)
+        else:
+            above.append(ratio)
+    if not above:
+        return Retained(*plain, None, None, tuple(left_out))
+    se = math.sqrt(sum(error**2 for _, error in above)) / len(above)
+    return Retained(*plain, sum(kept for kept, _ in above) / len(above), se, tuple(left_out))
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -8,6 +8,8 @@ from ..core import events as ev
 from ..core.units import BLOCKS, DEPTH, TITLES, WIDTH, Units, format_count
 from ..evaluation.statistics import Paired
 
+# Of a difference that chance alone could have made.
+NO_CHANGE = "no measurable change"
 # The halves of a block, as part of a sentence.
 HALVES = {"attention": "the attention of", "mlp": "the MLP of"}
 
@@ -132,9 +134,9 @@ def describe_task(task: ev.TaskResult) -> str:
 
 
 def describe_difference(paired: Paired) -> str:
-    """A difference in accuracy between two models on the same items, and whether it is within noise."""
+    """A difference in accuracy between two models on the same items, and whether it is measurable."""
     difference = f"{100 * paired.difference:+.1f} % ± {percent(paired.se)}"
-    return f"{difference}, within noise" if paired.noise else difference
+    return f"{difference} ({NO_CHANGE})" if paired.noise else difference
 
 
 def capitalized(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from ..core import events as ev
 from ..core.curve import CurvePoint, with_point
+from ..core.units import DEPTH
 from .messages import sentence
 
 Key = TypeVar("Key")
@@ -39,6 +40,7 @@ class RunSummary:
             hold nothing that the user has superseded.
         results: stage -> its last result.
         curves: title of a chart -> the points that a stage drew, in order.
+        forked: what the run began with, where it is a branch of another.
         exported: the last export; None where there is none of the current state.
         progress: the last step of work that was reported.
         ending: Finished, Stopped, Paused or Failed; None while a newer event follows it.
@@ -57,6 +59,7 @@ class RunSummary:
     undone: Sequence[ev.RemovalUndone] = ()
     results: Mapping[str, ev.Event] = field(default_factory=_nothing)
     curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=_nothing)
+    forked: ev.Forked | None = None
     exported: ev.Exported | None = None
     progress: ev.Progress | ev.Loading | None = None
     ending: ev.Event | None = None
@@ -90,7 +93,9 @@ class RunSummary:
             self.steps += not loading
             if loading and self._ends_with_loading:
                 sentences.pop()
-            sentences.append((at, sentence(event)))
+            # What the log says of the time is that of all workers, as everywhere.
+            told = replace(event, seconds=self.worked) if isinstance(event, ev.Finished) else event
+            sentences.append((at, sentence(told)))
             self._ends_with_loading = loading
         self.sentences = tuple(sentences)
 
@@ -126,6 +131,8 @@ class RunSummary:
                 self.removals = (*self.removals, event)
             case CurvePoint():
                 self.curves = with_point(self.curves, event)
+            case ev.Forked():
+                self.forked = event
             case ev.RemovalUndone():
                 self.undone = (*self.undone, event)
                 self._drop_superseded(event)
@@ -171,11 +178,29 @@ class RunSummary:
         return [*found, self.final] if self.final else found
 
     @property
+    def parameters(self) -> int:
+        """How many parameters are left after what was done last; 0 before the model is loaded."""
+        done = (e for e in self.results.values() if getattr(e, "iteration", 0) >= len(self.removals))
+        results = (self.started, *self.removals, *done)
+        counts = [getattr(e, "parameters", 0) for e in results]
+        return next((count for count in reversed(counts) if count), 0)
+
+    @property
+    def pinned(self) -> frozenset[tuple[str, int]]:
+        """(kind, block) of blocks and halves that were put back, and stay."""
+        return frozenset((u.kind, u.block) for event in self.undone for u in event.units if u.kind in DEPTH)
+
+    @property
     def removed_description(self) -> str:
         """What was removed since the dense model, in words; empty before the first removal."""
         results = (*self.removals, *self.results.values())
         described = [e.removed_description for e in results if hasattr(e, "removed_description")]
         return described[-1] if described else ""
+
+    @property
+    def early(self) -> bool:
+        """Whether the run was exported before its target was reached, and can be resumed."""
+        return isinstance(self.ending, ev.Finished) and self.ending.early
 
     @property
     def planned(self) -> int:

@@ -17,6 +17,9 @@ FAINT = "rgba(128,134,143,0.22)"
 BAND = "rgba(47,111,222,0.16)"
 SKELETON = "rgba(128,134,143,0.13)"
 # Lines of several runs; they differ in lightness too, for readers who do not see colours.
+# From unimportant to important. Transparent, so that a light and a dark page show through, and numbers in the
+# page's own ink can be read on all of it.
+IMPORTANCE = [[0.0, "rgba(47,111,222,0.05)"], [1.0, "rgba(47,111,222,0.72)"]]
 LINES = ("#2f6fde", "#d97706", "#0f9d77", "#8b5cf6", "#db2777", "#475569", "#84a30b", "#0891b2")
 HEIGHT = 340
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from ..core import events as ev
 from ..core.recipe import Recipe
 from ..evaluation.statistics import retained
+from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
 from . import worker
 from .files import (
@@ -29,6 +30,8 @@ from .files import (
 from .run_directory import Tail
 
 Value = TypeVar("Value")
+# Characters of a model's name in the name of a run.
+LONGEST_MODEL = 50
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class RunInfo:
         kept: share of the dense model's accuracy, None until both are measured; likewise `perplexity`.
         seconds: that workers have spent on it.
         exported: whether there is a verified export of what was decided.
+        early: whether it was exported before its target was reached.
     """
 
     id: str
@@ -64,6 +68,7 @@ class RunInfo:
     dense_perplexity: float | None = None
     seconds: float = 0.0
     exported: bool = False
+    early: bool = False
 
 
 class RunIndex:
@@ -141,7 +146,8 @@ class RunIndex:
             created = facts.get("created") or last_change(folder, RECIPE)
             summary, state = self.summary(folder)
             recipe = None if self._unreadable(self.recipe, folder) else self.recipe(folder)
-            first = RunInfo(folder.name, facts.get("name") or folder.name, state, place, created, recipe)
+            name = facts.get("name") or (default_name(recipe) if recipe else folder.name)
+            first = RunInfo(folder.name, name, state, place, created, recipe)
             return _filled_in(first, folder, summary)
 
     def forget(self, folder: Path) -> None:
@@ -206,6 +212,12 @@ class RunIndex:
         return found  # type: ignore[return-value]
 
 
+def default_name(recipe: Recipe) -> str:
+    """The name of a run that its owner did not name. It follows the recipe, which an extension changes."""
+    model = recipe.model.rstrip("/").rsplit("/", 1)[-1]
+    return f"{model[:LONGEST_MODEL]}, {percent(recipe.target, 0)} by {recipe.method}"
+
+
 def last_change(folder: Path, name: str = EVENTS) -> float:
     """When a file of a run changed last, or where it is missing the folder, in seconds since 1970."""
     try:
@@ -237,5 +249,6 @@ def _filled_in(info: RunInfo, folder: Path, summary: RunSummary) -> RunInfo:
         perplexity=latest.perplexity if latest else None,
         dense_perplexity=dense.perplexity if dense else None,
         seconds=summary.worked,
+        early=summary.early,
         exported=summary.exported is not None and summary.exported.iterations == len(summary.removals),
     )

@@ -46,7 +46,8 @@ def undo(folder: Path) -> None:
 
 
 def extend(folder: Path, target: float) -> None:
-    """Give a run another target, deeper than what it has reached. Its export stays until the next one.
+    """Give a run another target, deeper than what it has reached. Its export stays until the next one. Where
+    it has this target, and has not reached it, nothing changes.
 
     Raises:
         UserError: a worker holds the run, or the target removes nothing more.
@@ -56,7 +57,7 @@ def extend(folder: Path, target: float) -> None:
     before, history = run_directory.recipe_of(folder), run_directory.read_events(folder)
     recipe = before.replace(target=target)
     if target == before.target and not _complete(recipe, history):
-        raise UserError(f"The target is {target:.1%} already: resume the run.")
+        return  # the way to it is only to be gone on
     if _complete(recipe, history):
         reached = _reached(history)
         raise UserError(

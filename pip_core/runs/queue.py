@@ -36,9 +36,11 @@ from .files import (
     drop_damaged_requests,
     write,
 )
-from .store import LONGEST_NAME, MAKING, RunStore, default_name, hashed
+from .store import LONGEST_NAME, MAKING, RunStore, hashed
 
 CLEAN_SECONDS = 3600.0
+# At the end of a branch's name.
+BRANCH = ", branch"
 
 
 @dataclass
@@ -59,9 +61,7 @@ class RunQueue(RunStore):
         Raises:
             UserError: the disk is full, or no worker can be started.
         """
-        return self._make(
-            lambda folder: run_directory.create(folder, recipe), owner, name or default_name(recipe)
-        )
+        return self._make(lambda folder: run_directory.create(folder, recipe), owner, name)
 
     def fork(
         self, run_id: str, changes: Mapping, upto: int | None = None, owner: str = "", name: str = ""
@@ -72,8 +72,10 @@ class RunQueue(RunStore):
             UserError: see there.
         """
         old = self._readable(run_id)
-        before = self._index.about(old).get("name", "")
-        name = name or f"{before}, forked"[:LONGEST_NAME]
+        before = self._index.info(old, []).name
+        if not name and self._index.about(old).get("name"):
+            # Named by hand, where a name of the recipe's making is made anew.
+            name = f"{before.removesuffix(BRANCH)[: LONGEST_NAME - len(BRANCH)]}{BRANCH}"
         return self._make(lambda folder: operations.fork(old, folder, changes, upto, before), owner, name)
 
     def check_room(self, owner: str, more: int = 1) -> None:
@@ -95,7 +97,8 @@ class RunQueue(RunStore):
         self._halt(run_id, PAUSE, ev.Paused)
 
     def resume(self, run_id: str) -> None:
-        """Continue a run as soon as a worker is free; one that is stopping continues after it stopped.
+        """Continue a run as soon as a worker is free; one that is stopping continues after it stopped, and
+        one that was exported early goes on to its target.
 
         Raises:
             UnreadableRun: it is damaged, or of a newer version.
@@ -104,7 +107,8 @@ class RunQueue(RunStore):
             folder = self._readable(run_id)
             drop_damaged_requests(folder)
             going = worker.working(folder) and not run_directory.has_request(folder)
-            if not going and self.summary(run_id)[1] != "finished":
+            summary, state = self.summary(run_id)
+            if not going and (state != "finished" or summary.early):
                 self._check_room_for(folder)
                 self._queue(folder, "resume")
         self.schedule_workers()

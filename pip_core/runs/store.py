@@ -145,10 +145,10 @@ class RunStore:
     # Changing runs
 
     def rename(self, run_id: str, name: str) -> None:
-        """Give a run another name; an empty name restores its first one."""
+        """Give a run another name; an empty name restores the one that its recipe gives it."""
         with self._locked():
             folder = self._readable(run_id)
-            name = " ".join(name.split())[:LONGEST_NAME] or default_name(self._index.recipe(folder))
+            name = " ".join(name.split())[:LONGEST_NAME]
             write(folder / ABOUT, json.dumps({**read_about(folder), "name": name}))
 
     def delete(self, run_id: str) -> None:
@@ -299,9 +299,3 @@ def _bytes_of(path: Path) -> bytes:
 def hashed(owner: str) -> str:
     """A hash of an owner's token. The token is a secret of the owner's browser and is not stored."""
     return hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest() if owner else ""
-
-
-def default_name(recipe: Recipe) -> str:
-    """The name of a run that its owner did not name."""
-    model = recipe.model.rstrip("/").rsplit("/", 1)[-1]
-    return f"{model}, {recipe.target:.0%} by {recipe.method}"[:LONGEST_NAME]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -120,8 +121,11 @@ def finish(
     chart.update_yaxes(range=[max(0, low - 4), min(102, high + 4)], row=1, col=1)
     perplexities = [p.perplexity for p in points]
     if max(perplexities) > 4 * min(perplexities):
+        # Over many decades their own numbers are enough; those between would be written over each other.
+        decades = math.log10(max(perplexities) / min(perplexities))
+        title = {"text": "perplexity (log)", "standoff": 8}
         chart.update_yaxes(
-            type="log", title={"text": "perplexity (log)", "standoff": 8}, dtick="D2", row=2, col=1
+            type="log", title=title, dtick="D2" if decades < 1.5 else math.ceil(decades / 4), row=2, col=1
         )
     else:
         chart.update_yaxes(range=[0, 1.15 * max(perplexities)], row=2, col=1)

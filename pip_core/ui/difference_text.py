@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from ..core.events import Evaluated
-from ..evaluation.statistics import paired_comparison, retained
+from ..evaluation.statistics import Retained, paired_comparison, retained
 from ..reporting.messages import describe_difference, percent
 
 
 def kept_words(dense: Evaluated, now: Evaluated) -> str:
-    """The share of the dense model's accuracy that is kept."""
+    """What is kept of what the dense model can do above guessing, in a few words."""
     if now.iteration == 0:
         return f"± {percent(dense.accuracy_se)}, the dense model"
     kept = retained(dense, now)
     noise = " (no measurable loss)" if paired_comparison(dense, now).mean.noise else ""
-    above = "" if kept.above_chance is None else f", {percent(kept.above_chance, 0)} above guessing"
-    return f"keeps {percent(kept.share, 0)} ± {percent(kept.se, 0)}{above}{noise}"
+    if kept.above_chance is None:
+        return "the dense model only guesses"
+    return f"keeps {above_guessing(kept)} above guessing{noise}"
+
+
+def above_guessing(kept: Retained) -> str:
+    """Share and standard error of what is kept above guessing, as "97 % ± 1"; there must be one."""
+    share = percent(kept.above_chance or 0.0, 0).replace("-", "−")
+    return f"{share} ± {100 * (kept.above_chance_se or 0.0):.0f}"
 
 
 def kept_share(dense: Evaluated, now: Evaluated) -> str:
-    """Accuracy now over the dense model's, with its standard error."""
+    """What is kept above guessing, for a cell of a table."""
     kept = retained(dense, now)
-    return f"{percent(kept.share, 0)} ± {percent(kept.se, 0)}"
+    return "–" if kept.above_chance is None else above_guessing(kept)
+
+
+def paired_change(dense: Evaluated, now: Evaluated) -> str:
+    """The change of the mean accuracy with its own, paired standard error: "−1.7 ± 0.9"."""
+    found = paired_comparison(dense, now).mean
+    return f"{100 * found.difference:+.1f} ± {100 * found.se:.1f}".replace("-", "−")
 
 
 def task_words(dense: Evaluated, now: Evaluated) -> list[str]:

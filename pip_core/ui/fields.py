@@ -47,6 +47,17 @@ class Control:
     info: str
     choices: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def component(self) -> str:
+        """The name of gradio's component for it."""
+        return {"radio": "Radio", "combobox": "Dropdown", "text": "Textbox"}.get(self.kind, "Number")
+
+    @property
+    def options(self) -> dict[str, object]:
+        """What that component is made with, beside label and value."""
+        choices = {"choices": list(self.choices)} if self.choices else {}
+        return {**choices, "allow_custom_value": True} if self.kind == "combobox" else choices
+
 
 def advanced() -> list[SettingInfo]:
     """Settings that have a generated field."""

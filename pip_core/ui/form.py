@@ -17,7 +17,7 @@ from ..planning.estimate import Plan, anatomy_for, available_memory, resolve_aut
 from ..planning.inspect_model import exports_plainly, memory_needed
 from ..reporting.messages import percent
 from ..scoring import get_scorer
-from .html import duration, millions
+from .html import duration, millions, shortened
 from .network_map import legend, network_map
 
 # What a form offers first; the user may enter anything else.
@@ -203,7 +203,7 @@ def checked(work: Callable[..., str], *arguments) -> str:
     try:
         return work(*arguments)
     except UserError as error:
-        return f"<div class='line bad' role='alert'>{escape(str(error))}</div>"
+        return f"<div class='line bad' role='alert'>{escape(shortened(str(error)))}</div>"
 
 
 def _numbers(blocks: Sequence[int]) -> str:

@@ -9,6 +9,8 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 
 from ..core.errors import UserError
@@ -17,6 +19,7 @@ from ..core.settings import AUTO
 from ..core.units import BLOCKS
 from ..runs.queue import RunQueue
 from ..runs.store import UPLOADS
+from . import labels
 from .fields import Changes, from_form, to_form
 from .heatmap import ranking
 from .looking import Looks
@@ -28,7 +31,28 @@ PREVIEW = (
     *("views", "views_small", "map"),
 )
 NEW_RUN = ("run", "memory", "notice", "tabs")
+# Those that several new runs change, and those that a deleted one does.
+SWEPT = (*NEW_RUN, "chosen", "picked")
+DELETED = ("memory", "run", "seen", "sure", "notice")
 NO_RUN = "There is no such run. It may have been deleted."
+
+
+def changing(
+    handler: Callable[..., Changes], outputs: Sequence[str], update: Callable, skip: Callable
+) -> Callable:
+    """A handler as one of gradio's: components that its changes do not name are left alone.
+
+    Args:
+        outputs: names of the components that it may change.
+        update, skip: gradio's.
+    """
+
+    def handle(*values):
+        changes = handler(*values)
+        updates = [update(**changes[name]) if name in changes else skip() for name in outputs]
+        return updates if len(updates) > 1 else updates[0]
+
+    return handle
 
 
 class PageHandlers:
@@ -167,6 +191,8 @@ class PageHandlers:
         """A new run that keeps this one's first removals, with the form's settings."""
         if self.queue.folder(run_id) is None:
             raise UserError("There is no run to branch from.")
+        if upto is not None and upto != int(upto):
+            raise UserError(f"{labels.CONTROLS['upto'][0]}: enter a whole number, not {upto:g}.")
         recipe = self.looks.admitted(from_form(*values)).to_dict()
         made = self.queue.fork(run_id, recipe, None if upto is None else int(upto), _owner(memory))
         return self._show_new(memory, made)
@@ -196,12 +222,24 @@ class PageHandlers:
         return {"seen": {"value": []}, "notice": {"value": ""}}
 
     @show_errors
-    def delete(self, memory: dict, run_id: str) -> Changes:
-        """Delete the run."""
+    def ask_delete(self, memory: dict, run_id: str) -> Changes:
+        """Ask whether the run is really to be deleted."""
+        self._check_owns(memory, run_id)
+        names = {info.id: info.name for info in self.queue.listed(memory.get("owner", ""))}
+        words = f"Delete “{names.get(run_id, '')}”? Its model and its log cannot be brought back."
+        shown = f"<p role='alert'>{escape(words)}</p>"
+        return {"sure": {"visible": True}, "sure_words": {"value": shown}, "notice": {"value": ""}}
+
+    def _check_owns(self, memory: dict, run_id: str) -> None:
         if not self.queue.owns(run_id, memory.get("owner", "")):
             raise UserError("Only the browser that started a run can delete it.")
+
+    @show_errors
+    def delete(self, memory: dict, run_id: str) -> Changes:
+        """Delete the run, after it was asked."""
+        self._check_owns(memory, run_id)
         self.queue.delete(run_id)
-        return {**self.choose(memory, ""), "seen": {"value": []}}
+        return {**self.choose(memory, ""), "seen": {"value": []}, "sure": {"visible": False}}
 
     # For programs
 

@@ -1,19 +1,32 @@
-"""The heatmap of a run: iteration by block, coloured by score. And its numbers as a table."""
+"""The heatmap of a run: iteration by block, pale where unimportant. And its numbers as a table."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import plotly.graph_objects as go
 
 from ..core.units import BLOCKS, DEPTH, TITLES, WIDTH
 from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import AMBER, GREY, SKELETON, figure
+from ..reporting.theme import ACCENT, AMBER, GREY, IMPORTANCE, SKELETON, figure
 from .html import table
 
 # The colour scale spans two decades at most: below a hundredth of the largest all is alike.
 FLOOR = 0.01
+# What a block is where it has no score: state -> words.
+REMOVED, KEPT, UNSCORED = "removed", "kept", "not scored"
+WHY = {
+    REMOVED: "removed before",
+    KEPT: "kept: you locked it, or put it back",
+    UNSCORED: "nothing of it can be removed by this method",
+}
+LOCK = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath fill='none' "
+    "stroke='%232f6fde' stroke-width='1.8' d='M5 7V5a3 3 0 0 1 6 0v2'/%3E%3Crect x='3' y='7' width='10' "
+    "height='7' rx='1.5' fill='%232f6fde'/%3E%3C/svg%3E"
+)
 
 
 def ranking(summary: RunSummary) -> dict[tuple[int, str], dict[int, int]]:
@@ -39,6 +52,16 @@ def removed_blocks(summary: RunSummary) -> dict[tuple[str, int], int]:
     }
 
 
+def unscored(summary: RunSummary, key: tuple[int, str], block: int, keep: Collection[int]) -> str:
+    """Why a block has no score for an (iteration, kind): it was removed, is kept, or is not scored at all."""
+    iteration, kind = key
+    removed = removed_blocks(summary)
+    for gone in (kind, BLOCKS):
+        if removed.get((gone, block), iteration) < iteration:
+            return REMOVED
+    return KEPT if block in keep or (kind, block) in summary.pinned else UNSCORED
+
+
 def likely_next(summary: RunSummary) -> tuple[str, int] | None:
     """(kind, block) with the lowest score of those left; None where heads or channels are removed, or nothing
     more will be."""
@@ -59,11 +82,14 @@ def likely_next(summary: RunSummary) -> tuple[str, int] | None:
     return min(left)[1:]
 
 
-def importance_heatmap(summary: RunSummary) -> go.Figure:
+def importance_heatmap(summary: RunSummary, keep: Collection[int] = ()) -> go.Figure:
     """Iteration by block: score over the row's largest, on a log scale that spans what occurs.
 
-    One row per kind of units where there are several. Of blocks and halves, those removed are outlined in the
-    row of their removal and crossed out below it, and the likely next one is outlined dotted.
+    One row per kind of units where there are several. Of blocks and halves, those removed are hatched from
+    the row of their removal on, the likely next one is outlined dotted, and those that stay have a lock.
+
+    Args:
+        keep: blocks that the recipe keeps.
     """
     blocks = summary.started.blocks if summary.started else 30
     kinds = summary.started.units if summary.started else (BLOCKS,)
@@ -112,7 +138,7 @@ def importance_heatmap(summary: RunSummary) -> go.Figure:
             ],
             texttemplate="%{text}",
             textfont={"size": 10},
-            colorscale="Cividis",
+            colorscale=IMPORTANCE,
             zmin=lowest,
             zmax=0,
             xgap=1,
@@ -124,27 +150,40 @@ def importance_heatmap(summary: RunSummary) -> go.Figure:
                 "outlinewidth": 0,
                 "xpad": 6,
                 "tickvals": [0, lowest / 2, lowest],
-                "ticktext": ["largest", percent(10 ** (lowest / 2), 0), percent(10**lowest, 0)],
+                "ticktext": ["most", percent(10 ** (lowest / 2), 0), percent(10**lowest, 0)],
                 "tickfont": {"size": 10},
+                "title": {"text": "log", "side": "top", "font": {"size": 10}},
             },
         )
     )
-    struck = [
-        (block, y)
+    _hatch(chart, [(b, i * len(kinds) + place[k], AMBER) for (k, b), i in removed.items()])
+    gone = [
+        (block, y, GREY)
         for (kind, block), iteration in removed.items()
         for y in range((iteration + 1) * len(kinds) + place[kind], rows + 1, len(kinds))
     ]
-    chart.add_trace(
-        go.Scatter(
-            x=[b for b, _ in struck],
-            y=[y for _, y in struck],
-            mode="markers",
-            marker={"symbol": "x-thin", "size": 5, "line": {"width": 1, "color": GREY}},
-            hovertemplate="block %{x} was removed<extra></extra>",
-        )
-    )
+    _hatch(chart, gone)
+    for block in sorted({*keep, *(b for _, b in summary.pinned)}):
+        if block < blocks:
+            chart.add_layout_image(
+                **{"source": LOCK, "x": block, "y": 1, "xref": "x", "yref": "y", "layer": "above"},
+                **{"sizex": 0.7, "sizey": 0.6, "xanchor": "center", "yanchor": "middle"},
+            )
     for (kind, block), iteration in removed.items():
         _outline(chart, block, iteration * len(kinds) + place[kind], "solid")
+    branch = summary.forked
+    if branch and branch.iterations and "method" in branch.changed:
+        y = branch.iterations * len(kinds) + 0.5
+        chart.add_hline(y=y, line={"color": ACCENT, "width": 2})
+        chart.add_annotation(
+            **{"x": 1, "xref": "x domain", "y": y, "text": f"from here on by {summary.started.method}"},
+            **{
+                "showarrow": False,
+                "xanchor": "right",
+                "yanchor": "top",
+                "font": {"size": 11, "color": ACCENT},
+            },
+        )
     if (following := likely_next(summary)) is not None and values:
         kind, block = following
         last = max(i for i, _ in summary.scored)
@@ -170,8 +209,13 @@ def importance_heatmap(summary: RunSummary) -> go.Figure:
     return chart
 
 
-def score_table(summary: RunSummary) -> str:
-    """Every block's score (share of the iteration's largest) and rank, a column per iteration."""
+def score_table(summary: RunSummary, keep: Collection[int] = ()) -> str:
+    """Every block's score (share of the iteration's largest) and rank, a column per iteration; where there is
+    none, why.
+
+    Args:
+        keep: blocks that the recipe keeps.
+    """
     if summary.started is None or not summary.scored:
         return "<p class='empty'>The score of every block appears here, iteration by iteration.</p>"
     ranks, removed = ranking(summary), removed_blocks(summary)
@@ -185,7 +229,8 @@ def score_table(summary: RunSummary) -> str:
         for key in keys:
             score = summary.scored[key].scores[block]
             if score is None:
-                cells.append("<td class='absent'>removed</td>")
+                state = unscored(summary, key, block, keep)
+                cells.append(f"<td class='absent' title='{WHY[state]}'>{state}</td>")
                 continue
             now = removed.get((key[1], block)) == key[0]
             cells.append(
@@ -216,6 +261,23 @@ def _outline(chart: go.Figure, block: int, y: int, dash: str) -> None:
         y0=y - 0.5,
         y1=y + 0.5,
         line={"color": AMBER, "width": 2.5 if dash == "solid" else 2, "dash": dash},
+    )
+
+
+def _hatch(chart: go.Figure, cells: list[tuple[int, int, str]]) -> None:
+    """Hatch cells, each (block, row, colour); all of one colour."""
+    if not cells:
+        return
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for block, row, _ in cells:
+        x += [block - 0.5, block + 0.5, block + 0.5, block - 0.5, block - 0.5, None]
+        y += [row - 0.5, row - 0.5, row + 0.5, row + 0.5, row - 0.5, None]
+    pattern = {"shape": "/", "size": 6, "solidity": 0.22, "fgcolor": cells[0][2], "bgcolor": "rgba(0,0,0,0)"}
+    chart.add_trace(
+        go.Scatter(
+            **{"x": x, "y": y, "mode": "none", "fill": "toself", "fillpattern": pattern, "hoverinfo": "skip"}
+        )
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
+
+# A reference or a path that nobody reads to its end.
+LONG_WORD = re.compile(r"\S{161,}")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, name: str = "") -> str:
@@ -28,9 +32,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, name
     )
 
 
-def problem(message: str) -> str:
-    """An error message, shown beside what caused it."""
-    return f"<p class='problem' role='alert'>{escape(message)}</p>"
+def problem(message: str, at: str = "") -> str:
+    """An error message, shown beside what caused it.
+
+    Args:
+        at: when it came, so that the page can tell it from the same message before.
+    """
+    return (
+        f"<p class='problem' role='alert' data-at='{escape(at, quote=True)}'>{escape(shortened(message))}</p>"
+    )
+
+
+def shortened(message: str) -> str:
+    """A message without the middle of what somebody entered as one very long word."""
+    return LONG_WORD.sub(lambda word: f"{word.group()[:40]} … {word.group()[-20:]}", message)
 
 
 def empty(text: str) -> str:

@@ -8,7 +8,7 @@ from html import escape
 from ..engine.stages import describe
 from ..inspection import latency
 from ..inspection.divergence import Place
-from ..reporting.messages import percent
+from ..reporting.messages import NO_CHANGE, percent
 from ..reporting.run_summary import RunSummary
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
@@ -72,7 +72,7 @@ def tasks(summary: RunSummary) -> str:
             f"{percent(a.accuracy)} ± {percent(a.se)}",
             f"{percent(b.accuracy)} ± {percent(b.se)}",
             _bars(a.accuracy, a.se, b.accuracy, b.se, a.chance),
-            escape(words).replace(", within noise", " <small>within noise</small>") if now.iteration else "",
+            escape(words).replace(f"({NO_CHANGE})", f"<small>{NO_CHANGE}</small>") if now.iteration else "",
         ]
         for a, b, words in zip(dense.tasks, now.tasks, task_words(dense, now), strict=True)
     ]

@@ -50,13 +50,17 @@ a checkpoint that transformers loads.</li>
 # Buttons: component, label.
 ACTIONS = (
     *(("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume", "Resume")),
-    *(("export_now", "Export now"), ("get", "Download")),
+    ("export_now", "Export now"),
 )
+# Beside the verdict.
+TAKE = (("get", "Download"), ("try_it", "Chat"))
+# Button -> the tab that it opens.
+LEADS = {"get": "download", "try_it": "inspect"}
 FILES = (
     *(("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")),
     ("scores_csv", "Scores, CSV"),
 )
-IMPORTANCE = "Importance <small>dark = least important; outlined = removed; number = rank</small>"
+IMPORTANCE = "Importance <small>pale = least important; hatched = removed; number = rank</small>"
 COST = "What it costs <small>band: ± one standard error</small>"
 STAGE_CURVES = "On the way <small>what the stage at work reports</small>"
 # Every control made by hand, and settings with shorter words than their own: a label and one short line.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,16 +21,18 @@ from ..runs.index import RunInfo
 from ..runs.queue import RunQueue
 from ..runs.store import TABLES
 from ..runs.worker import UNREADABLE
-from . import comparison, curves, download, form, heatmap, inspection, stage_curves, status
+from . import comparison, curves, download, form, heatmap, inspection, stage_curves, status, verdict
 from .fields import Changes
 from .html import problem
+from .runs_table import runs_table, state_words, when
 
 LIVE = ("waiting", "starting", "running", "stopping")
 RESUMABLE = ("stopped", "paused", "interrupted", "failed")
 # Components that a refresh changes.
 OUTPUTS = (
     *("status", "timer", "seen", "runs", "chosen", "picked", "onward", "upto", "notice"),
-    *("stop", "pause", "resume", "undo", "export_now", "get", "repeats"),
+    *("stop", "pause", "resume", "undo", "export_now", "get", "try_it", "repeats", "extend"),
+    *("banner", "table", "own", "sure"),
     *(
         "heatmap",
         "curves",
@@ -46,6 +49,8 @@ OUTPUTS = (
     *("verdict", "load", "command", "zip", "recipe", "events", "csv", "scores_csv", "card"),
     *("comparison", "summary", "compare_csv"),
 )
+# Those that a choice of runs to compare changes.
+COMPARISON = ("picked", "comparison", "summary", "compare_csv")
 LONGEST_LABEL = 48
 # Seconds between two refreshes: while something runs, and otherwise, in case another tab starts something.
 BUSY_SECONDS, IDLE_SECONDS = 2.0, 10.0
@@ -70,14 +75,14 @@ def show_errors(handler: Callable[..., Changes]) -> Callable[..., Changes]:
         try:
             return handler(*arguments, **named)
         except UserError as error:
-            return {"notice": {"value": problem(str(error))}}
+            return {"notice": {"value": problem(str(error), str(time.monotonic()))}}
 
     return safe
 
 
 def menu(queue: RunQueue, listed: Sequence[RunInfo], run_id: str) -> list[tuple[str, str]]:
     """(label, id) of the runs to choose from: `listed`, and `run_id` where somebody shared it."""
-    found = [(_label(i.name, i.state, i.iterations, i.planned), i.id) for i in listed]
+    found = [(_label(info), info.id) for info in listed]
     if run_id and run_id not in {i.id for i in listed} and queue.folder(run_id) is not None:
         found.insert(0, ("a run that was shared with you", run_id))
     return found
@@ -118,11 +123,14 @@ def refresh(queue: RunQueue, memory: dict, run_id: str, seen: list, picked: Sequ
     if now[3] != before[3] or now[0] != before[0]:
         changes["runs"] = {"choices": [("new run", ""), *choices], "value": run_id}
         changes["chosen"] = {"choices": choices}
+        changes["table"] = {"value": runs_table(listed, run_id)}
         if len(present) < len(picked or ()):  # deleted meanwhile
             changes["chosen"]["value"] = present
             changes["picked"] = {"value": present}
     if now[:3] != before[:3]:
-        changes |= _controls(summary, state, queue.may_change(run_id, owner), queue.is_changeable(run_id))
+        may = queue.may_change(run_id, owner), queue.owns(run_id, owner)
+        changes |= _controls(summary, state, *may, queue.is_changeable(run_id))
+        changes["banner"] = {"value": verdict.banner(summary, state)}
         changes |= _files(queue, run_id, summary, state)
     if now[:2] != before[:2]:
         # A score changes the heatmap and not the map, a measurement the curves and not the heatmap.
@@ -174,7 +182,7 @@ def _zip(packing: Packing | None) -> dict:
     }
 
 
-def _controls(summary: RunSummary, state: str, may_change: bool, changeable: bool) -> Changes:
+def _controls(summary: RunSummary, state: str, may_change: bool, owns: bool, changeable: bool) -> Changes:
     """The buttons. Those that change a run are shown to whoever may change it, where it can be."""
     running = may_change and state in LIVE
     some = may_change and changeable and bool(summary.removals)
@@ -182,10 +190,20 @@ def _controls(summary: RunSummary, state: str, may_change: bool, changeable: boo
     return {
         "stop": {"visible": running, "interactive": state != "stopping"},
         "pause": {"visible": running, "interactive": state != "stopping"},
-        "resume": {"visible": may_change and changeable and state in (*RESUMABLE, "damaged")},
+        "resume": {
+            "visible": may_change and changeable and (state in (*RESUMABLE, "damaged") or summary.early)
+        },
         "undo": {"visible": some and state != "stopping"},
         "export_now": {"visible": some and not done and state != "stopping"},
-        "get": {"visible": state == "finished"},
+        # What is lost is not offered in the brightest colour.
+        "get": {
+            "visible": state == "finished",
+            "variant": "secondary" if verdict.tone(summary) == "bad" else "primary",
+        },
+        "try_it": {"visible": state == "finished"},
+        "extend": {"visible": may_change},
+        "own": {"visible": owns},
+        "sure": {"visible": False},
         "onward": {"visible": state in ("finished", *RESUMABLE)},
         "upto": {"value": len(summary.removals)},
         "repeats": {"visible": some and state == "finished"},
@@ -193,8 +211,10 @@ def _controls(summary: RunSummary, state: str, may_change: bool, changeable: boo
 
 
 def _charts(queue: RunQueue, run_id: str, summary: RunSummary) -> Changes:
+    recipe = _recipe(queue, run_id)
+    keep = recipe.keep if recipe else ()
     changes = {
-        "heatmap": {"value": sendable(heatmap.importance_heatmap(summary))},
+        "heatmap": {"value": sendable(heatmap.importance_heatmap(summary, keep))},
         "curves": {"value": sendable(curves.cost_curves(summary))},
         "stage_curves": {"value": sendable(stage_curves.stage_curves(summary))},
         "stage_card": {"visible": bool(summary.curves)},
@@ -202,7 +222,7 @@ def _charts(queue: RunQueue, run_id: str, summary: RunSummary) -> Changes:
         "log": {"value": status.log(summary)},
         "latest_message": {"value": status.latest_message(summary)},
         "measurements": {"value": curves.measurement_table(summary) + stage_curves.curve_table(summary)},
-        "scores": {"value": heatmap.score_table(summary)},
+        "scores": {"value": heatmap.score_table(summary, keep)},
         "tasks": {"value": inspection.tasks(summary)},
     }
     if summary.started is not None:
@@ -284,9 +304,7 @@ def show_comparison(queue: RunQueue, ids: Sequence[str]) -> Changes:
     return changes
 
 
-def _label(name: str, state: str, iterations: int, planned: int) -> str:
-    """A run in the list."""
-    short = name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
-    words = f"{iterations}/{planned}" if state in ("running", "stopping") and planned else state
-    words = {"waiting": "queued", "newer": "newer version"}.get(words, words)
-    return f"{short} · {words}"
+def _label(info: RunInfo) -> str:
+    """A run in the list: its name, when it was made, and how far it is."""
+    name = info.name if len(info.name) <= LONGEST_LABEL else info.name[: LONGEST_LABEL - 1] + "…"
+    return f"{name} · {when(info.created)} · {state_words(info)}"

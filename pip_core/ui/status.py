@@ -8,6 +8,7 @@ from html import escape
 from ..core import events as ev
 from ..reporting.messages import format_duration, percent
 from ..reporting.run_summary import RunSummary
+from . import verdict
 from .difference_text import kept_words
 from .html import empty, millions
 
@@ -28,6 +29,12 @@ STATES = {
 }
 
 
+# Of the dot, by the verdict on what came out.
+TONES = {"good": "good", "worse": "warn", "bad": "bad"}
+# The bar of a run that has not finished is never full.
+MOST_HALTED = 0.95
+
+
 def status(summary: RunSummary, state: str, reason: str | None = None, place: int | None = None) -> str:
     """One line and a bar: what is happening, how far it is, and how long it takes.
 
@@ -38,7 +45,8 @@ def status(summary: RunSummary, state: str, reason: str | None = None, place: in
     tone, words = STATES[state]
     detail, progress = "", summary.progress
     # Of a run that is not running the share of its removals; of a running one the share of its time.
-    share = len(summary.removals) / summary.planned if summary.planned else 0.0
+    # Stages follow the last of them, so a bar that is full says that all is done.
+    share = min(len(summary.removals) / summary.planned, MOST_HALTED) if summary.planned else 0.0
     if state == "none":
         detail = "Press Prune to start. You can watch every step here."
     elif state == "waiting" and place:
@@ -51,22 +59,26 @@ def status(summary: RunSummary, state: str, reason: str | None = None, place: in
     elif state in ("stopped", "paused"):
         detail = _halted(len(summary.removals), summary.planned)
     elif state == "finished" and isinstance(summary.ending, ev.Finished):
-        share = 1.0
-        detail = (
-            f"Removed {summary.ending.removed_description} in {format_duration(summary.ending.seconds)}. "
-        )
-        detail += "The checkpoint was loaded again and verified."
+        tone = TONES[verdict.tone(summary)]
+        detail = f"Removed {summary.ending.removed_description} in {format_duration(summary.worked)}. "
+        if summary.early:
+            words = f"Exported after {len(summary.removals)} of {summary.planned} iterations"
+            detail += "Resume to continue to the target."
+        else:
+            share = 1.0
+            detail += "The checkpoint was loaded again and verified."
     elif isinstance(progress, ev.Loading):
         words, share = progress.what[0].upper() + progress.what[1:], 0.0
         if progress.total:
             share = progress.done / progress.total
             detail = f"{progress.done / 1e6:.0f} of {progress.total / 1e6:.0f} MB"
     elif isinstance(progress, ev.Progress):
-        share = _share_done(progress)
+        # Of all workers: one that resumes a run goes on where the last one ended.
+        share = summary.worked / max(summary.worked + progress.remaining, 1e-9)
         if state == "running":
             words = _activity(summary, progress)
         detail = (
-            f"about {format_duration(progress.remaining)} left · {format_duration(progress.elapsed)} elapsed"
+            f"about {format_duration(progress.remaining)} left · {format_duration(summary.worked)} elapsed"
         )
         if (pace := seconds_per_iteration(summary)) is not None:
             detail += f" · {pace:.0f} s per iteration"
@@ -99,14 +111,15 @@ def tiles(summary: RunSummary) -> str:
     if summary.started is None or dense is None or now is None:
         names = ("parameters", "accuracy", "perplexity", "weights in memory")
         return _tiles([(name, "–", "") for name in names])
-    kept = now.parameters / dense.parameters
+    left = summary.parameters or now.parameters
+    kept = left / dense.parameters
     width = {"bfloat16": 2, "float16": 2}.get(summary.started.dtype, 4)
-    size = [f"{p.parameters * width / 1e6:.0f}" for p in (dense, now)]
+    size = [f"{count * width / 1e6:.0f}" for count in (dense.parameters, left)]
     return _tiles(
         [
             (
                 "parameters",
-                _change(millions(dense.parameters), millions(now.parameters)),
+                _change(millions(dense.parameters), millions(left)),
                 f"{percent(1 - kept)} fewer",
             ),
             ("accuracy", _change(percent(dense.accuracy), percent(now.accuracy)), kept_words(dense, now)),
@@ -164,8 +177,3 @@ def _activity(summary: RunSummary, progress: ev.Progress) -> str:
     if progress.iteration == len(summary.removals) == summary.planned:
         return f"{stage} the finished model" + (f" · {count}" if count else "")
     return f"Iteration {progress.iteration} of {summary.planned} · {progress.stage} {count}"
-
-
-def _share_done(progress: ev.Progress) -> float:
-    whole = progress.elapsed + progress.remaining
-    return progress.elapsed / whole if whole else 0.0

@@ -72,6 +72,22 @@ def test_the_form_answers_at_once(visitor, model):
     expect(page.locator("#plan")).to_contain_text("channels")
 
 
+def test_a_fresh_form_takes_what_it_offers(visitor):
+    """Blocks of the first model to keep, and a target beyond the slider's end."""
+    page = visitor()
+    expect(page.locator("#plan")).to_contain_text("Will remove 3 of 14 blocks")
+    unfold(page, "Keep or drop single blocks")
+    page.get_by_label("Keep", exact=True).click()
+    page.get_by_role("option", name="10", exact=True).click()
+    expect(page.locator("#plan")).to_contain_text("Keeps block 10")
+    number = page.get_by_label("number input for How much, %")
+    number.fill("61")
+    expect(page.locator("#plan")).to_contain_text("the nearest to 60 %")
+    number.press("Tab")
+    expect(number).to_have_value("60")
+    expect(page.locator(".toast-body")).to_have_count(0)
+
+
 def test_a_visitor_who_only_presses_prune_takes_home_a_model(visitor, tmp_path):
     """The demo model, everything as it stands; what is downloaded loads in a fresh process."""
     page = visitor()
@@ -94,6 +110,7 @@ def test_a_visitor_who_only_presses_prune_takes_home_a_model(visitor, tmp_path):
     assert chart(page, "heatmap")["height"] == height
     assert [d for d in chart(page, "curves")["data"] if d["type"] == "scatter" and d["points"] > 1]
     expect(page.locator("#tiles")).to_contain_text("fewer")
+    expect(page.locator("#banner")).to_contain_text("smaller · keeps")
     expect(page.locator(".log")).to_contain_text("a fresh process loaded it")
 
     page.locator("#get").click()
@@ -132,9 +149,9 @@ def test_strangers_see_nothing(visitor, api_run):
     friend = visitor(path=f"?run={api_run.id}")  # knowing the id is the right to see it
     wait_for_state(friend, "finished")
     friend.get_by_role("tab", name="Compare").click()
-    unfold(friend, "Rename or delete")
-    friend.locator("#delete").click()
-    expect(friend.locator("#notice")).to_contain_text("Only the browser that started a run")
+    # What would be refused is not offered.
+    expect(friend.locator("#chosen")).to_be_visible()
+    expect(friend.locator("#delete")).to_be_hidden()
 
 
 def test_refusals_are_sentences_and_make_no_run(visitor, server):

@@ -36,6 +36,15 @@ def test_auto_goes_by_the_model():
     assert (other.calibration, other.heldout, other.tasks) == ("mixed", "heldout", TASKS)
 
 
+def test_auto_stands_beside_what_is_added_to_it():
+    """Questions of one's own are asked beside the usual tasks, and stay when another model brings its own."""
+    own = 'text:{"query": "a", "choices": ["b", "c"], "gold": 0}'
+    recipe = Recipe(tasks=("auto", own))
+    assert recipe.tasks == (*Recipe().tasks, own)
+    assert recipe.but(model="a/b").tasks == (*Recipe(model="a/b").tasks, own)
+    assert Recipe(tasks=(own,)).but(model="a/b").tasks == (own,)
+
+
 def test_auto_goes_by_the_method():
     ours, published, demo = Recipe(model="a/b"), Recipe(model="a/b", method="sleb"), Recipe()
     assert (ours.vocabulary, ours.refit) == (0.25, True)

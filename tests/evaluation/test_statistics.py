@@ -135,8 +135,18 @@ def test_retained():
     assert found.share == pytest.approx(65 / 80)
     assert found.above_chance == pytest.approx(15 / 30)
     assert found.above_chance_se > found.se > 0
-    same = retained(measured("1100", "1110"), measured("1100", "1110"))
+    dense = measured("1" * 80 + "0" * 20, "1110" * 5)
+    same = retained(dense, dense)
     assert (same.share, same.se, same.above_chance) == (1.0, 0.0, 1.0)
+
+
+def test_above_guessing_every_task_counts_alike_and_those_without_signal_not_at_all():
+    dense = measured("1" * 80 + "0" * 20, "1" * 10, "1010" * 5)
+    found = retained(dense, measured("1" * 65 + "0" * 35, "1" * 10, "1" * 20))
+    assert found.above_chance == pytest.approx((15 / 30 + 1) / 2)
+    assert found.left_out == ("task2",)  # half right where guessing is half right: any model keeps that
+    alone = retained(measured("1" * 80 + "0" * 20), measured("1" * 65 + "0" * 35))
+    assert found.above_chance_se == pytest.approx(alone.above_chance_se / 2)
 
 
 def test_retained_has_the_spread_of_resampled_items():

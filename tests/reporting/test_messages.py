@@ -97,13 +97,13 @@ def test_a_target_that_is_not_met_exactly_is_mentioned():
     assert "19.0 % of all parameters, the nearest possible to 20.0 %" in near
 
 
-def test_differences_within_noise_are_marked():
+def test_differences_that_chance_could_have_made_are_marked():
     measured_twice = measured("1" * 40 + "0" * 60), measured("1" * 60 + "0" * 40)
     mean = paired_comparison(*measured_twice).mean
     assert describe_difference(mean).startswith("+20.0 % ± ")
-    assert "noise" not in describe_difference(mean)
+    assert "measurable" not in describe_difference(mean)
     same = paired_comparison(measured_twice[0], measured_twice[0]).mean
-    assert describe_difference(same) == "+0.0 % ± 0.0 %, within noise"
+    assert describe_difference(same) == "+0.0 % ± 0.0 % (no measurable change)"
 
 
 def summary_of(*events: ev.Event) -> RunSummary:

@@ -54,13 +54,13 @@ def test_a_list_is_newest_first_and_names_can_be_changed(queue, workers):
     first = queue.start(Recipe().replace(model="x/y-1b", target=0.3), "me")
     second = queue.start(Recipe(), "me", "mine")
     assert [i.id for i in queue.listed("me")] == [second, first]
-    assert queue.listed("me")[1].name == "y-1b, 30% by pip-gate"
+    assert queue.listed("me")[1].name == "y-1b, 30 % by pip-gate"
     queue.rename(first, "  a\n new   name ")
     assert queue.listed("me")[1].name == "a new name"
     queue.rename(first, "x" * 500)
     assert len(queue.listed("me")[1].name) == 80
     queue.rename(first, "")
-    assert queue.listed("me")[1].name == "y-1b, 30% by pip-gate"
+    assert queue.listed("me")[1].name == "y-1b, 30 % by pip-gate"
     assert queue.owns(first, "me")
 
 
@@ -174,7 +174,7 @@ def test_cleaning_by_age(queue, various):
     left = {name for name, folder in various.items() if folder.exists()}
     assert left == {"paused", "running", "waiting"}
     log = (queue.root / retention.LOG).read_text()
-    assert log.count("deleted: 'demo, 20% by pip-gate', ") == 4
+    assert log.count("deleted: 'demo, 20 % by pip-gate', ") == 4
     assert all(line in log for line in told)
     assert "10.0 days old, 1.0 MB" in log
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -203,10 +204,40 @@ def test_extend_and_fork_wait_for_a_worker(queue, workers, recipe, monkeypatch):
     assert (queue.place(run_id), queue.summary(run_id)[1]) == (1, "waiting")
     forked = queue.fork(run_id, {"seed": 3}, 1, "me")
     assert queue.place(forked) == 2
-    assert queue.listed("me")[0].name == "mine, forked"
+    assert queue.listed("me")[0].name == "mine, branch"
     assert tiny.asked_recipe(queue.folder(forked)) == recipe.replace(target=0.29, seed=3)
     workers.end(queue.folder(other), FINISHED)
     assert queue.schedule_workers() == [run_id]
+
+
+def test_a_name_follows_the_recipe_unless_it_was_given(queue, workers, recipe):
+    run_id = queue.start(recipe, "me")
+    workers.end(queue.folder(run_id), BLOCK, FINISHED)
+    queue.extend(run_id, 0.29)
+    forked = queue.fork(run_id, {"method": "random"}, 1, "me")
+    names = {i.id: i.name for i in queue.listed("me")}
+    assert (names[run_id].split(", ")[1], names[forked].split(", ")[1]) == (
+        f"29 % by {recipe.method}",
+        "29 % by random",
+    )
+    queue.rename(forked, "mine")
+    again = queue.fork(queue.fork(forked, {}, 1, "me"), {}, 1, "me")
+    assert {i.id: i.name for i in queue.listed("me")}[again] == "mine, branch"
+    queue.rename(again, "")
+    assert "random" in {i.id: i.name for i in queue.listed("me")}[again]
+
+
+def test_a_run_exported_early_can_be_resumed(queue, workers):
+    run_id = queue.start(Recipe())
+    workers.end(queue.folder(run_id), BLOCK, replace(FINISHED, early=True))
+    assert state(queue, run_id) == "finished"
+    assert queue.summary(run_id)[0].early
+    queue.resume(run_id)
+    assert workers.launched[-1] == (run_id, "resume")
+    workers.end(queue.folder(run_id), FINISHED)
+    launched = list(workers.launched)
+    queue.resume(run_id)
+    assert workers.launched == launched
 
 
 def test_undo_that_a_killed_worker_left_is_seen_to(queue, workers):

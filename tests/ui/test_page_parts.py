@@ -20,7 +20,7 @@ from pip_core.reporting.run_summary import RunSummary
 from pip_core.reporting.theme import sendable
 from pip_core.runs.queue import RunQueue
 from pip_core.structure.shape import Shape
-from pip_core.ui import comparison, curves, download, form, heatmap, network_map, status
+from pip_core.ui import comparison, curves, download, form, heatmap, network_map, status, verdict
 from pip_core.ui.fields import fields, from_form, to_form
 from pip_core.ui.handlers import PageHandlers
 from pip_core.ui.html import millions, table
@@ -64,6 +64,7 @@ def summary_of_a_run(blocks: int = 5) -> RunSummary:
         {"units": ("heads", "channels"), "calibration": "text:my own words", "seed": 7},
         {"units": ("attention", "mlp"), "plain": False},
         {"tasks": ("facts", "arc_easy=rows.jsonl", 'text:{"query": "a"}'), "refit": True},
+        {"tasks": ("auto", 'text:{"query": "a"}')},
         {"model": "a/b"},
         {"model": "a/b", "calibration": "stories"},
         {"model": "a/b", "vocabulary": 0.25, "refit": False},
@@ -93,6 +94,24 @@ def test_a_share_that_is_no_number():
     values[fields().index("setting_vocabulary")] = "many"
     with pytest.raises(UserError, match=r"Rare tokens.*auto, not 'many'"):
         from_form(*values)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "place", "said"),
+    [
+        ("pasted", "Too short.", "views_small", "too short"),
+        ("model", "x" * 5000, "model_line", "xx … xx"),
+        ("calibration", "y" * 500, "views_small", "yy … yy"),
+        ("setting_windows", 2.5, "plan", "Windows: enter a whole number"),
+        ("setting_seed", 1.5, "plan", "Seed: enter a whole number"),
+    ],
+)
+def test_what_is_wrong_is_said_beside_its_field_before_a_run(tmp_path, field, value, place, said):
+    values = form_of(Recipe())
+    values[fields().index(field)] = value
+    changes = PageHandlers(RunQueue(tmp_path / "runs")).preview_form("", *values)
+    assert said in changes[place]["value"]
+    assert len(changes[place]["value"]) < 600
 
 
 def test_an_uploaded_task_is_asked_instead_of_the_usual_ones(tmp_path):
@@ -167,11 +186,31 @@ def test_heatmap_marks_what_went_and_what_may_be_next():
     assert figure["data"][1]["text"] == [[3, 4, 5, 1, 2], [1, 3, 4, "", 2]]
     assert hover[1][4][3] == "2 of 4"
     assert hover[1][1][3] == "3 of 4, was 4"
+    hatched = [d for d in figure["data"] if d.get("fillpattern")]
+    assert [d["x"].count(None) for d in hatched] == [2, 3]  # in their rows, and in every row below
     said = heatmap.score_table(summary)
-    assert said.count("class='absent'") == 1
+    assert said.count("class='absent'") == said.count(">removed<") == 1
     assert said.count("class=removed") == 2
     summary.apply([(ev.Stopped(2), 9.0)])
     assert heatmap.likely_next(summary) is None
+
+
+def test_what_is_kept_was_put_back_or_has_no_score_is_not_called_removed():
+    summary = summary_of_a_run()
+    summary.apply([(ev.RemovalUndone(2, (Units("blocks", 0, (0,)),)), 9.0)])
+    summary.apply([(ev.Scored(2, "blocks", (None, None, None, None, 0.3), 1.0), 10.0)])
+    states = [heatmap.unscored(summary, (2, "blocks"), block, keep=(1,)) for block in range(4)]
+    assert states == ["kept", "kept", "not scored", "removed"]
+    said = heatmap.score_table(summary, keep=(1,))
+    assert [said.count(f">{state}<") for state in ("kept", "not scored", "removed")] == [2, 1, 1]
+    assert [i["x"] for i in heatmap.importance_heatmap(summary, keep=(1,)).layout.images] == [0, 1]
+
+
+def test_a_branch_marks_where_its_method_changed():
+    summary = summary_of_a_run()
+    assert "from here on" not in heatmap.importance_heatmap(summary).to_json()
+    summary.forked = ev.Forked("another", 1, ("method",))
+    assert "from here on by pip" in heatmap.importance_heatmap(summary).to_json()
 
 
 def test_a_removal_without_scores_leaves_its_row_empty():
@@ -207,6 +246,49 @@ def test_nothing_is_drawn_of_nothing():
         assert len(figure.to_json()) < 10_000
     assert "appears here" in heatmap.score_table(RunSummary())
     assert "Press Prune" in status.status(RunSummary(), "none")
+    assert "appears here" in verdict.banner(RunSummary(), "none")
+
+
+def finished(hits: str, perplexity: float, early: bool = False) -> RunSummary:
+    """A run whose dense model has 90 of 100 answers right where guessing has half."""
+    summary = summary_of_a_run()
+    summary.apply([(measured("1" * 90 + "0" * 10), 9.0)])
+    end = replace(measured(hits, iteration=2), parameters=60, perplexity=perplexity, final=True)
+    summary.apply([(end, 10.0), (ev.Finished(2, "2 of 5 blocks", 60, 1.0, 1, early), 11.0)])
+    return summary
+
+
+def test_the_verdict_is_as_good_as_the_model():
+    """What guesses, or is lost for words, is not offered as if it were well."""
+    good = finished("1" * 88 + "0" * 12, 21.0)
+    said = verdict.banner(good, "finished")
+    assert "39 %</b> smaller" in said
+    assert "95 % ± " in said
+    assert "−2.0 ± " in said
+    assert "status good" in status.status(good, "finished")
+    for hits, perplexity, tone, dot in (
+        ("1" * 72 + "0" * 28, 25.0, "worse", "warn"),
+        ("1" * 50 + "0" * 50, 25.0, "bad", "bad"),
+        ("1" * 90 + "0" * 10, 7925.0, "bad", "bad"),
+    ):
+        summary = finished(hits, perplexity)
+        assert f"banner {tone}'" in verdict.banner(summary, "finished")
+        assert f"status {dot}'" in status.status(summary, "finished")
+    assert "appears here" in verdict.banner(good, "running")
+
+
+def test_a_run_exported_early_says_so():
+    summary = finished("1" * 88 + "0" * 12, 21.0, early=True)
+    said = status.status(summary, "finished")
+    assert "Exported after 2 of 3 iterations" in said
+    assert "Resume" in said
+    assert "value='0.667'" in said
+
+
+def test_a_run_that_was_killed_at_the_end_shows_no_full_bar():
+    summary = summary_of_a_run()
+    summary.started = replace(summary.started, planned=2)
+    assert "value='1.000'" not in status.status(summary, "interrupted")
 
 
 @pytest.mark.parametrize("state", list(status.STATES))

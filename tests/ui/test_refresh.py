@@ -162,7 +162,12 @@ def test_prune_downloads_nothing(queue, workers, llama_folder, looks):
 def test_what_can_be_checked_at_once_is(queue, workers, llama_folder, tmp_path, looks):
     handlers = PageHandlers(queue, looks)
     tiny.write_lines(tmp_path / "empty.jsonl", [])
-    for changes in ({"target": 0.9}, {"keep": (99,)}, {"tasks": (str(tmp_path / "empty.jsonl"),)}):
+    for changes in (
+        {"target": 0.9},
+        {"keep": (99,)},
+        {"tasks": (str(tmp_path / "empty.jsonl"),)},
+        {"calibration": "text:Too short."},
+    ):
         values = fields.to_form(Recipe(model=str(llama_folder), vocabulary=0).replace(**changes)).values()
         assert "problem" in handlers.start(ME, *(c["value"] for c in values))["notice"]["value"]
     assert queue.everybodys() == []

@@ -22,6 +22,7 @@ class MeasureSettings(Settings):
     """With what the model is measured, and when."""
 
     measures = frozenset({"tasks", "items", "heldout", "perplexity_windows", "perplexity_tokens"})
+    beside_auto = frozenset({"tasks"})
 
     measure: Literal["every", "end"] = choice(
         EVERY, (EVERY, END), "when to measure, after every iteration or what comes out at the end"

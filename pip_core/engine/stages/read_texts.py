@@ -15,6 +15,7 @@ from ...data.calibration import Calibration, CalibrationText
 from ...data.contamination import overlap
 from ...data.corpora import title
 from ...data.perturbation import PERTURBATION_KINDS
+from ...data.windows import check_holds
 from ...evaluation.tasks import Pages
 from ..context import Context
 from ..stage import Stage
@@ -66,7 +67,10 @@ class ReadTexts(Stage):
     invalidated_by = ()
 
     def check(self, context: Context) -> None:
-        recipe = self.recipe
+        recipe, domains = self.recipe, context.calibration_text.domains
+        if len(domains) == 1:
+            name = title(domains[0].name)
+            check_holds(domains[0].documents, name, recipe.windows, recipe.window_tokens)
         refuse_measured(context, context.calibration_text, f"calibration text '{title(recipe.calibration)}'")
 
     def prepare(self, state: RunState) -> None:

@@ -1,0 +1,41 @@
+"""The page's components, without a browser: what a session makes of them anew is what was built."""
+
+from __future__ import annotations
+
+import pytest
+
+import app
+from pip_core.runs.queue import RunQueue
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> app.StudioPage:
+    built = app.StudioPage(RunQueue(tmp_path_factory.mktemp("page") / "runs"))
+    built.build()
+    return built
+
+
+def test_a_component_made_anew_offers_and_shows_the_same(page):
+    """A session makes components anew from what their constructors were given, and refuses other choices."""
+    for name, component in page.ui.items():
+        found = vars(type(component)(**{**component.constructor_args, "render": False}))
+        for what in ("choices", "value", "visible", "interactive"):
+            assert found.get(what) == vars(component).get(what), (name, what)
+    assert ("10", "10") in page.ui["keep"].choices
+
+
+@pytest.mark.parametrize(("typed", "taken"), [(61, 60), (0, 2), (20, 20), (None, None)])
+def test_what_is_typed_beyond_the_ends_of_a_slider_is_taken_as_its_end(page, typed, taken):
+    assert page.ui["target"].preprocess(typed) == taken
+    assert page.ui["target"].get_block_name() == "slider"
+
+
+def test_a_choice_made_during_another_counts(page):
+    """Gradio drops what happens while the last of its kind is under way, unless the event says otherwise."""
+    blocks = page.ui["run"].parent
+    while blocks.parent is not None:
+        blocks = blocks.parent
+    typed = {"input", "change"}
+    for event in blocks.fns.values():
+        if any(kind in typed for _, kind in event.targets):
+            assert event.trigger_mode == "always_last", event.targets
