@@ -60,7 +60,8 @@ window.pip = {
       if (problem && pressed?.isConnected && !pressed.closest("#controls")) {
         copy = problem.cloneNode(true);
         copy.removeAttribute("role");
-        (pressed.closest(".row") || pressed).insertAdjacentElement("afterend", copy);
+        const row = pressed.closest(".row");
+        (row && row.id !== "columns" ? row : pressed).insertAdjacentElement("afterend", copy);
         copy.scrollIntoView({ block: "nearest" });
         notice.classList.add("elsewhere");
       } else notice.classList.remove("elsewhere");
