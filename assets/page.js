@@ -29,9 +29,9 @@ window.pip = {
     else url.searchParams.delete("run");
     window.history.replaceState(null, "", url);
   },
-  // On a phone the form folds away once there is something to watch.
+  // Where the form stands above what a run shows, it folds away once there is something to watch.
   fold() {
-    if (window.innerWidth >= 760 || document.querySelector("#plan .problem")) return;
+    if (window.innerWidth > 1000 || document.querySelector("#plan .problem")) return;
     document.querySelector("#form > button.label-wrap.open")?.click();
   },
   // A refusal stands at the button that was pressed; it goes as soon as something else is entered or pressed.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..core.errors import UserError
 from ..core.recipe import Recipe
 from .calibration import CalibrationText
 from .corpora import DOMAINS, SHIPPED, documents, hub_of, parts, title
@@ -26,12 +27,14 @@ class Preview(NamedTuple):
         edits: as in `perturbation.Pair`.
         words: where each word begins and ends in the text.
         note: how the preview differs from what a run will do; empty where it does not.
+        lack: why a run will refuse the text; empty where that is not known to be so.
     """
 
     text: str
     edits: tuple[Edit, ...]
     words: tuple[tuple[int, int], ...]
     note: str
+    lack: str = ""
 
 
 def beginnings(text: CalibrationText, characters: int = 120) -> Iterator[str]:
@@ -52,7 +55,7 @@ def preview(recipe: Recipe, characters: int = 240) -> Preview:
     shown, and `note` says so.
 
     Raises:
-        UserError: unreadable calibration text, or one too short.
+        UserError: unreadable calibration text.
     """
     rng = random.Random(f"{recipe.seed}/preview")
     names = [name for name, _ in parts(recipe.calibration)]
@@ -62,8 +65,12 @@ def preview(recipe: Recipe, characters: int = 240) -> Preview:
         note = f"{title(name)} is fetched when the run begins; until then a shipped text shows the views."
         name = rng.choice(DOMAINS)
     found = documents(name, characters=PREVIEW_CHARACTERS, online=False)
+    lack = ""
     if len(names) == 1 and not note and sum(map(len, found)) < PREVIEW_CHARACTERS:
-        check_holds(found, title(name), recipe.windows, recipe.window_tokens)
+        try:
+            check_holds(found, title(name), recipe.windows, recipe.window_tokens)
+        except UserError as error:
+            lack = str(error)
     text = " ".join(rng.choice(found).split())
     if len(text) > characters:
         end = text.rfind(" ", 0, characters)
@@ -72,7 +79,7 @@ def preview(recipe: Recipe, characters: int = 240) -> Preview:
     writing = writing_of(found)
     perturber = Perturber(_shipped_words(), recipe.kinds, writing)
     edits = perturber.perturb(text, recipe.rate, rng)[1]
-    return Preview(text, edits, tuple(writing.spans(text)), note)
+    return Preview(text, edits, tuple(writing.spans(text)), note, lack)
 
 
 @lru_cache(maxsize=1)

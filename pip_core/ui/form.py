@@ -17,7 +17,7 @@ from ..planning.estimate import Plan, anatomy_for, available_memory, resolve_aut
 from ..planning.inspect_model import exports_plainly, memory_needed
 from ..reporting.messages import percent
 from ..scoring import get_scorer
-from .html import duration, millions, shortened
+from .html import duration, millions, problem, shortened
 from .network_map import legend, network_map
 
 # What a form offers first; the user may enter anything else.
@@ -195,6 +195,7 @@ def two_views(recipe: Recipe) -> str:
         + "".join(other)
         + " …</p></div></div>"
         + (f"<p class='line'>{escape(found.note)}</p>" if found.note else "")
+        + (problem(found.lack) if found.lack else "")
     )
 
 

@@ -16,14 +16,14 @@ from ..data.test_perturbation import edits_apart
 
 
 def test_preview_shows_text_and_edits():
-    text, edits, spans, note = preview(tiny.recipe_for("unused", rate=0.5))
-    assert note == ""
+    text, edits, spans, note, lack = preview(tiny.recipe_for("unused", rate=0.5))
+    assert (note, lack) == ("", "")
     assert 20 < len(text) <= 240
     words = [text[start:end] for start, end in spans]
     assert words == text.split()
     assert edits
     assert all(clean in words[i] and edits_apart(clean.lower(), new.lower()) for i, clean, new in edits)
-    assert preview(tiny.recipe_for("unused", rate=0.5)) == (text, edits, spans, "")
+    assert preview(tiny.recipe_for("unused", rate=0.5)) == (text, edits, spans, "", "")
 
 
 def test_preview_of_what_is_not_here_yet(monkeypatch, tmp_path):
