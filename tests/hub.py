@@ -49,6 +49,12 @@ class Hub:
             def do_POST(self) -> None:
                 hub.answer(self, "POST")
 
+            def do_PUT(self) -> None:
+                hub.answer(self, "PUT")
+
+            def do_DELETE(self) -> None:
+                hub.answer(self, "DELETE")
+
             def log_message(self, *_) -> None:
                 pass
 
@@ -67,30 +73,53 @@ class Hub:
         path = unquote(urlsplit(request.path).path)
         self.requests.append(f"{verb} {path}")
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        if self.write(request, verb, path, body):
+            return
         parts = path.strip("/").split("/")
         api = parts[0] == "api"
         parts = parts[1:] if api else parts
         # "models/" stands in addresses of the interface only, "datasets/" in those of files too.
         parts = parts[1:] if parts[0] in ("models", "datasets") else parts
         repo, rest = "/".join(parts[:2]), parts[2:]
-        folder = self.repos.get(repo, PRIVATE)
-        if folder == PRIVATE:
-            _send(request, 401, b"Invalid username or password.", {"X-Error-Code": "RepoNotFound"})
-        elif rest[1:2] and rest[1] not in ("main", SHA):
-            _send(request, 404, b"Invalid rev id.", {"X-Error-Code": "RevisionNotFound"})
+        revision = rest[1] if rest[1:2] else "main"
+        folder, sha = self.at(repo, revision)
+        if folder == PRIVATE or not self.readable(request, repo):
+            send(request, 401, b"Invalid username or password.", {"X-Error-Code": "RepoNotFound"})
+        elif not sha:
+            send(request, 404, b"Invalid rev id.", {"X-Error-Code": "RevisionNotFound"})
         elif folder == GATED and not api:
             # What a gated repository holds may be listed, but not fetched.
-            _send(request, 403, b"Access is restricted.", {"X-Error-Code": "GatedRepo"})
+            send(request, 403, b"Access is restricted.", {"X-Error-Code": "GatedRepo"})
         elif api and (rest[:1] == ["tree"] or rest[:1] == ["paths-info"]):
-            _send_json(request, _entries(folder, rest, body))
+            send_json(request, _entries(folder, rest, body))
         elif api and (not rest or rest[0] == "revision"):
             files = [{"path": "config.json", "size": 9}] if folder == GATED else _listing(folder)
-            siblings = [{"rfilename": f["path"], "size": f["size"]} for f in files]
-            _send_json(request, {"id": repo, "sha": SHA, "siblings": siblings, "tags": [], "private": False})
+            siblings = [
+                {"rfilename": f["path"], "size": f["size"], "blobId": f.get("oid"), "lfs": f.get("lfs")}
+                for f in files
+            ]
+            private = self.private(repo)
+            told = {"id": repo, "sha": sha, "siblings": siblings, "tags": [], "private": private}
+            send_json(request, told)
         elif not api and rest[:1] == ["resolve"] and folder.joinpath(*rest[2:]).is_file():
-            _send_file(request, folder.joinpath(*rest[2:]).read_bytes())
+            _send_file(request, folder.joinpath(*rest[2:]).read_bytes(), sha)
         else:
-            _send(request, 404, b"Not found.", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": SHA})
+            send(request, 404, b"Not found.", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
+
+    def at(self, repo: str, revision: str) -> tuple[Path | str, str]:
+        """What a repository holds at a revision, and its commit, which is empty for an unknown revision."""
+        return self.repos.get(repo, PRIVATE), SHA if revision in ("main", SHA) else ""
+
+    def readable(self, request: BaseHTTPRequestHandler, repo: str) -> bool:
+        """Whether who asks may see the repository."""
+        return True
+
+    def private(self, repo: str) -> bool:
+        return False
+
+    def write(self, request: BaseHTTPRequestHandler, verb: str, path: str, body: bytes) -> bool:
+        """Answer a request that changes something; whether it was one."""
+        return False
 
 
 def _entries(folder: Path | str, rest: list[str], body: bytes) -> list[dict]:
@@ -108,31 +137,37 @@ def _entries(folder: Path | str, rest: list[str], body: bytes) -> list[dict]:
     return [f for f in found if f["path"].startswith(below)]
 
 
+def git_oid(data: bytes) -> str:
+    """The name that git gives to the content of a file."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 def _listing(folder: Path) -> list[dict]:
-    return [
-        {
-            "path": p.relative_to(folder).as_posix(),
-            "size": p.stat().st_size,
-            "oid": hashlib.sha1(p.read_bytes()).hexdigest(),
-        }
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
-    ]
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        data, name = path.read_bytes(), path.relative_to(folder).as_posix()
+        facts = {"path": name, "size": len(data), "oid": git_oid(data)}
+        if name.endswith(".safetensors"):  # git holds a pointer to it
+            checksum = hashlib.sha256(data).hexdigest()
+            facts |= {"oid": git_oid(checksum.encode())}
+            facts |= {"lfs": {"oid": checksum, "sha256": checksum, "size": len(data), "pointerSize": 134}}
+        found.append(facts)
+    return found
 
 
-def _send_file(request: BaseHTTPRequestHandler, data: bytes) -> None:
+def _send_file(request: BaseHTTPRequestHandler, data: bytes, sha: str) -> None:
     """A file, or the part of it that was asked for (`Range: bytes=FIRST-LAST`)."""
     headers = {
         "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
-        "X-Repo-Commit": SHA,
+        "X-Repo-Commit": sha,
         "Accept-Ranges": "bytes",
     }
     asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
     if not asked:
-        _send(request, 200, data, headers)
+        send(request, 200, data, headers)
         return
     first, last = int(asked[1]), min(int(asked[2] or len(data) - 1), len(data) - 1)
-    _send(
+    send(
         request,
         206,
         data[first : last + 1],
@@ -140,11 +175,11 @@ def _send_file(request: BaseHTTPRequestHandler, data: bytes) -> None:
     )
 
 
-def _send_json(request: BaseHTTPRequestHandler, value) -> None:
-    _send(request, 200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+def send_json(request: BaseHTTPRequestHandler, value) -> None:
+    send(request, 200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
-def _send(request: BaseHTTPRequestHandler, code: int, body: bytes, headers: dict[str, str]) -> None:
+def send(request: BaseHTTPRequestHandler, code: int, body: bytes, headers: dict[str, str]) -> None:
     request.send_response(code)
     for name, value in {**headers, "Content-Length": str(len(body))}.items():
         request.send_header(name, value)

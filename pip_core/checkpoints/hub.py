@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ..core.device import user_message
 from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.network import HUB_TIMEOUT, hub_token, is_unreachable
+from ..core.progress import in_background
 from ..core.recipe import DEMO
 from . import bundled
 from .folder import (
@@ -173,34 +173,25 @@ def config_file(repo: str, revision: str = "", local: bool = False) -> Path:
 
 def _download(repo: str, revision: str, total: int) -> Generator[Loading, None, Path]:
     """Fetch a snapshot in a thread and report how many of `total` bytes have arrived."""
-    found: list[Path | BaseException] = []
 
-    def work() -> None:
-        try:
-            found.append(
-                Path(
-                    huggingface_hub.snapshot_download(
-                        repo,
-                        revision=revision or None,
-                        allow_patterns=WANTED,
-                        ignore_patterns=NOT_WANTED,
-                        token=hub_token(),
-                    )
-                )
+    def fetch() -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo,
+                revision=revision or None,
+                allow_patterns=WANTED,
+                ignore_patterns=NOT_WANTED,
+                token=hub_token(),
             )
-        except BaseException as error:
-            found.append(error)
+        )
 
     blobs = Path(huggingface_hub.constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}", "blobs")
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    while thread.is_alive():
+
+    def arrived() -> Loading:
         done = sum(f.stat().st_size for f in blobs.glob("*") if f.exists())
-        yield Loading(f"downloading {repo}", min(done, total), total)
-        thread.join(0.5)
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return found[0]
+        return Loading(f"downloading {repo}", min(done, total), total)
+
+    return (yield from in_background(fetch, arrived))
 
 
 def _valid_id(repo: str) -> str:

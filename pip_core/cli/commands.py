@@ -21,6 +21,7 @@ from ..core import events as ev
 from ..core.errors import UserError
 from ..core.paths import PAGE
 from .options import Command, names
+from .push import push
 
 if TYPE_CHECKING:
     from ..core.recipe import Recipe
@@ -291,6 +292,7 @@ COMMANDS: tuple[Command, ...] = (
     extend,
     recover,
     fork,
+    push,
     runs,
     inspect,
     compare,

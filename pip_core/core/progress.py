@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
@@ -48,6 +49,30 @@ def once_a_second(work: Generator[float, None, Result]) -> Generator[float, None
                 yield seconds
     finally:
         work.close()
+
+
+def in_background(
+    work: Callable[[], Result], report: Callable[[], Step], seconds: float = 0.5
+) -> Generator[Step, None, Result]:
+    """`work` in a thread, whose result or error is passed on. Yields what `report` says every so many
+    seconds. Whoever stops iterating leaves the thread to itself."""
+    found: list[Result] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        yield report()
+        thread.join(seconds)
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 class Halted(Exception):

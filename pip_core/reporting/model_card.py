@@ -123,7 +123,8 @@ def _metadata(model: str, licence: str | None, recipe: Recipe, pruned: Evaluated
     ]
     identifier, name = _licence(licence)
     return ModelCardData(
-        base_model=model,
+        # What was loaded from a folder has no page on the Hub; only ids of the Hub have an owner.
+        base_model=model if "/" in model else None,
         library_name="transformers",
         pipeline_tag=TASK_TYPE,
         tags=["pruned", "pip-studio"],
