@@ -57,7 +57,9 @@ window.pip = {
       copy?.remove();
       notice.classList.remove("past");
       const problem = notice.querySelector(".problem");
-      if (problem && pressed?.isConnected && !pressed.closest("#controls")) {
+      // Where the plan says it already, once is enough.
+      const said = problem && document.getElementById("plan").textContent.includes(problem.textContent);
+      if (problem && !said && pressed?.isConnected && !pressed.closest("#controls")) {
         copy = problem.cloneNode(true);
         copy.removeAttribute("role");
         const row = pressed.closest(".row");

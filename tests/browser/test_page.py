@@ -162,4 +162,11 @@ def test_refusals_are_sentences_and_make_no_run(visitor, server):
     page.locator("#go").click()
     expect(page.locator("#notice")).to_contain_text("does not exist")
     assert state_of(page) == "none"
+    # At the button that was pressed, and gone once something is entered.
+    page.get_by_role("tab", name="Compare").click()
+    unfold(page, "Try several methods")
+    page.locator("#sweep").click()
+    expect(page.locator("#sweep ~ .problem")).to_contain_text("Choose the methods")
+    page.locator("#methods input").first.check()
+    expect(page.locator("#sweep ~ .problem")).to_have_count(0)
     assert {p.name for p in server.runs.iterdir()} == known
