@@ -40,6 +40,7 @@ logging.disable_progress_bar()
 SPREAD = ("test_family_contract.py", "test_vocabulary.py", "test_refit.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file share its fixtures, whole runs among them, so they stay in one process; those in a
     browser stay in one process all together, so that no two browsers compete."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -207,3 +208,9 @@ def test_readme_and_ci_run_the_same_tests():
     assert commands, "the README shows no test command"
     run_by_ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert [c for c in commands if c not in run_by_ci] == []
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="all tests run in one process")
+def test_tests_of_a_file_run_in_one_process(request):
+    """They share fixtures that are dear. xdist marks the groups of `tests/conftest.py` in the ids."""
+    assert request.node.nodeid.endswith("@test_structure.py")
