@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -81,7 +83,7 @@ def test_word_pieces():
     assert request.targets == (7,)
 
 
-def test_a_prompt_is_continued(monkeypatch):
+def test_a_prompt_is_continued():
     read = []
 
     class Model:
@@ -91,7 +93,6 @@ def test_a_prompt_is_continued(monkeypatch):
             read.append(input_ids.tolist())
             streamer.end()
 
-    stream = chat._Stream(Model(), ending("<s> $A </s>"), "The dog", 4)
-    while not stream.done:
-        stream.advance()
-    assert read == [ending("<s> $A")(["The dog"])["input_ids"]]
+    loaded = SimpleNamespace(model=Model(), tokenizer=ending("<s> $A </s>"), context=64)
+    assert list(chat.answers(loaded, loaded, "The dog"))
+    assert read == 2 * [ending("<s> $A")(["The dog"])["input_ids"]]
