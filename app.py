@@ -155,6 +155,7 @@ class StudioPage:
                 self.html("plan")
             # Enabled once the browser has sent its token: a run started before would have no owner.
             ui["go"] = gr.Button("Prune", variant="primary", elem_id="go", interactive=False)
+            self.html("kept", **serving.kept(self.queue.root))
             with gr.Accordion("Keep or drop single blocks", open=False):
                 self.control("keep", gr.Dropdown, multiselect=True)
                 self.control("drop", gr.Dropdown, multiselect=True)

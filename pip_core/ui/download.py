@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from html import escape
+from pathlib import Path
 
 from ..checkpoints.packing import Packing
 from ..core.recipe import Recipe
@@ -60,6 +61,11 @@ def command_line(recipe: Recipe) -> str:
             continue
         words += [found.option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return shlex.join([*words, "--out", "my-run"])
+
+
+def push_line(folder: Path) -> str:
+    """The command that pushes the model of the run in `folder` to the Hub, by a person at this machine."""
+    return shlex.join(["python", "-m", "pip_core", "push", str(folder), "OWNER/NAME"])
 
 
 def code(title: str, text: str) -> str:

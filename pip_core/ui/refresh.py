@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..checkpoints.packing import Packing
 from ..core.errors import UserError
+from ..core.limits import local_files
 from ..core.recipe import Recipe
 from ..planning.estimate import anatomy_for
 from ..reporting.run_summary import RunSummary
@@ -250,6 +251,9 @@ def _files(queue: RunQueue, run_id: str, summary: RunSummary, state: str) -> Cha
         return changes
     changes["load"] = {"value": download.snippet(summary)}
     command = download.code("The same run on the command line", download.command_line(recipe))
+    if summary.exported is not None and local_files():
+        # Elsewhere the folder is none of a visitor's, and a page has no token of theirs to push with.
+        command += download.code("Its model to the Hugging Face Hub", download.push_line(folder))
     changes["command"] = {"value": command}
     card = folder / MODEL / "README.md"
     if state == "finished" and card.is_file():

@@ -6,12 +6,14 @@ import ipaddress
 import os
 import time
 from collections.abc import Awaitable, Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.export import folder_bytes
-from ..core.limits import GB, LOCAL_FILES, MB, limits
+from ..core.limits import GB, LOCAL_FILES, MB, limits, on_space
 from ..core.paths import ASSETS
+from ..core.volumes import volume_of
 from ..data.files import UPLOADS as UPLOADS_VARIABLE
 from ..runs import retention
 from ..runs.store import ARRIVING, UPLOADS
@@ -46,6 +48,25 @@ def prepare_to_serve(root: Path) -> None:
     if not is_loopback(os.environ.get(ADDRESS)):
         # Whoever reaches the page would read this machine's files.
         os.environ.setdefault(LOCAL_FILES, "no")
+
+
+def kept(root: Path) -> dict[str, Any]:
+    """What becomes of runs when a Space restarts, as a line of the page; nothing on a machine of one's own.
+
+    Args:
+        root: the folder of the runs.
+    """
+    if not on_space():
+        return {"value": "", "visible": False}
+    volume, days = volume_of(root), limits().keep_days
+    words = (
+        f"Runs are kept on the volume {escape(str(volume))} when this Space restarts."
+        if volume
+        else "This Space forgets all runs when it restarts. Download what you want to keep."
+    )
+    if days is not None:
+        words += f" A run that ended is deleted after {days:g} day{'' if days == 1 else 's'}."
+    return {"value": f"<p class='line'>{words}</p>", "visible": True}
 
 
 def is_loopback(address: str | None) -> bool:

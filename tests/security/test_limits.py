@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from pip_core.checkpoints.hub import ask_hub
 from pip_core.core import events as ev
-from pip_core.core import memory, network
+from pip_core.core import memory, network, volumes
 from pip_core.core.aside import Aside
 from pip_core.core.environment import child_environment, prepare_environment
 from pip_core.core.errors import UserError
@@ -156,6 +157,40 @@ def test_a_space_has_other_limits_and_reads_no_files(monkeypatch):
     monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", "yes")
     assert local_files()
     assert {len(row) for row in rows()} == {4}
+
+
+MOUNTS = {Path("/"): "overlay", Path("/home/user"): "ext4", Path("/data"): "fuse", Path("/tmp"): "tmpfs"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "volume"),
+    [
+        ("/data/runs", "/data"),
+        ("/data", "/data"),
+        ("/home/user/app/runs", None),
+        ("/tmp/runs", None),
+        ("/database/runs", None),
+        ("/srv/runs", None),
+    ],
+)
+def test_a_volume_is_told_from_what_goes_with_the_container(folder, volume):
+    found = volumes.volume_of(Path(folder), MOUNTS, Path("/home/user/app"))
+    assert found == (Path(volume) if volume else None)
+    assert volumes.volume_of(Path(folder), {}, Path("/home/user/app")) is None
+
+
+def test_a_space_says_what_becomes_of_its_runs(tmp_path, monkeypatch):
+    assert not serving.kept(tmp_path)["visible"]
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    monkeypatch.setattr(serving, "volume_of", lambda _: None)
+    lost = serving.kept(tmp_path)
+    monkeypatch.setattr(serving, "volume_of", lambda _: Path("/data"))
+    held = serving.kept(tmp_path)
+    assert lost["visible"]
+    assert held["visible"]
+    assert "/data" not in lost["value"]
+    assert "/data" in held["value"]
+    assert "7 days" in held["value"]
 
 
 @pytest.mark.parametrize(("address", "here"), [(None, True), ("127.0.0.1", True), ("0.0.0.0", False)])

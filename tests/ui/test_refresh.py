@@ -17,7 +17,7 @@ from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
 from pip_core.planning.estimate import anatomy_for, make_plan
 from pip_core.runs import files, run_directory
-from pip_core.ui import fields, form, refresh
+from pip_core.ui import download, fields, form, refresh
 from pip_core.ui.follow import Followers
 from pip_core.ui.handlers import PageHandlers
 
@@ -135,6 +135,17 @@ def test_a_refresh_does_not_wait_for_packing(queue, workers, monkeypatch):
         time.sleep(0.1)
         changes = refresh.refresh(queue, ME, run_id, changes.get("seen", {}).get("value", []), ())
     assert changes["zip"]["value"].endswith(".zip")
+
+
+def test_who_owns_the_machine_is_told_how_to_push(queue, workers, monkeypatch):
+    run_id = ended(queue, workers, STARTED, measured("1111"), BLOCK, exported(), FINISHED)
+    line = download.push_line(queue.folder(run_id))
+    assert line.startswith("python -m pip_core push ")
+    assert line in refresh.refresh(queue, ME, run_id, [], ())["command"]["value"]
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    shown = refresh.refresh(queue, ME, run_id, [], ())["command"]["value"]
+    assert "push" not in shown
+    assert str(queue.folder(run_id)) not in shown
 
 
 def test_nothing_changed_nothing_sent(queue, workers):
