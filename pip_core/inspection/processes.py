@@ -206,7 +206,8 @@ class ModelProcess:
                 return reply
         # It ended at this moment because nothing was asked: another one is asked instead.
         self._start()
-        self._write(request)
+        with suppress(OSError, ValueError):
+            self._write(request)
         return self._next_reply(request.number, seconds)
 
     def _write(self, request: Request) -> None:
@@ -228,5 +229,9 @@ class ModelProcess:
                     f"The models did not answer within {seconds:.0f} seconds. Ask for less, or set "
                     "PIP_STUDIO_MODEL_SECONDS higher."
                 ) from None
-            if reply is None or reply.number == number:
+            if reply is None:
+                self._replies.put(None)  # it has ended for whoever looks again, too
+                return None
+            # Before it has read a question, it answers none of them (0) when it needs too much memory.
+            if reply.number in (number, 0):
                 return reply

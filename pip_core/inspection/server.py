@@ -24,7 +24,8 @@ from typing import Any, BinaryIO
 import psutil
 import torch
 
-from ..checkpoints.load import Loaded, load
+from ..checkpoints.folder import Source
+from ..checkpoints.load import Loaded, load, load_folder
 from ..core.device import user_message
 from ..core.limits import GB, limits
 from ..core.memory import free_memory
@@ -45,7 +46,8 @@ class Request:
     Attributes:
         number: tells its replies from others.
         job: one of `JOBS`; empty cancels the request of that number.
-        dense, pruned: model references.
+        dense: model reference.
+        pruned: folder of the exported model.
         stamp: modification time of the pruned folder; another value loads the models anew.
     """
 
@@ -161,7 +163,9 @@ class Server:
         if self._models is None or self._models[0] != key:
             yield Status("Loading both models …")
             self._models = None  # first, so that no more than two are held
-            self._models = key, drain(load(request.dense)), drain(load(request.pruned))
+            # The folder is the page's own, also where it reads no folders that a visitor names.
+            pruned = Source(Path(request.pruned), "the pruned model", request.pruned, None)
+            self._models = key, drain(load(request.dense)), load_folder(pruned)
         _, dense, pruned = self._models
         torch.set_num_threads(THREADS)  # chat shares them out between the models
         yield from JOBS[request.job](dense, pruned, **request.arguments)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from pip_core.core.errors import UserError
+from pip_core.core.paths import ASSETS
+from pip_core.core.recipe import DEMO
 from pip_core.inspection.processes import MOST_WAITING, ModelProcesses
 from pip_core.inspection.server import Status, memory_limit
 
@@ -130,6 +132,18 @@ def test_memory_is_bounded(models, monkeypatch):
             list(processes.ask("latency", *models, prompt_tokens=8, new_tokens=8, rounds=5000))
     finally:
         processes.close()
+
+
+def test_a_page_that_reads_no_folders_of_visitors_reads_those_of_its_runs(monkeypatch):
+    monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", "no")
+    processes = ModelProcesses(1, 120, warm_server())
+    try:
+        found = list(
+            processes.ask("divergence", DEMO, str(ASSETS / "models" / DEMO), 1.0, text="Once upon a time")
+        )
+    finally:
+        processes.close()
+    assert all(place.divergence == 0 for place in found[-1])
 
 
 def test_limits_from_the_environment(monkeypatch):
