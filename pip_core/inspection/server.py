@@ -164,8 +164,8 @@ class Server:
             yield Status("Loading both models …")
             self._models = None  # first, so that no more than two are held
             # The folder is the page's own, also where it reads no folders that a visitor names.
-            pruned = Source(Path(request.pruned), "the pruned model", request.pruned, None)
-            self._models = key, drain(load(request.dense)), load_folder(pruned)
+            exported = Source(Path(request.pruned), "the pruned model", request.pruned, None)
+            self._models = key, drain(load(request.dense)), load_folder(exported)
         _, dense, pruned = self._models
         torch.set_num_threads(THREADS)  # chat shares them out between the models
         yield from JOBS[request.job](dense, pruned, **request.arguments)
