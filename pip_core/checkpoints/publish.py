@@ -130,8 +130,6 @@ def push(
         commit = yield from _upload(api, repo, revision, place, files)
     except BaseException as error:
         left = _take_back(place, repo)
-        if not isinstance(error, Exception):
-            raise
         failure = push_failure(error, repo)
         if failure is None:
             raise
@@ -140,7 +138,7 @@ def push(
         difference = yield from _verify(api, repo, commit, folder, files)
         if public and place.private:
             api.update_repo_settings(repo, private=False)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         failure = push_failure(error, repo)
         if failure is None:
             raise

@@ -29,6 +29,8 @@ def push_failure(error: BaseException, repo: str) -> UserError | None:
             return cause
         if isinstance(cause, HfHubHTTPError):
             return UserError(_refusal(cause.response.status_code, repo, cause))
+        if isinstance(cause, KeyboardInterrupt):
+            return UserError("The push was stopped.")
         if isinstance(cause, OfflineModeIsEnabled):
             return UserError(
                 "The Hub's client is told to stay offline: unset HF_HUB_OFFLINE, then push again."

@@ -172,6 +172,11 @@ def test_a_stopped_push_leaves_nothing(hub, model):
     assert REPO in hub.written
     steps.close()
     assert hub.written == {}
+    steps = push(model, REPO, api=HfApi(hub.url, token="hf_writes"))
+    next(steps)
+    with pytest.raises(UserError, match=r"stopped. Nothing of it is left"):
+        steps.throw(KeyboardInterrupt())
+    assert hub.written == {}
 
 
 def test_what_cannot_be_taken_back_is_said_and_continued(hub, model):
