@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -354,6 +355,8 @@ def main() -> None:
     codes: list[int] = []
     atexit.register(_leave, codes)  # the first that is registered is called last
     prepare_environment()
+    # Python 3.12 warns of the threads of libraries, which `AVAILABLE` is about.
+    warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)
     for name in sys.argv[2:]:
