@@ -23,6 +23,9 @@ from .checksum import weight_files
 
 # As safetensors names the number formats of weights.
 FORMATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+# Eight bits, which nothing is computed in: every such number is one of bfloat16 too.
+EIGHT_BITS = ("F8_E4M3", "F8_E5M2")
+FORMATS |= dict.fromkeys(EIGHT_BITS, torch.bfloat16)
 # Rows of two tables that are compared at a time.
 ROWS = 4096
 
@@ -79,6 +82,11 @@ def follow_weights(config: PreTrainedConfig, folder: Path, name: str) -> tuple[s
                 f"as {ours}, and an export keeps that."
             )
         config.dtype = stored
+    if any(header.format in EIGHT_BITS for header in found.values()):
+        notes.append(
+            f"Weights of '{name}' are stored as 8-bit floating-point numbers, which are not computed in. "
+            "They are taken as bfloat16, which holds each of them exactly, and an export keeps that."
+        )
     if getattr(config, "tie_word_embeddings", False) and _has_own_head(config, found):
         notes.append(
             f"The config of '{name}' says that its head is the table of its embeddings, but its weights hold "

@@ -126,3 +126,17 @@ def test_several_chat_templates(own, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": both}))
     out = written(opened(own), tmp_path / "out")
     assert AutoTokenizer.from_pretrained(out).chat_template == {"default": TEMPLATE, "rag": TEMPLATE}
+
+
+@pytest.mark.parametrize("format_", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bit_numbers_are_kept_as_numbers_of_sixteen(own, tmp_path, format_):
+    """Tables of eight bits beside norms of thirty-two, without scales: their file would grow fourfold."""
+    whole = load_file(own / "model.safetensors")
+    small = {n: w.to(format_) if w.ndim == 2 else w for n, w in whole.items()}
+    save_file(small, own / "model.safetensors", metadata={"format": "pt"})
+    loaded = opened(own)
+    assert any("8-bit" in note for note in loaded.notes)
+    exported = load_file(written(loaded, tmp_path / "out") / "model.safetensors")
+    name = "model.layers.0.mlp.gate_proj.weight"
+    assert exported[name].dtype == torch.bfloat16
+    assert torch.equal(exported[name].float(), small[name].float())
