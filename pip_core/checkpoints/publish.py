@@ -17,7 +17,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, get_token
 from huggingface_hub.errors import (
@@ -32,7 +31,7 @@ from ..core.events import Loading
 from ..core.limits import on_space
 from ..core.network import HUB_TIMEOUT
 from ..core.progress import drain, in_background, map_progress, once_a_second
-from ..data.corpora import MIX, PASTED
+from ..data.corpora import pasted_settings
 from .checksum import file_sha256
 from .export import CARD, RECIPE, folder_bytes
 from .load import load
@@ -248,20 +247,11 @@ def _git_oid(path: Path) -> str:
 def _refuse_private_texts(folder: Path) -> None:
     """Check that the recipe beside the model holds no text that somebody pasted."""
     facts = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-    pasted = [name for name, value in facts.get("recipe", {}).items() if _is_pasted(value)]
-    if pasted:
+    if pasted := pasted_settings(facts.get("recipe", {})):
         raise UserError(
             f"The recipe beside the model holds text of your own ({', '.join(pasted)}), which everybody "
             "could read in a public repository. Push it to a private one; its settings can make that public."
         )
-
-
-def _is_pasted(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(map(_is_pasted, value))
-    if not isinstance(value, str):
-        return False
-    return value.startswith(PASTED) or (value.startswith(MIX) and PASTED in value)
 
 
 def _make(api: HfApi, repo: str, revision: str, place: _Place, existed: bool) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -289,3 +289,16 @@ def _unique(texts: Iterable[str]) -> tuple[list[str], int, list[int]]:
         count += 1
         characters += len(text)
     return list(seen.values()), count - len(seen), starts
+
+
+def pasted_settings(recipe: Mapping[str, object]) -> list[str]:
+    """The settings of a recipe that hold text of somebody's own, word for word, by name."""
+    return [name for name, value in recipe.items() if _is_pasted(value)]
+
+
+def _is_pasted(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_is_pasted, value))
+    if not isinstance(value, str):
+        return False
+    return value.startswith(PASTED) or (value.startswith(MIX) and PASTED in value)

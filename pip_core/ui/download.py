@@ -8,14 +8,15 @@ from pathlib import Path
 
 from ..checkpoints.packing import Packing
 from ..core.recipe import Recipe
+from ..data.corpora import pasted_settings
 from ..reporting.messages import describe_agreement, percent
 from ..reporting.model_card import loading
 from ..reporting.run_summary import RunSummary
 from .html import empty
 
 
-def verdict(summary: RunSummary) -> str:
-    """What was verified of a finished run's export."""
+def verdict(summary: RunSummary, recipe: Recipe | None = None) -> str:
+    """What was verified of a finished run's export, and which text of the visitor's own goes with it."""
     done = summary.exported
     if done is None:
         return empty(
@@ -29,7 +30,20 @@ def verdict(summary: RunSummary) -> str:
     return (
         f"<div class='verified'><b>✓ Reloaded and verified.</b> A fresh process loaded the export with "
         f"{how}; {describe_agreement(done.largest_difference)}, and it wrote {done.tokens} tokens with and "
-        f"without the key-value cache.{reason}</div>"
+        f"without the key-value cache.{reason}</div>{_own_text(recipe)}"
+    )
+
+
+def _own_text(recipe: Recipe | None) -> str:
+    pasted = pasted_settings(recipe.to_dict()) if recipe else []
+    if not pasted:
+        return ""
+    labels = {info.name: info.label for info in Recipe.settings()}
+    where = escape(", ".join(labels[name] for name in pasted))
+    return (
+        f"<div class='verified'><b>With your own text.</b> What you pasted ({where}) is in the zip and in "
+        "the recipe, word for word, so that the run can be repeated. Delete <code>pip_recipe.json</code> "
+        "before you pass the model on, if nobody else should read it.</div>"
     )
 
 

@@ -249,6 +249,7 @@ def _files(queue: RunQueue, run_id: str, summary: RunSummary, state: str) -> Cha
     recipe = _recipe(queue, run_id)
     if recipe is None:
         return changes
+    changes["verdict"] = {"value": download.verdict(summary, recipe)}
     changes["load"] = {"value": download.snippet(summary)}
     command = download.code("The same run on the command line", download.command_line(recipe))
     if summary.exported is not None and local_files():

@@ -344,3 +344,10 @@ def test_tables_escape_heads_and_captions():
     said = table(["<x>"], [["1", "2"]], "a 'caption' <b>")
     assert "<x>" not in said
     assert "<b>" not in said
+
+
+def test_pasted_text_is_said_to_go_with_the_model():
+    summary = summary_of_a_run()
+    summary.apply([(ev.Exported("model", 10, 2, 0.0, 20, 1.0), 12.0)])
+    assert "pasted" not in download.verdict(summary, Recipe())
+    assert "pasted (Calibration)" in download.verdict(summary, Recipe(calibration="text:Our plans."))
