@@ -1,4 +1,4 @@
-"""The heatmap of a run: iteration by block, pale where unimportant. And its numbers as a table."""
+"""The heatmap of a run: iteration by block, faint where unimportant. And its numbers as a table."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ FILES = (
     *(("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")),
     ("scores_csv", "Scores, CSV"),
 )
-IMPORTANCE = "Importance <small>pale = least important; hatched = removed; number = rank</small>"
+IMPORTANCE = "Importance <small>faint = least important; hatched = removed; number = rank</small>"
 COST = "What it costs <small>band: ± one standard error</small>"
 STAGE_CURVES = "On the way <small>what the stage at work reports</small>"
 # Every control made by hand, and settings with shorter words than their own: a label and one short line.
