@@ -80,7 +80,6 @@ class Display:
     def _reaches_a_quarter(self, event: ev.Progress | ev.Loading) -> bool:
         """Whether progress begins something, or has come a quarter further since it was printed last: a log
         of a long run is for reading."""
-        assert isinstance(event, ev.Progress | ev.Loading)
         what = (event.stage, event.iteration) if isinstance(event, ev.Progress) else (event.what,)
         quarter = (*what, 4 * event.done // event.total if event.total else 0)
         reaches, self._quarter = quarter != self._quarter, quarter

@@ -28,7 +28,7 @@ from ..checkpoints.folder import Source
 from ..checkpoints.load import Loaded, load, load_folder
 from ..core.device import user_message
 from ..core.limits import GB, limits
-from ..core.memory import free_memory
+from ..core.memory import die_first, free_memory
 from ..core.progress import drain
 from . import chat, latency
 from .divergence import divergence
@@ -191,9 +191,7 @@ def main() -> None:
     # Libraries print to standard output too; what they print goes to standard error instead.
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    # Where memory runs out, the system ends this process rather than the page or a run.
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
+    die_first()
     server = Server(output)
     for work, argument in ((server.read, sys.stdin.buffer), (server.watch_memory, memory_limit())):
         threading.Thread(target=work, args=(argument,), daemon=True).start()

@@ -17,6 +17,7 @@ from ...core.curve import CurvePoint
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
 from ...core.events import Event, StageResult, Warned, event
+from ...core.progress import map_progress
 from ...core.recipe import DEMO, measuring_settings
 from ...core.settings import AUTO, Settings, choice, setting, text, whole
 from ...data.calibration import ROW_TOKENS
@@ -27,6 +28,7 @@ from ...recovery.material import LEAST_TOKENS, WATCHED_TOKENS, Material, questio
 from ...recovery.trainer import PASS_ROWS, STEP_ROWS, Outcome, Plan, Trainer
 from ...recovery.watch import Look, Watch
 from ...reporting.description import Description
+from ...structure.anatomy import Anatomy
 from ..context import Context
 from ..sizes import FOOTPRINT_BYTES
 from ..stage import Cost, Stage
@@ -157,7 +159,7 @@ class Recover(Stage):
         self.material.read(state.calibration, self.tokens)
         if state.scratch is None:
             return
-        needed = 2 * STATE_BYTES * _learning(state)
+        needed = 2 * STATE_BYTES * _learning(state.anatomy)
         place = next(p for p in (state.scratch, *state.scratch.parents) if p.exists())
         if (free := shutil.disk_usage(place).free) < needed:
             raise UserError(
@@ -304,20 +306,17 @@ class Recover(Stage):
 def _counted(work: Generator[int | Look, None, Outcome], looks: list[Look]) -> Generator[int, None, Outcome]:
     """The steps of learning as numbers of tokens; looks are put into the list."""
     done = 0
-    try:
-        while True:
-            try:
-                step = next(work)
-            except StopIteration as end:
-                return end.value
-            if isinstance(step, Look):
-                looks.append(step)
-                done = max(done, step.tokens)
-            else:
-                done = step
-            yield done
-    finally:
-        work.close()
+
+    def count(step: int | Look) -> int:
+        nonlocal done
+        if isinstance(step, Look):
+            looks.append(step)
+            done = max(done, step.tokens)
+        else:
+            done = step
+        return done
+
+    return map_progress(work, count)
 
 
 def _why(outcome: Outcome, cut_short: bool) -> str:
@@ -328,9 +327,9 @@ def _why(outcome: Outcome, cut_short: bool) -> str:
     return "It ended because it did not help any more." if outcome.settled else ""
 
 
-def _learning(state: RunState) -> int:
+def _learning(anatomy: Anatomy) -> int:
     """Weights that learn, of the dense model; fewer are left by then."""
-    return state.anatomy.parameters - state.anatomy.embedding_parameters
+    return anatomy.parameters - anatomy.embedding_parameters
 
 
 def _memory(context: Context) -> float:
@@ -339,7 +338,7 @@ def _memory(context: Context) -> float:
     models' logits with their gradient."""
     sizes, anatomy = context.sizes, context.anatomy
     share = context.depth(context.planned) / len(anatomy.blocks)
-    learning = (anatomy.parameters - anatomy.embedding_parameters) * share
+    learning = _learning(anatomy) * share
     each = STATE_BYTES + (4 + sizes.itemsize if sizes.itemsize < 4 else 0)
     tokens = PASS_ROWS * ROW_TOKENS
     activations = tokens * sizes.itemsize * (share * sum(sizes.block_activations) + 3 * sizes.vocabulary)
