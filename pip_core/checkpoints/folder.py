@@ -199,12 +199,14 @@ def raw_config(folder: Path) -> dict:
     return config
 
 
-def check_raw_config(config: dict) -> None:
-    """Refuse model types that only code of the repository could load.
+def check_raw_config(folder: Path) -> None:
+    """Refuse model types that only code of the repository could load, by `folder`'s config.json.
 
     Raises:
-        UserError: transformers does not know the model type, or a number is one that no model has.
+        UserError: as `raw_config`; transformers does not know the model type, or a number is one that no
+            model has.
     """
+    config = raw_config(folder)
     check_bounds(config)
     kind = config.get("model_type")
     if kind in CONFIG_MAPPING_NAMES:

@@ -28,7 +28,6 @@ from .folder import (
     check_raw_config,
     config_in,
     licence_of,
-    raw_config,
     refuse_adapter,
     refuse_adapter_in,
     refuse_without_tokenizer,
@@ -85,7 +84,7 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
             )
         raise UserError(f"'{repo}' holds no transformers model (no config.json).")
     config = config_file(repo, revision)
-    check_raw_config(raw_config(config.parent))
+    check_raw_config(config.parent)
     config_in(config.parent, repo)
     if not weights:
         raise UserError(

@@ -39,7 +39,6 @@ from .folder import (
     check_raw_config,
     config_in,
     licence_of,
-    raw_config,
     refuse_adapter,
     refuse_adapter_in,
     refuse_unusable_files,
@@ -158,7 +157,7 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
     if file := gguf_file(reference):
         yield from unpack(file)
         made, origin = folder_of(file), f"GGUF file {file.name}, unpacked"
-        check_raw_config(raw_config(made))
+        check_raw_config(made)
         return Source(made, file.stem, origin, licence_of(made), reference=reference)
     folder = local_folder(reference)
     if folder is not None:
@@ -167,7 +166,7 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
         source = Source(folder, folder.name, where, licence_of(folder), reference=reference)
         if is_nonuniform(folder):
             return source
-        check_raw_config(raw_config(folder))
+        check_raw_config(folder)
         if not list(folder.glob("*.safetensors")):
             files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == GGUF]
             raise UserError(
@@ -339,7 +338,7 @@ def config_of(reference: str) -> PreTrainedConfig:
                 if failure is None or isinstance(error, UserError):
                     raise
                 raise failure from error
-    check_raw_config(raw_config(folder))
+    check_raw_config(folder)
     return config_in(folder, reference)[0]
 
 
