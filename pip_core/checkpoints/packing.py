@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.device import user_message
+from ..core.disk_use import bytes_of
 from ..core.errors import UserError
-from .export import MARGIN_BYTES, folder_bytes
+from .export import MARGIN_BYTES
 
 # Seconds before a packing that failed may be tried again.
 RETRY_SECONDS = 30.0
@@ -43,7 +44,7 @@ class _Job:
 
     def __init__(self, folder: Path, target: Path) -> None:
         self.folder, self.failed_at = folder, 0.0
-        self.state = Packing(target, total=folder_bytes(folder))
+        self.state = Packing(target, total=bytes_of(folder))
         self.thread = threading.Thread(target=self._work, name="packing", daemon=True)
 
     def _work(self) -> None:
@@ -83,7 +84,7 @@ def start_packing(folder: Path, target: Path) -> Packing:
         try:
             if is_packed(folder, target):
                 _JOBS.pop(target, None)
-                size = folder_bytes(folder)
+                size = bytes_of(folder)
                 return Packing(target, size, size, ready=True)
             job = _Job(folder, target)
         except OSError as error:  # the folder is being replaced or deleted at this moment
@@ -118,7 +119,7 @@ def is_packed(folder: Path, target: Path) -> bool:
 def pack(folder: Path, target: Path, count: Callable[[int], None]) -> None:
     """Write the zip beside `target`, then rename it; `count` is called with the bytes of each piece."""
     before = _identity(folder)
-    needed, free = folder_bytes(folder), shutil.disk_usage(target.parent).free
+    needed, free = bytes_of(folder), shutil.disk_usage(target.parent).free
     if free < needed + MARGIN_BYTES:
         raise UserError(
             f"Packing the model needs {needed / 1e6:.0f} MB more and {free / 1e6:.0f} MB are free. Make "

@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from ..core.disk_use import bytes_of
 from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.limits import on_space
@@ -33,7 +34,7 @@ from ..core.network import HUB_TIMEOUT
 from ..core.progress import drain, in_background, map_progress, once_a_second
 from ..data.corpora import pasted_settings
 from .checksum import file_sha256
-from .export import CARD, RECIPE, folder_bytes
+from .export import CARD, RECIPE
 from .load import load
 from .push_failures import NEW_TOKEN, push_failure
 from .verify import verify
@@ -146,7 +147,7 @@ def push(
             "The same push once more goes on from there."
         ) from error
     url = f"{api.endpoint}/{repo}/tree/{commit}"
-    return Pushed(repo, commit, url, place.private and not public, folder_bytes(folder), difference)
+    return Pushed(repo, commit, url, place.private and not public, bytes_of(folder), difference)
 
 
 def exported_files(folder: Path) -> dict[str, Path]:
@@ -311,7 +312,7 @@ def _verify(
         back = Path(place, "model")
 
         def arrived() -> Loading:
-            return Loading(f"loading {repo} back", min(folder_bytes(back), total), total)
+            return Loading(f"loading {repo} back", min(bytes_of(back), total), total)
 
         yield from in_background(
             lambda: api.snapshot_download(repo, revision=commit, local_dir=back), arrived

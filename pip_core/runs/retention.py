@@ -14,7 +14,7 @@ from pathlib import Path
 
 import huggingface_hub
 
-from ..checkpoints.export import folder_bytes
+from ..core.disk_use import bytes_of, changed_at
 
 LOG = "cleaned.log"
 # States of a run that has ended. To make room only finished runs are deleted: the others have work left.
@@ -61,7 +61,7 @@ def clean(
     ended = sorted((k for k in stored if k.state in ENDED), key=lambda k: k.at)
 
     def delete(path: Path, what: str, remove: Callable[[Path], None]) -> None:
-        size = _bytes(path)
+        size = bytes_of(path)
         remove(path)
         deleted.append(f"{what}, {size / 1e6:.1f} MB")
 
@@ -79,17 +79,17 @@ def clean(
             delete(run.folder, f"'{run.name}', {run.state}, {days:.1f} days old", discard)
             ended.remove(run)
     if max_bytes is not None:
-        total = sum(_bytes(k.folder) for k in stored if k.folder.exists())
+        total = sum(bytes_of(k.folder) for k in stored)
         packed = [(p, run) for run in ended for p in run.folder.glob(PACKED)]
         finished = [(run.folder, run) for run in ended if run.state == "finished"]
         for path, run in packed + finished:
             if total <= max_bytes:
                 break
             if path == run.folder:
-                total -= _bytes(path)
+                total -= bytes_of(path)
                 delete(path, f"'{run.name}', finished, to make room", discard)
             elif _old(path, now, TEMPORARY_SECONDS):  # a younger one may be being downloaded
-                total -= _bytes(path)
+                total -= bytes_of(path)
                 delete(path, f"packed model of '{run.name}', which can be packed again", _remove)
     _log(root, deleted)
     return deleted
@@ -130,11 +130,8 @@ def _remove(path: Path) -> None:
 
 
 def _old(path: Path, now: float, seconds: float) -> bool:
-    return path.exists() and now - path.stat().st_mtime > seconds
-
-
-def _bytes(path: Path) -> int:
-    return folder_bytes(path) if path.is_dir() else path.stat().st_size
+    at = changed_at(path)
+    return at is not None and now - at > seconds
 
 
 def _log(root: Path, deleted: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.export import folder_bytes
+from ..core.disk_use import bytes_of
 from ..core.limits import GB, LOCAL_FILES, MB, limits, on_space
 from ..core.paths import ASSETS
 from ..core.volumes import volume_of
@@ -115,7 +115,7 @@ class BoundedUploads:
     def _used(self) -> int:
         now = time.monotonic()
         if now - self._counted >= RECOUNT_SECONDS:
-            self._counted, self._bytes = now, sum(folder_bytes(f) for f in self._folders if f.is_dir())
+            self._counted, self._bytes = now, sum(map(bytes_of, self._folders))
         return self._bytes
 
 

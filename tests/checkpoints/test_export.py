@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pip_core.checkpoints import export, load
 from pip_core.checkpoints.export import (
     export_checkpoint,
-    folder_bytes,
     prepare_folder,
     put_in_place,
     round_to_stored,
@@ -26,6 +25,7 @@ from pip_core.checkpoints.export import (
 from pip_core.checkpoints.load import Loaded, Source, load_folder
 from pip_core.checkpoints.nonuniform import load_nonuniform
 from pip_core.checkpoints.verify import GENERATED_TOKENS, Verdict
+from pip_core.core.disk_use import bytes_of
 from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
 from pip_core.core.recipe import Recipe
@@ -76,7 +76,7 @@ def test_files(exported):
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
     assert (folder / "README.md").read_text() == "# A card\n"
     assert json.loads((folder / "pip_recipe.json").read_text()) == json.loads(json.dumps(FACTS))
-    assert folder_bytes(folder) == sum(os.path.getsize(p) for p in folder.iterdir())
+    assert bytes_of(folder) == sum(os.path.getsize(p) for p in folder.iterdir())
 
 
 def test_verdict(exported):

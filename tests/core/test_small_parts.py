@@ -8,6 +8,7 @@ import torch
 
 from pip_core.core import device
 from pip_core.core.batching import rows_of
+from pip_core.core.disk_use import bytes_of, changed_at
 from pip_core.core.progress import drain, map_progress, once_a_second
 
 
@@ -81,3 +82,15 @@ def test_one_report_a_second():
     seen = []
     found = drain(map_progress(once_a_second(work()), seen.append))
     assert (seen, found) == ([0.0, 1.0, 3.2], "done")
+
+
+def test_what_goes_away_while_it_is_counted_counts_nothing(tmp_path):
+    (tmp_path / "kept").write_bytes(b"123")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "also").write_bytes(b"12345")
+    gone = tmp_path / "gone"
+    gone.symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
+    assert bytes_of(tmp_path) == 8
+    assert bytes_of(tmp_path / "kept") == 3
+    assert bytes_of(gone) == 0
+    assert changed_at(gone) is None

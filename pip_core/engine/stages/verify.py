@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...checkpoints.export import folder_bytes, put_in_place, write_card
+from ...checkpoints.export import put_in_place, write_card
 from ...checkpoints.verify import verify
+from ...core.disk_use import bytes_of
 from ...core.events import Event, Exported, Progress
 from ...core.progress import map_progress, once_a_second
 from ...reporting.model_card import model_card
@@ -45,7 +46,7 @@ class Verify(Stage):
         put_in_place(partial, out)
         yield Exported(
             str(out),
-            folder_bytes(out),
+            bytes_of(out),
             iterations,
             verdict.largest_difference,
             verdict.tokens,
