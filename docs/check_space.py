@@ -163,9 +163,10 @@ def requirement(name: str, root: Path = ROOT) -> Requirement:
 
 def _signing_in(fields: dict, root: Path) -> Iterator[str]:
     """A button to sign in needs an application on the Hub behind it, and the other way round."""
-    button = "LoginButton(" in (root / "app.py").read_text(encoding="utf-8")
+    sources = [root / "app.py", *(root / "pip_core" / "ui" / "parts").glob("*.py")]
+    button = any("LoginButton" in source.read_text(encoding="utf-8") for source in sources)
     if button != bool(fields.get("hf_oauth")):
-        yield "hf_oauth must be true exactly if app.py has a LoginButton."
+        yield "hf_oauth must be true exactly if the page has a LoginButton."
     if "hf_oauth_scopes" in fields and not fields.get("hf_oauth"):
         yield "hf_oauth_scopes means nothing without hf_oauth."
 

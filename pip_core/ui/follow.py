@@ -10,7 +10,7 @@ from ..core.errors import UserError
 from ..core.limits import limits
 from ..reporting.run_summary import RunSummary
 from ..runs.queue import RunQueue
-from .refresh import LIVE
+from .shown import LIVE
 
 SECONDS = 0.5
 # A state is sent again after so long without a change: to send is how it is found that nobody reads any more.

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -20,10 +19,12 @@ from ..core.units import BLOCKS
 from ..runs.queue import RunQueue
 from ..runs.store import UPLOADS
 from . import labels
+from .answers import show_errors
 from .fields import Changes, from_form, to_form
 from .heatmap import ranking
 from .looking import Looks
-from .refresh import LIVE, menu, show_errors
+from .runs_table import menu
+from .shown import LIVE
 
 # Components that a preview of the form changes, and those that a new run does.
 PREVIEW = (
@@ -35,24 +36,6 @@ NEW_RUN = ("run", "memory", "notice", "tabs")
 SWEPT = (*NEW_RUN, "chosen", "picked")
 DELETED = ("memory", "run", "seen", "sure", "notice")
 NO_RUN = "There is no such run. It may have been deleted."
-
-
-def changing(
-    handler: Callable[..., Changes], outputs: Sequence[str], update: Callable, skip: Callable
-) -> Callable:
-    """A handler as one of gradio's: components that its changes do not name are left alone.
-
-    Args:
-        outputs: names of the components that it may change.
-        update, skip: gradio's.
-    """
-
-    def handle(*values):
-        changes = handler(*values)
-        updates = [update(**changes[name]) if name in changes else skip() for name in outputs]
-        return updates if len(updates) > 1 else updates[0]
-
-    return handle
 
 
 class PageHandlers:

@@ -2,91 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..checkpoints.packing import Packing
 from ..core.errors import UserError
-from ..core.limits import local_files
-from ..core.recipe import Recipe
-from ..planning.estimate import anatomy_for
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import sendable
 from ..runs import worker
-from ..runs.files import EVENTS, MODEL, RECIPE, write
-from ..runs.index import RunInfo
 from ..runs.queue import RunQueue
-from ..runs.store import TABLES
-from ..runs.worker import UNREADABLE
-from . import comparison, curves, download, form, heatmap, inspection, stage_curves, status, verdict
+from . import download, status
+from .answers import show_errors
+from .compared import COMPARISON, show_comparison
 from .fields import Changes
 from .html import problem
-from .runs_table import runs_table, state_words, when
+from .parts import PARTS
+from .runs_table import menu, runs_table
+from .shown import LIVE, Shown
 
-LIVE = ("waiting", "starting", "running", "stopping")
-RESUMABLE = ("stopped", "paused", "interrupted", "failed")
-# Components that a refresh changes.
+# Components that a refresh changes: those of the page as a whole, and those of its parts.
 OUTPUTS = (
-    *("status", "timer", "seen", "runs", "chosen", "picked", "onward", "upto", "notice"),
-    *("stop", "pause", "resume", "undo", "export_now", "get", "try_it", "repeats", "extend"),
-    *("banner", "table", "own", "sure"),
-    *(
-        "heatmap",
-        "curves",
-        "stage_curves",
-        "stage_card",
-        "tiles",
-        "log",
-        "latest_message",
-        "measurements",
-        "scores",
-        "tasks",
-        "maps",
-    ),
-    *("verdict", "load", "command", "zip", "recipe", "events", "csv", "scores_csv", "card"),
-    *("comparison", "summary", "compare_csv"),
+    *("status", "timer", "seen", "runs", "chosen", "notice", "table", "zip", *COMPARISON),
+    *(name for part in PARTS for name in (*part.drawn, *part.offered)),
 )
-# Those that a choice of runs to compare changes.
-COMPARISON = ("picked", "comparison", "summary", "compare_csv")
-LONGEST_LABEL = 48
 # Seconds between two refreshes: while something runs, and otherwise, in case another tab starts something.
 BUSY_SECONDS, IDLE_SECONDS = 2.0, 10.0
-# Downloads that a run may offer.
-FILES = ("zip", "recipe", "events", "csv", "scores_csv", "card")
-
-
-def as_file(folder: Path, text: str, name: str) -> str:
-    """The path of a file that holds `text`, in a folder that is deleted together with what it is about."""
-    path = folder / name
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        folder.mkdir(parents=True, exist_ok=True)
-        write(path, text)
-    return str(path)
-
-
-def show_errors(handler: Callable[..., Changes]) -> Callable[..., Changes]:
-    """A handler whose errors for the user are shown on the page."""
-
-    @functools.wraps(handler)
-    def safe(*arguments, **named) -> Changes:
-        try:
-            return handler(*arguments, **named)
-        except UserError as error:
-            return {"notice": {"value": problem(str(error), str(time.monotonic()))}}
-
-    return safe
-
-
-def menu(queue: RunQueue, listed: Sequence[RunInfo], run_id: str) -> list[tuple[str, str]]:
-    """(label, id) of the runs to choose from: `listed`, and `run_id` where somebody shared it."""
-    found = [(_label(info), info.id) for info in listed]
-    if run_id and run_id not in {i.id for i in listed} and queue.folder(run_id) is not None:
-        found.insert(0, ("a run that was shared with you", run_id))
-    return found
 
 
 @show_errors
@@ -102,8 +43,8 @@ def refresh(queue: RunQueue, memory: dict, run_id: str, seen: list, picked: Sequ
     listed = queue.listed(owner)
     changes: Changes = {}
     summary, state = queue.summary(run_id)
-    folder = queue.folder(run_id)
-    reason = worker.why_interrupted(folder) if folder and state == "interrupted" else None
+    shown = Shown(queue, run_id, owner, summary, state)
+    reason = worker.why_interrupted(shown.folder) if shown.folder and state == "interrupted" else None
     line = status.status(summary, state, reason, queue.place(run_id) if state == "waiting" else None)
     present = [i for i in picked or () if queue.folder(i)]
     packing = _packing(queue, run_id, summary, state)
@@ -129,13 +70,11 @@ def refresh(queue: RunQueue, memory: dict, run_id: str, seen: list, picked: Sequ
             changes["chosen"]["value"] = present
             changes["picked"] = {"value": present}
     if now[:3] != before[:3]:
-        may = queue.may_change(run_id, owner), queue.owns(run_id, owner)
-        changes |= _controls(summary, state, *may, queue.is_changeable(run_id))
-        changes["banner"] = {"value": verdict.banner(summary, state)}
-        changes |= _files(queue, run_id, summary, state)
+        for part in PARTS:
+            changes |= part.offer(shown)
     if now[:2] != before[:2]:
         # A score changes the heatmap and not the map, a measurement the curves and not the heatmap.
-        charts = _charts(queue, run_id, summary)
+        charts = {name: change for part in PARTS for name, change in part.draw(shown).items()}
         held = {name: _digest(change) for name, change in charts.items()}
         changes |= {name: change for name, change in charts.items() if held[name] != drawn.get(name)}
         drawn = {**drawn, **held}
@@ -181,135 +120,3 @@ def _zip(packing: Packing | None) -> dict:
         "label": download.packing_words(packing),
         "value": str(packing.target) if packing.ready else None,
     }
-
-
-def _controls(summary: RunSummary, state: str, may_change: bool, owns: bool, changeable: bool) -> Changes:
-    """The buttons. Those that change a run are shown to whoever may change it, where it can be."""
-    running = may_change and state in LIVE
-    some = may_change and changeable and bool(summary.removals)
-    done = summary.exported is not None and summary.exported.iterations == len(summary.removals)
-    return {
-        "stop": {"visible": running, "interactive": state != "stopping"},
-        "pause": {"visible": running, "interactive": state != "stopping"},
-        "resume": {
-            "visible": may_change and changeable and (state in (*RESUMABLE, "damaged") or summary.early)
-        },
-        "undo": {"visible": some and state != "stopping"},
-        "export_now": {"visible": some and not done and state != "stopping"},
-        # What is lost is not offered in the brightest colour.
-        "get": {
-            "visible": state == "finished",
-            "variant": "secondary" if verdict.tone(summary) == "bad" else "primary",
-        },
-        "try_it": {"visible": state == "finished"},
-        "extend": {"visible": may_change},
-        "own": {"visible": owns},
-        "sure": {"visible": False},
-        "onward": {"visible": state in ("finished", *RESUMABLE)},
-        "upto": {"value": len(summary.removals)},
-        "repeats": {"visible": some and state == "finished"},
-    }
-
-
-def _charts(queue: RunQueue, run_id: str, summary: RunSummary) -> Changes:
-    recipe = _recipe(queue, run_id)
-    keep = recipe.keep if recipe else ()
-    changes = {
-        "heatmap": {"value": sendable(heatmap.importance_heatmap(summary, keep))},
-        "curves": {"value": sendable(curves.cost_curves(summary))},
-        "stage_curves": {"value": sendable(stage_curves.stage_curves(summary))},
-        "stage_card": {"visible": bool(summary.curves)},
-        "tiles": {"value": status.tiles(summary)},
-        "log": {"value": status.log(summary)},
-        "latest_message": {"value": status.latest_message(summary)},
-        "measurements": {"value": curves.measurement_table(summary) + stage_curves.curve_table(summary)},
-        "scores": {"value": heatmap.score_table(summary, keep)},
-        "tasks": {"value": inspection.tasks(summary)},
-    }
-    if summary.started is not None:
-
-        def maps() -> str:
-            return inspection.maps(summary, anatomy_for(queue.recipe(run_id).model))
-
-        changes["maps"] = {"value": form.checked(maps)}
-    return changes
-
-
-def _files(queue: RunQueue, run_id: str, summary: RunSummary, state: str) -> Changes:
-    """The Download tab, but for the packed model."""
-    folder = queue.folder(run_id)
-    changes: Changes = {name: {"visible": False} for name in FILES if name != "zip"}
-    changes |= {"load": {"value": ""}, "command": {"value": ""}}
-    changes["verdict"] = {"value": download.verdict(summary)}
-    if folder is None:
-        return changes
-    for name, file in (("recipe", RECIPE), ("events", EVENTS)):
-        if (folder / file).is_file():
-            changes[name] = {"value": str(folder / file), "visible": True}
-    recipe = _recipe(queue, run_id)
-    if recipe is None:
-        return changes
-    changes["verdict"] = {"value": download.verdict(summary, recipe)}
-    changes["load"] = {"value": download.snippet(summary)}
-    command = download.code("The same run on the command line", download.command_line(recipe))
-    if summary.exported is not None and local_files():
-        # Elsewhere the folder is none of a visitor's, and a page has no token of theirs to push with.
-        command += download.code("Its model to the Hugging Face Hub", download.push_line(folder))
-    changes["command"] = {"value": command}
-    card = folder / MODEL / "README.md"
-    if state == "finished" and card.is_file():
-        changes["card"] = {"value": str(card), "visible": True}
-    if summary.dense is not None and state not in UNREADABLE:
-        measured = comparison.as_csv([comparison.Compared(run_id, recipe, summary, state)])
-        scores = as_file(folder, comparison.scores_csv(summary), "scores.csv")
-        changes["csv"] = {"value": as_file(folder, measured, "measurements.csv"), "visible": True}
-        changes["scores_csv"] = {"value": scores, "visible": bool(summary.scored)}
-    return changes
-
-
-def _recipe(queue: RunQueue, run_id: str) -> Recipe | None:
-    """The recipe of a run; None where it cannot be read."""
-    try:
-        return queue.recipe(run_id)
-    except UserError:
-        return None
-
-
-def compared_runs(queue: RunQueue, ids: Sequence[str]) -> list[comparison.Compared]:
-    """The chosen runs as they are now. Those that cannot be read are left out."""
-    names = {i.id: i.name for i in queue.named(ids or ())}
-    found: list[comparison.Compared] = []
-    used: dict[str, int] = {}
-    for run_id in ids or []:
-        if run_id not in names or (recipe := _recipe(queue, run_id)) is None:
-            continue
-        name = names[run_id]
-        used[name] = used.get(name, 0) + 1
-        # Two runs of one name are numbered.
-        unique = name if used[name] == 1 else f"{name} ({used[name]})"
-        found.append(comparison.Compared(unique, recipe, *queue.summary(run_id)))
-    return found
-
-
-@show_errors
-def show_comparison(queue: RunQueue, ids: Sequence[str]) -> Changes:
-    """The chosen runs on one chart and in one table."""
-    found = compared_runs(queue, ids)
-    measured = [c for c in found if c.summary.dense is not None]
-    changes: Changes = {
-        "picked": {"value": list(ids or ())},
-        "comparison": {"value": sendable(comparison.chart(found))},
-        "summary": {"value": comparison.summary(found)},
-        "compare_csv": {"visible": bool(measured)},
-    }
-    if measured:
-        table = comparison.as_csv(measured)
-        folder = queue.root / TABLES / hashlib.sha256(table.encode()).hexdigest()[:24]
-        changes["compare_csv"]["value"] = as_file(folder, table, "compared.csv")
-    return changes
-
-
-def _label(info: RunInfo) -> str:
-    """A run in the list: its name, when it was made, and how far it is."""
-    name = info.name if len(info.name) <= LONGEST_LABEL else info.name[: LONGEST_LABEL - 1] + "…"
-    return f"{name} · {when(info.created)} · {state_words(info)}"

@@ -8,8 +8,10 @@ from html import escape
 
 from ..reporting.messages import percent
 from ..runs.index import RunInfo
+from ..runs.queue import RunQueue
 from .html import empty, millions, table
 
+LONGEST_LABEL = 48
 # States whose words on the page are not their names.
 WORDS = {"waiting": "queued", "newer": "newer version", "interrupted": "ended unexpectedly"}
 
@@ -57,3 +59,17 @@ def _row(info: RunInfo, shown: str) -> list[str]:
         "–" if info.kept is None else percent(info.kept, 0),
         size,
     ]
+
+
+def menu(queue: RunQueue, listed: Sequence[RunInfo], run_id: str) -> list[tuple[str, str]]:
+    """(label, id) of the runs to choose from: `listed`, and `run_id` where somebody shared it."""
+    found = [(_label(info), info.id) for info in listed]
+    if run_id and run_id not in {i.id for i in listed} and queue.folder(run_id) is not None:
+        found.insert(0, ("a run that was shared with you", run_id))
+    return found
+
+
+def _label(info: RunInfo) -> str:
+    """A run in the list: its name, when it was made, and how far it is."""
+    name = info.name if len(info.name) <= LONGEST_LABEL else info.name[: LONGEST_LABEL - 1] + "…"
+    return f"{name} · {when(info.created)} · {state_words(info)}"

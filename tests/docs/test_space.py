@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,8 @@ FILES = ("README.md", "requirements.txt", "pyproject.toml", "LICENSE", "app.py")
 def copied(tmp_path):
     for name in FILES:
         shutil.copy(ROOT / name, tmp_path / name)
+    parts = Path("pip_core", "ui", "parts")
+    shutil.copytree(ROOT / parts, tmp_path / parts)
     return tmp_path
 
 

@@ -1,0 +1,42 @@
+"""How a handler answers: with changes of components, and to what a person can put right with a message."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+
+from ..core.errors import UserError
+from .fields import Changes
+from .html import problem
+
+
+def show_errors(handler: Callable[..., Changes]) -> Callable[..., Changes]:
+    """A handler whose errors for the user are shown on the page."""
+
+    @functools.wraps(handler)
+    def safe(*arguments, **named) -> Changes:
+        try:
+            return handler(*arguments, **named)
+        except UserError as error:
+            return {"notice": {"value": problem(str(error), str(time.monotonic()))}}
+
+    return safe
+
+
+def changing(
+    handler: Callable[..., Changes], outputs: Sequence[str], update: Callable, skip: Callable
+) -> Callable:
+    """A handler as one of gradio's: components that its changes do not name are left alone.
+
+    Args:
+        outputs: names of the components that it may change.
+        update, skip: gradio's.
+    """
+
+    def handle(*values):
+        changes = handler(*values)
+        updates = [update(**changes[name]) if name in changes else skip() for name in outputs]
+        return updates if len(updates) > 1 else updates[0]
+
+    return handle

@@ -1,0 +1,10 @@
+"""The parts of the page, a file each, in the order in which they stand. A new one is added here."""
+
+from __future__ import annotations
+
+from . import compare, download, form, head, inspect, live, outcome, status
+
+HEAD, FORM = head.PART, form.PART
+ABOVE = (status.PART, outcome.PART)
+TABS = (live.PART, inspect.PART, compare.PART, download.PART)
+PARTS = (HEAD, FORM, *ABOVE, *TABS)

@@ -1,0 +1,69 @@
+"""What there is to take home: the verified model, its card, recipe, events and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...core.limits import local_files
+from ...runs.files import EVENTS, MODEL, RECIPE
+from ...runs.worker import UNREADABLE
+from .. import comparison, download, labels
+from ..fields import Changes
+from ..layout import Node, Part, Services, button, column, html, row
+from ..shown import NOTHING, Shown, as_file
+
+# Beside the packed model, whose button also depends on how far it is packed; see `refresh`.
+FILES = tuple(name for name, _ in labels.FILES)
+OFFERED = ("verdict", "load", "command", *FILES)
+
+
+def layout(_: Services) -> Sequence[Node]:
+    return [
+        column(
+            html("verdict", download.verdict(NOTHING)),
+            button("zip", "Download", "DownloadButton", visible=False, variant="primary"),
+            row(
+                *(button(name, text, "DownloadButton", visible=False) for name, text in labels.FILES),
+                elem_id="files",
+            ),
+            html("load"),
+            html("command"),
+            elem_classes="card",
+        )
+    ]
+
+
+def offer(shown: Shown) -> Changes:
+    summary, folder, recipe = shown.summary, shown.folder, shown.recipe
+    changes: Changes = {name: {"visible": False} for name in FILES}
+    changes |= {"load": {"value": ""}, "command": {"value": ""}}
+    changes["verdict"] = {"value": download.verdict(summary)}
+    if folder is None:
+        return changes
+    for name, file in (("recipe", RECIPE), ("events", EVENTS)):
+        if (folder / file).is_file():
+            changes[name] = {"value": str(folder / file), "visible": True}
+    if recipe is None:
+        return changes
+    changes["verdict"] = {"value": download.verdict(summary, recipe)}
+    changes["load"] = {"value": download.snippet(summary)}
+    command = download.code("The same run on the command line", download.command_line(recipe))
+    if summary.exported is not None and local_files():
+        # Elsewhere the folder is none of a visitor's, and a page has no token of theirs to push with.
+        command += download.code("Its model to the Hugging Face Hub", download.push_line(folder))
+    changes["command"] = {"value": command}
+    card = folder / MODEL / "README.md"
+    if shown.state == "finished" and card.is_file():
+        changes["card"] = {"value": str(card), "visible": True}
+    if summary.dense is not None and shown.state not in UNREADABLE:
+        run = comparison.Compared(shown.run_id, recipe, summary, shown.state)
+        measured, scores = comparison.as_csv([run]), comparison.scores_csv(summary)
+        changes["csv"] = {"value": as_file(folder, measured, "measurements.csv"), "visible": True}
+        changes["scores_csv"] = {
+            "value": as_file(folder, scores, "scores.csv"),
+            "visible": bool(summary.scored),
+        }
+    return changes
+
+
+PART = Part("download", layout, offered=OFFERED, offer=offer)

@@ -1,0 +1,101 @@
+"""The form: model, text, method and units, target; then what few people change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from ...data.files import PACKED, TABLES
+from ...scoring import METHODS
+from .. import fields, form, serving
+from ..handlers import NEW_RUN, PREVIEW
+from ..layout import LAST, Node, Part, Services, Wire, column, control, folding, html, row, words
+
+TEXT_FILES = [".txt", ".md", *TABLES, PACKED]
+TASK_FILES = [*TABLES, PACKED]
+
+
+def layout(page: Services) -> Sequence[Node]:
+    typed, several = {"allow_custom_value": True}, {"multiselect": True}
+    methods = [(m.title, m.name) for m in METHODS]
+    texts = folding(
+        "See the two texts, or use your own",
+        control("kinds", "CheckboxGroup", choices=form.EDITS),
+        control("rate", "Slider", minimum=5, maximum=100, step=5),
+        html("views_small"),
+        control("pasted", "Textbox", lines=2, max_lines=6),
+        _upload("upload", "Upload a text file", TEXT_FILES),
+    )
+    how = row(
+        control("method", "Dropdown", choices=methods, min_width=140),
+        control("units", "Dropdown", min_width=140),
+    )
+    blocks = folding(
+        "Keep or drop single blocks",
+        control("keep", "Dropdown", **several),
+        control("drop", "Dropdown", **several),
+        html("locks"),
+    )
+    measured = folding(
+        "What is measured",
+        control("measured_tasks", "Dropdown", choices=form.MEASURED_TASKS, **several, **typed),
+        control("items", "Number"),
+        control("questions", "Textbox", lines=2, max_lines=6),
+        _upload("upload_task", "Upload questions", TASK_FILES),
+    )
+    return [
+        folding(
+            "What to prune, and how",
+            _step(control("model", "Dropdown", choices=form.MODELS, **typed), html("model_line")),
+            _step(control("calibration", "Dropdown", choices=form.TEXTS, **typed), texts),
+            _step(how, html("method_note")),
+            _step(control("target", "Slider", minimum=2, maximum=60, step=1), html("plan")),
+            # Enabled once the browser has sent its token: a run started before would have no owner.
+            Node("Button", "go", (), {"value": "Prune", "variant": "primary", "interactive": False}),
+            html("kept", **serving.kept(page.queue.root)),
+            blocks,
+            measured,
+            folding("Advanced", *_generated()),
+            open=True,
+            elem_id="form",
+        )
+    ]
+
+
+def _step(*children: Node) -> Node:
+    return column(*children, elem_classes="step")
+
+
+def _upload(name: str, label: str, types: Sequence[str]) -> Node:
+    return Node("UploadButton", name, (), {"label": label, "size": "sm", "file_types": list(types)})
+
+
+def _generated() -> Sequence[Node]:
+    """Controls of settings that have none made by hand, stage by stage."""
+    found = []
+    for group, controls in groupby(fields.controls(), lambda made: made.group):
+        found.append(words(f"<h3 class='group'>{group}</h3>"))
+        for made in controls:
+            found.append(
+                Node(made.component, made.name, (), {"label": made.label, "info": made.info, **made.options})
+            )
+    return found
+
+
+def wires(page: Services) -> Sequence[Wire]:
+    act, names = page.handlers, fields.fields()
+    changes = tuple(f"{name}.change" for name in names)
+    tasks = ("measured_tasks",)
+    return [
+        Wire(changes, act.preview_form, ("run", *names), PREVIEW, options=LAST),
+        Wire(
+            *(("go.click",), act.start, ("memory", *names), NEW_RUN),
+            refreshes=True,
+            finally_js="() => pip.fold()",
+        ),
+        Wire(("upload.upload",), act.upload, ("upload",), ("calibration", "pasted")),
+        Wire(("upload_task.upload",), act.upload_task, ("upload_task", *tasks), tasks),
+    ]
+
+
+PART = Part("form", layout, wires)

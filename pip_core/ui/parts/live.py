@@ -1,0 +1,124 @@
+"""Before a run, the map and the two texts; of a run, charts and log, and how it is continued or branched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ...engine import stages
+from ...reporting.theme import sendable
+from .. import curves, heatmap, labels, stage_curves, status
+from ..fields import Changes, fields
+from ..handlers import NEW_RUN
+from ..layout import (
+    FOLDED,
+    Node,
+    Part,
+    Services,
+    Wire,
+    button,
+    card,
+    chart,
+    column,
+    control,
+    folding,
+    html,
+    row,
+    words,
+)
+from ..shown import NOTHING, RESUMABLE, Shown
+
+RUN, IDLE = ("when-run",), "when-idle"
+
+
+def layout(_: Services) -> Sequence[Node]:
+    importance = chart("heatmap", sendable(heatmap.importance_heatmap(NOTHING)))
+    cost = chart("curves", sendable(curves.cost_curves(NOTHING)))
+    on_the_way = chart("stage_curves", sendable(stage_curves.stage_curves(NOTHING)))
+    return [
+        row(
+            column(html("map"), min_width=330, elem_classes="card"),
+            column(html("views"), min_width=330, elem_classes="card"),
+            elem_classes=IDLE,
+            equal_height=True,
+        ),
+        row(
+            card(labels.IMPORTANCE, importance, min_width=330),
+            card(labels.COST, cost, min_width=330),
+            elem_classes=RUN,
+            equal_height=True,
+        ),
+        card(labels.STAGE_CURVES, on_the_way, name="stage_card", classes=RUN, visible=False),
+        words(labels.STEPS, elem_classes=IDLE),
+        card("Log", html("log", status.log(NOTHING)), classes=RUN),
+        folding(
+            "Charts as numbers",
+            html("measurements", curves.measurement_table(NOTHING)),
+            words("<p class='line'>The score and rank of every block are under Inspect.</p>"),
+            elem_classes=["card", *RUN],
+        ),
+        _onward(),
+    ]
+
+
+def _onward() -> Node:
+    again = [button(f"repeat_{kind.name}", f"{kind.title} this run") for kind in stages.repeatable()]
+    return folding(
+        "Continue or branch",
+        words("<p class='line'>All of these use the settings that the form has now.</p>"),
+        row(*again, name="repeats", visible=False),
+        row(
+            button("extend", "Continue this run to the form's target"),
+            control("upto", "Number", value=0, min_width=120),
+            button("fork", "Branch: a new run with the form's settings"),
+        ),
+        name="onward",
+        **FOLDED,
+    )
+
+
+def wires(page: Services) -> Sequence[Wire]:
+    act, mine, names = page.handlers, ("memory", "run"), fields()
+    again = [
+        Wire(
+            (f"repeat_{kind.name}.click",),
+            partial(act.repeat, kind.name),
+            (*mine, *names),
+            ("notice",),
+            refreshes=True,
+        )
+        for kind in stages.repeatable()
+    ]
+    return [
+        Wire(("extend.click",), act.extend, (*mine, "target"), ("notice",), refreshes=True),
+        *again,
+        Wire(("fork.click",), act.fork, (*mine, "upto", *names), NEW_RUN, refreshes=True),
+    ]
+
+
+DRAWN = ("heatmap", "curves", "stage_curves", "stage_card", "log", "measurements")
+
+
+def draw(shown: Shown) -> Changes:
+    summary, keep = shown.summary, shown.recipe.keep if shown.recipe else ()
+    numbers = curves.measurement_table(summary) + stage_curves.curve_table(summary)
+    return {
+        "heatmap": {"value": sendable(heatmap.importance_heatmap(summary, keep))},
+        "curves": {"value": sendable(curves.cost_curves(summary))},
+        "stage_curves": {"value": sendable(stage_curves.stage_curves(summary))},
+        "stage_card": {"visible": bool(summary.curves)},
+        "log": {"value": status.log(summary)},
+        "measurements": {"value": numbers},
+    }
+
+
+def offer(shown: Shown) -> Changes:
+    return {
+        "onward": {"visible": shown.state in ("finished", *RESUMABLE)},
+        "extend": {"visible": shown.may_change},
+        "upto": {"value": len(shown.summary.removals)},
+        "repeats": {"visible": shown.steerable and shown.state == "finished"},
+    }
+
+
+PART = Part("live", layout, wires, DRAWN, draw, ("onward", "extend", "upto", "repeats"), offer)

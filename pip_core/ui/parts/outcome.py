@@ -1,0 +1,49 @@
+"""What a run came to: the verdict, and figures. Above all charts, in a place that is kept for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from .. import labels, status, verdict
+from ..fields import Changes
+from ..layout import Node, Part, Services, Wire, button, html, row
+from ..shown import NOTHING, Shown
+
+
+def layout(_: Services) -> Sequence[Node]:
+    return [
+        row(
+            html("banner", verdict.banner(NOTHING, "none")),
+            row(*(button(name, label, visible=False) for name, label in labels.TAKE), elem_id="take"),
+            elem_id="outcome",
+            elem_classes=["when-run", "outcome"],
+            equal_height=True,
+        ),
+        html("tiles", status.tiles(NOTHING), elem_classes="when-run"),
+    ]
+
+
+def wires(_: Services) -> Sequence[Wire]:
+    return [
+        Wire((f"{name}.click",), partial(dict, tabs={"selected": tab}), (), ("tabs",))
+        for name, tab in labels.LEADS.items()
+    ]
+
+
+def draw(shown: Shown) -> Changes:
+    return {"tiles": {"value": status.tiles(shown.summary)}}
+
+
+def offer(shown: Shown) -> Changes:
+    finished = shown.state == "finished"
+    # What is lost is not offered in the brightest colour.
+    loud = "secondary" if verdict.tone(shown.summary) == "bad" else "primary"
+    return {
+        "banner": {"value": verdict.banner(shown.summary, shown.state)},
+        "get": {"visible": finished, "variant": loud},
+        "try_it": {"visible": finished},
+    }
+
+
+PART = Part("outcome", layout, wires, ("tiles",), draw, ("banner", "get", "try_it"), offer)

@@ -1,0 +1,81 @@
+"""The run that the page shows to a visitor. No gradio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..core.errors import UserError
+from ..core.recipe import Recipe
+from ..reporting.run_summary import RunSummary
+from ..runs.files import write
+from ..runs.queue import RunQueue
+
+LIVE = ("waiting", "starting", "running", "stopping")
+RESUMABLE = ("stopped", "paused", "interrupted", "failed")
+# What is shown before there is a run.
+NOTHING = RunSummary()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run, as far as it is, for one visitor.
+
+    Attributes:
+        owner: the secret token of the visitor's browser.
+        state: see `RunQueue.summary`.
+    """
+
+    queue: RunQueue
+    run_id: str
+    owner: str
+    summary: RunSummary
+    state: str
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """Where the run is."""
+        return self.queue.folder(self.run_id)
+
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """The recipe of the run; None where it cannot be read."""
+        return recipe_of(self.queue, self.run_id)
+
+    @cached_property
+    def may_change(self) -> bool:
+        """Whether the visitor may steer the run."""
+        return self.queue.may_change(self.run_id, self.owner)
+
+    @cached_property
+    def owns(self) -> bool:
+        """Whether the visitor may rename and delete the run."""
+        return self.queue.owns(self.run_id, self.owner)
+
+    @cached_property
+    def changeable(self) -> bool:
+        """Whether this version can change the run at all."""
+        return self.queue.is_changeable(self.run_id)
+
+    @property
+    def steerable(self) -> bool:
+        """Whether the visitor may undo, export or repeat something of it."""
+        return self.may_change and self.changeable and bool(self.summary.removals)
+
+
+def recipe_of(queue: RunQueue, run_id: str) -> Recipe | None:
+    """The recipe of a run; None where it cannot be read."""
+    try:
+        return queue.recipe(run_id)
+    except UserError:
+        return None
+
+
+def as_file(folder: Path, text: str, name: str) -> str:
+    """The path of a file that holds `text`, in a folder that is deleted together with what it is about."""
+    path = folder / name
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(path, text)
+    return str(path)
