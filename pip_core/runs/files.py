@@ -28,8 +28,8 @@ DIGITS = 9
 ABOUT = "about.json"
 # Requests to the worker; `undo` holds the number of the iteration to undo.
 STOP, PAUSE, UNDO = "stop", "pause", "undo"
-# A run that waits for a worker; a worker that was launched.
-QUEUED, LAUNCHED = "queued", "launched"
+# A run that waits for a worker; a worker that was launched; how often a run went on after a restart.
+QUEUED, LAUNCHED, RESTARTED = "queued", "launched", "restarted"
 # Folder of what stages continue from; deleted when the run is finished.
 SCRATCH = "scratch"
 

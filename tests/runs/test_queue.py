@@ -18,7 +18,7 @@ from pip_core.runs import files, run_directory, worker
 from pip_core.runs.queue import RunQueue
 
 from .. import tiny
-from ..run_queues import BLOCK, FINISHED, Gone, ended, state
+from ..run_queues import BLOCK, FINISHED, STARTED, Gone, ended, state
 from ..runs.test_run_directory import wait_for
 
 
@@ -67,7 +67,7 @@ def test_a_worker_that_is_launched_counts_before_it_holds_its_lock(queue, monkey
     """It loads its libraries first; meanwhile its process number tells that it is there."""
     me = psutil.Process()
 
-    def launch(folder: Path, command: str, server: None) -> Gone:
+    def launch(folder: Path, command: str, server: None, token: str) -> Gone:
         facts = {"pid": me.pid, "began": me.create_time(), "said": 0}
         files.write(folder / files.LAUNCHED, json.dumps(facts))
         return Gone()
@@ -116,6 +116,33 @@ def test_tending_in_the_background(queue, workers, monkeypatch):
     workers.end(queue.folder(first), FINISHED)
     wait_for(lambda: (second, "resume") in workers.launched)
     wait_for(lambda: cleaned == [queue])
+
+
+def test_after_a_restart_runs_go_on_until_they_get_no_further(queue, workers):
+    queue.workers = 2
+    run_id, stopping = queue.start(Recipe()), queue.start(Recipe())
+
+    def killed(which: str, *said) -> None:
+        folder = queue.folder(which)
+        workers.end(folder, *said)
+        facts = {"pid": 2**22 + 1, "began": 0.0, "said": 0, "command": "resume"}
+        files.write(folder / files.LAUNCHED, json.dumps(facts))
+
+    def restarted() -> list[str]:
+        again = RunQueue(queue.root, workers=2)
+        found = again.continue_interrupted()
+        assert again.schedule_workers() == found
+        return found
+
+    files.write(queue.folder(stopping) / files.STOP, "")
+    killed(stopping, STARTED)
+    killed(run_id, STARTED, BLOCK)
+    for said in ((), (), (BLOCK,), (), (), ()):
+        assert restarted() == [run_id]
+        assert restarted() == []
+        killed(run_id, *said)
+    assert restarted() == []
+    assert state(queue, run_id) == "interrupted"
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,8 @@ def test_killed_while_starting_and_while_running_then_on(living, recipe):
     before = ev.removals(run_directory.read_events(folder))
     # Another process of the page, since then.
     again = RunQueue(living.root, server=living.server)
-    again.resume(run_id)
+    assert again.continue_interrupted() == [run_id]
+    again.schedule_workers()
     living.children += again.children
     until(again, lambda: len(ev.removals(run_directory.read_events(folder))) == 2)
     assert ev.removals(run_directory.read_events(folder))[:1] == before
