@@ -21,11 +21,13 @@ class Hub:
 
     Attributes:
         requests: "METHOD /path" of everything that was asked.
+        tokens: every token that came with a request.
     """
 
     def __init__(self, repos: dict[str, Path | str]) -> None:
         self.repos = repos
         self.requests: list[str] = []
+        self.tokens: set[str] = set()
         self.url = ""
 
     def fetched(self, repo: str) -> set[str]:
@@ -72,6 +74,7 @@ class Hub:
     def answer(self, request: BaseHTTPRequestHandler, verb: str) -> None:
         path = unquote(urlsplit(request.path).path)
         self.requests.append(f"{verb} {path}")
+        self.tokens |= {token_of(request)} - {""}
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         if self.write(request, verb, path, body):
             return
@@ -87,7 +90,7 @@ class Hub:
             send(request, 401, b"Invalid username or password.", {"X-Error-Code": "RepoNotFound"})
         elif not sha:
             send(request, 404, b"Invalid rev id.", {"X-Error-Code": "RevisionNotFound"})
-        elif folder == GATED and not api:
+        elif not api and not self.admitted(request, repo):
             # What a gated repository holds may be listed, but not fetched.
             send(request, 403, b"Access is restricted.", {"X-Error-Code": "GatedRepo"})
         elif api and (rest[:1] == ["tree"] or rest[:1] == ["paths-info"]):
@@ -98,8 +101,8 @@ class Hub:
                 {"rfilename": f["path"], "size": f["size"], "blobId": f.get("oid"), "lfs": f.get("lfs")}
                 for f in files
             ]
-            private = self.private(repo)
-            told = {"id": repo, "sha": sha, "siblings": siblings, "tags": [], "private": private}
+            told = {"id": repo, "sha": sha, "siblings": siblings, "tags": [], "private": self.private(repo)}
+            told |= {"gated": "manual" if self.gated(repo) else False}
             send_json(request, told)
         elif not api and rest[:1] == ["resolve"] and folder.joinpath(*rest[2:]).is_file():
             _send_file(request, folder.joinpath(*rest[2:]).read_bytes(), sha)
@@ -114,8 +117,15 @@ class Hub:
         """Whether who asks may see the repository."""
         return True
 
+    def admitted(self, request: BaseHTTPRequestHandler, repo: str) -> bool:
+        """Whether who asks may fetch what the repository holds."""
+        return not self.gated(repo)
+
     def private(self, repo: str) -> bool:
         return False
+
+    def gated(self, repo: str) -> bool:
+        return self.repos.get(repo) == GATED
 
     def write(self, request: BaseHTTPRequestHandler, verb: str, path: str, body: bytes) -> bool:
         """Answer a request that changes something; whether it was one."""
@@ -135,6 +145,10 @@ def _entries(folder: Path | str, rest: list[str], body: bytes) -> list[dict]:
         return [f for f in found if f["path"] in wanted]
     below = "".join(f"{part}/" for part in rest[2:])
     return [f for f in found if f["path"].startswith(below)]
+
+
+def token_of(request: BaseHTTPRequestHandler) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 def git_oid(data: bytes) -> str:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-from .hub import PRIVATE, Hub, git_oid, send, send_json
+from .hub import PRIVATE, Hub, git_oid, send, send_json, token_of
 
 CUT = 0
 # Whose token it is, and what it may do.
-TOKENS = {"hf_writes": ("me", "write"), "hf_reads": ("me", "read")}
+TOKENS = {"hf_writes": ("me", "write"), "hf_reads": ("me", "read"), "hf_others": ("other", "write")}
 
 
 @dataclass
@@ -33,6 +33,7 @@ class WritableHub(Hub):
         root: folder for all that it stores.
         faults: status by a part of "VERB /path"; such a request is answered with that status, or its
             connection is closed where it is CUT.
+        admitting: gated repositories, and who may fetch what they hold.
     """
 
     def __init__(self, root: Path) -> None:
@@ -40,6 +41,7 @@ class WritableHub(Hub):
         self.root = root
         self.written: dict[str, Repository] = {}
         self.faults: dict[str, int] = {}
+        self.admitting: dict[str, set[str]] = {}
 
     def at(self, repo: str, revision: str) -> tuple[Path | str, str]:
         found = self.written.get(repo)
@@ -49,7 +51,17 @@ class WritableHub(Hub):
         return found.commits.get(sha, ""), sha if sha in found.commits else ""
 
     def readable(self, request: BaseHTTPRequestHandler, repo: str) -> bool:
-        return not self.private(repo) or _token(request) in TOKENS
+        return not self.private(repo) or self.name(request) == repo.partition("/")[0]
+
+    def admitted(self, request: BaseHTTPRequestHandler, repo: str) -> bool:
+        return not self.gated(repo) or self.name(request) in self.admitting[repo]
+
+    def gated(self, repo: str) -> bool:
+        return repo in self.admitting
+
+    def name(self, request: BaseHTTPRequestHandler) -> str:
+        """Who asks; empty for nobody that is known."""
+        return TOKENS.get(token_of(request), ("", ""))[0]
 
     def private(self, repo: str) -> bool:
         return self.written[repo].private
@@ -69,6 +81,9 @@ class WritableHub(Hub):
                 else:
                     send(request, status, b"{}", {"Content-Type": "application/json"})
                 return True
+        if token_of(request) not in ("", *TOKENS):
+            send(request, 401, b"{}", {"X-Error-Message": "Invalid credentials in Authorization header"})
+            return True
         if verb == "PUT" and path.startswith("/lfs/"):
             self.store(body)
             send(request, 200, b"", {})
@@ -77,10 +92,10 @@ class WritableHub(Hub):
         writes = verb in ("PUT", "DELETE") or (asked.startswith("POST /api/") and "paths-info" not in parts)
         if path != "/api/whoami-v2" and not writes and ".git/info/lfs" not in path:
             return False
-        if _token(request) not in TOKENS:
+        if token_of(request) not in TOKENS:
             send(request, 401, b"{}", {})
             return True
-        name, role = TOKENS[_token(request)]
+        name, role = TOKENS[token_of(request)]
         if path == "/api/whoami-v2":
             who = {"type": "user", "name": name, "orgs": [], "auth": {"accessToken": {"role": role}}}
             send_json(request, who)
@@ -185,7 +200,3 @@ def _mode(folder: Path, name: str) -> dict:
 def _private(body: dict) -> bool:
     """As release 2 of the client says it, or release 1."""
     return body.get("visibility") == "private" or body.get("private") is True
-
-
-def _token(request: BaseHTTPRequestHandler) -> str:
-    return request.headers.get("Authorization", "").removeprefix("Bearer ")

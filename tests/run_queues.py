@@ -27,10 +27,12 @@ class Workers:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.launched: list[tuple[str, str]] = []
+        self.tokens: dict[str, str] = {}
         self._locks: dict[str, FileLock] = {}
         patch.setattr(worker, "launch", self._launch)
 
-    def _launch(self, folder: Path, command: str, server: None = None) -> threading.Thread:
+    def _launch(self, folder: Path, command: str, server: None = None, token: str = "") -> threading.Thread:
+        self.tokens[folder.name] = token
         for name in (files.STOP, files.PAUSE):
             (folder / name).unlink(missing_ok=True)
         self.launched.append((folder.name, command))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import (
@@ -19,7 +20,7 @@ from huggingface_hub.errors import (
 from ..core.device import user_message
 from ..core.errors import UserError
 from ..core.events import Loading
-from ..core.network import HUB_TIMEOUT, hub_token, is_unreachable
+from ..core.network import HUB_TIMEOUT, hub_token, is_unreachable, sign_in, visitor
 from ..core.progress import in_background
 from ..core.recipe import DEMO
 from . import bundled
@@ -66,7 +67,7 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
                 allow_patterns=WANTED,
                 ignore_patterns=NOT_WANTED,
                 local_files_only=True,
-                token=hub_token(),
+                **_access(repo),
             )
         )
         refuse_adapter_in(folder, repo)
@@ -114,6 +115,11 @@ def hub_failure(reference: str, error: Exception) -> UserError | None:
         )
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
+        if status == 401 and visitor():
+            return UserError(
+                f"The Hub does not know your token any more, so '{reference}' cannot be read. Sign out, sign "
+                "in again, then try again."
+            )
         return UserError(f"The Hub refused the request for '{reference}' (HTTP status {status}).")
     message = user_message(error)
     return UserError(message) if message else None
@@ -134,12 +140,38 @@ def ask_hub(repo: str, revision: str = "") -> huggingface_hub.ModelInfo:
     Raises:
         UserError: not a Hub id, no such repository or revision, or a gated one.
     """
+    _valid_id(repo)
+    who = visitor()
     try:
-        return huggingface_hub.HfApi(token=hub_token()).model_info(
-            _valid_id(repo), revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT
-        )
+        info = _info(repo, revision, hub_token())
+        if who and info.gated:
+            who.own.add(repo)
+        return info
+    except RevisionNotFoundError as error:
+        raise _refused(repo, revision, error) from None
+    except REFUSALS as error:
+        if who is None:
+            raise _refused(repo, revision, error) from None
+    who.own.add(repo)
+    try:
+        return _info(repo, revision, who.token)
     except REFUSALS as error:
         raise _refused(repo, revision, error) from None
+
+
+def _info(repo: str, revision: str, token: str | bool | None) -> huggingface_hub.ModelInfo:
+    return huggingface_hub.HfApi(token=token).model_info(
+        repo, revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT
+    )
+
+
+def _access(repo: str) -> dict[str, Any]:
+    """With which token a repository's files are asked for, and where they are kept: those that only a visitor
+    may read, apart from those that all share."""
+    who = visitor()
+    if who and repo in who.own:
+        return {"token": who.token, "cache_dir": who.cache}
+    return {"token": hub_token(), "cache_dir": None}
 
 
 def config_file(repo: str, revision: str = "", local: bool = False) -> Path:
@@ -161,7 +193,7 @@ def config_file(repo: str, revision: str = "", local: bool = False) -> Path:
                 revision=revision or None,
                 etag_timeout=HUB_TIMEOUT,
                 local_files_only=local,
-                token=hub_token(),
+                **_access(repo),
             )
         )
     except REFUSALS as error:
@@ -180,11 +212,13 @@ def _download(repo: str, revision: str, total: int) -> Generator[Loading, None, 
                 revision=revision or None,
                 allow_patterns=WANTED,
                 ignore_patterns=NOT_WANTED,
-                token=hub_token(),
+                **access,
             )
         )
 
-    blobs = Path(huggingface_hub.constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}", "blobs")
+    access = _access(repo)
+    cache = access["cache_dir"] or huggingface_hub.constants.HF_HUB_CACHE
+    blobs = Path(cache, f"models--{repo.replace('/', '--')}", "blobs")
 
     def arrived() -> Loading:
         done = sum(f.stat().st_size for f in blobs.glob("*") if f.exists())
@@ -206,15 +240,17 @@ def _valid_id(repo: str) -> str:
 
 def _refused(repo: str, revision: str, error: HfHubHTTPError) -> UserError:
     if isinstance(error, GatedRepoError):
-        return UserError(
-            f"'{repo}' is gated: accept its licence on the Hub, then log in with 'hf auth login'."
-        )
+        if visitor():
+            return UserError(
+                f"'{repo}' is gated, and the Hub does not show it to you here: accept its licence there. If "
+                "you have, this page may not read it for you: prune it on your own machine."
+            )
+        return UserError(f"'{repo}' is gated: accept its licence on the Hub, then {sign_in()}.")
     if isinstance(error, RevisionNotFoundError):
         return UserError(
             f"'{repo}' has no revision '{revision}' on the Hub. Give a branch, a tag or a commit, or "
             "leave it out for the main branch."
         )
-    return UserError(
-        f"The Hub has no model '{repo}', or it is private. Check the spelling; for a private model "
-        "log in with 'hf auth login'."
-    )
+    where = "it does not show it to you here" if visitor() else "it is private"
+    advice = "" if visitor() else f"; for a private model {sign_in()}"
+    return UserError(f"The Hub has no model '{repo}', or {where}. Check the spelling{advice}.")

@@ -5,7 +5,7 @@ repository sees the old model or the new one, never half of each. (`upload_folde
 batch of files since release 2 of the Hub's client.) What was uploaded before a push broke off is known to
 the Hub by its content, so the next push does not send it again.
 
-The token is that of the person whose machine this is; it is held by the Hub's client alone.
+The token is that of whoever pushes; it is held by the Hub's client alone.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from huggingface_hub.utils import validate_repo_id
 from ..core.disk_use import bytes_of
 from ..core.errors import UserError
 from ..core.events import Loading
-from ..core.limits import on_space
+from ..core.limits import local_files
 from ..core.network import HUB_TIMEOUT
 from ..core.progress import drain, in_background, map_progress, once_a_second
 from ..data.corpora import pasted_settings
 from .checksum import file_sha256
 from .export import CARD, RECIPE
 from .load import load
-from .push_failures import NEW_TOKEN, push_failure
+from .push_failures import new_token, push_failure
 from .verify import verify
 
 MAIN = "main"
@@ -96,6 +96,7 @@ def push(
     public: bool = False,
     revision: str = MAIN,
     overwrite: bool = False,
+    token: str = "",
     api: HfApi | None = None,
 ) -> Generator[Loading, None, Pushed]:
     """Push the exported model in `folder` to the repository `repo`, and verify what the Hub gives back.
@@ -109,14 +110,15 @@ def push(
         repo: OWNER/NAME.
         public: make the repository public, after the verification.
         revision: branch; made from the main branch where it is not there.
-        api: client of the Hub; by default with the token of the environment, or of `hf auth login`.
+        token: of whoever pushes; by default that of the environment, or of `hf auth login`.
+        api: client of the Hub; by default one with the token.
 
     Raises:
         UserError: whatever went wrong, in a sentence for each kind.
     """
     files = exported_files(folder)
     owner = _owner(repo)
-    api = api or HfApi(token=_token(), library_name="pip-studio")
+    api = api or HfApi(token=token or _own_token(), library_name="pip-studio")
     place = _Place()
     try:
         _check_owner(api, owner)
@@ -162,15 +164,12 @@ def exported_files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in found}
 
 
-def _token() -> str:
-    """The token of the person whose machine this is."""
-    if on_space():
-        raise UserError(
-            "A Space pushes nothing: its own token is not yours. Download the model and push it yourself."
-        )
-    if not (token := get_token()):
-        raise UserError(f"A push needs your token. {NEW_TOKEN}")
-    return token
+def _own_token() -> str:
+    """The token of the person whose machine this is. It is not for strangers."""
+    found = get_token() if local_files() else None
+    if not found:
+        raise UserError(f"A push needs your token. {new_token()}")
+    return found
 
 
 def _owner(repo: str) -> str:
@@ -193,7 +192,7 @@ def _check_owner(api: HfApi, owner: str) -> None:
     who = api.whoami()
     role = who.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
-        raise UserError(f"Your token may only read. {NEW_TOKEN}")
+        raise UserError(f"Your token may only read. {new_token()}")
     names = [who["name"], *(organisation["name"] for organisation in who.get("orgs", []))]
     if owner.lower() not in (name.lower() for name in names):
         raise UserError(f"You cannot push to '{owner}'. Your token is for {', '.join(names)}.")
@@ -232,7 +231,7 @@ def _refuse_taken(repo: str, revision: str, there: Mapping[str, str], files: Map
         where = f"'{repo}'" if revision == MAIN else f"'{repo}' (revision '{revision}')"
         raise UserError(
             f"{where} already holds {len(other)} other file{'s' if len(other) > 1 else ''} ({named}). Choose "
-            "another name or --revision, or replace them with --overwrite; its history keeps them."
+            "another name or branch, or let the push overwrite them (--overwrite); its history keeps them."
         )
 
 

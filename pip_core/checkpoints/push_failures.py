@@ -8,10 +8,22 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from ..core.device import user_message
 from ..core.errors import UserError, shortened
+from ..core.limits import local_files, on_space
 from ..core.network import is_unreachable
 
 TOKENS_PAGE = "huggingface.co/settings/tokens"
-NEW_TOKEN = f"Make one that may write at {TOKENS_PAGE}, and log in with 'hf auth login'."
+
+
+def new_token() -> str:
+    """How whoever pushes comes to a token that may write."""
+    if on_space():
+        return "Sign out, sign in again, and allow this Space to make repositories for you."
+    made = f"Make one that may write at {TOKENS_PAGE}"
+    if local_files():
+        return f"{made}, and log in with 'hf auth login'."
+    return (
+        f"{made}, and give it with the push: others reach this page, so that its machine's own is not used."
+    )
 
 
 def push_failure(error: BaseException, repo: str) -> UserError | None:
@@ -52,12 +64,9 @@ def push_failure(error: BaseException, repo: str) -> UserError | None:
 
 def _refusal(status: int, repo: str, error: HfHubHTTPError) -> str:
     if status == 401:
-        return (
-            "The Hub does not know your token (401): it has expired or was revoked. Log in again with "
-            "'hf auth login', or correct HF_TOKEN."
-        )
+        return f"The Hub does not know your token (401): it has expired or was revoked. {new_token()}"
     if status == 403:
-        return f"Your token may not write to '{repo}' (403). {NEW_TOKEN}"
+        return f"Your token may not write to '{repo}' (403). {new_token()}"
     if status == 404:
         return f"'{repo}' is not on the Hub any more, or your token does not show it. Push again to make it."
     if status in (409, 412):

@@ -33,6 +33,8 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON value, for pr
 Export = Annotated[bool, typer.Option("--export/--no-export", help="export at the end, or only measure")]
 # Set by the process that starts a worker, which has seen to earlier requests to stop.
 Launched = Annotated[bool, typer.Option("--launched", hidden=True)]
+# Besides, whether that process gives a visitor's token.
+Lent = Annotated[bool, typer.Option("--lent", hidden=True)]
 Dtype = Annotated[str, typer.Option(metavar="auto|float32|bfloat16", help="number format to compute in")]
 
 
@@ -60,14 +62,14 @@ def prune(
     return work(out, prune_on=True)
 
 
-def resume(run: RunFolder, export: Export = True, launched: Launched = False) -> int:
+def resume(run: RunFolder, export: Export = True, launched: Launched = False, lent: Lent = False) -> int:
     """Continue a run that was stopped or killed."""
-    return work(run, True, launched, export)
+    return work(run, True, launched, export, lent)
 
 
-def export(run: RunFolder, launched: Launched = False) -> int:
+def export(run: RunFolder, launched: Launched = False, lent: Lent = False) -> int:
     """Export a stopped run with the units that it has removed so far."""
-    return work(run, False, launched)
+    return work(run, False, launched, lent=lent)
 
 
 def undo(run: RunFolder) -> int:
@@ -303,14 +305,18 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
-def work(folder: Path, prune_on: bool, launched: bool = False, export: bool = True) -> int:
+def work(
+    folder: Path, prune_on: bool, launched: bool = False, export: bool = True, lent: bool = False
+) -> int:
     """Work on a run in this process, and print its events."""
+    from ..core.network import working_for
     from ..runs.run_directory import work
+    from ..runs.worker import lent_token
     from .display import Display
 
     _stop_on_signals(lambda: folder)
     last = None
-    with Display() as display:
+    with working_for(lent_token() if lent else ""), Display() as display:
         for last in work(folder, prune_on, launched, export):
             display.show(last)
     if isinstance(last, ev.Failed):

@@ -83,6 +83,7 @@ class Limits(BaseModel):
     hub_cache_gb: float | None = _limit(
         None, 20, "models fetched from the Hub are deleted, least used first, until the rest fits"
     )
+    pushes: int = _limit(2, 1, "models that may be pushed to the Hub at once; each needs the memory of one")
     verify_seconds: float = _limit(1800, 900, "time limit of the verification of an export")
 
 

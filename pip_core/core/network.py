@@ -1,20 +1,34 @@
-"""How long the Hub is waited for, which errors mean that it cannot be reached, and who may download."""
+"""How long the Hub is waited for, which errors mean that it cannot be reached, and for whom it is asked.
+
+On a machine of one's own that is whoever is logged in there. On a page that is open to others it is nobody,
+or a visitor who signed in: what only their token opens is asked for with it, and kept apart from what all
+share.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 
+import psutil
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from .errors import UserError
-from .limits import on_space
+from .limits import local_files, on_space
 
 # Seconds.
 HUB_TIMEOUT = 5.0
+# Begins the names of folders for what only a visitor may read.
+PRIVATE = "pip-studio-private-"
 # The HTTP library of the Hub's client: httpx in its release 1, httpx2 in its release 2.
 _HTTP = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
 # No connection, a broken one, a time-out, offline mode, and what the Hub's client raises when the
@@ -39,10 +53,92 @@ class NotDownloaded(UserError):
     """Data that is not on this machine yet, where nothing may be downloaded."""
 
 
+@dataclass(frozen=True)
+class Visitor:
+    """Somebody who signed in, and for whom this process works.
+
+    Attributes:
+        cache: folder for what only they may read. The Hub's cache is shared by all visitors.
+        own: repositories that nobody may read without a token, as far as that is known.
+    """
+
+    token: str = field(repr=False)
+    cache: Path
+    own: set[str] = field(default_factory=set)
+
+    @property
+    def key(self) -> str:
+        """Tells visitors apart, and tells nothing of their tokens."""
+        return hashlib.sha256(self.token.encode()).hexdigest()[:16]
+
+
+# One process at a time works for one visitor, in whatever threads.
+_visitor: Visitor | None = None
+_asking: ContextVar[str] = ContextVar("asking", default="")
+
+
 def hub_token() -> bool | None:
-    """The `token` of every request to the Hub: None takes that of the person whose machine this is. On a
-    Space none is sent: whoever asks there is a stranger, and its own token opens what is not theirs."""
-    return False if on_space() else None
+    """The `token` of every request to the Hub that is not for a `Visitor`: None takes that of the person
+    whose machine this is. Where strangers reach the page none is sent, since it opens what is not theirs."""
+    return False if on_space() or not local_files() else None
+
+
+def visitor() -> Visitor | None:
+    """For whom this process works; None where that is nobody who signed in."""
+    return _visitor
+
+
+@contextmanager
+def working_for(token: str) -> Iterator[None]:
+    """This process works for a visitor with this token; for nobody where it is empty. What only they may
+    read is deleted at the end. It is not kept in the run's folder, which the page serves to whoever has the
+    run's link."""
+    global _visitor
+    if not token:
+        yield
+        return
+    _drop_leftovers()
+    with TemporaryDirectory(prefix=f"{PRIVATE}{os.getpid()}-") as cache:
+        _visitor = Visitor(token, Path(cache))
+        try:
+            yield
+        finally:
+            _visitor = None
+
+
+def _drop_leftovers() -> None:
+    """Delete what processes that were killed had fetched for a visitor."""
+    for folder in Path(gettempdir()).glob(f"{PRIVATE}*-*"):
+        number = folder.name.removeprefix(PRIVATE).partition("-")[0]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def asked_with(token: str) -> Iterator[None]:
+    """This thread answers a visitor with this token; empty where they have not signed in."""
+    kept = _asking.set(token)
+    try:
+        yield
+    finally:
+        _asking.reset(kept)
+
+
+def asking_token() -> str:
+    """The token of the visitor that this thread answers; empty where there is none."""
+    return _asking.get()
+
+
+def own_login() -> str:
+    """How whoever asks comes to a token of their own, as the end of a sentence."""
+    if hub_token() is None:
+        return "log in with 'hf auth login'"
+    return "use PIP Studio on your own machine and log in there with 'hf auth login'"
+
+
+def sign_in() -> str:
+    """As `own_login`, for what a visitor's token is used for."""
+    return "sign in on this page" if on_space() else own_login()
 
 
 @contextmanager

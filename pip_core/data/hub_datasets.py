@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 
 from ..core.errors import UserError, shortened
-from ..core.network import HUB_TIMEOUT, check_download, hub_token, is_unreachable
+from ..core.network import HUB_TIMEOUT, check_download, hub_token, is_unreachable, own_login
 from ..core.paths import cache_folder
 from .files import plain
 from .files import rows as rows  # so that callers find both kinds of rows here
@@ -278,13 +278,13 @@ def _clear_errors(chosen: HubSet) -> Iterator[None]:
 def _sentence(chosen: HubSet, error: Exception) -> str:
     name, text = _name(chosen), " ".join(str(error).split())
     if isinstance(error, GatedRepoError) or "gated dataset" in text:
-        return f"The {name} is gated: accept its terms on the Hub, then log in with 'hf auth login'."
+        return f"The {name} is gated: accept its terms on the Hub, then {own_login()}."
     if isinstance(error, RevisionNotFoundError):
         return f"The {name} has no revision '{chosen.revision}'. Leave it out for the main branch."
     if isinstance(error, RepositoryNotFoundError) or "doesn't exist on the Hub" in text:
         return (
             f"The Hub has no dataset '{chosen.dataset}', or it is private. Check the spelling; for a "
-            "private dataset log in with 'hf auth login'."
+            f"private dataset {own_login()}."
         )
     if "scripts are no longer supported" in text:
         return (

@@ -23,6 +23,7 @@ from ..core import events as ev
 from ..core.errors import UserError
 from ..core.fork_server import ForkServer, Process
 from ..core.limits import limits
+from ..core.network import asking_token
 from ..core.recipe import Recipe
 from . import operations, run_directory, worker
 from .files import (
@@ -30,15 +31,20 @@ from .files import (
     MODEL,
     PAUSE,
     QUEUED,
+    RESTARTED,
     STOP,
     UNDO,
     UnreadableRun,
     drop_damaged_requests,
+    read_object,
     write,
 )
 from .store import LONGEST_NAME, MAKING, RunStore, hashed
 
 CLEAN_SECONDS = 3600.0
+# Restarts in a row after which a run goes on by itself without having decided or measured anything between.
+MOST_RESTARTS = 3
+DECIDED = (ev.Removed, ev.Evaluated, ev.Exported, ev.StageResult)
 # At the end of a branch's name.
 BRANCH = ", branch"
 
@@ -52,6 +58,8 @@ class RunQueue(RunStore):
     children: list[Process] = field(default_factory=list, repr=False)
     # Forks the workers; see `schedule_in_background`.
     server: ForkServer | None = field(default=None, repr=False)
+    # Tokens of visitors by runs that wait, until their worker is launched. They are kept nowhere else.
+    _lent: dict[str, str] = field(default_factory=dict, repr=False)
 
     # Making runs
 
@@ -181,6 +189,10 @@ class RunQueue(RunStore):
 
     def _schedule(self) -> list[str]:
         self.children = [child for child in self.children if child.poll() is None]
+        for run_id in list(self._lent):
+            # A run is made under another name, and then renamed.
+            if not any((self.root / f"{name}{run_id}").exists() for name in (MAKING, "")):
+                self._lent.pop(run_id, None)
         for folder in self._folders():
             if (folder / UNDO).exists() and not worker.working(folder) and self._is_readable(folder):
                 with suppress(UserError):  # the disk is full, or a worker came first: next time
@@ -196,7 +208,10 @@ class RunQueue(RunStore):
                 queued = self._index.queued(folder)
                 if queued is None:
                     continue
-                self.children.append(worker.launch(folder, queued["command"], server=self.server))
+                token = self._lent.get(folder.name, "")
+                launched = worker.launch(folder, queued["command"], server=self.server, token=token)
+                self.children.append(launched)
+                self._lent.pop(folder.name, None)
                 (folder / QUEUED).unlink(missing_ok=True)
                 started.append(folder.name)
             except UserError as error:  # of this run alone, perhaps: the others have their turn
@@ -205,14 +220,36 @@ class RunQueue(RunStore):
             raise refused
         return started
 
+    def continue_interrupted(self) -> list[str]:
+        """Queue the runs whose worker was ended from outside, by a restart of the machine say; returns their
+        ids. A run that gets no further so, time after time, is left to its owner."""
+        with self._locked():
+            found = []
+            for folder in self._folders():
+                command = worker.launched(folder).get("command")
+                if command is None or worker.working(folder) or run_directory.has_request(folder):
+                    continue
+                with suppress(UserError, FileNotFoundError):  # it cannot be read, or was just deleted
+                    if self._index.summary(self._readable(folder.name))[1] != "interrupted":
+                        continue
+                    decided = sum(isinstance(e, DECIDED) for e in run_directory.read_events(folder))
+                    before = _restarted(folder)
+                    times = before["times"] + 1 if before["decided"] == decided else 1
+                    if times <= MOST_RESTARTS:
+                        write(folder / RESTARTED, json.dumps({"decided": decided, "times": times}))
+                        self._queue(folder, command)
+                        found.append(folder.name)
+            return found
+
     def schedule_in_background(self, seconds: float = 1.0) -> threading.Thread:
-        """Schedule workers as long as this process lives, and clean every hour. From now on workers are
-        forked from a process that has their libraries loaded.
+        """Continue what a restart interrupted, schedule workers as long as this process lives, and clean
+        every hour. From now on workers are forked from a process that has their libraries loaded.
 
         Raises:
             UserError: see `check_writable`.
         """
         self.check_writable()
+        self.continue_interrupted()
         self.server = self.server or ForkServer(worker.WORKER_MODULES)
         self.server.warm_up()
 
@@ -284,10 +321,13 @@ class RunQueue(RunStore):
 
     def _queue(self, folder: Path, command: str) -> None:
         write(folder / QUEUED, json.dumps({"at": time.time(), "command": command}))
+        if token := asking_token():
+            self._lent[folder.name.removeprefix(MAKING)] = token
 
     def _halt(self, run_id: str, flag: str, ending: type[ev.Stopped] | type[ev.Paused]) -> None:
         with self._locked():
             folder = self._existing(run_id)
+            self._lent.pop(run_id, None)
             if worker.working(folder):
                 (folder / QUEUED).unlink(missing_ok=True)
                 write(folder / flag, "")
@@ -314,3 +354,11 @@ class RunQueue(RunStore):
             shutil.rmtree(making, ignore_errors=True)
         self.schedule_workers()
         return run_id
+
+
+def _restarted(folder: Path) -> dict:
+    """What a run had "decided" when it last went on after a restart, and how many "times" it had then."""
+    try:
+        return read_object(folder / RESTARTED, decided=int, times=int)
+    except (FileNotFoundError, UnreadableRun):
+        return {"decided": -1, "times": 0}

@@ -7,10 +7,14 @@ has yet to reach the lock (it loads its libraries first); until then its process
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -78,8 +82,9 @@ def silent(folder: Path) -> bool:
 
 
 def launched(folder: Path) -> dict:
-    """What was noted of the worker that was launched last: "pid", "began" (seconds since 1970) and "said"
-    (bytes of events before it). Empty where nothing was, or the note is damaged."""
+    """What was noted of the worker that was launched last: "pid", "began" (seconds since 1970), "said"
+    (bytes of events before it) and "command". Empty where nothing was, or the note is damaged, or that worker
+    came to its end by itself."""
     try:
         return read_object(folder / LAUNCHED)
     except (FileNotFoundError, UnreadableRun):
@@ -144,12 +149,15 @@ def why_interrupted(folder: Path) -> str:
     )
 
 
-def launch(folder: Path, command: str, *options: str, server: ForkServer | None = None) -> Process:
+def launch(
+    folder: Path, command: str, *options: str, server: ForkServer | None = None, token: str = ""
+) -> Process:
     """Start a worker: `resume` to continue pruning, `export` to export the model as pruned so far. No other
     worker may hold the run.
 
     Args:
         server: forks the worker, which then need not load its libraries.
+        token: of the visitor who asks; it goes through a pipe, and is read by `lent_token`.
 
     Raises:
         UserError: the system starts no process, or the disk is full.
@@ -158,14 +166,14 @@ def launch(folder: Path, command: str, *options: str, server: ForkServer | None 
         (folder / name).unlink(missing_ok=True)
     try:
         said = (folder / EVENTS).stat().st_size
-        with (folder / LOG).open("ab") as log:
+        with _pipe_with(token) as given, (folder / LOG).open("ab") as log:
             log.write(f"{LOG_MARK}{command}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
             log.flush()
             process = (server.start if server else start_afresh)(
                 "pip_core",
-                [command, str(folder), "--launched", *options],
+                [command, str(folder), "--launched", *(["--lent"] if token else []), *options],
                 child_environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=given,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
@@ -175,5 +183,26 @@ def launch(folder: Path, command: str, *options: str, server: ForkServer | None 
         began = psutil.Process(process.pid).create_time()
     except psutil.Error:  # it has ended already; its log says why
         return process
-    write(folder / LAUNCHED, json.dumps({"pid": process.pid, "began": began, "said": said}))
+    facts = {"pid": process.pid, "began": began, "said": said, "command": command}
+    write(folder / LAUNCHED, json.dumps(facts))
     return process
+
+
+@contextmanager
+def _pipe_with(token: str) -> Iterator[int]:
+    """The end of a pipe from which a process reads `token`; nothing where there is none."""
+    if not token:
+        yield subprocess.DEVNULL
+        return
+    theirs, ours = os.pipe()
+    try:
+        os.write(ours, token.encode())  # a pipe holds far more than a token
+        os.close(ours)
+        yield theirs
+    finally:
+        os.close(theirs)
+
+
+def lent_token() -> str:
+    """The token that `launch` gave to this process."""
+    return sys.stdin.read()

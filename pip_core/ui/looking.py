@@ -13,7 +13,7 @@ from ..checkpoints import bundled
 from ..core.aside import Aside
 from ..core.errors import UserError
 from ..core.limits import GB, limits
-from ..core.network import without_downloads
+from ..core.network import asking_token, without_downloads, working_for
 from ..core.recipe import DEMO, HELDOUT, MIXED, STORIES_HELDOUT, Recipe
 from ..core.settings import AUTO
 from ..data.corpora import SHIPPED
@@ -59,7 +59,13 @@ class Looks:
     def _looked(self, recipe: Recipe, look: Callable[..., Value], *arguments: object) -> Value:
         if is_known(recipe):
             return look(*arguments)
-        return self._aside.call(look, *arguments)
+        return self._aside.call(_for_visitor, asking_token(), look, *arguments)
+
+
+def _for_visitor(token: str, look: Callable[..., Value], *arguments: object) -> Value:
+    """Look at something with a visitor's token, and keep nothing of what it opens."""
+    with working_for(token):
+        return look(*arguments)
 
 
 def is_known(recipe: Recipe) -> bool:

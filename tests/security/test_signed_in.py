@@ -1,0 +1,125 @@
+"""Who signs in on a Space reads with a token of their own, kept nowhere; nobody reads with another's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+
+from pip_core.checkpoints.load import config_of, load
+from pip_core.core import network
+from pip_core.core.errors import UserError
+from pip_core.core.events import Finished
+from pip_core.core.network import asked_with, working_for
+from pip_core.core.progress import drain
+from pip_core.planning.estimate import anatomy_for
+from pip_core.runs import run_directory, worker
+
+from .. import tiny
+from ..hub_writing import WritableHub
+
+MINE, OTHERS, SPACES = "hf_writes", "hf_others", "hf_of_the_space"
+PRIVATE, GATED = "me/private", "org/gated"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, llama_folder):
+    """The Hub as a Space reaches it, with a private and a gated model."""
+    found = huggingface_hub.constants
+    with WritableHub(tmp_path / "hub").open() as opened:
+        monkeypatch.setattr(found, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(found, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(found, "ENDPOINT", opened.url)
+        monkeypatch.setattr(
+            found,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            f"{opened.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        )
+        monkeypatch.setattr(found, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(network, "gettempdir", lambda: str(tmp_path))
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        monkeypatch.setenv("SPACE_ID", "somebody/space")
+        monkeypatch.setenv("HF_TOKEN", SPACES)
+        for repo in (PRIVATE, GATED):
+            opened.make(repo, private=repo == PRIVATE)
+            files = {path.name: path.read_bytes() for path in llama_folder.iterdir()}
+            opened.add(repo, "main", files, ())
+        opened.admitting[GATED] = {"me"}
+        yield opened
+        assert SPACES not in opened.tokens
+
+
+def refused(model: str) -> str:
+    """Why a model is not read: neither its weights nor its config."""
+    found = []
+    for read in (lambda: drain(load(model)), lambda: config_of(model), lambda: anatomy_for(model)):
+        with pytest.raises(UserError) as caught:
+            read()
+        found.append(str(caught.value))
+    assert len(set(found)) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize("model", [PRIVATE, GATED])
+def test_what_one_visitor_reads_no_other_does(hub, model, tmp_path):
+    assert "sign in on this page" in refused(model)
+    with working_for(MINE):
+        assert drain(load(model)).source.name == model
+        assert anatomy_for(model).blocks
+    assert hub.tokens == {MINE}
+    assert "sign in on this page" in refused(model)
+    with working_for(OTHERS):
+        assert "does not show it to you" in refused(model)
+    # Nor from a copy that is here, when the Hub cannot be asked.
+    hub.faults["GET /api/models"] = 503
+    assert "does not answer" in refused(model)
+    assert not list(tmp_path.glob("cache/**/*.safetensors"))
+    assert not list(tmp_path.glob(f"{network.PRIVATE}*"))
+
+
+def test_a_token_that_the_hub_does_not_know_any_more(hub):
+    with working_for("hf_expired"):
+        assert "Sign out, sign in again" in refused(PRIVATE)
+
+
+def test_a_run_with_a_token_holds_it_nowhere(hub, tmp_path):
+    folder = tmp_path / "run"
+    run_directory.create(folder, tiny.recipe_for(PRIVATE))
+    with working_for(MINE):
+        last = list(run_directory.work(folder))[-1]
+    assert isinstance(last, Finished)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"recipe.json", "events.jsonl", "README.md"} <= {path.name for path in files}
+    assert not [path for path in files if MINE.encode() in path.read_bytes()]
+
+
+def test_a_worker_gets_the_token_through_a_pipe_alone(queue, monkeypatch):
+    """It waits for the worker in the memory of the page, and goes to that worker only."""
+    told, given = [], []
+
+    def start(module, arguments, environment, stdin, stdout, stderr):
+        told.append(" ".join([module, *arguments, *environment.values()]))
+        given.append(os.read(stdin, 100).decode() if stdin >= 0 else "")
+        return SimpleNamespace(pid=2**22 + 1, poll=lambda: None)
+
+    monkeypatch.setattr(worker, "start_afresh", start)
+    queue.workers = 0
+    with asked_with(MINE):
+        mine = queue.start(tiny.recipe_for("a/b"))
+    other = queue.start(tiny.recipe_for("a/b"))
+    stopped = queue.start(tiny.recipe_for("a/b"))
+    with asked_with(MINE):
+        queue.resume(stopped)
+    queue.stop(stopped)
+    queue.resume(stopped)
+    queue.workers = 4
+    assert queue.schedule_workers() == [mine, other, stopped]
+    assert given == [MINE, "", ""]
+    assert ["--lent" in words for words in told] == [True, False, False]
+    kept = [p.read_bytes() for p in Path(queue.root).rglob("*") if p.is_file()]
+    assert not [
+        text for text in [*kept, *map(str.encode, told), repr(queue).encode()] if MINE.encode() in text
+    ]
