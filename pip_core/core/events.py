@@ -85,7 +85,7 @@ class Started(Event):
     `goal` says in words what will go ("8 of 30 blocks"), in about `planned` iterations:
     `planned_share` of all parameters, where `target` was asked for. `origin` says where the
     checkpoint came from; `resumed` how many iterations were already decided. `pinned` are settings of the
-    recipe, by name, as they were chosen for this run: number format, weights, texts.
+    recipe, by name, as they were chosen for this run; `settings` and `contents` see `engine.identity`.
     """
 
     model: str
@@ -103,6 +103,8 @@ class Started(Event):
     device: str
     resumed: int = 0
     pinned: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    contents: tuple[tuple[str, str], ...] = ()
 
 
 @event
@@ -266,8 +268,7 @@ class TargetExtended(Event):
 
 @event
 class Forked(Event):
-    """The run began with the first `iterations` removals of another, called `name`; the settings in
-    `changed` (names of recipe fields) are its own."""
+    """The run began with the first `iterations` removals of `name`; `changed` settings are its own."""
 
     name: str
     iterations: int
@@ -276,8 +277,7 @@ class Forked(Event):
 
 @event
 class SettingsChanged(Event):
-    """The user changed settings of what follows the last removal, `changed` by name. What came of the old
-    ones no longer counts."""
+    """The user `changed` settings of what follows the last removal. What came of the old ones is void."""
 
     changed: tuple[str, ...]
 

@@ -96,6 +96,11 @@ class Context:
         return CalibrationText.read(self.recipe)
 
     @property
+    def contents(self) -> dict[str, str]:
+        """What the stages read, see `Stage.contents`."""
+        return {what: found for stage in self.stages for what, found in stage.contents(self).items()}
+
+    @property
     def decided(self) -> int:
         """Iterations that are decided."""
         return len(self.past.removals)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..budget.allocation import complete
@@ -14,6 +14,7 @@ from ..core.units import BLOCKS, DEPTH, TITLES, format_count
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
 from ..structure.sites import UnitId, sites_of
+from . import identity
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ReplayState:
         operated: whether a removal was undone or taken over from another run, which the recipe does not
             state.
         extended: whether the target was changed on the way.
+        changed_since: settings that were changed since the last worker began.
     """
 
     started: tuple[ev.Started, ...] = ()
@@ -35,6 +37,7 @@ class ReplayState:
     pinned_units: frozenset[UnitId] = frozenset()
     operated: bool = False
     extended: bool = False
+    changed_since: frozenset[str] = frozenset()
 
     @staticmethod
     def of(events: Iterable[ev.Event]) -> ReplayState:
@@ -57,6 +60,7 @@ class ReplayState:
                 isinstance(e, ev.RemovalUndone) or (isinstance(e, ev.Forked) and e.iterations) for e in found
             ),
             any(isinstance(e, ev.TargetExtended) for e in found),
+            _changed_since(found),
         )
 
     @property
@@ -163,6 +167,16 @@ class ReplayState:
         sites = current_sites(recipe, goal, anatomy, shape, self.pinned_units)
         return complete(recipe, goal, removed, sites, self.pinned_units)
 
+    def check_same_settings(self, recipe: Recipe) -> None:
+        """See `identity.check_settings`."""
+        for event in self.started[-1:]:
+            identity.check_settings(recipe, event, self.changed_since)
+
+    def check_same_contents(self, recipe: Recipe, now: Mapping[str, str]) -> None:
+        """See `identity.check_contents`."""
+        for event in self.started[-1:]:
+            identity.check_contents(recipe, event, now, self.changed_since)
+
     def check_same_model(self, now: ev.Started) -> None:
         """A resumed run must go on with the very model it began with.
 
@@ -183,3 +197,16 @@ class ReplayState:
                     f"back, or "
                     "start a new run."
                 )
+
+
+def _changed_since(found: Iterable[ev.Event]) -> frozenset[str]:
+    """Names of settings that were changed after the last worker began."""
+    names: set[str] = set()
+    for event in found:
+        if isinstance(event, ev.Started):
+            names = set()
+        elif isinstance(event, ev.TargetExtended):
+            names.add("target")
+        elif isinstance(event, ev.SettingsChanged):
+            names |= set(event.changed)
+    return frozenset(names)

@@ -87,6 +87,8 @@ def check(
     context = Context(recipe, stages_for(recipe), history, exporting, pruning)
     for stage in context.stages:
         stage.check(context)
+    if context.past.started:
+        context.past.check_same_contents(recipe, context.contents)
     return context
 
 

@@ -89,6 +89,11 @@ class Stage(ABC):
             UserError: in plain words.
         """
 
+    def contents(self, context: Context) -> Mapping[str, str]:
+        """What it reads, by the name of the setting that names it (and more behind a colon), to a digest of
+        what that holds; see `identity`."""
+        return {}
+
     def prepare(self, state: RunState) -> None:  # noqa: B027 (or to prepare)
         """What can be said to be wrong, or made ready, as soon as the model is loaded.
 

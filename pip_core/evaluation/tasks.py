@@ -80,6 +80,11 @@ class Pages:
     pages: tuple[str, ...]
 
     @property
+    def digest(self) -> str:
+        """Checksum of the documents, 12 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.pages).encode()).hexdigest()[:12]
+
+    @property
     def characters(self) -> int:
         """Number of characters that a model has to read."""
         return sum(map(len, self.pages))

@@ -7,7 +7,7 @@ Events are only ever added: an undone removal no longer counts (`events.effectiv
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ..checkpoints.load import config_of
 from ..core import events as ev
 from ..core.errors import UserError
 from ..core.recipe import Recipe, handing_settings, measuring_settings
+from ..engine.identity import settings_of
 from ..engine.replay import ReplayState
 from ..engine.run import check, hands_over
 from ..engine.stages import stage_types
@@ -54,7 +55,7 @@ def extend(folder: Path, target: float) -> None:
         UnreadableRun: the run is damaged, or of a newer version.
     """
     _check_idle(folder)
-    before, history = run_directory.recipe_of(folder), run_directory.read_events(folder)
+    before, history = _before(folder)
     recipe = before.replace(target=target)
     if target == before.target and not _complete(recipe, history):
         return  # the way to it is only to be gone on
@@ -64,9 +65,10 @@ def extend(folder: Path, target: float) -> None:
             f"A target of {target:.1%} would remove nothing more: {reached:.1%} of the parameters are "
             "removed already. Choose a higher target; for a lower one, branch from an earlier iteration."
         )
-    check(recipe, history)
+    extended = ev.TargetExtended(before.target, target)
+    check(recipe, [*history, extended])
     # The event first: after a crash between the two the next worker takes the target from the event.
-    run_directory.record(folder, [ev.TargetExtended(before.target, target)])
+    run_directory.record(folder, [extended])
     write(folder / RECIPE, recipe.to_json())
 
 
@@ -83,7 +85,7 @@ def repeat(folder: Path, stage: str, changes: Mapping[str, object]) -> None:
         UnreadableRun: the run is damaged, or of a newer version.
     """
     _check_idle(folder)
-    before, history = run_directory.recipe_of(folder), run_directory.read_events(folder)
+    before, history = _before(folder)
     kind = next(kind for kind in stage_types() if kind.name == stage)
     own = set(kind.Settings.model_fields)
     if strange := sorted(set(changes) - own) if kind.switched_on else sorted(changes):
@@ -98,9 +100,10 @@ def repeat(folder: Path, stage: str, changes: Mapping[str, object]) -> None:
     changed = before.differences(recipe)
     if not changed:
         raise UserError("The run has these settings already: resume it, or choose others.")
-    check(recipe, history)
+    changes_made = ev.SettingsChanged(changed)
+    check(recipe, [*history, changes_made])
     # The event first: what is measured and exported after a crash between the two is of the old settings.
-    run_directory.record(folder, [ev.SettingsChanged(changed)])
+    run_directory.record(folder, [changes_made])
     write(folder / RECIPE, recipe.to_json())
 
 
@@ -119,7 +122,8 @@ def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, nam
         UserError: it has fewer iterations, or the changed recipe cannot continue from there.
         UnreadableRun: the other run is damaged, or of a newer version.
     """
-    before, history = run_directory.recipe_of(folder), ev.effective_events(run_directory.read_events(folder))
+    before, recorded = _before(folder)
+    history = ev.effective_events(recorded)
     # Another method continues with the units of this run, not with those it would usually remove itself.
     alike = changes.get("model", before.model) == before.model
     stay = {name: getattr(before, name) for name in before.automatic()} if alike else {}
@@ -153,7 +157,7 @@ def kept_events(
     if "keep" not in changed and "model" not in changed:
         first += [e for e in history if isinstance(e, ev.RemovalUndone)]
     if not {"model", "dtype"} & set(changed):
-        first += [e for e in history if isinstance(e, ev.Started)][-1:]
+        first += [_without(e, recipe, changed) for e in history if isinstance(e, ev.Started)][-1:]
     kept = [e for e in history if isinstance(e, tuple(stays)) and e.reached <= upto]
     # What is handed over from block to block depends on the text, and so do the measurements after it.
     handed = any(map(hands_over, (before, recipe))) and handing_settings() & set(changed)
@@ -177,6 +181,16 @@ def _restarted(event: ev.Started, recipe: Recipe, budget: PruningBudget, upto: i
     )
 
 
+def _without(event: ev.Started, recipe: Recipe, changed: Collection[str]) -> ev.Started:
+    """What a run recorded of its recipe and of what it read, as a fork of another recipe records it."""
+    return replace(
+        event,
+        pinned=tuple((name, value) for name, value in event.pinned if name not in changed),
+        settings=settings_of(recipe) if event.settings else (),
+        contents=tuple((w, value) for w, value in event.contents if w.partition(":")[0] not in changed),
+    )
+
+
 def _check_alike(before: Recipe, recipe: Recipe) -> None:
     """Check that the blocks of two models correspond by their numbers.
 
@@ -190,6 +204,17 @@ def _check_alike(before: Recipe, recipe: Recipe) -> None:
             f"What was removed from '{before.model}' cannot be removed from '{recipe.model}': their blocks "
             "are not alike. Keep no removals, or choose a model of the same shape."
         )
+
+
+def _before(folder: Path) -> tuple[Recipe, list[ev.Event]]:
+    """Recipe and events of a run that is to be changed.
+
+    Raises:
+        UserError: somebody edited the recipe since it began.
+    """
+    recipe, history = run_directory.recipe_of(folder), run_directory.read_events(folder)
+    ReplayState.of(history).check_same_settings(recipe)
+    return recipe, history
 
 
 def _check_idle(folder: Path) -> None:

@@ -25,6 +25,7 @@ from ..core.json_text import parse_json
 from ..core.limits import limits, variable
 from ..core.paths import is_run
 from ..core.recipe import Recipe
+from ..engine.replay import ReplayState
 from ..engine.run import run as run_engine
 from .files import (
     EVENTS,
@@ -136,6 +137,13 @@ def work(
             out = folder / MODEL if export else None
             scratch = folder / SCRATCH
             overdue = _deadline() if launched else lambda: False
+            try:
+                ReplayState.of(history).check_same_settings(recipe)
+            except UserError as error:
+                changed = ev.Failed(str(error))
+                _append(file, changed)
+                yield changed
+                return
 
             def stop() -> bool:
                 return has_request(folder) or overdue()

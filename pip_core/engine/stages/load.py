@@ -12,6 +12,7 @@ from ...core.settings import Settings, choice, setting, text
 from ...data.corpora import pinned
 from ...structure.shape import Shape
 from ..context import Context
+from ..identity import model_digest, settings_of
 from ..stage import Cost, Stage
 from ..state import RunState
 
@@ -58,6 +59,7 @@ class Load(Stage):
             stage.prepare(state)
         state.started = _started(state, len(past.removals))
         past.check_same_model(state.started)
+        past.check_same_contents(recipe, dict(state.started.contents))
         state.recipe = recipe.replace(**dict(state.started.pinned))
         yield state.started
         yield from map(Warned, state.loaded.notes)
@@ -82,6 +84,8 @@ def _started(state: RunState, resumed: int) -> Started:
         device=str(model.device),
         resumed=resumed,
         pinned=tuple(_pinned(state).items()),
+        settings=settings_of(recipe),
+        contents=tuple({**state.contents, "model": model_digest(source.folder)}.items()),
     )
 
 

@@ -14,6 +14,7 @@ from ...core.settings import AUTO, Names, Settings, choice, setting, text, whole
 from ...evaluation.evaluator import BATCH_TOKENS, Evaluator, text_windows
 from ...evaluation.tasks import STORY_TASKS, TASKS, Pages, Task
 from ..context import Context
+from ..identity import digest
 from ..stage import Cost, Stage
 from ..state import RunState
 
@@ -58,6 +59,10 @@ class Measure(Stage):
 
     def check(self, context: Context) -> None:
         _ = context.tasks, context.heldout  # read now, so that what is wrong with them is said now
+
+    def contents(self, context: Context) -> Mapping[str, str]:
+        found = {f"tasks:{task.name}": f"{self.recipe.items} {task.digest}" for task in context.tasks}
+        return {**found, "heldout": digest(context.heldout)}
 
     def prepare(self, state: RunState) -> None:
         state.evaluator = evaluator_for(self.recipe, state.loaded, state.tasks, state.heldout)

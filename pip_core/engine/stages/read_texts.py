@@ -18,6 +18,7 @@ from ...data.perturbation import PERTURBATION_KINDS
 from ...data.windows import check_holds
 from ...evaluation.tasks import Pages
 from ..context import Context
+from ..identity import digest
 from ..stage import Stage
 from ..state import RunState
 
@@ -73,6 +74,9 @@ class ReadTexts(Stage):
             check_holds(domains[0].documents, name, recipe.windows, recipe.window_tokens)
         refuse_measured(context, context.calibration_text, f"calibration text '{title(recipe.calibration)}'")
 
+    def contents(self, context: Context) -> Mapping[str, str]:
+        return {"calibration": contents_of(context.calibration_text)}
+
     def prepare(self, state: RunState) -> None:
         loaded = state.loaded
         state.calibration = Calibration(
@@ -88,6 +92,11 @@ class ReadTexts(Stage):
 
     def run(self, state: RunState) -> Iterator[Event]:
         yield from warn(state, (*_warnings(state), *map(Warned, state.calibration.warnings())))
+
+
+def contents_of(text: CalibrationText) -> str:
+    """`identity.digest` of a text."""
+    return digest((d for domain in text.domains for d in domain.documents), text.characters)
 
 
 def refuse_measured(context: Context, text: CalibrationText, what: str) -> None:

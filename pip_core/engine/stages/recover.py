@@ -33,7 +33,7 @@ from ..context import Context
 from ..sizes import FOOTPRINT_BYTES
 from ..stage import Cost, Stage
 from ..state import RunState
-from .read_texts import overlaps, refuse_measured, warn
+from .read_texts import contents_of, overlaps, refuse_measured, warn
 
 OFF, SHORT, UNTIL_LEVEL = "off", "short", "until-level"
 # Tokens that are learnt from where the recipe does not say; of the second, at most.
@@ -151,6 +151,10 @@ class Recover(Stage):
             )
         if own := self.material.own_text:
             refuse_measured(context, own, f"text '{title(self.material.name)}' that recovery learns from")
+
+    def contents(self, context: Context) -> Mapping[str, str]:
+        own = self.material.own_text
+        return {"recover_text": contents_of(own)} if own else {}
 
     def pinned(self, state: RunState) -> Mapping[str, str]:
         return {"recover_text": self.material.pinned}
