@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,16 @@ import pytest
 from pip_core.checkpoints.load import config_of, load
 from pip_core.core import network
 from pip_core.core.errors import UserError
-from pip_core.core.events import Finished
+from pip_core.core.events import Failed, Finished
 from pip_core.core.network import asked_with, working_for
 from pip_core.core.progress import drain
+from pip_core.core.recipe import Recipe
+from pip_core.data import hub_datasets
+from pip_core.data.corpora import calibration_texts
+from pip_core.data.hub_datasets import HubSet
+from pip_core.data.preview import preview
+from pip_core.engine.run import run
+from pip_core.planning.admission import admitted
 from pip_core.planning.estimate import anatomy_for
 from pip_core.runs import run_directory, worker
 
@@ -78,6 +86,37 @@ def test_what_one_visitor_reads_no_other_does(hub, model, tmp_path):
     assert "does not answer" in refused(model)
     assert not list(tmp_path.glob("cache/**/*.safetensors"))
     assert not list(tmp_path.glob(f"{network.PRIVATE}*"))
+
+
+def test_what_the_machines_own_token_opens_is_not_for_visitors(hub, monkeypatch, tmp_path):
+    """Neither a private model nor private rows, be they fetched by their owner before or not."""
+    monkeypatch.setenv("PIP_STUDIO_CACHE", str(tmp_path / "ours"))
+    monkeypatch.setenv("HF_TOKEN", MINE)
+    hub.make("me/rows", private=True)
+    hub.add("me/rows", "main", {"rows.jsonl": b'{"text": "x"}'}, ())
+    rows = HubSet.parse("hub:me/rows")
+    with monkeypatch.context() as own:
+        own.delenv("SPACE_ID")
+        sha = hub_datasets.hub_revision("me/rows")
+        head = {"complete": True, "dataset": "me/rows", "revision": sha}
+        kept = "".join(json.dumps(row) + "\n" for row in (head, {"text": "THE SECRET " * 100}))
+        hub_datasets._keep(hub_datasets._store(rows, sha), kept)
+        assert "SECRET" in str(calibration_texts(str(rows)))
+        assert "SECRET" in preview(Recipe(calibration=str(rows))).text
+    assert hub.tokens == {MINE}
+    hub.tokens.clear()
+    before = {path for path in tmp_path.rglob("*") if "hub" not in path.parts}
+    for asked in ({"model": PRIVATE}, {"calibration": str(rows)}, {"heldout": f"{rows}@{sha}"}):
+        recipe = tiny.recipe_for("demo").replace(**asked)
+        *_, last = run(recipe, tmp_path / "out")
+        assert isinstance(last, Failed)
+        assert "SECRET" not in str(preview(recipe))
+    with pytest.raises(UserError, match="sign in"):
+        admitted(Recipe(model=PRIVATE))
+    assert not hub.tokens
+    made = {path for path in tmp_path.rglob("*") if "hub" not in path.parts and path.is_file()} - before
+    assert not [path for path in made if "SECRET" in path.read_text(errors="replace")]
+    assert not [path for path in made if path.name in ("config.json", "model.safetensors")]
 
 
 def test_a_token_that_the_hub_does_not_know_any_more(hub):
