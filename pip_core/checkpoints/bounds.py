@@ -6,6 +6,7 @@ published models are far below."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from ..core.errors import UserError
 
@@ -17,6 +18,30 @@ _WIDTHS = re.compile(
     r"^(ffn_|moe_|shared_expert_)?(intermediate|hidden|inner|ffn|d_ff|n_embd|n_inner|d_model)"
 )
 _LENGTHS = {"layer_types": MOST_LAYERS}
+# Bytes of files that are read whole, by how their names end; in memory they take up to twenty times as much.
+# The largest published tokenizer has 35 MB, the largest index of weights 20 MB.
+_MB = 10**6
+LARGEST_FILES = {"config.json": 20 * _MB, ".index.json": 100 * _MB, ".json": 100 * _MB}
+LARGEST_FILES |= {".model": 50 * _MB, ".txt": 50 * _MB, ".jinja": _MB, "README.md": 2 * _MB}
+
+
+def check_sizes(files: Iterable[tuple[str, int]], name: str) -> None:
+    """Refuse files beside the weights that are larger than any model's.
+
+    Args:
+        files: names and bytes of a checkpoint's files.
+        name: what people call the model.
+
+    Raises:
+        UserError: one of them is.
+    """
+    for file, size in files:
+        most = next((most for end, most in LARGEST_FILES.items() if file.endswith(end)), None)
+        if most is not None and size > most:
+            raise UserError(
+                f"The {file} of '{name}' has {size / _MB:.0f} MB, more than any model's: at most "
+                f"{most / _MB:.0f} MB are read. Choose another model."
+            )
 
 
 def check_bounds(config: dict) -> None:

@@ -14,7 +14,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ..core.errors import UserError, shortened
 from ..structure.families import check_config
-from .bounds import check_bounds
+from .bounds import check_bounds, check_sizes
 from .checksum import weight_files
 from .contents import follow_weights
 
@@ -137,6 +137,11 @@ def refuse_unusable_files(folder: Path, name: str) -> None:
             ) from error
 
 
+def check_files(folder: Path, name: str) -> None:
+    """`bounds.check_sizes` for the files in `folder`."""
+    check_sizes(((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file()), name)
+
+
 def tokenizer_in(folder: Path, name: str) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder`.
 
@@ -144,6 +149,7 @@ def tokenizer_in(folder: Path, name: str) -> PreTrainedTokenizerBase:
         UserError: there is none, or it cannot be read.
     """
     refuse_without_tokenizer((path.name for path in folder.iterdir()), name)
+    check_files(folder, name)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its parsers raise
@@ -206,6 +212,7 @@ def check_raw_config(folder: Path) -> None:
         UserError: as `raw_config`; transformers does not know the model type, or a number is one that no
             model has.
     """
+    check_files(folder, folder.name)
     config = raw_config(folder)
     check_bounds(config)
     kind = config.get("model_type")

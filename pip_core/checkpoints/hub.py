@@ -24,6 +24,7 @@ from ..core.network import HUB_TIMEOUT, hub_token, is_unreachable, sign_in, visi
 from ..core.progress import in_background
 from ..core.recipe import DEMO
 from . import bundled
+from .bounds import check_sizes
 from .folder import (
     Source,
     check_raw_config,
@@ -76,6 +77,7 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
         return _hub_source(repo, folder)
     files = [f for f in info.siblings or [] if "/" not in f.rfilename]
     refuse_adapter((f.rfilename for f in files), repo)
+    check_sizes(((f.rfilename, f.size or 0) for f in files), repo)
     weights = [f for f in files if f.rfilename.endswith(".safetensors")]
     if not any(f.rfilename == "config.json" for f in files):
         if any(f.rfilename.lower().endswith(GGUF) for f in files):

@@ -17,7 +17,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -128,14 +128,20 @@ def rows(reference: str | Path, what: str, limit: int = 0) -> list[dict]:
     return found
 
 
-def iterate(path: Path, what: str) -> Iterator[dict]:
-    """The rows of `path` one by one; see `rows`."""
-    kinds = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
-    read = kinds.get(kind_of(path))
-    if read is None:
-        raise UserError(f"The {what} '{path.name}' is no table: give a {TABLES_TEXT} file.")
+def iterate(path: Path, what: str, needed: Callable[[list[str]], list[str]] = list) -> Iterator[dict]:
+    """The rows of `path` one by one; see `rows`.
+
+    Args:
+        needed: which of a table's columns; of a Parquet file no others are read.
+    """
+    kinds = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv}
     with _unpacking(path, what):
-        yield from read(path, what)
+        if (kind := kind_of(path)) == ".parquet":
+            yield from _parquet(path, what, needed)
+        elif kind in kinds:
+            yield from kinds[kind](path, what)
+        else:
+            raise UserError(f"The {what} '{path.name}' is no table: give a {TABLES_TEXT} file.")
 
 
 @contextmanager
@@ -258,28 +264,35 @@ def _separator(first: str) -> str:
     return SEPARATORS[0]
 
 
-def _parquet(path: Path, what: str) -> Iterator[dict]:
+def _parquet(path: Path, what: str, needed: Callable[[list[str]], list[str]]) -> Iterator[dict]:
     with _opened(path, what) as file:
         try:
             table = parquet.ParquetFile(file)
-            for batch in table.iter_batches(_rows_at_once(table.metadata, f"{what} '{path.name}'")):
+            columns = needed(table.schema_arrow.names)
+            at_once = _rows_at_once(table.metadata, f"{what} '{path.name}'", columns)
+            for batch in table.iter_batches(at_once, columns=columns):
                 yield from map(plain, batch.to_pylist())
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = shortened(str(error), 120)
             raise UserError(f"The {what} '{path.name}' is not a readable Parquet file ({reason}).") from None
 
 
-def _rows_at_once(found: parquet.FileMetaData, name: str) -> int:
+def _rows_at_once(found: parquet.FileMetaData, name: str, columns: Sequence[str]) -> int:
     """How many rows of a Parquet file may be unpacked at once: a cell that is stored once may stand in all of
     them, and a few bytes become gigabytes.
+
+    Args:
+        columns: those that are read.
 
     Raises:
         UserError: a part of the file is larger than any that is needed.
     """
     groups = (found.row_group(n) for n in range(found.num_row_groups))
-    largest = max(
-        (g.column(n).total_uncompressed_size for g in groups for n in range(g.num_columns)), default=0
-    )
+    parts = (group.column(n) for group in groups for n in range(group.num_columns))
+    # What is nested has a path, whose parts stand between dots, as those of a name may.
+    read = tuple(f"{column}." for column in columns)
+    sizes = (p.total_uncompressed_size for p in parts if f"{p.path_in_schema}.".startswith(read))
+    largest = max(sizes, default=0)
     if largest > LARGEST_PART:
         raise UserError(
             f"The {name} unpacks to parts of {largest / 1e9:.1f} GB. Write it in smaller row groups."

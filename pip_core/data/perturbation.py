@@ -25,6 +25,9 @@ from ..core.special_tokens import count_at_end
 from .writing import LATIN, Writing, letters_of, script_of
 
 PERTURBATION_KINDS = ("swap", "replace", "insert")
+# Of a longer run of letters only a part of this length is edited, drawn at random: every spelling that one
+# edit makes takes memory in the square of it. Longer than any word, of a to z and of other letters.
+LONGEST_LATIN, LONGEST_RUN = 1000, 300
 _SPACE_MARKERS = str.maketrans({"Ġ": " ", "▁": " "})
 
 # The number of a word, its clean and its perturbed spelling.
@@ -97,6 +100,10 @@ class Perturber:
         never `word` itself."""
         if not word.isascii():
             return self._edit_letters(word, rng)
+        if len(word) > LONGEST_LATIN:
+            start = rng.randrange(len(word) - LONGEST_LATIN + 1)
+            end = start + LONGEST_LATIN
+            return word[:start] + self.edit(word[start:end], rng) + word[end:]
         lower = word.lower()
         for kind in rng.sample(self.kinds, len(self.kinds)):
             real = [c for c in _candidates(lower, kind) if c in self.words]
@@ -111,6 +118,11 @@ class Perturber:
     def _edit_letters(self, word: str, rng: random.Random) -> str:
         """As `edit`, for letters of any script."""
         letters, common = letters_of(word), self.writing.letters
+        if len(letters) > LONGEST_RUN:
+            start = rng.randrange(len(letters) - LONGEST_RUN + 1)
+            end = start + LONGEST_RUN
+            part = self._edit_letters("".join(letters[start:end]), rng)
+            return "".join([*letters[:start], part, *letters[end:]])
         for kind in rng.sample(self.kinds, len(self.kinds)):
             found = _variants(letters, kind, common)
             if real := sorted({c for c in map("".join, found) if c.lower() in self.writing.words}):

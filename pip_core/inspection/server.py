@@ -28,7 +28,7 @@ from ..checkpoints.folder import Source
 from ..checkpoints.load import Loaded, load, load_folder
 from ..core.device import user_message
 from ..core.limits import GB, limits
-from ..core.memory import die_first, free_memory
+from ..core.memory import bound_memory, die_first, free_memory
 from ..core.progress import drain
 from . import chat, latency
 from .divergence import divergence
@@ -36,6 +36,10 @@ from .divergence import divergence
 # Of the memory that is free when it starts, what it may hold, unless PIP_STUDIO_MODEL_GB says otherwise.
 SHARE_OF_FREE = 0.8
 WATCH_SECONDS = 0.5
+# A single request for more than this share of the limit is refused, where the watcher would come too late.
+HARD_SHARE = 1.25
+# Where the limit is less than the process holds from its start, enough to say so.
+LEAST_ROOM = 2**28
 THREADS = torch.get_num_threads()
 
 
@@ -192,8 +196,9 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     die_first()
-    server = Server(output)
-    for work, argument in ((server.read, sys.stdin.buffer), (server.watch_memory, memory_limit())):
+    server, limit = Server(output), memory_limit()
+    bound_memory(max(HARD_SHARE * limit, psutil.Process().memory_info().rss + LEAST_ROOM))
+    for work, argument in ((server.read, sys.stdin.buffer), (server.watch_memory, limit)):
         threading.Thread(target=work, args=(argument,), daemon=True).start()
     server.serve(limits().model_idle_seconds)
     output.flush()

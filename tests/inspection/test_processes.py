@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +134,37 @@ def test_memory_is_bounded(models, monkeypatch):
             list(processes.ask("latency", *models, prompt_tokens=8, new_tokens=8, rounds=5000))
     finally:
         processes.close()
+
+
+def test_a_template_takes_neither_all_memory_nor_all_time(checkpoints, tmp_path, monkeypatch):
+    """Forty characters that ask for gigabytes, and loops that never end; whoever asks next is answered."""
+    monkeypatch.setenv("PIP_STUDIO_MODEL_GB", "2")
+    plain, greedy, endless = str(checkpoints["llama"]), tmp_path / "greedy", tmp_path / "endless"
+    loop = "{% for i in range(99999) %}"
+    for folder, template in ((greedy, "{{ 'a' * 9000000000 }}"), (endless, 4 * loop + 4 * "{% endfor %}")):
+        shutil.copytree(plain, folder)
+        (folder / "chat_template.jinja").write_text(template)
+    processes = ModelProcesses(1, 120, warm_server())
+    try:
+        with pytest.raises(UserError, match=r"template.*MemoryError"):
+            list(processes.ask("chat", str(greedy), plain, 1.0, prompt="The sky"))
+        process = processes.running[0]
+        assert _peak(process._process.pid) < 2.5e9
+        list(processes.ask("divergence", str(endless), plain, 1.0, text="The sky is blue"))
+        processes._seconds = 1.0
+        with pytest.raises(UserError, match="PIP_STUDIO_MODEL_SECONDS"):
+            list(processes.ask("chat", str(endless), plain, 1.0, prompt="The sky"))
+        assert not process.is_alive()
+        processes._seconds = 120
+        assert list(processes.ask("chat", plain, plain, 1.0, prompt="The sky"))
+    finally:
+        processes.close()
+
+
+def _peak(pid: int) -> int:
+    """The most memory that a process has held, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def test_a_page_that_reads_no_folders_of_visitors_reads_those_of_its_runs(monkeypatch):
