@@ -29,7 +29,7 @@ from pip_core.runs.queue import RunQueue
 from pip_core.ui.looking import Looks
 
 from . import tiny, zoo
-from .processes import cli
+from .processes import VERIFY, cli, start_check
 from .run_queues import Workers
 
 logging.set_verbosity_error()
@@ -127,7 +127,7 @@ def command_run(tmp_path_factory, recipe) -> CommandRun:
     root = tmp_path_factory.mktemp("command")
     slower = recipe.replace(windows=120)
     (root / "recipe.json").write_text(slower.to_json())
-    done = cli("prune", "--recipe", root / "recipe.json", "--out", root / "run")
+    done = cli("prune", "--recipe", root / "recipe.json", "--out", root / "run", **{VERIFY: "1"})
     return CommandRun(done, root / "run", slower)
 
 
@@ -145,10 +145,12 @@ def queue(tmp_path, monkeypatch) -> RunQueue:
 
 @pytest.fixture(scope="session", autouse=True)
 def _exports_are_trusted() -> Iterator[None]:
-    """A run in this process exports without the fresh process, which takes seconds to load its libraries; a
-    test whose point it is takes `verified`. Runs in processes of their own are verified always."""
+    """A run in this process exports without verification; a test whose point it is takes `verified`, and the
+    process that verifies is forked from one that has its libraries loaded, which takes seconds, but in
+    `test_verify.py` and `command_run`. For runs in processes of their own see `cheaper`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pip_core.engine.stages.verify.verify", tiny.unverified)
+        patch.setattr("pip_core.checkpoints.verify.start_check", start_check)
         yield
 
 
@@ -162,7 +164,7 @@ def looks() -> Iterator[Looks]:
 
 @pytest.fixture
 def verified(monkeypatch) -> None:
-    """Runs in this process verify what they export, in a fresh process."""
+    """Runs in this process verify what they export."""
     monkeypatch.setattr("pip_core.engine.stages.verify.verify", verify)
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from pip_core.core.fork_server import AVAILABLE, ForkServer, Process, start_afresh
 from pip_core.runs.worker import WORKER_MODULES
 
+# What `cheaper` reads: an environment variable, by which workers verify tiny models too; a number of windows,
+# taken for no other reason, of runs that wait for a test; the name of the file that lets them go on.
+VERIFY, LASTING, GO_ON = "PIP_STUDIO_TESTS_VERIFY", 17, "go-on"
 # Started when a test first asks; it ends with the test run.
-SERVER = ForkServer((*WORKER_MODULES, "pip_core.comparing.sweep", "pip_core.planning.inspect_model"))
+SERVER = ForkServer(
+    (*WORKER_MODULES, "pip_core.comparing.sweep", "pip_core.planning.inspect_model", "tests.cheaper")
+)
 
 
 def warm_server() -> ForkServer:
@@ -40,6 +46,15 @@ def start(
         stdout=stdout,
         stderr=stderr,
     )
+
+
+def start_check(command: Sequence[str], stdout: IO, stderr: IO) -> Process:
+    """Stands in for `verify.start_check`: what is forked has all libraries loaded, and this project."""
+    if command[0] == "-m":
+        module, arguments = command[1], command[2:]
+    else:
+        module, arguments = "pip_core.checkpoints.reload_check", command[1:]
+    return warm_server().start(module, arguments, os.environ, subprocess.DEVNULL, stdout, stderr)
 
 
 def cli(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:

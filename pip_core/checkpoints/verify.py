@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from safetensors.torch import save_file
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..core.errors import UserError
 from ..core.finite import check_finite
+from ..core.fork_server import Process
 from ..core.limits import limits
 from ..core.paths import ROOT
 from .load import Loaded
@@ -72,7 +74,6 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Generator[float, None, V
         probe_file = Path(place, "probe.safetensors")
         save_file({"ids": ids, "logits": logits}, probe_file)
         command = [
-            sys.executable,
             *(("-m", "pip_core.checkpoints.nonuniform") if is_nonuniform(folder) else (str(RELOAD_CHECK),)),
             str(folder.resolve()),
             str(probe_file.resolve()),
@@ -104,6 +105,17 @@ def time_limit() -> float:
     return limits().verify_seconds
 
 
+def start_check(command: Sequence[str], stdout: IO, stderr: IO) -> Process:
+    """Python with the arguments `command`, in a fresh process."""
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,  # Ctrl-C is meant for the run, which then stops at its next step
+    )
+
+
 def _run(
     command: Sequence[str], place: Path, started: float, limit: float
 ) -> Generator[float, None, dict[str, float]]:
@@ -111,13 +123,7 @@ def _run(
     # Files, not pipes: a full pipe would make the process wait for a reader.
     out, err = place / "out", place / "err"
     with out.open("wb") as stdout, err.open("wb") as stderr:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,  # Ctrl-C is meant for the run, which then stops at its next step
-        )
+        process = start_check(command, stdout, stderr)
         try:
             while process.poll() is None:
                 elapsed = time.monotonic() - started

@@ -7,8 +7,6 @@ import re
 from playwright.sync_api import Page, expect
 
 MINUTE = 60_000
-# Windows of a run to interfere with: an iteration outlasts some looks of the page, on a fast machine too.
-LONG = 140
 
 
 def fill_form(page: Page, model: str, windows: int = 4, target: int | None = None) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from .acts import wait_for_state
 from .server import FLAGS, Server, chromium
+
+# Server and browser end with the last test of this folder: Playwright holds an event loop while it lives, and
+# no other test could have one of its own in this process.
 
 # Two small cores may be shared with others.
 expect.set_options(timeout=20_000)
@@ -19,9 +25,9 @@ expect.set_options(timeout=20_000)
 FAREWELLS = ("AbortError: signal is aborted", "errored out")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory) -> Iterator[Server]:
-    found = Server(tmp_path_factory.mktemp("page"))
+    found = Server(tmp_path_factory.mktemp("page"), ("-m", "tests.browser.page"))
     found.start()
     yield found
     found.end()
@@ -37,7 +43,7 @@ class ApiRun:
     archive: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api_run(server, llama_folder) -> ApiRun:
     """The page's main job, done with `gradio_client`."""
     client = Client(server.url, verbose=False)
@@ -58,7 +64,7 @@ def api_run(server, llama_folder) -> ApiRun:
     return ApiRun(run_id, states, Path(client.predict(run_id, api_name="/result")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = chromium()
     if path is None:
@@ -70,10 +76,10 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-@pytest.fixture
-def visitor(browser, server) -> Iterator[Callable[..., Page]]:
-    """Open the page as somebody new: `visitor()`, `visitor(width=390)`. No error may reach the console,
-    unless the visitor is `forgiving`."""
+@contextmanager
+def visiting(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
+    """Opens the page as somebody new: `open_()`, `open_(width=390)`. No error may reach the console, unless
+    the visitor is `forgiving`."""
     contexts, complaints = [], []
 
     def open_(width: int = 1440, height: int = 900, path: str = "", forgiving: bool = False) -> Page:
@@ -91,3 +97,25 @@ def visitor(browser, server) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert [c for c in complaints if not c.startswith(FAREWELLS[0]) and FAREWELLS[1] not in c] == []
+
+
+@pytest.fixture
+def visitor(browser, server) -> Iterator[Callable[..., Page]]:
+    """Open the page as somebody new, see `visiting`."""
+    with visiting(browser, server) as open_:
+        yield open_
+
+
+@pytest.fixture(scope="module")
+def pages(browser, server, api_run) -> Iterator[Callable[[str, int], Page]]:
+    """Pages to look at, which are opened once: `pages("empty", 390)`, `pages("finished")`. Nothing that a
+    test does there may matter to another one, and each goes to the tab it looks at."""
+    with visiting(browser, server) as open_:
+
+        @cache
+        def page(shows: str, width: int = 1440) -> Page:
+            found = open_(width=width, path=f"?run={api_run.id}" if shows == "finished" else "")
+            wait_for_state(found, "none" if shows == "empty" else shows)
+            return found
+
+        yield page

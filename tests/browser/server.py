@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -22,9 +23,14 @@ def chromium() -> str | None:
 
 
 class Server:
-    """`python app.py` on a port of its own; can be restarted over the same runs."""
+    """`python app.py` on a port of its own; can be restarted over the same runs.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        program: arguments of Python, instead of `app.py`.
+    """
+
+    def __init__(self, folder: Path, program: Sequence[str] = ("app.py",)) -> None:
+        self.program = program
         self.runs, self.log = folder / "runs", folder / "app.log"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -41,7 +47,7 @@ class Server:
         environment.pop("GRADIO_ANALYTICS_ENABLED", None)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "app.py"], cwd=ROOT, stdout=log, stderr=log, env=environment
+                [sys.executable, *self.program], cwd=ROOT, stdout=log, stderr=log, env=environment
             )
         until = time.monotonic() + 90
         while time.monotonic() < until:

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from .acts import MINUTE, unfold, wait_for_state
+from .acts import MINUTE, unfold
 
 # Gradio's own, which the page cannot mend.
 GRADIOS = {"aria-allowed-attr", "aria-valid-attr-value", "nested-interactive"}
@@ -33,25 +33,24 @@ def faults(page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_screens(visitor, api_run, shots, width, dark):
-    for name, path in (("empty", ""), ("finished", f"?run={api_run.id}")):
-        page = visitor(width=width, path=path)
-        wait_for_state(page, "none" if name == "empty" else "finished")
+@pytest.mark.parametrize("name", ["empty", "finished"])
+def test_screens(pages, shots, name, width):
+    page = pages(name, width)
+    expect(page.locator("#plan")).to_contain_text("Will remove", timeout=MINUTE)
+    for dark in (False, True):
         page.evaluate("dark => pip.dark(dark)", dark)
-        expect(page.locator("#plan")).to_contain_text("Will remove", timeout=MINUTE)
         page.wait_for_timeout(700)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.screenshot(
             path=shots / f"{name}-{width}-{'dark' if dark else 'light'}.png", full_page=width < 1000
         )
-        assert faults(page) == []
+        assert faults(page) == [], dark
 
 
-def test_every_tab_is_accessible(visitor, api_run, shots):
-    page = visitor(path=f"?run={api_run.id}")
-    wait_for_state(page, "finished")
+def test_every_tab_is_accessible(pages, shots):
+    page = pages("finished")
+    page.evaluate("pip.dark(false)")
     for name in ("Inspect", "Compare", "Download"):
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(500)
@@ -59,15 +58,15 @@ def test_every_tab_is_accessible(visitor, api_run, shots):
         assert faults(page) == [], name
 
 
-def test_looking_into_a_run(visitor, api_run):
-    page = visitor(path=f"?run={api_run.id}")
-    wait_for_state(page, "finished")
+def test_looking_into_a_run(pages, api_run):
+    page = pages("finished")
     page.get_by_role("tab", name="Inspect").click()
     assert api_run.states[-1]["iterations"] >= 1
     expect(page.locator("#tabs .pair .map:last-child .block-bar.removed")).to_have_count(
         api_run.states[-1]["iterations"]
     )
     expect(page.locator("#tasks tbody tr")).to_have_count(5)
+    expect(page.locator("#scores tbody tr")).to_have_count(5)
     page.locator("#ask").click()
     for name in ("#dense-answer", "#pruned-answer"):
         expect(page.locator(f"{name} h3")).to_contain_text("tokens/s", timeout=MINUTE)
@@ -77,9 +76,9 @@ def test_looking_into_a_run(visitor, api_run):
     expect(page.locator("#speed")).to_contain_text("tokens/s", timeout=MINUTE)
 
 
-def test_by_keyboard_alone(visitor):
+def test_by_keyboard_alone(pages):
     """Help opens and closes, and Prune is reached, without a mouse."""
-    page = visitor()
+    page = pages("empty")
     page.get_by_role("button", name="Help").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#help")).to_be_visible()
@@ -96,8 +95,8 @@ def test_by_keyboard_alone(visitor):
     raise AssertionError("Prune was not reached with 25 presses of Tab")
 
 
-def test_light_or_dark_is_remembered(visitor):
-    page = visitor()
+def test_light_or_dark_is_remembered(pages):
+    page = pages("empty")
     was = page.evaluate("document.body.classList.contains('dark')")
     page.get_by_role("button", name="Light or dark").click()
     assert page.evaluate("document.body.classList.contains('dark')") != was
@@ -106,10 +105,8 @@ def test_light_or_dark_is_remembered(visitor):
     page.wait_for_function("was => document.body.classList.contains('dark') != was", arg=was)
 
 
-def test_numbers_behind_the_charts(visitor, api_run):
-    page = visitor(path=f"?run={api_run.id}")
-    wait_for_state(page, "finished")
+def test_numbers_behind_the_charts(pages, api_run):
+    page = pages("finished")
+    page.get_by_role("tab", name="Live").click()
     unfold(page, "Charts as numbers")
     expect(page.locator("#measurements tbody tr")).to_have_count(1 + api_run.states[-1]["iterations"])
-    page.get_by_role("tab", name="Inspect").click()
-    expect(page.locator("#scores tbody tr")).to_have_count(5)

@@ -1,4 +1,4 @@
-"""A run is never lost: a killed worker, a stop before it has begun, a second tab, a page that restarts."""
+"""A run is never lost: a killed worker, a second tab, a page that restarts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from playwright.sync_api import expect
 
 from pip_core.runs import files
 
-from .acts import LONG, MINUTE, fill_form, prune, removed, unfold, wait_for_state
+from ..processes import GO_ON, LASTING
+from .acts import MINUTE, fill_form, prune, removed, unfold, wait_for_state
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def model(llama_folder) -> str:
 
 def test_a_killed_worker_is_told_and_resumed(visitor, server, model):
     page = visitor()
-    fill_form(page, model, windows=LONG, target=30)
+    fill_form(page, model, windows=LASTING, target=30)
     run_id = prune(page)
     expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=2 * MINUTE)
     launched = json.loads((server.runs / run_id / files.LAUNCHED).read_text())
@@ -42,19 +43,9 @@ def test_a_killed_worker_is_told_and_resumed(visitor, server, model):
     assert len(removed(page)) == 3
 
 
-def test_stop_before_it_has_begun(visitor, model):
-    page = visitor()
-    fill_form(page, model)
-    prune(page)
-    page.locator("#stop").click()
-    wait_for_state(page, "stopped", 60)
-    page.locator("#resume").click()
-    wait_for_state(page, "finished")
-
-
 def test_two_tabs_of_one_browser(visitor, server, model):
     page = visitor()
-    fill_form(page, model, windows=LONG, target=30)
+    fill_form(page, model, windows=LASTING, target=30)
     run_id = prune(page)
     wait_for_state(page, "running")
     other = page.context.new_page()
@@ -83,32 +74,19 @@ def test_two_tabs_of_one_browser(visitor, server, model):
     assert not (server.runs / run_id).exists()
 
 
-def test_a_link_shows_a_run_and_changes_nothing(visitor, model):
-    page = visitor()
-    fill_form(page, model)
-    run_id = prune(page)
-    friend = visitor(path=f"?run={run_id}")
-    wait_for_state(friend, "finished")
-    wait_for_state(page, "finished")
-    expect(page.locator("#undo")).to_be_visible()
-    expect(friend.locator("#get")).to_be_visible()
-    expect(friend.locator("#undo")).to_be_hidden()
-    friend.get_by_role("tab", name="Compare").click()
-    expect(friend.locator("#chosen")).to_be_visible()
-    for name in ("#rename", "#delete"):
-        expect(friend.locator(name)).to_be_hidden()
-
-
 def test_page_restart_in_mid_run_loses_nothing(visitor, server, model):
     """The tab that was open finds its way back by itself, as a laptop does that was closed."""
     page = visitor(forgiving=True)  # the browser itself complains of a server that is away
-    fill_form(page, model, windows=LONG, target=30)
+    fill_form(page, model, windows=LASTING, target=30)
     run_id = prune(page)
-    expect(page.locator("#status")).to_contain_text("Iteration 1", timeout=MINUTE)
+    expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=MINUTE)
     server.end()
     time.sleep(3)
     server.start()
+    go_on = server.runs.parent / GO_ON
+    go_on.touch()
     wait_for_state(page, "finished", 240)
     again = visitor(path=f"?run={run_id}")
     wait_for_state(again, "finished")
     page.context.close()
+    go_on.unlink()

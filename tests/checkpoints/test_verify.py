@@ -24,7 +24,13 @@ from pip_core.core.progress import Halted, drain, stoppable
 
 from .. import tiny
 
+FRESH = verification.start_check  # before other tests' stand-in takes its place
 PROBE = "The dog ran around the tree. Then it slept, and the cat sat on the mat for a while."
+
+
+@pytest.fixture(autouse=True)
+def _in_a_fresh_process(monkeypatch) -> None:
+    monkeypatch.setattr(verification, "start_check", FRESH)
 
 
 @pytest.fixture(scope="module")

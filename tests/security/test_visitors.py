@@ -30,6 +30,13 @@ def test_who_has_no_name_owns_nothing(queue, workers, owner):
     assert "secret name" not in str(changes)
 
 
+def test_a_guess_finds_no_run(queue, workers):
+    mine = queue.start(Recipe(), "me")
+    for guess in ("..", ".", f"{mine[:-1]}g", f"../{queue.root.name}/{mine}", f"{mine}/", mine[:-1]):
+        assert queue.summary(guess)[1] == "none", guess
+    assert queue.summary(mine)[1] != "none"
+
+
 def test_odd_values_are_refused_and_nothing_breaks(queue, workers, looks):
     page = StudioPage(queue)
     page.handlers.looks = looks

@@ -1,0 +1,71 @@
+"""What runs in workers of the tests leave out; a process that forks workers imports this before it does.
+
+A worker that exports starts a fresh process to load the checkpoint, which takes four seconds of a processor
+to import its libraries. Of the tiny models that is left out, as it is in the tests' own process (see
+`_exports_are_trusted` in tests/conftest.py), unless the environment holds VERIFY. The demo model is verified.
+
+A run that a test interferes with must last until that has happened. One of LASTING windows waits in its
+second iteration until it is stopped, paused or killed, or the file GO_ON lies beside the folder of runs; once
+it is resumed it waits no more.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from pip_core.checkpoints.load import Loaded
+from pip_core.checkpoints.verify import Verdict, verify
+from pip_core.data.calibration import Calibration, Scorer
+from pip_core.data.perturbation import Pair
+from pip_core.engine.stages import verify as stage
+from pip_core.runs.files import EVENTS
+from pip_core.structure.sites import Site
+
+from . import tiny, zoo
+from .processes import GO_ON, LASTING, VERIFY
+
+# A test that failed leaves no worker behind for longer.
+MOST_SECONDS = 300.0
+calls = itertools.count(1)
+score = Calibration.score
+
+
+def trust(loaded: Loaded, *arguments) -> Generator[float, None, Verdict]:
+    is_tiny = loaded.config.vocab_size == zoo.VOCABULARY
+    return (tiny.unverified if is_tiny and VERIFY not in os.environ else verify)(loaded, *arguments)
+
+
+def is_held() -> bool:
+    """Whether the run that this process works on waits: it was never resumed."""
+    folder = Path(sys.argv[2])
+    events = (folder / EVENTS).read_text(encoding="utf-8")
+    return events.count('"Started"') == 1 and not (folder.parent.parent / GO_ON).exists()
+
+
+def score_and_wait(
+    self: Calibration,
+    scorer: Scorer,
+    model: PreTrainedModel,
+    blocks: Sequence[nn.Module],
+    sites: Sequence[Site],
+    pairs: Sequence[Pair],
+) -> Generator[int, None, list[torch.Tensor]]:
+    if self.recipe.windows == LASTING and next(calls) == 2:
+        until = time.monotonic() + MOST_SECONDS
+        while is_held() and time.monotonic() < until:
+            time.sleep(0.1)
+            yield 0
+    return (yield from score(self, scorer, model, blocks, sites, pairs))
+
+
+stage.verify = trust
+Calibration.score = score_and_wait
