@@ -391,9 +391,13 @@ def _table(model: str, result: ev.Evaluated) -> str:
     ]
     lines += [
         f"{text.name}: word perplexity {text.word_perplexity:.2f}, byte perplexity "
-        f"{text.byte_perplexity:.4f} ({text.documents} documents, windows of {text.window} tokens, "
-        f"stride {text.window})"
+        f"{text.byte_perplexity:.4f}, {text.bits_per_byte:.3f} bits per byte ({text.documents} documents, "
+        f"windows of {text.window} tokens, stride {text.window})"
         for text in result.texts
+    ]
+    lines += [
+        f"{w.name}: {w.repeated:.1%} ± {w.se:.1%} repeated ({w.texts} texts, {w.tokens} tokens each)"
+        for w in result.writing
     ]
     lines += [
         f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({describe_task(task)})"

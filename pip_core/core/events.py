@@ -10,18 +10,16 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Union
 
 import pydantic.dataclasses
-from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
+from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from typing_extensions import dataclass_transform  # in typing from Python 3.11 on
 
 from . import legacy
 from .errors import UserError
+from .measurements import Class, TaskResult, TextResult, WritingResult, value
 from .units import Units
-
-CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
-Class = TypeVar("Class", bound=type)
 
 
 class Event:
@@ -45,12 +43,6 @@ class Event:
     def sentence(self) -> str:
         """The event in a plain sentence; events of any run have theirs in `reporting.messages`."""
         raise NotImplementedError(f"{type(self).__name__} has no sentence")
-
-
-@dataclass_transform(frozen_default=True)
-def value(made: Class) -> Class:
-    """A part of an event: frozen, its fields checked."""
-    return pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(made)  # type: ignore[return-value]
 
 
 _known: dict[str, type[Event]] = {}
@@ -120,57 +112,15 @@ class Progress(Event):
     remaining: float
 
 
-@value
-class TaskResult:
-    """Accuracy on one task. `se` is its standard error; `chance` the accuracy of guessing;
-    `hits` one character per item, "1" where the answer was right.
-
-    `accuracy` and `hits` are those of `metric`, the one commonly reported: "acc" (the likeliest
-    choice, or the greedy last word) or "acc_norm" (the likeliest choice per character); both stand in
-    the fields of that name (`acc_norm` None for last words). `digest` tells the items from others;
-    `cut` is how many lost their beginning to the model's context, `duplicates` how many are repeated.
-    """
-
-    name: str
-    accuracy: float
-    se: float
-    items: int
-    chance: float
-    hits: str
-    metric: str = "acc_norm"
-    acc: float | None = None
-    acc_se: float | None = None
-    acc_norm: float | None = None
-    acc_norm_se: float | None = None
-    digest: str = ""
-    cut: int = 0
-    duplicates: int = 0
-
-
-@value
-class TextResult:
-    """Perplexity of documents, each token predicted once in windows of `window` tokens (stride: the
-    same). Per word and per byte, so that models with different tokenizers can be compared."""
-
-    name: str
-    word_perplexity: float
-    byte_perplexity: float
-    bits_per_byte: float
-    documents: int
-    words: int
-    tokens: int
-    window: int
-
-
 @event
 class Evaluated(Event):
     """The model as it stands, measured. Iteration 0 is the dense model.
 
     `accuracy` is the mean over tasks and `accuracy_se` its standard error; `perplexity` is per
     token of the dense model's tokenizer, over `windows` windows of `window_tokens` (stride: the same),
-    with its standard error over windows. `texts` are further perplexities, of whole documents. `final`
-    tells a measurement of the finished model, after the stages that follow the last removal, from the one
-    before them, of the same iteration.
+    with its standard error over windows. `texts` are further perplexities, of whole documents, and
+    `writing` is how much what it writes repeats itself. `final` tells a measurement of the finished model,
+    after the stages that follow the last removal, from the one before them, of the same iteration.
     """
 
     superseded_by_undo = True
@@ -188,6 +138,7 @@ class Evaluated(Event):
     seconds: float
     texts: tuple[TextResult, ...] = ()
     final: bool = False
+    writing: tuple[WritingResult, ...] = ()
 
 
 @event

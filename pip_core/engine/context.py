@@ -13,7 +13,7 @@ from ..core.network import NotDownloaded
 from ..core.recipe import Recipe
 from ..data.calibration import CalibrationText
 from ..data.corpora import documents
-from ..evaluation.tasks import Pages, Task, load_task, load_tasks
+from ..evaluation.tasks import Measured, load_task, load_tasks
 from ..scoring import Scorer, get_scorer
 from ..structure.anatomy import Anatomy, anatomy_of
 from .replay import ReplayState
@@ -82,7 +82,7 @@ class Context:
         return sizes_of(self.recipe.model, self.recipe.dtype)
 
     @cached_property
-    def tasks(self) -> list[Task | Pages]:
+    def tasks(self) -> list[Measured]:
         return load_tasks(self.recipe.tasks, self.recipe.items)
 
     @cached_property

@@ -26,7 +26,8 @@ from .loglikelihood import BATCH_TOKENS, Likelihood, Likelihoods
 from .requests import Encoder, context_length
 from .standard_tasks import wikitext_detokenized
 from .statistics import mean_accuracy, share
-from .tasks import Pages, Task
+from .tasks import Measured, Pages, Task
+from .writing import BeginningBatches, Beginnings, WritingBatches, WritingTask
 
 # exp of more overflows a float.
 LARGEST = 700.0
@@ -194,15 +195,16 @@ class PageBatches:
     """Documents, tokenised and packed once, for perplexity per word and per byte.
 
     As lm-evaluation-harness measures WikiText: every token is predicted once, in windows of the whole
-    context, one after another in each document (the last one reaches back); the text is detokenised, and
-    words and bytes are those of the original text.
+    context, one after another in each document (the last one reaches back); pages of WikiText are
+    detokenised, and words and bytes are those of the original text.
     """
 
     def __init__(self, pages: Pages, encoder: Encoder) -> None:
         self.pages = pages
         self.window = encoder.context
         try:
-            documents = [encoder.windows(wikitext_detokenized(p)) for p in pages.pages]
+            read = map(wikitext_detokenized, pages.pages) if pages.wikitext else pages.pages
+            documents = [encoder.windows(page) for page in read]
         except UserError as error:
             raise UserError(f"The task {pages.name} cannot be measured: {error}") from None
         self._counts = [len(d) for d in documents]
@@ -254,7 +256,7 @@ class Evaluator:
 
     def __init__(
         self,
-        tasks: Sequence[Task | Pages],
+        tasks: Sequence[Measured],
         windows: torch.Tensor,
         tokenizer: PreTrainedTokenizerBase,
         config: PreTrainedConfig,
@@ -270,14 +272,19 @@ class Evaluator:
             UserError: no task is left.
         """
         self.requested, self.windows, self.retokenize = tuple(tasks), windows, retokenize
-        self.tasks: list[TaskBatches] = []
+        self.tasks: list[TaskBatches | WritingBatches] = []
         self.texts: list[PageBatches] = []
+        self.begun: list[BeginningBatches] = []
         self.skipped: list[Skipped] = []
         encoder = Encoder(tokenizer, context_length(config, tokenizer))
         for task in tasks:
             try:
                 if isinstance(task, Task):
                     self.tasks.append(TaskBatches(task, encoder))
+                elif isinstance(task, WritingTask):
+                    self.tasks.append(WritingBatches(task, encoder))
+                elif isinstance(task, Beginnings):
+                    self.begun.append(BeginningBatches(task, encoder))
                 else:
                     self.texts.append(PageBatches(task, encoder))
             except UserError as error:
@@ -294,8 +301,7 @@ class Evaluator:
     @property
     def tokens(self) -> int:
         """Tokens that one measurement reads."""
-        read = [t.tokens for t in self.tasks] + [t.tokens for t in self.texts]
-        return self.windows.numel() + sum(read)
+        return self.windows.numel() + sum(t.tokens for t in (*self.tasks, *self.texts, *self.begun))
 
     def measure(self, model: PreTrainedModel, iteration: int) -> Generator[int, None, Evaluated]:
         """Perplexity and the result of every task for `model`.
@@ -309,7 +315,7 @@ class Evaluator:
         Raises:
             UserError: a likelihood is not a finite number.
         """
-        began, results, texts = time.monotonic(), [], []
+        began, results, texts, writing = time.monotonic(), [], [], []
         width = self.windows.shape[1]
         ppl = yield from map_progress(
             perplexity(model, self.windows, self.retokenize), lambda count: count * width
@@ -318,6 +324,8 @@ class Evaluator:
             results.append((yield from task.measure(model)))
         for text in self.texts:
             texts.append((yield from text.measure(model)))
+        for begun in self.begun:
+            writing.append((yield from begun.measure(model)))
         return Evaluated(
             iteration,
             model.config.num_hidden_layers,
@@ -330,4 +338,5 @@ class Evaluator:
             tuple(results),
             time.monotonic() - began,
             tuple(texts),
+            writing=tuple(writing),
         )

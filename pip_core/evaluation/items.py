@@ -35,6 +35,11 @@ class Item:
         return tuple((b, f" {c}") for b, c in zip(before, self.choices, strict=True))
 
     @property
+    def solved(self) -> str:
+        """The question with its answer."""
+        return f"{self.prompt} {self.choices[self.gold]}"
+
+    @property
     def characters(self) -> int:
         """Number of characters that a model has to read; what choices share is counted once."""
         before = self.openings or (self.prompt,)

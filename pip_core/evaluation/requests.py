@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..core.errors import UserError
+from ..core.errors import UserError, shortened
 from ..core.special_tokens import count_at_end
 
 # For a model that states no limit, as in lm-evaluation-harness.
@@ -44,6 +44,25 @@ def context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase)
     return int(limit) if limit and limit < NO_LIMIT else DEFAULT_CONTEXT
 
 
+def chat_text(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str]) -> str:
+    """Turns of a chat, the user's first, as the model's chat template writes them, ready to be answered.
+
+    Raises:
+        UserError: the template does not take them.
+    """
+    roles = ("user", "assistant")
+    said = [{"role": roles[n % 2], "content": turn} for n, turn in enumerate(turns)]
+    try:
+        return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template may raise what it likes
+        reason = shortened(str(error)) or type(error).__name__
+        what = "a single question" if len(turns) == 1 else "questions and answers in turn"
+        raise UserError(
+            f"The model's chat template does not take {what} ({reason}). Correct it in the model's "
+            "folder, or delete it: the model then goes on with the prompt as it is."
+        ) from error
+
+
 class Encoder:
     """Tokenises as lm-evaluation-harness does, for a model that reads at most `context` tokens."""
 
@@ -69,9 +88,9 @@ class Encoder:
         for before, after in pairs:
             kept = before.rstrip()
             split.append((kept, before[len(kept) :] + after))
-        contexts = self._encode([before for before, _ in split])
-        wholes = self._encode([before + after for before, after in split])
-        alone = iter(self._encode([after for before, after in split if not before], special=False))
+        contexts = self.encode([before for before, _ in split])
+        wholes = self.encode([before + after for before, after in split])
+        alone = iter(self.encode([after for before, after in split if not before], special=False))
         found = []
         for (before, after), context, whole in zip(split, contexts, wholes, strict=True):
             if before:
@@ -95,7 +114,7 @@ class Encoder:
         Raises:
             UserError: the tokenizer has no beginning- or end-of-text token.
         """
-        (tokens,) = self._encode([document])
+        (tokens,) = self.encode([document])
         read = [self._begin(), *tokens]
         found = []
         for start in range(0, len(tokens), self.context):
@@ -118,10 +137,12 @@ class Encoder:
         ids = tokens[-(self.context + 1) :][:-1]
         return Request(tuple(ids), tuple(targets[-len(ids) :]), len(tokens) > self.context + 1)
 
-    def _encode(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
-        """Token ids of each text, each as if encoded alone.
+    def encode(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+        """Token ids of each text, each as if encoded alone, with nothing at its end.
 
-        A text that already begins with the beginning-of-text token is not given another.
+        Args:
+            special: whether the beginning-of-text token is put where the tokenizer puts it. A text that
+                already begins with it is not given another.
         """
         begun = [
             not special or (self._prefix_text is not None and t.startswith(self._prefix_text)) for t in texts

@@ -1,8 +1,9 @@
 """Loading tasks (questions with known answers) by reference.
 
-A reference is a shipped task's name, the path of a file in the project's own format (see `items`), a
-standard task's name (rows from the Hub), `NAME=PATH`, a standard task with rows of a local file, or
-`text:` and items that were pasted, in the project's own format.
+A reference is a shipped task's name, the path of a file in the project's own format (see `items` and
+`writing`), a standard task's name (rows from the Hub), `NAME=PATH`, a standard task with rows of a local
+file, `bits=TEXT` or `continue=TEXT`, a text that is measured or continued, or `text:` and items that were
+pasted, in the project's own format.
 """
 
 from __future__ import annotations
@@ -19,18 +20,23 @@ from ..core.errors import UserError
 from ..core.paths import ASSETS
 from ..core.recipe import STORIES
 from ..data import files
-from ..data.corpora import PASTED
+from ..data.corpora import PASTED, documents, title
 from ..data.files import own_file, read_text
 from ..data.hub_datasets import hub_rows
 from .items import Item, own_item, text
 from .standard_tasks import STANDARD, WIKITEXT, WIKITEXT_ROWS, wikitext_pages
+from .writing import WRITTEN_FIELDS, Beginnings, WritingTask, beginnings, question
 
 NAMES = {s.name: s for s in STANDARD}
 TASKS = ("endings", "causes", "household", "facts", "sense")
 STORY_TASKS = tuple(f"{STORIES}-{kind}" for kind in ("who", "possession", "places", "counting", "causes"))
-SHIPPED = (*TASKS, *STORY_TASKS)
+# Answered in writing.
+WRITING_TASKS = ("copying", "arithmetic", "following")
+SHIPPED = (*TASKS, *STORY_TASKS, *WRITING_TASKS)
+# What can be asked of any text: its bits per byte, and how much its continuations repeat themselves.
+BITS, CONTINUE = "bits", "continue"
 # Fields that hold a list or a number; in a CSV file they are written as JSON.
-JSON_FIELDS = {"choices", "gold", "label", "endings", "context_options"}
+JSON_FIELDS = {"choices", "gold", "label", "endings", "context_options", "turns", "answers"}
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Pages:
-    """Documents of which every token is predicted: WikiText-2, `pages` as in the data set."""
+    """Documents of which every token is predicted; those of WikiText-2 (`wikitext`) as in the data set."""
 
     name: str
     pages: tuple[str, ...]
+    wikitext: bool = False
 
     @property
     def digest(self) -> str:
@@ -90,7 +97,10 @@ class Pages:
         return sum(map(len, self.pages))
 
 
-def load_tasks(references: Sequence[str], limit: int = 0) -> list[Task | Pages]:
+Measured = Task | WritingTask | Pages | Beginnings
+
+
+def load_tasks(references: Sequence[str], limit: int = 0) -> list[Measured]:
     """Load the tasks of a recipe.
 
     Args:
@@ -100,7 +110,7 @@ def load_tasks(references: Sequence[str], limit: int = 0) -> list[Task | Pages]:
         UserError: as `load_task`; no task with right and wrong answers; two tasks of one name.
     """
     found = [load_task(reference, limit) for reference in references]
-    if not any(isinstance(t, Task) for t in found):
+    if not any(isinstance(t, Task | WritingTask) for t in found):
         raise UserError("Choose at least one task with right and wrong answers, for example endings.")
     names = [t.name for t in found]
     if len(set(names)) < len(names):
@@ -108,7 +118,7 @@ def load_tasks(references: Sequence[str], limit: int = 0) -> list[Task | Pages]:
     return found
 
 
-def load_task(reference: str, limit: int = 0) -> Task | Pages:
+def load_task(reference: str, limit: int = 0) -> Measured:
     """Load a task by reference; the module's docstring lists the kinds of references.
 
     Args:
@@ -125,10 +135,12 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
         return _own("pasted", rows, "pasted task")
     name, given, place = reference.partition("=")
     name = name.strip()
+    if given and name in (BITS, CONTINUE):
+        return _text(name, place.strip(), limit)
     if given and name not in (*NAMES, WIKITEXT):
         raise UserError(
             f"'{name}' is no standard task that could be read from '{place}': choose "
-            f"{', '.join((*NAMES, WIKITEXT))}, or name the file alone."
+            f"{', '.join((*NAMES, WIKITEXT))}, {BITS} or {CONTINUE} for a text, or name the file alone."
         )
     if name == WIKITEXT:
         return _pages(place.strip(), limit)
@@ -146,8 +158,10 @@ def load_task(reference: str, limit: int = 0) -> Task | Pages:
     return _own(path.stem, _local_rows(path, limit), path.name)
 
 
-def _own(name: str, rows: list[dict], where: str) -> Task:
+def _own(name: str, rows: list[dict], where: str) -> Task | WritingTask:
     """A task from rows in the project's own format."""
+    if any(WRITTEN_FIELDS & row.keys() for row in rows):
+        return WritingTask(name, tuple(_items(rows, question, where)))
     found = _items(rows, own_item, where)
     kinds = {greedy for _, greedy in found}
     if len(kinds) != 1:
@@ -165,13 +179,25 @@ def _standard(name: str, place: str, limit: int) -> Task:
     return Task(name, tuple(_items(rows, task.item, where)), task.greedy, task.metric)
 
 
+def _text(name: str, text_name: str, limit: int) -> Pages | Beginnings:
+    """The documents of a text, to be measured or to be continued."""
+    found = documents(text_name, "text to measure")[: limit or None]
+    called = f"{name} of {title(text_name)}"
+    if name == BITS:
+        return Pages(called, tuple(found))
+    begun = beginnings(called, found)
+    if not begun.texts:
+        raise UserError(f"'{text_name}' has no document that is long enough to be continued.")
+    return begun
+
+
 def _pages(place: str, limit: int) -> Pages:
     if place and not files.kind_of(place):
         pages = wikitext_pages(read_text(own_file(place), "task"))[: limit or None]
     else:
         rows = _local_rows(place, limit) if place else hub_rows(*WIKITEXT_ROWS, limit=limit)
         pages = _items(rows, lambda row: text(row, "page"), Path(place).name or WIKITEXT)
-    return Pages(WIKITEXT, tuple(pages))
+    return Pages(WIKITEXT, tuple(pages), wikitext=True)
 
 
 def _items(rows: list[dict], read: Callable[[dict], Any], where: str) -> list:

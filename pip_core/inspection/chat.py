@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
+from transformers import PreTrainedModel, TextIteratorStreamer
 
 from ..checkpoints.load import Loaded
 from ..core.device import user_message
-from ..core.errors import UserError, shortened
+from ..core.errors import UserError
 from ..core.special_tokens import count_at_end
+from ..evaluation.requests import chat_text
 
 
 @dataclass(frozen=True)
@@ -53,23 +54,6 @@ def answers(dense: Loaded, pruned: Loaded, prompt: str, tokens: int = 64) -> Ite
         yield streams[0].answer, streams[1].answer
 
 
-def _as_turn(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-    """A prompt as the model's chat template writes it.
-
-    Raises:
-        UserError: the template does not take it.
-    """
-    turns = [{"role": "user", "content": prompt}]
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # a template may raise what it likes
-        reason = shortened(str(error)) or type(error).__name__
-        raise UserError(
-            f"The model's chat template does not take a single question ({reason}). Correct it in the "
-            "model's folder, or delete it: the model then goes on with the prompt as it is."
-        ) from error
-
-
 class _Stream:
     """One model's answer, generated in a thread; `advance` waits for its next piece."""
 
@@ -77,7 +61,7 @@ class _Stream:
         model, tokenizer = loaded.model, loaded.tokenizer
         self.answer, self.done = Answer("", 0, 0.0), False
         if tokenizer.chat_template:
-            prompt = _as_turn(tokenizer, prompt)
+            prompt = chat_text(tokenizer, [prompt])
         encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
         if not tokenizer.chat_template:
             # What is read is to be continued.

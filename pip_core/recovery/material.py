@@ -17,7 +17,7 @@ from ..data.corpora import POOL_CHARACTERS, title
 from ..data.windows import CHARACTERS_PER_TOKEN
 from ..evaluation.evaluator import TaskBatches
 from ..evaluation.requests import Encoder, context_length
-from ..evaluation.tasks import Pages, Task, load_task
+from ..evaluation.tasks import Measured, Task, load_task
 from .kept import Kept
 from .text import WRITING_ROWS, beginnings, write_batch
 
@@ -163,7 +163,7 @@ def _grams(row: Sequence[int]) -> set[tuple[int, ...]]:
 
 def questions(
     names: Sequence[str],
-    measured: Sequence[Task | Pages],
+    measured: Sequence[Measured],
     tokenizer: PreTrainedTokenizerBase,
     config: PreTrainedConfig,
 ) -> list[TaskBatches]:

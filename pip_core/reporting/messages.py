@@ -168,11 +168,19 @@ def format_duration(seconds: float) -> str:
 
 def _evaluated(event: ev.Evaluated) -> str:
     when = "Dense model" if event.iteration == 0 else "Finished model" if event.final else "After removal"
-    texts = "".join(f" Word perplexity of {t.name}: {t.word_perplexity:.2f}." for t in event.texts)
+    texts = "".join(
+        f" Word perplexity of {t.name}: {t.word_perplexity:.2f} ({t.bits_per_byte:.3f} bits per byte)."
+        for t in event.texts
+    )
+    texts += "".join(f" {_writing(w)}." for w in event.writing)
     return (
         f"{when}: perplexity {event.perplexity:.2f} ± {event.perplexity_se:.2f}, "
         f"accuracy {plus_minus(event.accuracy, event.accuracy_se)}.{texts}"
     )
+
+
+def _writing(result: ev.WritingResult) -> str:
+    return f"{capitalized(result.name)}: {plus_minus(result.repeated, result.se)} is repeated"
 
 
 def _removed(event: ev.Removed) -> str:

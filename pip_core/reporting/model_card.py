@@ -73,6 +73,7 @@ def model_card(
         dense=dense,
         pruned=pruned,
         texts=list(zip(dense.texts, pruned.texts, strict=True)),
+        writing=list(zip(dense.writing, pruned.writing, strict=True)),
         tasks=list(zip(dense.tasks, pruned.tasks, difference.tasks, strict=True)),
         difference=difference,
         kept=retained(dense, pruned),

@@ -12,7 +12,7 @@ from ..core.settings import AUTO
 from ..core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP
 from ..data.corpora import KNOWN, SHIPPED
 from ..data.preview import preview
-from ..evaluation.tasks import NAMES, STORY_TASKS, TASKS
+from ..evaluation.tasks import NAMES, STORY_TASKS, TASKS, WRITING_TASKS
 from ..planning.estimate import Plan, anatomy_for, available_memory, resolve_auto_units
 from ..planning.inspect_model import exports_plainly, memory_needed
 from ..reporting.messages import percent
@@ -23,7 +23,7 @@ from .network_map import legend, network_map
 # What a form offers first; the user may enter anything else.
 MODELS = (DEMO, bundled.NAME)
 TEXTS = (AUTO, MIXED, *SHIPPED, *KNOWN)
-MEASURED_TASKS = (AUTO, *TASKS, *STORY_TASKS, *NAMES)
+MEASURED_TASKS = (AUTO, *TASKS, *STORY_TASKS, *WRITING_TASKS, *NAMES)
 EDITS = (("swap two letters", "swap"), ("replace a letter", "replace"), ("insert a letter", "insert"))
 # What can be removed in one run: words, kinds of units.
 UNIT_SETS = (

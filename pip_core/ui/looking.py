@@ -17,7 +17,7 @@ from ..core.network import asking_token, without_downloads, working_for
 from ..core.recipe import DEMO, HELDOUT, MIXED, STORIES_HELDOUT, Recipe
 from ..core.settings import AUTO
 from ..data.corpora import SHIPPED
-from ..evaluation.tasks import STORY_TASKS, TASKS
+from ..evaluation.tasks import SHIPPED as TASKS_SHIPPED
 from ..planning.admission import admitted
 from ..planning.estimate import anatomy_for, make_plan, resolve_auto_units
 from . import form
@@ -27,7 +27,7 @@ from .html import empty, problem
 Value = TypeVar("Value")
 # What is shipped with this program: looking at it takes no time, and holds no surprise.
 KNOWN_MODELS = (DEMO, bundled.NAME)
-KNOWN_TEXTS = frozenset((AUTO, MIXED, HELDOUT, STORIES_HELDOUT, *SHIPPED, *TASKS, *STORY_TASKS))
+KNOWN_TEXTS = frozenset((AUTO, MIXED, HELDOUT, STORIES_HELDOUT, *SHIPPED, *TASKS_SHIPPED))
 
 
 class Looks:

@@ -280,7 +280,7 @@ def test_perplexity_of_pages(model, tokenizer):
             with torch.inference_mode():
                 logits = model(input_ids=torch.tensor([ids[first:position]])).logits[0, -1]
             nats -= float(F.log_softmax(logits, dim=-1)[ids[position]])
-    found = drain(PageBatches(Pages("w", pages), encoder).measure(model))
+    found = drain(PageBatches(Pages("w", pages, wikitext=True), encoder).measure(model))
     words = sum(len(re.split(r"\s+", p)) for p in pages)
     assert found.words == words
     assert found.word_perplexity == pytest.approx(math.exp(nats / words), rel=1e-4)

@@ -131,7 +131,7 @@ def test_strange_names_leave_metadata_and_tables_valid(name):
     assert (data.base_model, data.model_name) == (None, f"{name}, pruned")  # the Hub knows none of them
     assert name in {r.dataset_name for r in data.eval_results}
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 7
+    assert len(table) == 8
     assert {line.replace("\\|", "").count("|") for line in table} == {5}
 
 

@@ -12,7 +12,7 @@ from ...core.events import Evaluated, Event
 from ...core.recipe import DEMO, END, EVERY, HELDOUT, STORIES_HELDOUT, Recipe
 from ...core.settings import AUTO, Names, Settings, choice, setting, text, whole
 from ...evaluation.evaluator import BATCH_TOKENS, Evaluator, text_windows
-from ...evaluation.tasks import STORY_TASKS, TASKS, Pages, Task
+from ...evaluation.tasks import STORY_TASKS, TASKS, Measured
 from ..context import Context
 from ..identity import digest
 from ..stage import Cost, Stage
@@ -101,7 +101,7 @@ def _memory(context: Context) -> float:
 
 
 def evaluator_for(
-    recipe: Recipe, loaded: Loaded, tasks: Sequence[Task | Pages], heldout: Sequence[str]
+    recipe: Recipe, loaded: Loaded, tasks: Sequence[Measured], heldout: Sequence[str]
 ) -> Evaluator:
     """Texts and tasks, tokenised and packed for a model.
 

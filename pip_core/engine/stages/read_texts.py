@@ -16,7 +16,8 @@ from ...data.contamination import overlap
 from ...data.corpora import title
 from ...data.perturbation import PERTURBATION_KINDS
 from ...data.windows import check_holds
-from ...evaluation.tasks import Pages
+from ...evaluation.tasks import Pages, Task
+from ...evaluation.writing import Beginnings, WritingTask
 from ..context import Context
 from ..identity import digest
 from ..stage import Stage
@@ -124,7 +125,7 @@ def _warnings(context: Context) -> Iterator[Warned]:
     """Texts and items that are there twice, and calibration text in what is measured."""
     yield from map(Warned, context.calibration_text.warnings())
     for task in context.tasks:
-        if not isinstance(task, Pages) and task.duplicates:
+        if isinstance(task, Task | WritingTask) and task.duplicates:
             yield Warned(
                 f"{task.duplicates} of the {len(task.items)} items of {task.name} are the same as an earlier "
                 "one; each counts."
@@ -138,8 +139,10 @@ def overlaps(context: Context, text: CalibrationText, name: str) -> Iterator[War
     for task in context.tasks:
         if isinstance(task, Pages):
             measured[f"documents of {task.name}"] = list(task.pages)
-            continue
-        measured[f"items of {task.name}"] = [f"{i.prompt} {i.choices[i.gold]}" for i in task.items]
+        elif isinstance(task, Beginnings):
+            measured[f"documents of {task.name}"] = list(task.texts)
+        else:
+            measured[f"items of {task.name}"] = [item.solved for item in task.items]
     for what, found in measured.items():
         shared = overlap((d for domain in text.domains for d in domain.documents), found)
         if sentence := shared.sentence(what, name):
