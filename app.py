@@ -6,7 +6,9 @@ from __future__ import annotations
 from pip_core.core.environment import prepare_environment
 
 if __name__ == "__main__":
-    prepare_environment()  # before torch is imported
+    prepare_environment(
+        keep=["OAUTH_CLIENT_SECRET"]
+    )  # before torch is imported; gradio signs visitors in with it
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ import gradio as gr
 import plotly
 
 from pip_core.core.errors import UserError, told
+from pip_core.core.limits import can_sign_in
 from pip_core.core.recipe import Recipe
 from pip_core.inspection.processes import ModelProcesses
 from pip_core.planning.estimate import make_plan
@@ -93,6 +96,8 @@ class StudioPage:
     def answer(self, event: Callable, wire: Wire):
         handler = wire.handler if wire.grows else changing(wire.handler, wire.outputs)
         handler = sent.checking(handler, wire.inputs, as_errors)
+        if can_sign_in():
+            handler = answers.for_signed_in(handler, gr.OAuthToken | None)
         options = {**QUIET, **wire.options}
         return event(handler, self.named(wire.inputs), self.named(wire.outputs), **options)
 
@@ -155,6 +160,7 @@ def as_errors() -> Iterator[None]:
 def main() -> None:
     """Serve the page over the runs below PIP_STUDIO_RUNS (usually ./runs)."""
     root = Path(os.environ.get("PIP_STUDIO_RUNS", "runs")).resolve()
+    prepare_environment()  # gradio has read what it needs
     serving.prepare_to_serve(root)
     with suppress(UserError):  # where the usual model is missing, the form says so
         make_plan(Recipe())  # measures this machine before a browser on it takes its share

@@ -8,7 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from ..core.device import user_message
 from ..core.errors import UserError, shortened
-from ..core.limits import local_files, on_space
+from ..core.limits import can_sign_in, local_files, on_space
 from ..core.network import is_unreachable
 
 TOKENS_PAGE = "huggingface.co/settings/tokens"
@@ -16,8 +16,10 @@ TOKENS_PAGE = "huggingface.co/settings/tokens"
 
 def new_token() -> str:
     """How whoever pushes comes to a token that may write."""
-    if on_space():
+    if can_sign_in():
         return "Sign out, sign in again, and allow this Space to make repositories for you."
+    if on_space():
+        return "This Space lets nobody sign in: download the model and push it yourself."
     made = f"Make one that may write at {TOKENS_PAGE}"
     if local_files():
         return f"{made}, and log in with 'hf auth login'."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from .limits import on_space
 from .paths import python_path
@@ -33,14 +33,19 @@ _SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY)(_PAT
 NO_TOKEN = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
 
 
-def prepare_environment() -> None:
+def prepare_environment(keep: Container[str] = ()) -> None:
     """Set `VARIABLES`, each unless the user has set it; on a Space also drop its secrets. Call it before
-    torch is imported."""
+    torch is imported.
+
+    Args:
+        keep: secrets that a library reads when it is imported; call it again then.
+    """
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     if on_space():
         for name in filter(_SECRET.search, list(os.environ)):
-            del os.environ[name]
+            if name not in keep:
+                del os.environ[name]
         os.environ.update(NO_TOKEN)
 
 

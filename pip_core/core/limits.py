@@ -25,6 +25,11 @@ def on_space() -> bool:
     return bool(os.environ.get("SPACE_ID"))
 
 
+def can_sign_in() -> bool:
+    """Whether visitors can sign in with their account on the Hub: on a Space whose README says `hf_oauth`."""
+    return on_space() and bool(os.environ.get("OAUTH_CLIENT_ID"))
+
+
 def local_files() -> bool:
     """Whether files and folders of this machine may be named. Not on a Space, nor on a page that others can
     reach, unless PIP_STUDIO_LOCAL_FILES says `yes`."""

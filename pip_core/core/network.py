@@ -23,7 +23,7 @@ import psutil
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from .errors import UserError
-from .limits import local_files, on_space
+from .limits import can_sign_in, local_files, on_space
 
 # Seconds.
 HUB_TIMEOUT = 5.0
@@ -138,7 +138,7 @@ def own_login() -> str:
 
 def sign_in() -> str:
     """As `own_login`, for what a visitor's token is used for."""
-    return "sign in on this page" if on_space() else own_login()
+    return "sign in on this page" if can_sign_in() else own_login()
 
 
 @contextmanager

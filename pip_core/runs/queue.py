@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..checkpoints.packing import Packing, start_packing, zip_folder
 from ..core import events as ev
@@ -39,6 +40,7 @@ from .files import (
     read_object,
     write,
 )
+from .pushing import Order, Pushes
 from .store import LONGEST_NAME, MAKING, RunStore, hashed
 
 CLEAN_SECONDS = 3600.0
@@ -58,8 +60,13 @@ class RunQueue(RunStore):
     children: list[Process] = field(default_factory=list, repr=False)
     # Forks the workers; see `schedule_in_background`.
     server: ForkServer | None = field(default=None, repr=False)
+    pushes: Pushes = field(init=False, repr=False)
     # Tokens of visitors by runs that wait, until their worker is launched. They are kept nowhere else.
     _lent: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.pushes = Pushes(lambda: self.server)
 
     # Making runs
 
@@ -286,6 +293,19 @@ class RunQueue(RunStore):
             UserError: there is no export, or the disk is full.
         """
         return zip_folder(*self._to_pack(run_id))
+
+    def push(self, run_id: str, owner: str, **order: Any) -> None:
+        """Push the exported model to the Hub for whoever asks, see `pushing`.
+
+        Args:
+            owner: the token of their browser.
+            order: what `pushing.Order` takes, but for the folder.
+
+        Raises:
+            UserError: there is no export; else as `Pushes.start`.
+        """
+        folder, _ = self._to_pack(run_id)
+        self.pushes.start((run_id, owner), Order(folder, **order))
 
     def _to_pack(self, run_id: str) -> tuple[Path, Path]:
         folder = self._readable(run_id)

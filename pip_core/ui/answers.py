@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..core.errors import UserError
+from ..core.network import asked_with
 from .fields import Changes
 from .html import problem
 
@@ -40,3 +42,28 @@ def changing(
         return updates if len(updates) > 1 else updates[0]
 
     return handle
+
+
+def for_signed_in(handler: Callable, kind: object) -> Callable:
+    """A handler that is told the token of a visitor who signed in, see `core.network.asked_with`. Of one that
+    answers step by step only the first step is.
+
+    Args:
+        kind: gradio's type of such a token, or none; by it gradio knows what to give.
+    """
+
+    def handle(token, *values):
+        with asked_with(token.token if token else ""):
+            return handler(*values)
+
+    def handle_steps(token, *values) -> Iterator:
+        with asked_with(token.token if token else ""):
+            steps = handler(*values)
+            first = next(steps, None)
+        if first is not None:
+            yield first
+            yield from steps
+
+    made = handle_steps if inspect.isgeneratorfunction(handler) else handle
+    made.__annotations__ = {"token": kind}
+    return made

@@ -33,6 +33,7 @@ it.</p>
 <form method="dialog"><button class="ghost">Close</button></form>
 </dialog>
 """
+SIGN_IN = "Sign in"
 DARK = """
 <button class="ghost" onclick="pip.dark(!document.body.classList.contains('dark'))"
  aria-label="Light or dark">◐</button>
@@ -103,6 +104,10 @@ CONTROLS = {
     "chosen": ("Runs of this browser", "Each becomes a line"),
     "methods": ("Methods", "One run for each, with the other settings of the form; they wait in the queue"),
     "name": ("New name", "Of the run that is shown"),
+    "push_repo": ("Repository", "OWNER/NAME, such as me/smollm2-135m-pruned"),
+    "push_token": ("Token", "May be empty where you are logged in; used for this push, and not kept"),
+    "push_public": ("Public", "Once it is verified; otherwise only you see it"),
+    "push_overwrite": ("Overwrite", "Replace what the repository holds; its history keeps that"),
 }
 # (setting, option) -> words.
 OPTIONS = {

@@ -23,6 +23,7 @@ MOST_NAMES = 2000
 LARGEST = 1e12
 TEXTS = ("pasted", "questions", "prompt", "text")
 NUMBERS = ("target", "upto", "rate", "items")
+SWITCHES = ("push_public", "push_overwrite")
 NAME_LISTS = ("picked", "chosen", "methods", "measured_tasks", "keep", "drop", "kinds")
 REFUSAL = "What was sent cannot be used: reload the page and try again."
 
@@ -102,6 +103,13 @@ def number(value: object) -> float | None:
     return value
 
 
+def switch(value: object) -> bool:
+    """Yes or no."""
+    if not isinstance(value, bool):
+        raise Refused
+    return value
+
+
 def names_in(value: object) -> list[str]:
     """A list of names."""
     if value is None:
@@ -156,4 +164,6 @@ def _read(name: str, value: object) -> object:
         return number(value)
     if name in NAME_LISTS:
         return names_in(value)
+    if name in SWITCHES:
+        return switch(value)
     return _setting(value) if name in fields() else text(value)

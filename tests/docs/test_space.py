@@ -46,7 +46,7 @@ def test_this_repository_is_a_space():
         ("startup_duration_timeout", "startup_duration_timeout: soon"),
         ("tags", "tags: pruning"),
         ("title", "title: ''"),
-        ("hf_oauth", "hf_oauth: true"),
+        ("hf_oauth", "hf_oauth: false"),
         ("hf_oauth_scopes", "hf_oauth_scopes: [manage-repos]"),
         ("colour", "colour: blue"),
         ("thumbnail", "thumbnail: docs/page.png"),

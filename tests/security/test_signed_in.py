@@ -50,6 +50,7 @@ def hub(tmp_path, monkeypatch, llama_folder):
         monkeypatch.setattr(network, "gettempdir", lambda: str(tmp_path))
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         monkeypatch.setenv("SPACE_ID", "somebody/space")
+        monkeypatch.setenv("OAUTH_CLIENT_ID", "of the space")
         monkeypatch.setenv("HF_TOKEN", SPACES)
         for repo in (PRIVATE, GATED):
             opened.make(repo, private=repo == PRIVATE)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import compare, download, form, head, inspect, live, outcome, status
+from . import compare, download, form, head, inspect, live, outcome, push, status
 
 HEAD, FORM = head.PART, form.PART
 ABOVE = (status.PART, outcome.PART)
 TABS = (live.PART, inspect.PART, compare.PART, download.PART)
-PARTS = (HEAD, FORM, *ABOVE, *TABS)
+PARTS = (HEAD, FORM, *ABOVE, *TABS, push.PART)

@@ -11,13 +11,14 @@ from .. import comparison, download, labels
 from ..fields import Changes
 from ..layout import Node, Part, Services, button, column, html, row
 from ..shown import NOTHING, Shown, as_file
+from . import push
 
 # Beside the packed model, whose button also depends on how far it is packed; see `refresh`.
 FILES = tuple(name for name, _ in labels.FILES)
 OFFERED = ("verdict", "load", "command", *FILES)
 
 
-def layout(_: Services) -> Sequence[Node]:
+def layout(page: Services) -> Sequence[Node]:
     return [
         column(
             html("verdict", download.verdict(NOTHING)),
@@ -29,7 +30,8 @@ def layout(_: Services) -> Sequence[Node]:
             html("load"),
             html("command"),
             elem_classes="card",
-        )
+        ),
+        *push.PART.layout(page),
     ]
 
 
@@ -49,7 +51,7 @@ def offer(shown: Shown) -> Changes:
     changes["load"] = {"value": download.snippet(summary)}
     command = download.code("The same run on the command line", download.command_line(recipe))
     if summary.exported is not None and local_files():
-        # Elsewhere the folder is none of a visitor's, and a page has no token of theirs to push with.
+        # Elsewhere the folder is none of a visitor's.
         command += download.code("Its model to the Hugging Face Hub", download.push_line(folder))
     changes["command"] = {"value": command}
     card = folder / MODEL / "README.md"
