@@ -22,12 +22,14 @@ class Hub:
     Attributes:
         requests: "METHOD /path" of everything that was asked.
         tokens: every token that came with a request.
+        listing: status of the list of models.
     """
 
     def __init__(self, repos: dict[str, Path | str]) -> None:
         self.repos = repos
         self.requests: list[str] = []
         self.tokens: set[str] = set()
+        self.listing = 200
         self.url = ""
 
     def fetched(self, repo: str) -> set[str]:
@@ -78,6 +80,9 @@ class Hub:
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         if self.write(request, verb, path, body):
             return
+        if path == "/api/models":
+            self.list(request)
+            return
         parts = path.strip("/").split("/")
         api = parts[0] == "api"
         parts = parts[1:] if api else parts
@@ -108,6 +113,15 @@ class Hub:
             _send_file(request, folder.joinpath(*rest[2:]).read_bytes(), sha)
         else:
             send(request, 404, b"Not found.", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
+
+    def list(self, request: BaseHTTPRequestHandler) -> None:
+        """Those repositories whose name holds what is searched, as the most famous ones."""
+        if self.listing != 200:
+            send(request, self.listing, b"{}", {})
+            return
+        wanted = parse_qs(urlsplit(request.path).query).get("search", [""])[0]
+        facts = {"downloads": 1_230_000, "likes": 7, "gated": "manual", "config": {"model_type": "llama"}}
+        send_json(request, [{"id": repo, **facts} for repo in self.repos if wanted in repo])
 
     def at(self, repo: str, revision: str) -> tuple[Path | str, str]:
         """What a repository holds at a revision, and its commit, which is empty for an unknown revision."""

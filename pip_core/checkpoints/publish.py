@@ -31,11 +31,12 @@ from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.limits import local_files
 from ..core.network import HUB_TIMEOUT
-from ..core.progress import drain, in_background, map_progress, once_a_second
+from ..core.progress import in_background, map_progress, once_a_second
 from ..data.corpora import pasted_settings
 from .checksum import file_sha256
 from .export import CARD, RECIPE
-from .load import load
+from .folder import Source, licence_of
+from .load import load_folder
 from .push_failures import new_token, push_failure
 from .verify import verify
 
@@ -319,7 +320,8 @@ def _verify(
         for name, path in files.items():
             if not (back / name).is_file() or file_sha256(back / name) != file_sha256(path):
                 raise UserError(f"The Hub gives back another '{name}' than was sent.")
-        steps = verify(drain(load(str(folder))), back, PROBE)
+        here = load_folder(Source(folder, folder.name, "an exported model", licence_of(folder)))
+        steps = verify(here, back, PROBE)
         verdict = yield from map_progress(
             once_a_second(steps), lambda _: Loading(f"verifying {repo} in a fresh process", 0, 0)
         )

@@ -29,19 +29,26 @@ def show_errors(handler: Callable[..., Changes]) -> Callable[..., Changes]:
 def changing(
     handler: Callable[..., Changes], outputs: Sequence[str], update: Callable, skip: Callable
 ) -> Callable:
-    """A handler as one of gradio's: components that its changes do not name are left alone.
+    """A handler as one of gradio's: components that its changes do not name are left alone. It may answer
+    step by step.
 
     Args:
         outputs: names of the components that it may change.
         update, skip: gradio's.
     """
 
-    def handle(*values):
-        changes = handler(*values)
-        updates = [update(**changes[name]) if name in changes else skip() for name in outputs]
-        return updates if len(updates) > 1 else updates[0]
+    def updates(changes: Changes):
+        made = [update(**changes[name]) if name in changes else skip() for name in outputs]
+        return made if len(made) > 1 else made[0]
 
-    return handle
+    def handle(*values):
+        return updates(handler(*values))
+
+    def handle_steps(*values) -> Iterator:
+        for changes in handler(*values):
+            yield updates(changes)
+
+    return handle_steps if inspect.isgeneratorfunction(handler) else handle
 
 
 def for_signed_in(handler: Callable, kind: object) -> Callable:

@@ -67,6 +67,8 @@ STAGE_CURVES = "On the way <small>what the stage at work reports</small>"
 # Every control made by hand, and settings with shorter words than their own: a label and one short line.
 CONTROLS = {
     "model": ("Model", "From the list, a Hugging Face id, or a folder"),
+    "search": ("Search", "A part of its name; nothing of it is downloaded"),
+    "found": ("Found", "Choose one"),
     "calibration": ("Calibration text", "Auto picks one; or a file, or hub:OWNER/NAME"),
     "kinds": ("Misspellings", "How words of the second version are changed"),
     "rate": ("Words misspelt, %", "How different the second version is"),

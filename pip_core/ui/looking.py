@@ -20,6 +20,7 @@ from ..data.corpora import SHIPPED
 from ..evaluation.tasks import SHIPPED as TASKS_SHIPPED
 from ..planning.admission import admitted
 from ..planning.estimate import anatomy_for, make_plan, resolve_auto_units
+from ..planning.fitting import fitting
 from . import form
 from .fields import Changes, fields, from_form
 from .html import empty, problem
@@ -51,6 +52,10 @@ class Looks:
     def admitted(self, recipe: Recipe, resolve: bool = True) -> Recipe:
         """The recipe of a run that may begin, see `planning.admission.admitted`."""
         return self._looked(recipe, admitted, recipe, resolve)
+
+    def fitting(self, model: str) -> str:
+        """Whether a model can be pruned and where it fits, see `planning.fitting`."""
+        return self._looked(Recipe(model=model), fitting, model)
 
     def close(self) -> None:
         """End the other process."""

@@ -201,6 +201,8 @@ def test_who_may_push_where(hub, model, monkeypatch):
     with pytest.raises(UserError, match="Space"):
         drain(push(model, REPO))
     assert hub.written == {}
+    assert pushed(hub, model).private  # with a visitor's
+    assert hub.tokens == {"hf_reads", "hf_unknown", "hf_writes"}
 
 
 def test_pasted_text_is_not_made_public(hub, model, tmp_path):

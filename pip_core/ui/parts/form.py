@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from ...data.files import PACKED, TABLES
 from ...scoring import METHODS
-from .. import fields, form, serving
+from .. import fields, finding, form, serving
+from ..fields import Changes
 from ..handlers import NEW_RUN, PREVIEW
 from ..layout import LAST, Node, Part, Services, Wire, column, control, folding, html, row, words
 
 TEXT_FILES = [".txt", ".md", *TABLES, PACKED]
+SEVERAL = {"trigger_mode": "multiple"}
 TASK_FILES = [*TABLES, PACKED]
 
 
@@ -25,6 +27,12 @@ def layout(page: Services) -> Sequence[Node]:
         html("views_small"),
         control("pasted", "Textbox", lines=2, max_lines=6),
         _upload("upload", "Upload a text file", TEXT_FILES),
+    )
+    search = folding(
+        "Find a model on the Hub",
+        control("search", "Textbox", value="", max_lines=1),
+        html("found_note"),
+        control("found", "Radio", choices=[], visible=False),
     )
     how = row(
         control("method", "Dropdown", choices=methods, min_width=140),
@@ -46,7 +54,7 @@ def layout(page: Services) -> Sequence[Node]:
     return [
         folding(
             "What to prune, and how",
-            _step(control("model", "Dropdown", choices=form.MODELS, **typed), html("model_line")),
+            _step(control("model", "Dropdown", choices=form.MODELS, **typed), html("model_line"), search),
             _step(control("calibration", "Dropdown", choices=form.TEXTS, **typed), texts),
             _step(how, html("method_note")),
             _step(control("target", "Slider", minimum=2, maximum=60, step=1), html("plan")),
@@ -86,7 +94,17 @@ def wires(page: Services) -> Sequence[Wire]:
     act, names = page.handlers, fields.fields()
     changes = tuple(f"{name}.change" for name in names)
     tasks = ("measured_tasks",)
+    finder = finding.Finder(act.looks.fitting)
+
+    def search(memory: dict, text: str) -> Iterator[Changes]:
+        infos = page.queue.listed(memory.get("owner", ""))
+        recent = [info.recipe.model for info in infos if info.recipe]
+        yield from finder.search(memory, text, recent)
+
     return [
+        # All at once, not one after the other: the first ends as soon as the next begins.
+        Wire(("search.input",), search, ("memory", "search"), ("found", "found_note"), options=SEVERAL),
+        Wire(("found.input",), _chosen, ("found",), ("model",), options=LAST),
         Wire(changes, act.preview_form, ("run", *names), PREVIEW, options=LAST),
         Wire(
             *(("go.click",), act.start, ("memory", *names), NEW_RUN),
@@ -96,6 +114,10 @@ def wires(page: Services) -> Sequence[Wire]:
         Wire(("upload.upload",), act.upload, ("upload",), ("calibration", "pasted")),
         Wire(("upload_task.upload",), act.upload_task, ("upload_task", *tasks), tasks),
     ]
+
+
+def _chosen(model: str) -> Changes:
+    return {"model": {"value": model}} if model else {}
 
 
 PART = Part("form", layout, wires)
