@@ -9,7 +9,7 @@ from html import escape
 from ..core.errors import UserError
 from ..core.limits import can_sign_in, local_files, on_space
 from ..core.network import asking_token
-from ..reporting.messages import percent
+from ..reporting.messages import describe_agreement, percent
 from ..runs.pushing import PushState
 from ..runs.queue import RunQueue
 from .html import problem
@@ -94,6 +94,6 @@ def words(state: PushState | None) -> str:
     return (
         f"<div class='verified'><b>✓ On the Hub, loaded back and verified.</b> "
         f"<a href='{escape(done.url, quote=True)}' target='_blank' rel='noopener'>{escape(done.repo)}</a>, "
-        f"{done.bytes / 1e6:.0f} MB, {seen}; its logits differ from those here by at most "
-        f"{done.largest_difference:.1e}.</div>"
+        f"{done.bytes / 1e6:.0f} MB, {seen}. Compared with the model here, "
+        f"{describe_agreement(done.largest_difference)}.</div>"
     )
