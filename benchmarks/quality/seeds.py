@@ -19,9 +19,10 @@ from pip_core.runs.run_directory import read_events
 Shares = dict[str, list[float]]
 
 
-def measured(folder: Path) -> dict[int, ev.Evaluated]:
-    """The last measurement of every iteration."""
-    return {e.iteration: e for e in read_events(folder) if isinstance(e, ev.Evaluated)}
+def measured(folder: Path) -> tuple[ev.Evaluated, ev.Evaluated] | None:
+    """The first measurement, which is the dense model's, and the last; None where there are not two."""
+    found = [e for e in read_events(folder) if isinstance(e, ev.Evaluated)]
+    return (found[0], found[-1]) if len(found) > 1 else None
 
 
 def shares(found: list[ev.Evaluated], tasks: list[str]) -> Shares:
@@ -59,10 +60,10 @@ def main() -> None:
     asked = set()
     for label in args.labels:
         folders = [args.runs / label, *sorted(args.runs.glob(f"{label}, seed *"))]
-        runs = [m for folder in folders if max(m := measured(folder), default=0)]
+        runs = [both for folder in folders if (both := measured(folder))]
         if not runs:
             parser.error(f"no run of '{label}' in {args.runs} is measured to its end")
-        now = [m[max(m)] for m in runs]
+        now = [last for _, last in runs]
         asked |= {tuple(task.digest for task in one.tasks) for one in now}
         dense = accuracy(shares([runs[0][0]], args.tasks))
         kept = [accuracy(shares([one], args.tasks)) / dense for one in now]

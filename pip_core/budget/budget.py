@@ -6,6 +6,7 @@ from collections.abc import Set
 
 from ..core.errors import UserError
 from ..core.recipe import EQUAL, GLOBAL, Recipe
+from ..core.settings import MEASURED
 from ..core.units import BLOCKS, DEPTH
 from ..data.corpora import parts
 from ..data.windows import window_counts
@@ -13,6 +14,7 @@ from ..scoring import Scorer, needs_domains
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
 from ..structure.sites import UnitId, sites_of
+from .division import open_budget
 from .pruning_budget import PruningBudget
 from .targets import floor_percent, target_text, titles, unit_budget, with_vocabulary
 
@@ -31,8 +33,11 @@ def budget_of(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId] = froz
     """
     anatomy.check(recipe.units)
     _check_kept_and_dropped(recipe, anatomy)
-    make = with_vocabulary if recipe.vocabulary else unit_budget
-    budget = make(recipe, anatomy, pinned_units)
+    if recipe.vocabulary == MEASURED:
+        budget = open_budget(recipe, anatomy, pinned_units)
+    else:
+        make = with_vocabulary if recipe.vocabulary else unit_budget
+        budget = make(recipe, anatomy, pinned_units)
     if budget.uneven and recipe.plain:
         raise UserError(
             f"{budget.uneven} cannot be described by an ordinary checkpoint, which gives every block the "

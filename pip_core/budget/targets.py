@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ..core.errors import UserError
 from ..core.recipe import EQUAL, Recipe
+from ..core.settings import AUTO
 from ..core.units import BLOCKS, DEPTH, HEADS, TITLES, WIDTH, format_count
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
@@ -18,7 +19,8 @@ from .pruning_budget import PruningBudget, prunable_sites
 
 # Share of all parameters that one iteration removes as width units, where the recipe does not say.
 WIDTH_STEP = 0.05
-# Largest share of the vocabulary that is removed. Tokens rarer than the median one count as rare.
+# Largest share of the vocabulary that a stated division removes, where the recipe does not say: tokens rarer
+# than the median one count as rare.
 MOST_TOKENS = 0.5
 
 
@@ -45,8 +47,13 @@ def with_vocabulary(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId])
         UserError: the units cannot meet their part, or leave nothing for the vocabulary.
     """
     rows, cost, wanted = anatomy.vocabulary, anatomy.row_parameters, recipe.target * anatomy.parameters
-    most = rows * MOST_TOKENS // MULTIPLE * MULTIPLE
+    limit = MOST_TOKENS if recipe.vocabulary_limit == AUTO else recipe.vocabulary_limit
+    most = rows * limit // MULTIPLE * MULTIPLE
     share = min(recipe.vocabulary, most * cost / wanted)
+    if recipe.vocabulary == 1:
+        return _tokens_alone(
+            recipe, anatomy, rows - round((rows - wanted / cost) / MULTIPLE) * MULTIPLE, most
+        )
     try:
         units = unit_budget(recipe.replace(target=recipe.target * (1 - share)), anatomy, pinned_units)
     except UserError as error:
@@ -67,6 +74,24 @@ def with_vocabulary(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId])
         tokens=tokens,
         token_share=token_share,
     )
+
+
+def _tokens_alone(recipe: Recipe, anatomy: Anatomy, tokens: int, most: float) -> PruningBudget:
+    """Rows of the vocabulary and nothing else."""
+    rows, each = anatomy.vocabulary, anatomy.row_parameters / anatomy.parameters
+    if tokens > most:
+        raise UserError(
+            f"{target_text(recipe)} is out of reach of tokens alone: {most:,.0f} of {rows:,} may go "
+            f"(vocabulary_limit), which are {most * each:.1%} of the parameters. Choose a smaller target, a "
+            "higher limit, or a smaller share for the vocabulary, so that units make up the rest."
+        )
+    if tokens <= 0:
+        raise UserError(
+            f"{target_text(recipe)} is too little: choose at least {math.ceil(MULTIPLE * each * 1e4) / 1e2} %."
+        )
+    share = tokens * each
+    words = f"{tokens:,} of {rows:,} tokens"
+    return PruningBudget(0.0, share, 0, words, tokens=tokens, token_share=share)
 
 
 def _blocks_then_width(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -> PruningBudget:
@@ -179,6 +204,8 @@ def _equal_width_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[Unit
         portion = (
             rest / costs[kind] if last else wanted * sizes[kind] / sum(sizes[k] * costs[k] for k in sizes)
         )
+        if not last and recipe.head_share != AUTO:
+            portion = wanted * recipe.head_share / costs[kind]
         possible = _possible_counts(anatomy, kind, sizes[kind])
         counts[kind] = min(possible, key=lambda n: (abs(n - portion), n))
         rest -= counts[kind] * costs[kind]

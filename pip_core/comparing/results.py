@@ -123,9 +123,10 @@ def collect(folder: Path, entries: Sequence[Entry]) -> SweepResults:
             continue
         # The last measurement of the last iteration is that of the finished model.
         measured = {e.iteration: e for e in events if isinstance(e, ev.Evaluated)}
-        dense = dense or measured.get(0)
+        whole = next((e for e in events if isinstance(e, ev.Evaluated) and e.of_dense), None)
+        dense = dense or whole
         finished = next((e for e in reversed(events) if isinstance(e, ev.Finished)), None)
-        if finished is None or not {0, finished.iterations} <= set(measured):
+        if finished is None or whole is None or finished.iterations not in measured:
             last = events[-1] if events else None
             missing[entry.label] = last.message if isinstance(last, ev.Failed) else "It is not finished."
             continue
@@ -142,7 +143,7 @@ def collect(folder: Path, entries: Sequence[Entry]) -> SweepResults:
                 scoring=sum(scored.values()),
                 seconds=finished.seconds,
                 peak_memory=finished.peak_memory,
-                **_measured(measured[0], measured[finished.iterations]),
+                **_measured(whole, measured[finished.iterations]),
             )
         )
     if dense is not None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..core import events as ev
+from ..core.decisions import settings_of
 from ..core.errors import UserError
 from ..core.recipe import Recipe, measuring_settings
 from ..engine.run import check
@@ -217,7 +218,7 @@ def dense_measurement(folder: Path, entries: Sequence[Entry], recipe: Recipe) ->
         if different & measuring or not (folder / other.label).exists():
             continue
         events = read_events(folder / other.label)
-        dense = next((e for e in events if isinstance(e, ev.Evaluated) and e.iteration == 0), None)
+        dense = next((e for e in events if isinstance(e, ev.Evaluated) and e.of_dense), None)
         pins = _pins(events)
         if dense and all(pins.get(name) for name in MEASURED_WITH):
             return DenseMeasurement(dense, {n: v for n, v in pins.items() if n not in different})
@@ -263,9 +264,7 @@ def _check_same(folder: Path, entries: Sequence[Entry], entry: Entry) -> None:
     if not (place / RECIPE).is_file() or not (place / EVENTS).is_file():
         raise UserError(f"'{place}' exists and is not a run of ours. Choose a new or empty folder.")
     recipe = recipe_of(place)
-    decided = {
-        name for event in read_events(place) if isinstance(event, ev.Started) for name, _ in event.pinned
-    }
+    decided = {name for event in read_events(place) for name in settings_of(event)}
     dense = dense_measurement(folder, [e for e in entries if e.label != entry.label], entry.recipe)
     bound = {name for name, value in dense.pins.items() if getattr(recipe, name) == value} if dense else set()
     if set(recipe.differences(entry.recipe)) - decided - bound:

@@ -140,6 +140,11 @@ class Evaluated(Event):
     final: bool = False
     writing: tuple[WritingResult, ...] = ()
 
+    @property
+    def of_dense(self) -> bool:
+        """Whether it is of the dense model: a finished one may have lost tokens alone, at iteration 0."""
+        return not (self.iteration or self.final)
+
 
 @event
 class Skipped(Event):

@@ -16,6 +16,9 @@ from .errors import UserError
 
 AUTO = "auto"
 Auto = Literal["auto"]
+# The value of a setting that a run decides by measuring, see `core.decisions`.
+MEASURED = "measured"
+Measured = Literal["measured"]
 
 
 def _as_tuple(value: object) -> object:
@@ -101,6 +104,7 @@ class SettingInfo:
         options: the only values it takes, where these are few.
         title: what people read beside its control, where that is not the name; empty where it is.
         share: whether it is a share of something, which people may read in percent.
+        words: values of a number that are no numbers, such as `auto`.
     """
 
     name: str
@@ -113,6 +117,7 @@ class SettingInfo:
     options: tuple[str, ...] = ()
     title: str = ""
     share: bool = False
+    words: tuple[str, ...] = ()
 
     @property
     def option(self) -> str:
@@ -140,9 +145,16 @@ def describe_settings(part: type[Settings], stage: str, title: str) -> list[Sett
             tuple(schema[name].get("enum", ())),
             schema[name].get("label", ""),
             _is_share(schema[name]),
+            _words(schema[name]),
         )
         for name, field in part.model_fields.items()
     ]
+
+
+def _words(schema: Mapping) -> tuple[str, ...]:
+    """The words that a field takes beside its numbers."""
+    parts = schema.get("anyOf", ())
+    return tuple(word for part in parts for word in (part.get("const"), *part.get("enum", ())) if word)
 
 
 def _is_share(schema: Mapping) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from ..budget.budget import budget_for
 from ..budget.pruning_budget import PruningBudget
@@ -105,6 +106,15 @@ class Context:
         """Iterations that are decided."""
         return len(self.past.removals)
 
+    def budget_by(self, settled: Mapping[str, Any]) -> PruningBudget:
+        """What the recipe would remove with other settings.
+
+        Raises:
+            UserError: see `budget_for`.
+        """
+        recipe = self.recipe.replace(**settled)
+        return budget_for(recipe, self.anatomy, self.scorer, self.past.pinned_units)
+
     @property
     def planned(self) -> int:
         """Iterations there will be in all."""
@@ -128,11 +138,14 @@ class Context:
     @property
     def finishing(self) -> bool:
         """Whether the stages that change the model after the last removal are still to be run, or again."""
-        return bool(self.planned) and (self.exporting or self.planned not in self.final_iterations)
+        anything = self.planned or (self.pruning and self.budget.tokens)
+        return bool(anything) and (self.exporting or self.planned not in self.final_iterations)
 
     def depth(self, iteration: int) -> float:
         """How many dense blocks the blocks that are left after an iteration amount to."""
         whole = self.budget.share_of_blocks(self.anatomy)
+        if not self.budget.iterations:  # tokens alone
+            return len(self.anatomy.blocks)
         return len(self.anatomy.blocks) * max(0.0, 1 - whole * iteration / self.budget.iterations)
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..budget.allocation import complete
 from ..budget.pruning_budget import PruningBudget, current_sites
 from ..core import events as ev
+from ..core.decisions import Decided
 from ..core.errors import UserError
 from ..core.recipe import EQUAL, Recipe
 from ..core.units import BLOCKS, DEPTH, TITLES, format_count
@@ -28,6 +29,7 @@ class ReplayState:
             state.
         extended: whether the target was changed on the way.
         changed_since: settings that were changed since the last worker began.
+        decided: what the run decided that its recipe had left open.
     """
 
     started: tuple[ev.Started, ...] = ()
@@ -38,6 +40,7 @@ class ReplayState:
     operated: bool = False
     extended: bool = False
     changed_since: frozenset[str] = frozenset()
+    decided: tuple[Decided, ...] = ()
 
     @staticmethod
     def of(events: Iterable[ev.Event]) -> ReplayState:
@@ -61,6 +64,7 @@ class ReplayState:
             ),
             any(isinstance(e, ev.TargetExtended) for e in found),
             _changed_since(found),
+            tuple(e for e in found if isinstance(e, Decided)),
         )
 
     @property

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..core import events as ev
+from ..core.decisions import Decided, settled
 from ..core.device import peak_memory, user_message
 from ..core.network import NotDownloaded, without_downloads
 from ..core.progress import Halted, stoppable
@@ -131,22 +132,26 @@ def _run(
     prune_on: bool,
     scratch: Path | None,
 ) -> Iterator[ev.Event]:
+    recipe = settled(recipe, history)
     state = RunState(check(recipe, history, out is not None, prune_on), out, scratch)
 
     def stopped() -> ev.Event:
         return ev.Stopped(state.decided)
 
     try:
-        for place, stage in enumerate(state.stages):
-            if not stage.needed(state):
+        stages = list(state.stages)
+        for place, stage in enumerate(stages):
+            if stage not in state.stages or not stage.needed(state):
                 continue
             if place:
-                state.plan(state.stages[place:])
+                state.plan(s for s in stages[place:] if s in state.stages)
             try:
                 for event in stoppable(stage.run(state), stop, stopped):
                     if event.result_of == stage.name:
                         state.results[stage.name] = event
                     yield event
+                    if isinstance(event, Decided):
+                        state.settle(event, stages[place + 1 :])
             except Halted:
                 raise
             except Exception as error:

@@ -15,6 +15,7 @@ from ..budget.allocation import complete
 from ..budget.pruning_budget import current_sites
 from ..checkpoints.load import Loaded
 from ..core import events as ev
+from ..core.decisions import Decided, settings_of
 from ..core.progress import drain, map_progress
 from ..core.units import BLOCKS, Units
 from ..data.calibration import Calibration
@@ -72,7 +73,7 @@ class RunState(Context):
         self.measured = {e.iteration: e for e in self.past.measured}
         # What was measured without a stage says nothing of what it is with it, and the other way round.
         self.final = {} if self.failed else {e.iteration: e for e in self.past.final}
-        self.results: dict[str, ev.Event] = {}
+        self.results: dict[str, ev.Event] = {e.result_of: e for e in self.past.decided}
         self.warnings: list[str] = []
         self.substitution_rows: list[torch.Tensor] = []
         self.substitutes: dict[int, Substitute] = {}
@@ -135,7 +136,9 @@ class RunState(Context):
     @property
     def finishing(self) -> bool:
         count = len(self.removals)
-        return bool(count) and (self.out is not None or count not in self.final)
+        # Where tokens alone are removed, there is no removal of a unit before.
+        anything = count or (self.pruning and self.budget.tokens and not self.budget.iterations)
+        return bool(anything) and (self.out is not None or count not in self.final)
 
     @property
     def seconds(self) -> float:
@@ -152,6 +155,18 @@ class RunState(Context):
         self._anatomy = anatomy_of(self.loaded.config)
         for name in ("anatomy", "budget", "sizes"):
             self.__dict__.pop(name, None)
+
+    def settle(self, decision: Decided, later: Sequence[Stage]) -> None:
+        """Go on by what was decided: recipe, budget, and the stages that are still to come."""
+        self.recipe = self.recipe.replace(**settings_of(decision))
+        self.__dict__.pop("budget", None)
+        for stage in self.stages:
+            stage.recipe = self.recipe
+        self.stages = [stage for stage in self.stages if stage.enabled or stage not in later]
+        self.substitution_rows = []
+        for stage in later:
+            if stage.enabled:
+                stage.prepare(self)
 
     def reshape(self, shape: Shape) -> None:
         """Bring the model into `shape`."""

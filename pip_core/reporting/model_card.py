@@ -41,6 +41,7 @@ def model_card(
     warnings: Sequence[str] = (),
     before_stages: Evaluated | None = None,
     descriptions: Sequence[Description] = (),
+    decisions: Sequence[str] = (),
 ) -> str:
     """The card of a pruned model, as markdown with the Hub's metadata.
 
@@ -54,6 +55,7 @@ def model_card(
         before_stages: the measurement after the last removal and before the stages that changed the model
             after it; None where there were none.
         descriptions: the results of these stages, in words.
+        decisions: what the run decided that its recipe had left open, and why.
 
     Raises:
         UserError: the models were not measured on the same items.
@@ -69,6 +71,7 @@ def model_card(
         licence=_line(str(licence)) if licence else "",
         removals=removals,
         removed_description=removed_description,
+        decisions=decisions,
         after_removal=[item for described in descriptions for item in described.card],
         dense=dense,
         pruned=pruned,

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from ..core import events as ev
+from ..core.decisions import Decided
 from ..core.curve import CurvePoint, with_point
 from ..core.units import DEPTH
 from .messages import sentence
@@ -116,6 +117,10 @@ class RunSummary:
         self.ending = event if isinstance(event, ev.ENDINGS) else None
         if isinstance(event, ev.StageResult):
             self.results = _with(self.results, event.result_of, event)
+        if isinstance(event, Decided) and self.started:
+            self.started = replace(
+                self.started, goal=event.goal, planned=event.planned, planned_share=event.planned_share
+            )
         match event:
             case ev.Progress() | ev.Loading():
                 self.progress = event

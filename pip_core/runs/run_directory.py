@@ -19,6 +19,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from ..core import events as ev
+from ..core.decisions import settings_of, settled
 from ..core.device import user_message
 from ..core.errors import UserError
 from ..core.json_text import parse_json
@@ -132,7 +133,7 @@ def work(
         history = read_events(folder)
         if not prune_on and not ev.removals(history):
             raise UserError("Nothing has been removed yet, so there is nothing to export.")
-        recipe = _with_last_target(recipe, history)
+        recipe = settled(_with_last_target(recipe, history), history)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             out = folder / MODEL if export else None
             scratch = folder / SCRATCH
@@ -156,9 +157,9 @@ def work(
                 if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
                     event = ev.Paused(event.iterations)
                 _append(file, event)
-                if isinstance(event, ev.Started):
-                    # From here on the recipe names what this machine had to choose.
-                    recipe = recipe.replace(**dict(event.pinned))
+                if settings := settings_of(event):
+                    # From here on the recipe names what this machine had to choose, or the run decided.
+                    recipe = recipe.replace(**settings)
                     write(folder / RECIPE, recipe.to_json())
                 if isinstance(event, ev.Finished):
                     shutil.rmtree(scratch, ignore_errors=True)

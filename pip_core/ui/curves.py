@@ -103,8 +103,10 @@ def add_run(
 
 
 def _name(point: ev.Evaluated) -> str:
-    name = f"iteration {point.iteration}" if point.iteration else "dense model"
-    return f"{name}, finished model" if point.final else name
+    if point.of_dense:
+        return "dense model"
+    words = [f"iteration {point.iteration}"] * bool(point.iteration) + ["finished model"] * point.final
+    return ", ".join(words)
 
 
 def finish(

@@ -9,7 +9,7 @@ from ..reporting.messages import describe_difference, percent
 
 def kept_words(dense: Evaluated, now: Evaluated) -> str:
     """What is kept of what the dense model can do above guessing, in a few words."""
-    if now.iteration == 0:
+    if now.of_dense:
         return f"± {percent(dense.accuracy_se)}, the dense model"
     kept = retained(dense, now)
     noise = " (no measurable loss)" if paired_comparison(dense, now).mean.noise else ""

@@ -181,6 +181,8 @@ def _number(info: SettingInfo, value: object) -> float | int | str:
     text = str("" if value is None else value).strip().removesuffix("%").strip()
     if info.default == AUTO and text in ("", AUTO):
         return AUTO
+    if text in info.words:
+        return text
     takes = f"a number in percent{' or auto' if info.default == AUTO else ''}" if info.share else info.takes
     try:
         number = float(text)

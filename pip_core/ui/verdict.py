@@ -25,7 +25,7 @@ WORDS = {
 def tone(summary: RunSummary) -> str:
     """How good what is left of a model is, errors of the measurements allowed for: a key of `WORDS`."""
     dense, now = summary.dense, summary.latest
-    if dense is None or now is None or now.iteration == 0:
+    if dense is None or now is None or now.of_dense:
         return "good"
     kept, surprise = retained(dense, now), now.perplexity / dense.perplexity
     share = 1.0 if kept.above_chance is None else kept.above_chance + 2 * (kept.above_chance_se or 0.0)
@@ -38,7 +38,7 @@ def banner(summary: RunSummary, state: str) -> str:
     """The verdict in one line, and what it rests on in another. While a run is running its place is kept."""
     dense, now = summary.dense, summary.latest
     done = state == "finished" and isinstance(summary.ending, ev.Finished)
-    if not done or dense is None or now is None or now.iteration == 0:
+    if not done or dense is None or now is None or now.of_dense:
         return f"<div class='banner'>{empty('The verdict appears here when the run has finished.')}</div>"
     kept, found = retained(dense, now), tone(summary)
     smaller = f"<b>{percent(1 - now.parameters / dense.parameters, 0)}</b> smaller"

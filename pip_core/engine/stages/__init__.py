@@ -18,6 +18,7 @@ from ...core.recipe import Recipe
 from ...core.registry import Part, set_source
 from ...reporting.description import Description
 from ..stage import Stage
+from .divide import Divide
 from .export import Export
 from .load import Load
 from .measure import Measure, MeasureFinished
@@ -32,6 +33,7 @@ USUAL: tuple[type[Stage], ...] = (
     Load,
     ReadTexts,
     Measure,
+    Divide,
     Prune,
     PruneVocabulary,
     Refit,

@@ -14,7 +14,7 @@ from ...budget.allocation import NOTHING_LEFT, choose, largest_relative_score
 from ...core.errors import UserError
 from ...core.events import Event, Progress, Removed, Scored
 from ...core.recipe import DEMO, EQUAL, EVERY, GLOBAL, OURS
-from ...core.settings import AUTO, Names, Numbers, Settings, choice, setting, switch, text
+from ...core.settings import AUTO, Auto, Names, Numbers, Settings, choice, setting, switch, text
 from ...core.units import BLOCKS, CHANNELS, DEPTH, KINDS, WIDTH, group
 from ...reconstruction.linear_substitute import substitutes
 from ...scoring import METHODS
@@ -67,6 +67,12 @@ class PruneSettings(Settings):
         "blocks make up",
         "a number above 0 and below 1",
         share=True,
+    )
+    head_share: Annotated[float, Field(ge=0, le=1)] | Auto = setting(
+        AUTO,
+        "where heads and channels are removed, the same number from every block: the share of what both make "
+        "up that heads are; auto: in proportion to their parameters",
+        "a number from 0 to 1, or auto",
     )
     keep: Numbers = setting(
         (), "blocks that nothing is removed from, by their number from 0", "a list of block numbers from 0"
@@ -161,7 +167,7 @@ class Prune(Stage):
             if self.recipe.measure == EVERY:
                 yield from state.measure()
             yield from _iterate(state)
-        if self.recipe.measure == EVERY or not (state.changing and state.removals):
+        if self.recipe.measure == EVERY or not (state.changing and state.finishing):
             yield from state.measure()
 
 

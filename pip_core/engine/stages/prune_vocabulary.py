@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ...core.events import Event, StageResult, event
 from ...core.recipe import DEMO, OURS
-from ...core.settings import AUTO, Auto, Settings, setting
+from ...core.settings import AUTO, MEASURED, Auto, Measured, Settings, setting
 from ...data.calibration import TOKEN_PAIRS
 from ...reporting.description import Description
 from ...structure.vocabulary import Vocabulary, VocabularySubset
@@ -35,19 +35,28 @@ CONVERTING = (
 class VocabularySettings(Settings):
     """How much of the target is taken from the vocabulary."""
 
-    vocabulary: Annotated[float, Field(ge=0, lt=1)] | Auto = setting(
+    vocabulary: Annotated[float, Field(ge=0, le=1)] | Auto | Measured = setting(
         AUTO,
         "share of the target that rows of the vocabulary make up, removed after the last unit; 0 keeps "
-        "every token",
-        "a number of at least 0 and below 1, or auto",
+        "every token, 1 removes nothing else; measured: the run measures what tokens and units cost, and "
+        "divides the target among them",
+        "a number from 0 to 1, measured or auto",
         "Rare tokens removed",
+    )
+    vocabulary_limit: Annotated[float, Field(gt=0, lt=1)] | Auto = setting(
+        AUTO,
+        "largest share of the vocabulary that is removed; auto: half of it where the recipe states the share "
+        "of the target, since tokens rarer than the median one count as rare, and as much as the division "
+        "finds cheap where that is measured",
+        "a number above 0 and below 1, or auto",
+        "Most of the vocabulary",
     )
 
     @classmethod
     def usual(cls, model: str, method: str, names_blocks: bool) -> Mapping[str, object]:
-        # The demo model's few words are all in use. Ours does what was measured to keep most, others what was
+        # The demo model's few words are all in use. Ours divides the target itself, others do what was
         # published.
-        return {"vocabulary": 0.25 if method == OURS and model != DEMO else 0.0}
+        return {"vocabulary": MEASURED if method == OURS and model != DEMO else 0.0}
 
 
 @event
@@ -96,6 +105,8 @@ class PruneVocabulary(Stage):
         return bool(self.recipe.vocabulary)
 
     def prepare(self, state: RunState) -> None:
+        if self.recipe.vocabulary == MEASURED:
+            return  # and again once it is known how many tokens go
         loaded = state.loaded
         vocabulary = Vocabulary.of(loaded.tokenizer, loaded.config, loaded.model.generation_config)
         vocabulary.check(state.budget.tokens)

@@ -148,9 +148,13 @@ class Refit(Stage):
                 self.rows, min(count_tokens(self.rows), LOOK // LEAST * least)
             )
 
+    def needed(self, state: RunState) -> bool:
+        # Without a unit removed every projection is as the dense model has it.
+        return super().needed(state) and bool(state.removals)
+
     def estimate(self, context: Context) -> Cost:
         sizes, tokens = context.sizes, self._tokens(context.sizes)
-        work = tokens * PASSES * context.depth(context.planned) * context.finishing
+        work = tokens * PASSES * context.depth(context.planned) * bool(context.finishing and context.planned)
         memory = {"refit": _memory(sizes, tokens)}
         if looked := self.substitution_tokens(context):
             memory["looking"] = _looking_memory(sizes, looked, len(context.anatomy.blocks))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ...checkpoints.export import put_in_place, write_card
 from ...checkpoints.verify import verify
+from ...core.decisions import Decided
 from ...core.disk_use import bytes_of
 from ...core.events import Event, Exported, Progress
 from ...core.progress import map_progress, once_a_second
@@ -60,9 +61,9 @@ def _card(state: RunState, uneven: str) -> str:
     iterations = len(state.removals)
     before = state.measured.get(iterations)
     pruned = state.final[iterations] if state.changed else state.measured[iterations]
-    done = [
-        s.describe(state.results[s.name]) for s in state.stages if s.changes_model and s.name in state.results
-    ]
+    changing = {stage.name: stage for stage in state.stages if stage.changes_model}
+    done = [changing[name].describe(r) for name, r in state.results.items() if name in changing]
+    decided = [r.words() for r in state.results.values() if isinstance(r, Decided)]
     return model_card(
         recipe=state.recipe,
         started=state.started,
@@ -76,4 +77,5 @@ def _card(state: RunState, uneven: str) -> str:
         warnings=state.warnings,
         before_stages=before if state.changed else None,
         descriptions=done,
+        decisions=decided,
     )

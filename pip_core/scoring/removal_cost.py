@@ -1,0 +1,107 @@
+"""What it costs to remove units or tokens, measured and not estimated: the loss of the dense model with them
+masked, in nats, on texts that they were not scored on.
+
+Nothing is cut: a unit is masked where it enters its output projection, a block returns its input, and a
+removed token is left out of the softmax after the text was written without it. One currency for all kinds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..core.units import BLOCKS
+from ..structure.hooks import Args, Hooks, Kwargs, first_of, hidden_states, residual, with_first
+from ..structure.sites import Site
+from ..structure.vocabulary import VocabularySubset
+from .base import predictions
+
+Retokenize = Callable[[torch.Tensor], torch.Tensor]
+
+
+@contextlib.contextmanager
+def masked(
+    blocks: Sequence[nn.Module], sites: Sequence[Site], units: Mapping[int, torch.Tensor]
+) -> Iterator[None]:
+    """Let units add nothing inside a `with` block.
+
+    Args:
+        sites: of any kind.
+        units: number of a site -> positions in it of the units to mask, int64.
+    """
+
+    def silence(site: Site, places: torch.Tensor, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        each = args[0].shape[-1] // site.size
+        kept = torch.ones(site.size, dtype=args[0].dtype, device=args[0].device)
+        kept[places] = 0
+        return (args[0] * kept.repeat_interleave(each), *args[1:]), kwargs
+
+    def pass_on(args: Args, kwargs: Kwargs, output: object) -> object:
+        return with_first(output, hidden_states(args, kwargs).reshape(first_of(output).shape))
+
+    def add_nothing(site: Site, args: Args, kwargs: Kwargs, output: object) -> object:
+        stream = first_of(output)
+        nothing = residual(args, kwargs) if site.adds_residual else torch.zeros_like(stream)
+        return with_first(output, nothing.reshape(stream.shape))
+
+    with Hooks() as hooks:
+        for index, places in units.items():
+            site = sites[index]
+            block = blocks[site.position]
+            if site.kind == BLOCKS:
+                hooks.after(block, pass_on)
+            elif site.width is None:
+                hooks.after(block.get_submodule(site.added), partial(add_nothing, site))
+            else:
+                hooks.before(block.get_submodule(site.output), partial(silence, site, places))
+        yield
+
+
+def lowest(scores: Sequence[torch.Tensor], counts: Sequence[int]) -> dict[int, torch.Tensor]:
+    """The lowest-scored units of each site, as `masked` takes them.
+
+    Args:
+        scores: `(site.size,)` per site.
+        counts: how many of each.
+    """
+    found = zip(scores, counts, strict=True)
+    return {n: one.argsort(stable=True)[:count] for n, (one, count) in enumerate(found) if count}
+
+
+def nats(model: PreTrainedModel, texts: Iterable[torch.Tensor]) -> Iterator[float]:
+    """The dense model's loss on each text, in nats: the sum over its tokens but the first. One text at a
+    time; no gradient mode is held between two.
+
+    Args:
+        texts: token ids `(T,)` each.
+    """
+    for ids in texts:
+        yield _nats(model, ids, None, 1)
+
+
+def nats_without(
+    model: PreTrainedModel, subset: VocabularySubset, texts: Iterable[torch.Tensor]
+) -> Iterator[float]:
+    """As `nats`, with the tokens outside `subset` removed: the texts are written without them, and nothing
+    is predicted of them. The tokens that stand for a text's first are not counted either."""
+    kept = subset.kept
+    for ids in texts:
+        first = len(subset.retokenize(ids[:1]))
+        yield _nats(model, kept[subset.retokenize(ids.cpu())].to(ids.device), kept.to(ids.device), first)
+
+
+@torch.inference_mode()
+def _nats(model: PreTrainedModel, ids: torch.Tensor, kept: torch.Tensor | None, first: int) -> float:
+    total, place = 0.0, 1
+    for logits, targets in predictions(model, ids):
+        found = logits.float()
+        whole = (found if kept is None else found.index_select(1, kept)).logsumexp(dim=-1)
+        losses = whole - found.gather(1, targets[:, None])[:, 0]
+        total += float(losses[max(first - place, 0) :].sum(dtype=torch.float64))
+        place += len(losses)
+    return total

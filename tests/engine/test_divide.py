@@ -1,0 +1,95 @@
+"""The target divides itself among kinds of units by what they cost, once."""
+
+from __future__ import annotations
+
+import pytest
+
+from pip_core.core import events as ev
+from pip_core.core.curve import CurvePoint
+from pip_core.core.decisions import is_open, settings_of, settled
+from pip_core.core.errors import UserError
+from pip_core.core.settings import MEASURED
+from pip_core.engine.run import check, run
+from pip_core.engine.stages.divide import Divided
+from pip_core.reporting.run_summary import RunSummary
+
+from ..tiny import only, recipe_for
+
+
+@pytest.fixture(scope="module")
+def divided(llama_folder):
+    """A recipe that leaves the division open, and what its run said."""
+    recipe = recipe_for(
+        llama_folder,
+        units=("channels",),
+        vocabulary=MEASURED,
+        method="pip-gate",
+        division_windows=2,
+        measure="end",
+    )
+    return recipe, list(run(recipe))
+
+
+def test_every_kind_is_measured_and_the_cheapest_pays(divided):
+    recipe, events = divided
+    (decision,) = only(events, Divided)
+    assert sum(share.size for share in decision.shares) == pytest.approx(
+        recipe.target * events[1].parameters, rel=0.01
+    )
+    assert {share.kind for share in decision.shares} == {"tokens", "channels"}
+    # The tiny model's text needs its tokens, and its untrained channels do nothing.
+    assert max(decision.shares, key=lambda share: share.size).kind == "channels"
+    assert decision.held_back
+    names = {name for point in only(events, CurvePoint) for name, _ in point.values}
+    assert {"tokens", "channels", "channels: chosen"} <= names
+
+
+def test_the_summary_follows_the_new_plan(divided):
+    summary = RunSummary()
+    summary.apply((event, 0.0) for event in divided[1])
+    (decision,) = only(divided[1], Divided)
+    assert (summary.planned, summary.started.goal) == (decision.planned, decision.goal)
+    (curve,) = summary.curves.values()
+    assert [p.x for p in curve] == sorted(p.x for p in curve)
+
+
+def test_what_was_decided_holds_for_a_resumed_and_a_repeated_run(divided):
+    recipe, events = divided
+    removals = only(events, ev.Removed)
+    (decision,) = only(events, Divided)
+    history = [ev.from_line(ev.to_line(e, 0.0))[0] for e in events[: events.index(removals[0]) + 1]]
+    resumed = list(run(recipe, history=history))
+    assert not only(resumed, Divided)
+    assert [removals[0], *only(resumed, ev.Removed)] == removals
+    stated = settled(recipe, history)
+    assert not is_open(stated)
+    assert dict(settings_of(decision)).items() <= stated.to_dict().items()
+    assert settled(stated.replace(vocabulary=0.5), history).vocabulary == 0.5
+
+
+def test_a_run_that_has_begun_otherwise_is_not_divided(divided):
+    recipe, events = divided
+    first = next(n for n, e in enumerate(events) if isinstance(e, ev.Removed))
+    history = [e for e in events[: first + 1] if not isinstance(e, Divided)]
+    with pytest.raises(UserError, match="before the first removal"):
+        check(recipe, history)
+
+
+def test_tokens_alone_are_a_whole_run(llama_folder, tmp_path):
+    recipe = recipe_for(
+        llama_folder,
+        units=("channels",),
+        method="pip-gate",
+        vocabulary=1,
+        target=0.05,
+        refit=True,
+        refit_tokens=600,
+    )
+    events = list(run(recipe))
+    assert not only(events, ev.Removed)
+    assert isinstance(events[-1], ev.Finished)
+    dense, final = only(events, ev.Evaluated)
+    assert final.final
+    assert 1 - events[-1].parameters / dense.parameters == pytest.approx(0.05, abs=0.004)
+    # A resumed run has nothing left to measure.
+    assert not only(list(run(recipe, history=events)), ev.Evaluated)
