@@ -86,9 +86,8 @@ def _tokens_alone(recipe: Recipe, anatomy: Anatomy, tokens: int, most: float) ->
             "higher limit, or a smaller share for the vocabulary, so that units make up the rest."
         )
     if tokens <= 0:
-        raise UserError(
-            f"{target_text(recipe)} is too little: choose at least {math.ceil(MULTIPLE * each * 1e4) / 1e2} %."
-        )
+        least = math.ceil(MULTIPLE * each * 1e4) / 1e2
+        raise UserError(f"{target_text(recipe)} is too little: choose at least {least} %.")
     share = tokens * each
     words = f"{tokens:,} of {rows:,} tokens"
     return PruningBudget(0.0, share, 0, words, tokens=tokens, token_share=share)

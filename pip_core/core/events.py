@@ -142,7 +142,7 @@ class Evaluated(Event):
 
     @property
     def of_dense(self) -> bool:
-        """Whether it is of the dense model: a finished one may have lost tokens alone, at iteration 0."""
+        """Whether it is of the dense model. A finished one may have lost tokens alone, at iteration 0."""
         return not (self.iteration or self.final)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..budget.allocation import complete
 from ..budget.pruning_budget import PruningBudget, current_sites
 from ..core import events as ev
-from ..core.decisions import Decided
+from ..core.decisions import Decided, settings_of
 from ..core.errors import UserError
 from ..core.recipe import EQUAL, Recipe
 from ..core.units import BLOCKS, DEPTH, TITLES, format_count
@@ -204,7 +204,7 @@ class ReplayState:
 
 
 def _changed_since(found: Iterable[ev.Event]) -> frozenset[str]:
-    """Names of settings that were changed after the last worker began."""
+    """Names of settings that were changed, or decided, after the last worker began."""
     names: set[str] = set()
     for event in found:
         if isinstance(event, ev.Started):
@@ -213,4 +213,6 @@ def _changed_since(found: Iterable[ev.Event]) -> frozenset[str]:
             names.add("target")
         elif isinstance(event, ev.SettingsChanged):
             names |= set(event.changed)
+        elif isinstance(event, Decided):
+            names |= set(settings_of(event))
     return frozenset(names)

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from ..core import events as ev
-from ..core.decisions import Decided
 from ..core.curve import CurvePoint, with_point
+from ..core.decisions import Decided
 from ..core.units import DEPTH
 from .messages import sentence
 

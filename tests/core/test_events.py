@@ -10,6 +10,7 @@ from pip_core.core import events as ev
 from pip_core.core.curve import CurvePoint
 from pip_core.core.errors import UserError
 from pip_core.core.units import Units
+from pip_core.engine.stages.divide import Divided, Share
 from pip_core.engine.stages.prune_vocabulary import VocabularyPruned
 from pip_core.engine.stages.recover import Recovered
 from pip_core.engine.stages.refit import Refitted
@@ -69,6 +70,18 @@ EVERY = (
         2, 24, 64, (" rare",), ("odd", " new"), ("é",), 29300, "2 of 6 blocks and 24 of 64 tokens", 0.5
     ),
     Refitted(2, 4096, 5, 6, "1 MLP (why)", 0.4, 0.2, 9.5),
+    Divided(
+        0,
+        (("units", ("channels",)), ("vocabulary", 0.5)),
+        "9 of 24 channels in every block, then 8 of 64 tokens",
+        2,
+        0.2,
+        (Share("tokens", 512.0, 0.01, None), Share("channels", 512.0, 0.02, 0.1)),
+        1024,
+        True,
+        "",
+        9.5,
+    ),
     ev.Skipped("facts", "The task facts cannot be measured: no."),
     ev.Warned("2 of 60 items of facts are the same as an earlier one; each counts."),
 )

@@ -47,7 +47,7 @@ def test_auto_stands_beside_what_is_added_to_it():
 
 def test_auto_goes_by_the_method():
     ours, published, demo = Recipe(model="a/b"), Recipe(model="a/b", method="sleb"), Recipe()
-    assert (ours.vocabulary, ours.refit) == (0.25, True)
+    assert (ours.vocabulary, ours.refit) == ("measured", True)
     assert (published.vocabulary, published.refit) == (demo.vocabulary, demo.refit) == (0.0, False)
     assert ours.but(method="sleb") == published
     assert ours.but(vocabulary=0.1).but(method="pip") == Recipe(model="a/b", method="pip", vocabulary=0.1)
