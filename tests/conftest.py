@@ -29,7 +29,7 @@ from pip_core.runs.queue import RunQueue
 from pip_core.ui.looking import Looks
 
 from . import tiny, zoo
-from .processes import VERIFY, cli, start_check
+from .processes import VERIFY, cli, start_check, warm_server
 from .run_queues import Workers
 
 logging.set_verbosity_error()
@@ -156,8 +156,8 @@ def _exports_are_trusted() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def looks() -> Iterator[Looks]:
-    """Another process that looks at models and texts, which takes seconds to start."""
-    looking = Looks()
+    """Another process that looks at models and texts."""
+    looking = Looks(warm_server)
     yield looking
     looking.close()
 

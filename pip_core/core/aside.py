@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import time
@@ -21,9 +20,10 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import psutil
 
-from .environment import child_environment
 from .errors import UserError
+from .fork_server import ForkServer
 from .limits import GB
+from .piped import Piped, start_piped
 
 Value = TypeVar("Value")
 # Calls that may wait for the process; more are refused.
@@ -42,11 +42,18 @@ class Aside:
         seconds: that a call may take.
         most: bytes that the process may hold.
         modules: names of modules that it imports at its start, which no call's time counts.
+        server: returns what forks the process, so that it need not load its libraries.
     """
 
-    def __init__(self, seconds: float, most: float, modules: tuple[str, ...] = ()) -> None:
-        self._seconds, self._most, self._modules = seconds, most, modules
-        self._process: subprocess.Popen | None = None
+    def __init__(
+        self,
+        seconds: float,
+        most: float,
+        modules: tuple[str, ...] = (),
+        server: Callable[[], ForkServer | None] = lambda: None,
+    ) -> None:
+        self._seconds, self._most, self._modules, self._server = seconds, most, modules, server
+        self._piped: Piped | None = None
         self._answers: _Answers | None = None
         self._turn, self._places = threading.Lock(), threading.BoundedSemaphore(MOST_WAITING)
         self._idle: threading.Timer | None = None
@@ -85,16 +92,18 @@ class Aside:
 
     def close(self) -> None:
         """End the process; the next call starts another one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._piped is not None:
+            self._piped.process.kill()
+            self._piped.process.wait()
+            with suppress(OSError):  # what was not written yet
+                self._piped.input.close()
+            self._piped = None
 
     def _ask(self, function: Callable[..., Value], arguments: tuple) -> Value:
-        answers = self._started()
+        piped, answers = self._started()
         try:
-            pickle.dump((function, arguments), self._input())
-            self._input().flush()
+            pickle.dump((function, arguments), piped.input)
+            piped.input.flush()
         except OSError:
             self.close()
             raise self._too_much() from None
@@ -105,24 +114,15 @@ class Aside:
             raise RuntimeError(f"in the process for looking at models and texts: {value}")
         return cast(Value, value)
 
-    def _started(self) -> _Answers:
-        """The process's answers; it is started where it does not run."""
-        if self._process is None or self._process.poll() is not None or self._answers is None:
+    def _started(self) -> tuple[Piped, _Answers]:
+        """The process and its answers; it is started where it does not run."""
+        if self._piped is None or self._piped.process.poll() is not None or self._answers is None:
             self.close()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pip_core.core.aside", str(self._most), *self._modules],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C ends this process, and then its input, and so itself
-                env=child_environment(),
-            )
-            self._answers = _Answers(cast(BinaryIO, self._process.stdout))
+            arguments = [str(self._most), *self._modules]
+            self._piped = start_piped("pip_core.core.aside", arguments, self._server())
+            self._answers = _Answers(self._piped.output)
             self._answer(self._answers, START_SECONDS)
-        return self._answers
-
-    def _input(self) -> BinaryIO:
-        assert self._process is not None
-        return cast(BinaryIO, self._process.stdin)
+        return self._piped, self._answers
 
     def _answer(self, answers: _Answers, seconds: float) -> tuple[str, Any]:
         """The next answer. Where it takes too long, or too much memory, the process is ended."""
@@ -144,8 +144,9 @@ class Aside:
         return found
 
     def _held(self) -> int:
-        with suppress(psutil.Error):
-            return psutil.Process(cast(subprocess.Popen, self._process).pid).memory_info().rss
+        if self._piped is not None:
+            with suppress(psutil.Error):
+                return psutil.Process(self._piped.process.pid).memory_info().rss
         return 0
 
     def _too_much(self) -> UserError:
@@ -164,7 +165,7 @@ class _Answers:
         threading.Thread(target=self._read, args=(source,), daemon=True).start()
 
     def _read(self, source: BinaryIO) -> None:
-        with suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
+        with source, suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
             while True:
                 self._add(pickle.load(source))
         self._add(None)

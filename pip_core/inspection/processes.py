@@ -7,7 +7,6 @@ run share its models.
 from __future__ import annotations
 
 import itertools
-import os
 import pickle
 import queue
 import threading
@@ -16,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from ..core.environment import child_environment
 from ..core.errors import UserError
-from ..core.fork_server import ForkServer, Process, start_afresh
+from ..core.fork_server import ForkServer, Process
 from ..core.limits import limits
+from ..core.piped import start_piped
 from .server import Reply, Request, Status
 
 # Questions that may wait for a process; more are refused.
@@ -128,26 +127,10 @@ class ModelProcess:
 
     def _start(self) -> None:
         self._replies: queue.Queue[Reply | None] = queue.Queue()
-        theirs, ours = os.pipe()
-        answers, output = os.pipe()
-        self._requests = os.fdopen(ours, "wb")
-        try:
-            # Ctrl-C ends the page, and then its input, and so this process.
-            self._process = (self._server.start if self._server else start_afresh)(
-                "pip_core.inspection.server",
-                [],
-                child_environment(),
-                stdin=theirs,
-                stdout=output,
-                stderr=None,
-            )
-        except OSError:
-            os.close(answers)
-            raise
-        finally:
-            os.close(theirs)
-            os.close(output)
-        reading = (self._process, os.fdopen(answers, "rb"), self._replies)
+        self._process, self._requests, answers = start_piped(
+            "pip_core.inspection.server", server=self._server
+        )
+        reading = (self._process, answers, self._replies)
         threading.Thread(target=self._read, args=reading, daemon=True).start()
 
     @staticmethod

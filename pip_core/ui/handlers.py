@@ -45,7 +45,7 @@ class PageHandlers:
     """
 
     def __init__(self, queue: RunQueue, looks: Looks | None = None) -> None:
-        self.queue, self.looks = queue, looks or Looks()
+        self.queue, self.looks = queue, looks or Looks(lambda: queue.server)
 
     # The form
 

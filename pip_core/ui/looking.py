@@ -12,6 +12,7 @@ from typing import TypeVar
 from ..checkpoints import bundled
 from ..core.aside import Aside
 from ..core.errors import UserError
+from ..core.fork_server import ForkServer
 from ..core.limits import GB, limits
 from ..core.network import asking_token, without_downloads, working_for
 from ..core.recipe import DEMO, HELDOUT, MIXED, STORIES_HELDOUT, Recipe
@@ -32,11 +33,15 @@ KNOWN_TEXTS = frozenset((AUTO, MIXED, HELDOUT, STORIES_HELDOUT, *SHIPPED, *TASKS
 
 
 class Looks:
-    """Looks at recipes for the page: here where all of it is shipped, and in another process otherwise."""
+    """Looks at recipes for the page: here where all of it is shipped, and in another process otherwise.
 
-    def __init__(self) -> None:
+    Args:
+        server: returns what forks that process, see `Aside`.
+    """
+
+    def __init__(self, server: Callable[[], ForkServer | None] = lambda: None) -> None:
         set_ = limits()
-        self._aside = Aside(set_.look_seconds, set_.look_gb * GB, (__name__,))
+        self._aside = Aside(set_.look_seconds, set_.look_gb * GB, (__name__,), server)
 
     def preview(self, values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
         """What the form's values mean, see `preview`."""

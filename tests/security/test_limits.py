@@ -25,6 +25,7 @@ from pip_core.runs import run_directory
 from pip_core.ui import serving
 from pip_core.ui.follow import Followers
 
+from ..processes import warm_server
 from ..run_queues import BLOCK, STARTED, ended
 
 GB = 10**9
@@ -112,9 +113,10 @@ def test_uploads_are_refused_when_there_are_too_many(tmp_path, monkeypatch):
     assert sent[0]["status"] == serving.FULL
 
 
-def test_another_process_does_what_may_take_any_memory_and_time():
+@pytest.mark.parametrize("server", [lambda: None, warm_server], ids=["fresh", "forked"])
+def test_another_process_does_what_may_take_any_memory_and_time(server):
     """And it is killed, and the next call has a new one."""
-    aside = Aside(2.0, 1.5 * GB)
+    aside = Aside(2.0, 1.5 * GB, server=server)
     try:
         assert aside.call(os.getpid) != os.getpid()
         with pytest.raises(UserError, match="PIP_STUDIO_LOOK_SECONDS"):
