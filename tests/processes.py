@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from pip_core.core.fork_server import AVAILABLE, ForkServer, Process, start_afresh
+from pip_core.core.fork_server import AVAILABLE, ForkServer, Process
 from pip_core.runs.worker import WORKER_MODULES
 
 # What `cheaper` reads: an environment variable, by which workers verify tiny models too; a number of windows,
@@ -19,13 +19,20 @@ VERIFY, LASTING, GO_ON = "PIP_STUDIO_TESTS_VERIFY", 17, "go-on"
 SERVER = ForkServer(
     (*WORKER_MODULES, "pip_core.comparing.sweep", "pip_core.planning.inspect_model", "tests.cheaper")
 )
+# huggingface_hub reads its variables when it is imported: where a test sets them, it must not be there yet.
+# These take long and import nothing of it.
+BEFORE_THE_HUB = ForkServer(("torch", "scipy.stats", "pandas", "pyarrow", "pydantic", "typer", "rich"))
 
 
-def warm_server() -> ForkServer:
+def warm_server(server: ForkServer = SERVER) -> ForkServer:
     """The server, ready to fork where it can."""
-    ready = SERVER.warm_up()
+    ready = server.warm_up()
     assert not AVAILABLE or ready.wait(120), "the server does not get ready"
-    return SERVER
+    return server
+
+
+def _server_for(environment: Mapping[str, str]) -> ForkServer:
+    return warm_server(BEFORE_THE_HUB if any(name.startswith("HF_") for name in environment) else SERVER)
 
 
 def start(
@@ -35,11 +42,9 @@ def start(
     **environment: str,
 ) -> Process:
     """`python -m pip_core ...`, under way."""
-    # huggingface_hub reads its variables when it is imported.
-    fresh = any(name.startswith("HF_") for name in environment)
-    run = start_afresh if fresh else warm_server().start
-    return run(
-        "pip_core",
+    server = _server_for(environment)
+    return server.start(
+        "pip_core" if server is SERVER else "tests.command",
         [str(argument) for argument in arguments],
         {**os.environ, **environment},
         stdin=subprocess.DEVNULL,
@@ -60,11 +65,30 @@ def start_check(command: Sequence[str], stdout: IO, stderr: IO) -> Process:
 def cli(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
     """`python -m pip_core ...`, and what it printed."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = start(*arguments, stdout=out, stderr=err, **environment)
-        try:
-            code = process.wait(240)
-        finally:
-            process.kill()
-        for file in (out, err):
-            file.seek(0)
-        return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+        return _ended(start(*arguments, stdout=out, stderr=err, **environment), out, err)
+
+
+def run_code(code: str, *arguments: str, given: str = "", **environment: str) -> subprocess.CompletedProcess:
+    """`python -c CODE ...`, and what it printed."""
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+        tempfile.TemporaryFile("w+") as source,
+    ):
+        source.write(given)
+        source.seek(0)
+        whole = {**os.environ, **environment}
+        process = _server_for(environment).start(
+            "tests.command", ["-c", code, *arguments], whole, stdin=source, stdout=out, stderr=err
+        )
+        return _ended(process, out, err)
+
+
+def _ended(process: Process, out: IO[str], err: IO[str]) -> subprocess.CompletedProcess:
+    try:
+        code = process.wait(240)
+    finally:
+        process.kill()
+    for file in (out, err):
+        file.seek(0)
+    return subprocess.CompletedProcess((), code, out.read(), err.read())

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from pip_core.checkpoints.bundled import HUB_ID, NAME, SHA256
 
 from .. import hub as hubs
 from .. import tiny, zoo
-from ..processes import cli
+from ..processes import cli, run_code
 
 # Loads one reference after the other and tells what came of each, one line of JSON.
 DRIVER = """
@@ -63,14 +60,7 @@ class Outcome:
 
 def load_all(references: list[str], url: str, home: Path, **environment: str) -> tuple[dict[str, dict], str]:
     settings = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, *references],
-        capture_output=True,
-        text=True,
-        cwd=tiny.ROOT,
-        env={**os.environ, **settings, **environment},
-        timeout=240,
-    )
+    done = run_code(DRIVER, *references, **{**settings, **environment})
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return dict(zip(references, lines, strict=True)), done.stderr

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from pip_core.data.hub_datasets import HubSet
 
 from .. import hub as hubs
 from .. import tiny
-from ..processes import cli
+from ..processes import cli, run_code
 
 # Calls one function after the other and tells what came of each, one line of JSON.
 DRIVER = """
@@ -72,15 +70,8 @@ class Session:
             "HF_HUB_OFFLINE": "0",
             "HF_TOKEN": "",
         }
-        done = subprocess.run(
-            [sys.executable, "-c", DRIVER],
-            input="".join(json.dumps(c) + "\n" for c in calls),
-            capture_output=True,
-            text=True,
-            cwd=tiny.ROOT,
-            env={**os.environ, **settings, **environment},
-            timeout=240,
-        )
+        lines = "".join(json.dumps(c) + "\n" for c in calls)
+        done = run_code(DRIVER, given=lines, **{**settings, **environment})
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return [json.loads(line) for line in done.stdout.splitlines()]

@@ -5,11 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import os
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -24,6 +21,7 @@ from pip_core.evaluation.tasks import SHIPPED as SHIPPED_TASKS
 from pip_core.scoring import METHODS
 from pip_core.structure.families import FAMILIES
 
+from ..processes import run_code
 from ..test_structure import PACKAGES
 from ..tiny import ROOT
 from .pages import PAGES, anchors, blocks, commands, links, options, source_of
@@ -191,14 +189,7 @@ def tiny_stage_run(llama_folder):
             "from pip_core.engine.run import run\nfrom pip_core.core.recipe import Recipe\n"
             f"for event in run(Recipe(**{recipe!r})): print(type(event).__name__, event)"
         )
-        made = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(folder), "PIP_STUDIO_STAGES": stage},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        made = run_code(script, PYTHONPATH=str(folder), PIP_STUDIO_STAGES=stage)
         assert made.returncode == 0, made.stderr
         assert "Finished" in made.stdout, made.stdout
         return [line.split()[0] for line in made.stdout.splitlines()]
