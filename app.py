@@ -4,6 +4,7 @@ Runs are worker processes that outlive the page. Start it with `python app.py`."
 from __future__ import annotations
 
 from pip_core.core.environment import prepare_environment
+from pip_core.core.public_text import public
 
 if __name__ == "__main__":
     prepare_environment(
@@ -154,7 +155,7 @@ def as_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise gr.Error(public(str(error)), print_exception=False) from None
 
 
 def main() -> None:

@@ -10,11 +10,13 @@ import re
 import time
 from pathlib import Path
 
+from ..core.errors import UserError
 from ..core.finite import to_json
 from ..core.paths import cache_folder
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 READ_BYTES = 2**22
+_SHARD = re.compile(r"[^/\\\0]+\.safetensors")
 # Smaller files are read again each time.
 CACHED_FROM_BYTES = 2**24
 # A file written less than so many seconds ago may change again within the resolution of its time stamp.
@@ -38,13 +40,24 @@ def weights_sha256(folder: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that are loaded from `folder`, by name: one, or those of the index."""
+    """The safetensors files that are loaded from `folder`, by name: one, or those of the index.
+
+    Raises:
+        UserError: the index names something else.
+    """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return [folder / name for name in sorted(set(index["weight_map"].values()))]
-    return sorted(folder.glob("*.safetensors"))
+    names: list[str] = []
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if (folder / INDEX).is_file():  # nobody may ever write to a pipe
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            names = sorted(map(str, set(index["weight_map"].values())))
+    if strange := next((name for name in names if not _SHARD.fullmatch(name)), None):
+        raise UserError(
+            f"The {INDEX} of '{folder.name}' names '{strange[:80]}', which is no safetensors file beside it. "
+            "Other formats can run code, and other folders are not the model's. Choose another model."
+        )
+    return [folder / name for name in names] or sorted(folder.glob("*.safetensors"))
 
 
 def file_sha256(path: Path) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import huggingface_hub
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -34,6 +34,17 @@ TOKENIZERS = (
 )
 # Files of an adapter, by which it is known.
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+
+# Of a model card so much is read for its header, which states the licence: a name, or a list of one.
+CARD_BYTES, LONGEST_LICENCE = 2**18, 100
+_HEADER = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
+_LICENCE = re.compile(
+    r"^license[ \t]*:[ \t]*(?:\n[ \t]*-[ \t]*)?"
+    r"(?:(?P<mark>['\"])(?P<quoted>[^'\"\r\n]*)(?P=mark)|(?P<plain>[^\r\n#]*))",
+    re.MULTILINE,
+)
+# What begins a value that is no plain text.
+YAML_MARKS = "&*!|>{[@%`-?:,'\""
 
 
 @dataclass(frozen=True)
@@ -230,11 +241,21 @@ def check_raw_config(folder: Path) -> None:
 
 
 def licence_of(folder: Path) -> str | None:
-    """The licence that the model card in `folder` states, None where there is none."""
+    """The licence that the model card in `folder` states, None where there is none.
+
+    The header is not parsed as YAML, of which a few bytes can ask for any memory: it is a line of its own.
+    """
     card = folder / "README.md"
     if not card.is_file():
         return None
     try:
-        return huggingface_hub.ModelCard.load(card).data.license
-    except Exception:  # whatever the parser of its header raises: such a card states no licence
+        with card.open("rb") as file:
+            text = file.read(CARD_BYTES).decode("utf-8", errors="replace").replace("\r\n", "\n")
+    except OSError:
         return None
+    header = _HEADER.match(text.removeprefix("\ufeff"))
+    found = _LICENCE.search(header[1]) if header else None
+    if found is None:
+        return None
+    licence = (found["quoted"] or found["plain"] or "").strip()
+    return licence if 0 < len(licence) <= LONGEST_LICENCE and licence[0] not in YAML_MARKS else None

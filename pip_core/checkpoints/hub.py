@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import filter_repo_objects
 
 from ..core.device import user_message
 from ..core.errors import UserError
@@ -95,7 +96,8 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
             "opened. Choose a repository with safetensors."
         )
     refuse_without_tokenizer((f.rfilename for f in files), repo)
-    total = sum(f.size or 0 for f in files if f.rfilename.endswith((".safetensors", ".json")))
+    wanted = filter_repo_objects(files, allow_patterns=WANTED, key=lambda f: f.rfilename)
+    total = sum(f.size or 0 for f in wanted)
     free = shutil.disk_usage(config.parent).free
     if total > free:
         raise UserError(f"'{repo}' needs {total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on this disk.")

@@ -29,6 +29,7 @@ HUB, PYPI = "hub", "pypi"
 SOURCES = (HUB, PYPI)
 # Files that stand for the folder they are in, and suffixes by which a path is told from a Hub id.
 FILES_OF_A_FOLDER = ("config.json", WEIGHTS, INDEX)
+NOT_LOCAL = "Local folders cannot be read on a page that is open to others; give a Hub id."
 SUFFIXES_OF_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 
 
@@ -59,11 +60,15 @@ def local_folder(reference: str) -> Path | None:
     """
     if reference == DEMO:
         return ASSETS / "models" / DEMO
+    if not local_files():
+        if _is_path(reference) or Path(reference).suffix.lower() in SUFFIXES_OF_FILES:
+            # Before anything is looked up: whether it exists is nobody's business either.
+            raise UserError(NOT_LOCAL)
+        return None
     path = named_path(reference)
     if path is not None and path.name in FILES_OF_A_FOLDER and path.is_file():
         path = path.parent  # a file dialogue offers files
     if path is None or not path.is_dir():
-        name = reference.partition("@")[0]
         if path is not None and path.is_file():
             raise UserError(
                 f"'{reference}' is a file, and a model is a folder with config.json, weights in safetensors "
@@ -71,12 +76,16 @@ def local_folder(reference: str) -> Path | None:
             )
         if Path(reference).suffix.lower() in SUFFIXES_OF_FILES:
             raise UserError(f"The file '{reference}' does not exist.")
-        if reference.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in reference:
+        if _is_path(reference):
             raise UserError(f"The folder '{reference}' does not exist.")
         return None
-    if not local_files():
-        raise UserError("Local folders cannot be read on a page that is open to others; give a Hub id.")
     return _exported_by(path) if is_run(path) else path
+
+
+def _is_path(reference: str) -> bool:
+    """Whether a reference can only be a path."""
+    name = reference.partition("@")[0]
+    return reference.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in reference
 
 
 def _exported_by(run: Path) -> Path:

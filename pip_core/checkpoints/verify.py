@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,13 @@ def _run(
             if process.poll() is None:
                 process.kill()
                 process.wait()
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        raise UserError(
+            f"The process that verifies the exported model was ended from outside ({name}), most likely "
+            "because memory ran out, so the model was neither verified nor kept. Stop other programs, then "
+            "resume the run."
+        )
     if process.returncode:
         lines = err.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"it ended with code {process.returncode}"

@@ -7,7 +7,6 @@ imported when a command runs, so that `--help` need not wait for it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import runpy
 import signal
 import sys
@@ -22,9 +21,10 @@ from ..core.errors import UserError
 from ..core.paths import PAGE
 from .options import Command, names
 from .push import push
+from .recipe_files import read_recipe
 
 if TYPE_CHECKING:
-    from ..core.recipe import Recipe
+    pass
 
 Settings = Mapping[str, object]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="folder of the run", show_default=False)]
@@ -54,7 +54,7 @@ def prune(
     from ..runs.run_directory import create, refuse_taken
 
     refuse_taken(out)
-    made = _read_recipe(recipe).but(**given) if recipe else resolve_auto_units(Recipe().but(**given), given)
+    made = read_recipe(recipe).but(**given) if recipe else resolve_auto_units(Recipe().but(**given), given)
     context = check(made)
     create(out, made)
     for line in beginnings(context.calibration_text):
@@ -340,28 +340,6 @@ def _stop_on_signals(folder: Callable[[], Path | None]) -> None:
         signal.signal(number, stop)
 
 
-def _read_recipe(path: Path) -> Recipe:
-    """A recipe from a file: of a run, or of an exported model.
-
-    Raises:
-        UserError: it cannot be read, or is no recipe.
-    """
-    from ..core.recipe import Recipe
-
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"The recipe '{path}' cannot be read: {why}.") from None
-    try:
-        values = json.loads(text)
-    except ValueError:
-        values = None
-    if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
-        text = json.dumps(values["recipe"])
-    return Recipe.from_json(text)
-
-
 def _measured_with(model: str) -> dict:
     """Tasks and held-back text that a run, or a model exported by one, was measured with."""
     from ..checkpoints import export
@@ -369,7 +347,7 @@ def _measured_with(model: str) -> dict:
 
     for name in (files.RECIPE, export.RECIPE):
         if (path := Path(model) / name).is_file():
-            recipe = _read_recipe(path)
+            recipe = read_recipe(path)
             return {"tasks": recipe.tasks, "heldout": recipe.heldout}
     return {}
 

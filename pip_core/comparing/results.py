@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core import events as ev
+from ..core.csv_cells import cell
 from ..core.errors import UserError
 from ..core.finite import to_json
 from ..core.recipe import EQUAL, Recipe
@@ -178,7 +179,8 @@ def write(folder: Path, results: SweepResults) -> None:
     }
     (folder / JSON).write_text(to_json(whole, indent=1) + "\n", encoding="utf-8")
     (folder / TABLE).write_text(markdown(results), encoding="utf-8")
-    pd.DataFrame([_flat(row) for row in results.rows]).to_csv(folder / CSV, index=False)
+    table = [{cell(name): cell(value) for name, value in _flat(row).items()} for row in results.rows]
+    pd.DataFrame(table).to_csv(folder / CSV, index=False)
     curves: dict[str, list[tuple[float, float, float]]] = {}
     for row in results.rows:
         if row.label == DENSE:

@@ -42,6 +42,8 @@ KNOWN = {
 # Datasets whose rows are lines of longer documents, and the line that a document begins with.
 LINES = {"Salesforce/wikitext": re.compile(r" = (?!= ).+(?<! =) = \s*")}
 PASTED, MIX = "text:", "mix:"
+# Stands for a pasted text in the recipe beside an exported model, see `private`.
+LEFT_OUT = "left-out:"
 DOCUMENT_BREAK = "\n\n\n"
 # Characters that are read of a dataset on the Hub, from its beginning: about a million tokens.
 POOL_CHARACTERS = 4_000_000
@@ -173,12 +175,28 @@ def pinned(name: str) -> str:
 
 def title(name: str) -> str:
     """A text's name, short enough to stand in a sentence."""
+    if name.startswith(LEFT_OUT):
+        return "a text that is left out"
     if name.startswith(PASTED):
         return f"pasted text of {len(name) - len(PASTED):,} characters"
     return name if name.startswith(("hub:", MIX)) or not _is_path(name) else Path(name).name
 
 
+def refuse_left_out(name: str, what: str) -> None:
+    """Refuse what a recipe names that its maker kept for themselves.
+
+    Raises:
+        UserError: it is.
+    """
+    if name.startswith(LEFT_OUT):
+        raise UserError(
+            f"The {what} was pasted by whoever made this recipe, and is left out of it "
+            f"({name.removeprefix(LEFT_OUT)}). Give another one, or the recipe.json of the run itself."
+        )
+
+
 def _documents(name: str, what: str, characters: int, online: bool) -> list[str]:
+    refuse_left_out(name, what)
     if name.startswith(PASTED):
         return _split(_pasted(name.removeprefix(PASTED), what))
     if chosen := hub_of(name):

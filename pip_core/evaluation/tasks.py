@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.paths import ASSETS
+from ..core.paths import ASSETS, named_path
 from ..core.recipe import STORIES
 from ..data import files
-from ..data.corpora import PASTED, documents, title
+from ..data.corpora import PASTED, documents, refuse_left_out, title
 from ..data.files import own_file, read_text
 from ..data.hub_datasets import hub_rows
 from .items import Item, own_item, text
@@ -127,6 +127,7 @@ def load_task(reference: str, limit: int = 0) -> Measured:
     Raises:
         UserError: no such task, or a row that is not an item.
     """
+    refuse_left_out(reference, "task")
     if reference.startswith(PASTED):
         pasted = files.pasted_rows(reference.removeprefix(PASTED), "pasted task")
         rows = list(pasted)[: limit or None]
@@ -137,7 +138,7 @@ def load_task(reference: str, limit: int = 0) -> Measured:
     name = name.strip()
     if given and name in (BITS, CONTINUE):
         return _text(name, place.strip(), limit)
-    if given and name not in (*NAMES, WIKITEXT):
+    if given and name not in (*NAMES, WIKITEXT) and not _is_file(reference):
         raise UserError(
             f"'{name}' is no standard task that could be read from '{place}': choose "
             f"{', '.join((*NAMES, WIKITEXT))}, {BITS} or {CONTINUE} for a text, or name the file alone."
@@ -156,6 +157,12 @@ def load_task(reference: str, limit: int = 0) -> Measured:
             f"{', '.join((*NAMES, WIKITEXT))}); or the path of a {files.TABLES_TEXT} file."
         )
     return _own(path.stem, _local_rows(path, limit), path.name)
+
+
+def _is_file(reference: str) -> bool:
+    """Whether this is the path of a table; its name may hold the sign "=" too."""
+    path = named_path(reference) if files.kind_of(reference) else None
+    return path is not None and own_file(reference).is_file()
 
 
 def _own(name: str, rows: list[dict], where: str) -> Task | WritingTask:

@@ -16,6 +16,7 @@ from ..checkpoints.nonuniform import LOADER
 from ..core.events import Evaluated, Removed, Started, TaskResult
 from ..core.recipe import Recipe
 from ..data.corpora import title
+from ..data.private import shareable
 from ..evaluation.statistics import LEVEL, paired_comparison, retained
 from ..scoring import get_scorer
 from .description import Description
@@ -87,6 +88,7 @@ def model_card(
         uneven=uneven,
         code="\n".join([*imports, *calls]),
         reproducible=reproducible,
+        left_out=shareable(recipe.to_dict())[1],
     )
 
 

@@ -8,6 +8,7 @@ crash loses nothing. Requests to the worker are small files that it looks for at
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import stat
 import time
@@ -250,6 +251,12 @@ def _hold(folder: Path) -> FileLock:
 
 
 def _append(file: TextIO, event: ev.Event) -> None:
+    try:
+        there = os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except OSError:
+        there = False
+    if not there:  # what is written from here on would bring the folder back
+        raise UserError("The run's folder was deleted or moved while it was worked on, so this ends here.")
     try:
         file.write(ev.to_line(event, time.time()) + "\n")
         file.flush()

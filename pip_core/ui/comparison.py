@@ -10,6 +10,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from ..core.csv_cells import cell
 from ..core.recipe import Recipe
 from ..reporting.messages import describe_removal, format_duration, percent
 from ..reporting.run_summary import RunSummary
@@ -118,7 +119,7 @@ def as_csv(found: Sequence[Compared]) -> str:
         for p in run.summary.measured:
             writer.writerow(
                 [
-                    run.name,
+                    cell(run.name),
                     run.recipe.method,
                     " ".join(run.recipe.units),
                     run.recipe.target,

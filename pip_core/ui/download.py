@@ -41,9 +41,9 @@ def _own_text(recipe: Recipe | None) -> str:
     labels = {info.name: info.label for info in Recipe.settings()}
     where = escape(", ".join(labels[name] for name in pasted))
     return (
-        f"<div class='verified'><b>With your own text.</b> What you pasted ({where}) is in the zip and in "
-        "the recipe, word for word, so that the run can be repeated. Delete <code>pip_recipe.json</code> "
-        "before you pass the model on, if nobody else should read it.</div>"
+        f"<div class='verified'><b>With your own text.</b> What you pasted ({where}) is in the recipe that "
+        "is offered here, word for word, so that the run can be repeated. The zip holds only its length and "
+        "its checksum.</div>"
     )
 
 

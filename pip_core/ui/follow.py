@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from ..core.errors import UserError
 from ..core.limits import limits
+from ..core.public_text import public
 from ..reporting.run_summary import RunSummary
 from ..runs.queue import RunQueue
 from .shown import LIVE
@@ -69,6 +70,6 @@ def facts(run_id: str, summary: RunSummary, state: str) -> dict:
         "parameters": removals[-1].parameters if removals else getattr(started, "parameters", 0),
         "accuracy": latest.accuracy if latest else None,
         "perplexity": latest.perplexity if latest else None,
-        "message": getattr(summary.ending, "message", ""),
+        "message": public(getattr(summary.ending, "message", "")),
         "verified": summary.exported is not None,
     }

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from ..core.public_text import public
+
 # A reference or a path that nobody reads to its end.
 LONG_WORD = re.compile(r"\S{161,}")
 
@@ -44,8 +46,9 @@ def problem(message: str, at: str = "") -> str:
 
 
 def shortened(message: str) -> str:
-    """A message without the middle of what somebody entered as one very long word."""
-    return LONG_WORD.sub(lambda word: f"{word.group()[:40]} … {word.group()[-20:]}", message)
+    """A message as it is shown: without the middle of what somebody entered as one very long word, and for
+    strangers without this machine's folders."""
+    return LONG_WORD.sub(lambda word: f"{word.group()[:40]} … {word.group()[-20:]}", public(message))
 
 
 def empty(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..checkpoints.packing import Packing
 from ..core.errors import UserError
+from ..core.public_text import public
 from ..reporting.run_summary import RunSummary
 from ..runs import worker
 from ..runs.queue import RunQueue
@@ -107,7 +108,7 @@ def _packing(queue: RunQueue, run_id: str, summary: RunSummary, state: str) -> P
     try:
         return queue.packing(run_id)
     except UserError as error:  # deleted or exported anew at this moment
-        return Packing(Path(), error=str(error))
+        return Packing(Path(), error=public(str(error)))
 
 
 def _zip(packing: Packing | None) -> dict:

@@ -6,6 +6,7 @@ import time
 from html import escape
 
 from ..core import events as ev
+from ..core.public_text import public
 from ..reporting.messages import format_duration, percent
 from ..reporting.run_summary import RunSummary
 from . import verdict
@@ -53,9 +54,10 @@ def status(summary: RunSummary, state: str, reason: str | None = None, place: in
         detail = "You are next." if place == 1 else f"Number {place} in the queue."
         detail += " The run starts by itself when the machine is free."
     elif state == "interrupted":
-        detail = reason or "It was killed, or memory ran out. Press Resume to continue; no removal is lost."
+        killed = "It was killed, or memory ran out. Press Resume to continue; no removal is lost."
+        detail = public(reason or killed)
     elif state in ("failed", "damaged", "newer") and isinstance(summary.ending, ev.Failed):
-        detail = summary.ending.message
+        detail = public(summary.ending.message)
     elif state in ("stopped", "paused"):
         detail = _halted(len(summary.removals), summary.planned)
     elif state == "finished" and isinstance(summary.ending, ev.Finished):
@@ -143,14 +145,14 @@ def log(summary: RunSummary) -> str:
         return empty("Every step appears here as a sentence.")
     items = "".join(
         f"<li><time>{time.strftime('%H:%M:%S', time.localtime(at))}</time> <span>{escape(text)}</span></li>"
-        for at, text in reversed(summary.sentences)
+        for at, text in ((at, public(text)) for at, text in reversed(summary.sentences))
     )
     return f"<ol class='log' tabindex='0' aria-label='Log, newest first'>{items}</ol>"
 
 
 def latest_message(summary: RunSummary) -> str:
     """The newest sentence, for screen readers."""
-    return escape(summary.sentences[-1][1]) if summary.sentences else ""
+    return escape(public(summary.sentences[-1][1])) if summary.sentences else ""
 
 
 def _tiles(body: list[tuple[str, str, str]]) -> str:

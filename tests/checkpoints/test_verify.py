@@ -151,6 +151,19 @@ def test_it_can_be_stopped(exported, sleeping):
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
 
+def test_a_process_that_the_system_ended_is_no_model_that_does_not_load(exported, sleeping, monkeypatch):
+    """As where memory runs out."""
+    loaded, folder = exported
+
+    def kill() -> None:
+        for _ in verify(loaded, folder, PROBE):
+            for child in children():
+                child.kill()
+
+    with pytest.raises(UserError, match=r"ended from outside \(SIGKILL\).*memory.*resume"):
+        kill()
+
+
 def test_it_is_killed_at_the_time_limit(exported, sleeping, monkeypatch):
     loaded, folder = exported
     monkeypatch.setenv("PIP_STUDIO_VERIFY_SECONDS", "0.5")

@@ -119,3 +119,14 @@ def test_a_recipe_that_somebody_edited_is_refused_and_what_the_run_changed_is_no
     files.write(run / files.RECIPE, run_directory.recipe_of(run).replace(items=3).to_json())
     operations.fork(run, run.parent / "old", {})
     assert Recipe.from_json((run.parent / "old" / files.RECIPE).read_text()).items == 3
+
+
+def test_a_folder_that_is_deleted_under_its_worker_does_not_come_back(run):
+    def delete() -> None:
+        for event in run_directory.work(run):
+            if isinstance(event, ev.Started):
+                shutil.rmtree(run)
+
+    with pytest.raises(UserError, match="deleted or moved"):
+        delete()
+    assert not run.exists()

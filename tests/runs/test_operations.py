@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from pip_core.cli.recipe_files import read_recipe
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
-from pip_core.core.recipe import Recipe
 from pip_core.engine.replay import ReplayState
 from pip_core.engine.run import run
 from pip_core.reporting.run_summary import RunSummary
@@ -54,8 +54,7 @@ def test_what_was_taken_back_stays_after_another_undo_too(finished):
 def test_the_recipe_beside_a_steered_model_makes_it_again(finished, tmp_path):
     operations.undo(finished)
     list(run_directory.work(finished))
-    beside = json.loads((finished / "model" / "pip_recipe.json").read_text())
-    again = Recipe.from_json(json.dumps(beside["recipe"]))
+    again = read_recipe(finished / "model" / "pip_recipe.json")
     run_directory.create(tmp_path / "again", again)
     assert isinstance(list(run_directory.work(tmp_path / "again"))[-1], ev.Finished)
     ours, theirs = ((f / "model" / "model.safetensors").read_bytes() for f in (finished, tmp_path / "again"))

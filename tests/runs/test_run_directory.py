@@ -167,7 +167,11 @@ def test_a_failed_run_can_be_tried_again(made, monkeypatch):
 
 
 def test_a_disk_that_fills_up_is_told(made, monkeypatch):
+    real = (made / "events.jsonl").open("rb")
+
     class Full:
+        name, fileno = real.name, real.fileno
+
         def __enter__(self):
             return self
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ...checkpoints.export import prepare_folder, round_to_stored, write_checkpoint
 from ...core.events import Event, Progress
+from ...data.private import shareable
 from ..context import Context
 from ..stage import Cost, Stage
 from ..state import RunState
@@ -39,8 +40,10 @@ class Export(Stage):
             state.recipe, state.budget, state.removals, state.complete, left
         )
         state.reproducible = again is not None and not state.cut_short and not state.left_out
+        recipe, left_out = shareable((again or state.recipe).to_dict())
         facts = {
-            "recipe": (again or state.recipe).to_dict(),
+            "recipe": recipe,
+            "left_out": left_out,
             "removed": state.removed_description,
             **state.shape.to_dict(),
         }
