@@ -142,8 +142,9 @@ def _run(
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
+    code = process.returncode or 0
+    if code < 0:
+        name = signal.Signals(-code).name
         raise UserError(
             f"The process that verifies the exported model was ended from outside ({name}), most likely "
             "because memory ran out, so the model was neither verified nor kept. Stop other programs, then "
