@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 from pip_core.core import events as ev
+from pip_core.evaluation.statistics import retained
 from pip_core.runs.run_directory import read_events
 
 Shares = dict[str, list[float]]
@@ -33,6 +35,11 @@ def shares(found: list[ev.Evaluated], tasks: list[str]) -> Shares:
             if task.name in hits:
                 hits[task.name].append([int(h) for h in task.hits])
     return {name: [statistics.mean(c) for c in zip(*rows, strict=True)] for name, rows in hits.items()}
+
+
+def only(measured_: ev.Evaluated, tasks: list[str]) -> ev.Evaluated:
+    """A measurement of some tasks; none named are all."""
+    return replace(measured_, tasks=tuple(t for t in measured_.tasks if t.name in (tasks or (t.name,))))
 
 
 def accuracy(found: Shares) -> float:
@@ -67,10 +74,15 @@ def main() -> None:
         asked |= {tuple(task.digest for task in one.tasks) for one in now}
         dense = accuracy(shares([runs[0][0]], args.tasks))
         kept = [accuracy(shares([one], args.tasks)) / dense for one in now]
+        above = [retained(only(runs[0][0], args.tasks), only(one, args.tasks)) for one in now]
         found[label] = shares(now, args.tasks)
         each = ", ".join(f"{k:.1%}" for k in kept)
+        told = [(k.above_chance, k.above_chance_se or 0.0) for k in above if k.above_chance is not None]
+        chance = ", ".join(f"{share:.1%} ± {se:.1%}" for share, se in told) or "no task says"
+        without = f", without {', '.join(above[0].left_out)}" if above[0].left_out else ""
         print(
-            f"{label}: {accuracy(found[label]):.1%} right, {statistics.mean(kept):.1%} kept ({each} by seed)"
+            f"{label}: {accuracy(found[label]):.1%} right; kept above chance {chance} by seed{without}; "
+            f"guessing included {statistics.mean(kept):.1%} ({each})"
         )
     if len(asked) > 1:
         parser.error("these runs were not asked the same questions")

@@ -144,7 +144,7 @@ def runs(
         if run.state in UNREADABLE:
             print(f"{run.id}  {run.state:<11}  cannot be read: `pip-studio resume {root / run.id}` says why")
             continue
-        kept = "" if run.kept is None else f", {run.kept:.0%} of the accuracy kept"
+        kept = "" if run.kept is None else f", {run.kept:.0%} kept above chance"
         removed = 1 - run.parameters / run.dense_parameters if run.dense_parameters else 0.0
         print(f"{run.id}  {run.state:<11}  {run.name}: {removed:.1%} removed{kept}")
     return 0

@@ -9,13 +9,16 @@ import plotly.graph_objects as go
 from ..reporting.theme import FAINT, LINES, figure
 
 
-def kept_chart(curves: Mapping[str, Sequence[tuple[float, float, float]]], model: str) -> go.Figure:
+def kept_chart(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], model: str, counted: str
+) -> go.Figure:
     """Accuracy kept against parameters kept, a curve or a point for each method; on white, to be shown
     anywhere.
 
     Args:
         curves: label -> (parameters kept, accuracy kept, its standard error), each in % of the dense
             model's.
+        counted: what of the accuracy, in words.
     """
     chart = figure(height=520)
     for label, points in curves.items():
@@ -42,5 +45,5 @@ def kept_chart(curves: Mapping[str, Sequence[tuple[float, float, float]]], model
         title={"text": f"{model}: what each method keeps (± one standard error)", "x": 0},
     )
     chart.update_xaxes(title="parameters kept, %", gridcolor=FAINT, zeroline=False)
-    chart.update_yaxes(title="accuracy kept, %", gridcolor=FAINT, zeroline=False)
+    chart.update_yaxes(title=f"accuracy kept, {counted}, %", gridcolor=FAINT, zeroline=False)
     return chart

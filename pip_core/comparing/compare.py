@@ -28,7 +28,8 @@ def compare(
 
         rows = pip_core.compare("side-by-side", ["pip-gate", "sleb"], model="smollm2-135m", target=0.2)
         for row in rows:
-            print(f"{row.label}: {row.removed:.1%} removed, {row.kept:.0%} of the accuracy kept")
+            above = "" if row.above_chance is None else f"{row.above_chance:.0%} kept above chance, "
+            print(f"{row.label}: {row.removed:.1%} removed, {above}{row.kept:.0%} with guessing included")
 
     Args:
         out: folder of the comparison; the runs, and a table, a chart and files for programs, are written into

@@ -43,6 +43,9 @@ class ResultRow:
         perplexity_se: standard error, as every `..._se`.
         tasks: task -> (accuracy, its standard error).
         kept: mean accuracy divided by that of the dense model.
+        above_chance: the same above the accuracy of guessing, the mean over tasks, as in
+            `statistics.Retained`; None where the dense model only guesses. `left_out` are tasks on which it
+            does.
         difference: mean accuracy minus that of the dense model, paired item by item; `difference_p` is how
             often chance alone makes one as large.
         scoring: seconds spent on scoring; `seconds` of the worker from start to end (of the last worker,
@@ -66,6 +69,9 @@ class ResultRow:
     accuracy_se: float
     kept: float
     kept_se: float
+    above_chance: float | None
+    above_chance_se: float | None
+    left_out: tuple[str, ...]
     difference: float
     difference_se: float
     difference_p: float
@@ -181,13 +187,15 @@ def write(folder: Path, results: SweepResults) -> None:
     (folder / TABLE).write_text(markdown(results), encoding="utf-8")
     table = [{cell(name): cell(value) for name, value in _flat(row).items()} for row in results.rows]
     pd.DataFrame(table).to_csv(folder / CSV, index=False)
+    above = all(row.above_chance is not None for row in results.rows)
     curves: dict[str, list[tuple[float, float, float]]] = {}
     for row in results.rows:
         if row.label == DENSE:
             continue
-        point = (100 * (1 - row.removed), 100 * row.kept, 100 * row.kept_se)
+        kept, se = (row.above_chance, row.above_chance_se) if above else (row.kept, row.kept_se)
+        point = (100 * (1 - row.removed), 100 * (kept or 0.0), 100 * (se or 0.0))
         curves.setdefault(row.curve, []).append(point)
-    figure = kept_chart(curves, results.recipe.model)
+    figure = kept_chart(curves, results.recipe.model, "above guessing" if above else "guessing included")
     figure.write_html(folder / CHART, include_plotlyjs=True)
 
 
@@ -197,8 +205,15 @@ def markdown(results: SweepResults) -> str:
     if dense is None:
         return "Nothing is measured yet.\n"
     tasks, items = [t.name for t in dense.tasks], sorted({t.items for t in dense.tasks})
-    head = ["method", "settings", "removed units", "removed", "perplexity", *tasks, "mean", "kept"]
-    head += ["difference to dense", "scoring, s", "run, s", "peak, GB"]
+    head = ["method", "settings", "removed units", "removed", "perplexity", *tasks, "mean"]
+    head += [
+        "kept above chance",
+        "kept, guessing included",
+        "difference to dense",
+        "scoring, s",
+        "run, s",
+        "peak, GB",
+    ]
     lines = [
         f"{recipe.model}; calibration {title(recipe.calibration)}, {recipe.windows} windows of "
         f"{recipe.window_tokens} tokens; seed {recipe.seed}. Perplexity over {dense.windows} windows of "
@@ -216,7 +231,8 @@ def markdown(results: SweepResults) -> str:
         cells.append(f"{row.perplexity:.2f} ± {row.perplexity_se:.2f}")
         cells += ["{:.1%} ± {:.1%}".format(*row.tasks[t]) if t in row.tasks else "-" for t in tasks]
         cells.append(f"{row.accuracy:.1%} ± {row.accuracy_se:.1%}")
-        cells.append("100 %" if row.label == DENSE else f"{row.kept:.0%} ± {row.kept_se:.1%}")
+        shares = [(row.above_chance, row.above_chance_se), (row.kept, row.kept_se)]
+        cells += ["100 %"] * 2 if row.label == DENSE else [_share(*share) for share in shares]
         if row.label == DENSE:
             cells += ["-"] * 4
         else:
@@ -224,6 +240,8 @@ def markdown(results: SweepResults) -> str:
             cells.append(f"{row.difference:+.1%} ± {row.difference_se:.1%}{noise}")
             cells += [f"{row.scoring:.1f}", f"{row.seconds:.0f}", f"{row.peak_memory / 1e9:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
+    if left_out := results.rows[0].left_out:
+        lines += ["", f"Left out above chance: {', '.join(left_out)}, where the dense model only guesses."]
     if results.off_budget:
         lines += [
             "",
@@ -231,6 +249,10 @@ def markdown(results: SweepResults) -> str:
         ]
     lines += ["", *(f"{label} has no result: {why}" for label, why in results.missing.items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _share(share: float | None, se: float | None) -> str:
+    return "-" if share is None else f"{share:.0%} ± {se or 0.0:.1%}"
 
 
 def _measured(dense: ev.Evaluated, now: ev.Evaluated) -> dict:
@@ -245,6 +267,9 @@ def _measured(dense: ev.Evaluated, now: ev.Evaluated) -> dict:
         "accuracy_se": now.accuracy_se,
         "kept": kept.share,
         "kept_se": kept.se,
+        "above_chance": kept.above_chance,
+        "above_chance_se": kept.above_chance_se,
+        "left_out": kept.left_out,
         "difference": difference.difference,
         "difference_se": difference.se,
         "difference_p": difference.p,

@@ -115,7 +115,10 @@ class RunState(Context):
     @property
     def removed_description(self) -> str:
         """What was removed, in words."""
-        return " and ".join([self.shape.removed_description(self.anatomy), *self.also_removed])
+        units = (
+            [self.shape.removed_description(self.anatomy)] if self.removals or not self.also_removed else []
+        )
+        return " and ".join([*units, *self.also_removed])
 
     @property
     def depth_left(self) -> float:

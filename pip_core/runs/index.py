@@ -46,7 +46,8 @@ class RunInfo:
         message: what went wrong, where something did.
         iterations: removals that were decided, of about `planned`.
         parameters: that are left, of `dense_parameters`; 0 while they are not known.
-        kept: share of the dense model's accuracy, None until both are measured; likewise `perplexity`.
+        kept: share of what the dense model can do above guessing, None until both are measured and where it
+            only guesses; likewise, once measured, `perplexity`.
         seconds: that workers have spent on it.
         exported: whether there is a verified export of what was decided.
         early: whether it was exported before its target was reached.
@@ -243,9 +244,9 @@ def _filled_in(info: RunInfo, folder: Path, summary: RunSummary) -> RunInfo:
         message=message,
         iterations=len(summary.removals),
         planned=summary.planned,
-        parameters=summary.removals[-1].parameters if summary.removals else first,
+        parameters=summary.parameters or first,
         dense_parameters=first,
-        kept=retained(dense, latest).share if dense and latest else None,
+        kept=retained(dense, latest).above_chance if dense and latest else None,
         perplexity=latest.perplexity if latest else None,
         dense_perplexity=dense.perplexity if dense else None,
         seconds=summary.worked,

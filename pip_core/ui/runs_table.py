@@ -38,7 +38,7 @@ def runs_table(listed: Sequence[RunInfo], shown: str = "") -> str:
     """
     if not listed:
         return empty("Your runs appear here. Press Prune to start the first.")
-    head = ["run", "started", "model", "method", "target", "state", "accuracy kept", "size"]
+    head = ["run", "started", "model", "method", "target", "state", "kept above chance", "size"]
     return table(head, [_row(info, shown) for info in listed], "Runs of this browser", "runs-table")
 
 

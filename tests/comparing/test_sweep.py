@@ -296,6 +296,7 @@ def test_rows_tell_what_the_runs_recorded(done, entries):
         reported = (row.difference, row.difference_se, row.difference_p)
         assert reported == (paired.difference, paired.se, paired.p)
         assert (row.kept, row.kept_se) == (kept.share, kept.se)
+        assert (row.above_chance, row.left_out) == (kept.above_chance, kept.left_out)
         assert row.tasks == {t.name: (t.accuracy, t.se) for t in now.tasks}
         assert row.peak_memory > 10**7
         assert row.seconds > row.scoring >= 0
