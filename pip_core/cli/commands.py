@@ -19,6 +19,7 @@ import typer
 from ..core import events as ev
 from ..core.errors import UserError
 from ..core.paths import PAGE
+from .gguf import gguf
 from .options import Command, names
 from .push import push
 from .recipe_files import read_recipe
@@ -295,6 +296,7 @@ COMMANDS: tuple[Command, ...] = (
     recover,
     fork,
     push,
+    gguf,
     runs,
     inspect,
     compare,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import compare, download, form, head, inspect, live, outcome, push, status
+from . import compare, download, form, gguf, head, inspect, live, outcome, push, status
 
 HEAD, FORM = head.PART, form.PART
 ABOVE = (status.PART, outcome.PART)
 TABS = (live.PART, inspect.PART, compare.PART, download.PART)
-PARTS = (HEAD, FORM, *ABOVE, *TABS, push.PART)
+PARTS = (HEAD, FORM, *ABOVE, *TABS, gguf.PART, push.PART)

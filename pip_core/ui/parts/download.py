@@ -11,7 +11,7 @@ from .. import comparison, download, labels
 from ..fields import Changes
 from ..layout import Node, Part, Services, button, column, html, row
 from ..shown import NOTHING, Shown, as_file
-from . import push
+from . import gguf, push
 
 # Beside the packed model, whose button also depends on how far it is packed; see `refresh`.
 FILES = tuple(name for name, _ in labels.FILES)
@@ -27,6 +27,7 @@ def layout(page: Services) -> Sequence[Node]:
                 *(button(name, text, "DownloadButton", visible=False) for name, text in labels.FILES),
                 elem_id="files",
             ),
+            *gguf.PART.layout(page),
             html("load"),
             html("command"),
             elem_classes="card",

@@ -1,0 +1,183 @@
+"""An exported model as a GGUF file, as llama.cpp reads it: made by llama.cpp's own converter, and checked.
+
+The converter is a script of llama.cpp's sources, which no package that this project depends on brings:
+`PIP_STUDIO_LLAMA_CPP` names a folder of them. It is run in a process of its own.
+
+It looks up how a tokenizer splits text by a hash of a sample's token ids, and so refuses a tokenizer from
+which tokens were removed. For such a model it is told the entry of the dense model's tokenizer, which splits
+alike.
+
+What was made is loaded back by transformers, in another process, and compared with the model: the same tokens
+for the same texts, and the logits of its weights rounded to float16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.disk_use import bytes_of
+from ..core.environment import child_environment
+from ..core.errors import UserError, shortened
+from ..core.events import Loading
+from ..core.limits import limits
+from .export import RECIPE
+from .folder import raw_config
+from .load import resolve
+from .nonuniform import is_nonuniform
+
+VARIABLE = "PIP_STUDIO_LLAMA_CPP"
+SCRIPT = "convert_hf_to_gguf.py"
+NO_CONVERTER = (
+    f"A GGUF file is made by llama.cpp's own converter, which is not here. Get llama.cpp's sources and set "
+    f"{VARIABLE} to their folder, the one that holds {SCRIPT}."
+)
+# In what the converter says of a tokenizer whose hash it does not know.
+UNKNOWN_SPLITTING = "pre-tokenizer was not recognized"
+# Of the largest logit: the converter rounds as this project does, but computes in another order.
+ALLOWED = 2**-12
+# The converter, told what it knows of the tokenizer in the folder that is its first argument.
+TOLD = """
+import sys
+from transformers import AutoTokenizer
+try:
+    from conversion.base import TextModel
+except ImportError:
+    from convert_hf_to_gguf import TextModel
+import convert_hf_to_gguf
+dense, known = AutoTokenizer.from_pretrained(sys.argv.pop(1)), TextModel.get_vocab_base_pre
+TextModel.get_vocab_base_pre = lambda self, tokenizer: known(self, dense)
+convert_hf_to_gguf.main()
+"""
+CHECK = ("-m", "pip_core.checkpoints.gguf_check")
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A GGUF file that was made and checked.
+
+    Attributes:
+        largest_difference: of the logits, between it and the model with weights rounded to float16.
+    """
+
+    file: Path
+    bytes: int
+    largest_difference: float
+
+
+def converter() -> Path:
+    """The folder that holds llama.cpp's converter.
+
+    Raises:
+        UserError: there is none.
+    """
+    named = os.environ.get(VARIABLE)
+    if not named:
+        raise UserError(NO_CONVERTER)
+    folder = Path(named).expanduser()
+    if not (folder / SCRIPT).is_file():
+        raise UserError(f"{VARIABLE} is '{named}', where there is no {SCRIPT}.")
+    return folder
+
+
+def write_gguf(model: Path, target: Path) -> Generator[Loading, None, Converted]:
+    """Convert the exported model in `model` to the file `target`, in float16, and check it.
+
+    Raises:
+        UserError: there is no converter, the model is not an ordinary checkpoint, the converter refuses it,
+            or what it made is not the same model.
+    """
+    sources = converter()
+    if is_nonuniform(model):
+        raise UserError(
+            "No plain config describes this model's shape, so that llama.cpp could not read it. Remove the "
+            "same number of units from every block to get one that it reads."
+        )
+    dense = yield from _dense_of(model)
+    size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as place:
+        made = Path(place, "converted.gguf")
+        script = [str(sources / SCRIPT)] if dense is None else ["-c", TOLD, str(dense)]
+        yield from _run(
+            [*script, str(model.resolve()), "--outfile", str(made), "--outtype", "f16"],
+            "converting to GGUF",
+            Path(place),
+            PYTHONPATH=os.pathsep.join((str(sources / "gguf-py"), str(sources))),
+            total=size,
+        )
+        check = [*CHECK, str(model.resolve()), str(made)]
+        found = json.loads((yield from _run(check, "loading the GGUF file back", Path(place))))
+        _judge(found)
+        made.replace(target)
+    return Converted(target, target.stat().st_size, found["largest_difference"])
+
+
+def _judge(found: dict) -> None:
+    if not found["alike"]:
+        raise UserError("The GGUF file splits texts in another way than the model. It was not kept.")
+    if not found["largest_difference"] <= ALLOWED * found["largest"]:
+        raise UserError(
+            f"The GGUF file answers differently: logits differ by {found['largest_difference']:.2e}, where "
+            f"the largest is {found['largest']:.1f}. It was not kept."
+        )
+
+
+def _dense_of(model: Path) -> Generator[Loading, None, Path | None]:
+    """The dense model's folder, where `model` has fewer tokens than it; else None."""
+    try:
+        reference = json.loads((model / RECIPE).read_text(encoding="utf-8"))["recipe"]["model"]
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"'{model}' holds no exported model. Finish the run first, or export it.") from None
+    dense = (yield from resolve(reference)).folder
+    return dense if raw_config(model)["vocab_size"] < raw_config(dense)["vocab_size"] else None
+
+
+def _run(
+    command: Sequence[str], what: str, place: Path, total: int = 0, **environment: str
+) -> Generator[Loading, None, str]:
+    """Run Python with `command`, and return the last line that it printed.
+
+    Raises:
+        UserError: it fails, or takes longer than a verification may.
+    """
+    out, err = place / "out", place / "err"
+    given = child_environment()
+    paths = (environment.get("PYTHONPATH"), given["PYTHONPATH"])
+    given |= {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1"}
+    left = limits().verify_seconds
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, *command], stdout=stdout, stderr=stderr, env=given, start_new_session=True
+        )
+        try:
+            while process.poll() is None:
+                yield Loading(what, min(bytes_of(place), total), total)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
+                if (left := left - POLL_SECONDS) < 0:
+                    raise UserError(f"It took longer than {limits().verify_seconds:g} seconds ({what}).")
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if process.returncode:
+        lines = err.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else "no reason was given"
+        if missing := re.match(r"ModuleNotFoundError: No module named '(\w+)'", reason):
+            raise UserError(f"The converter needs a package: install it with 'pip install {missing[1]}'.")
+        if UNKNOWN_SPLITTING in reason:
+            raise UserError(
+                "llama.cpp does not know how this model's tokenizer splits texts, so its converter makes no "
+                "GGUF file of it."
+            )
+        raise UserError(f"It failed ({what}): {shortened(reason, 300)}")
+    return (out.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1]

@@ -1,0 +1,87 @@
+"""A GGUF file by llama.cpp's converter: where there is none, where it refuses, what is kept of its work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pip_core.checkpoints import gguf_export
+from pip_core.checkpoints.export import RECIPE
+from pip_core.checkpoints.gguf_export import SCRIPT, VARIABLE, write_gguf
+from pip_core.core.errors import UserError
+from pip_core.core.progress import drain
+from pip_core.ui.parts import gguf
+
+SAME = {"alike": True, "largest_difference": 0.0, "largest": 9.0}
+WRITES = "import sys; open(sys.argv[sys.argv.index('--outfile') + 1], 'w').write('GGUF')"
+
+
+@pytest.fixture
+def model(tmp_path, llama_folder) -> Path:
+    """An exported model, of which nothing was removed."""
+    folder = shutil.copytree(llama_folder, tmp_path / "run" / "model")
+    (folder / RECIPE).write_text(json.dumps({"recipe": {"model": str(llama_folder)}}))
+    return folder
+
+
+@pytest.fixture
+def converts(tmp_path, monkeypatch):
+    """Stand-ins for the converter, and for the process that looks at what it made."""
+
+    def as_(script: str, found: dict) -> None:
+        (tmp_path / SCRIPT).write_text(script)
+        monkeypatch.setenv(VARIABLE, str(tmp_path))
+        monkeypatch.setattr(gguf_export, "CHECK", ("-c", f"print({json.dumps(found)!r})"))
+        monkeypatch.setattr(gguf_export, "POLL_SECONDS", 0.02)
+
+    return as_
+
+
+def refused(model: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        drain(write_gguf(model, model.parent / "made.gguf"))
+    assert [path.name for path in model.parent.iterdir()] == ["model"]
+    return str(caught.value)
+
+
+def test_without_a_converter_it_is_said_how_to_get_one(model, tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert VARIABLE in refused(model)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert f"no {SCRIPT}" in refused(model)
+
+
+@pytest.mark.parametrize(
+    ("script", "found", "words"),
+    [
+        ("import no_such_thing", SAME, "pip install no_such_thing"),
+        ("raise NotImplementedError('BPE pre-tokenizer was not recognized')", SAME, "does not know how"),
+        ("raise ValueError('a reason of its own')", SAME, "a reason of its own"),
+        (WRITES, {**SAME, "alike": False}, "splits texts in another way"),
+        (WRITES, {**SAME, "largest_difference": 0.1}, "answers differently"),
+        (WRITES, {**SAME, "largest_difference": float("nan")}, "answers differently"),
+    ],
+)
+def test_what_is_refused_or_is_another_model_is_not_kept(model, converts, script, found, words):
+    converts(script, found)
+    assert words in refused(model)
+
+
+def test_the_page_offers_what_was_made(model, converts, monkeypatch):
+    converts(WRITES, SAME)
+    queue = SimpleNamespace(folder=lambda _: model.parent)
+    *_, last = gguf.make(queue, "run")
+    assert Path(last["gguf"]["value"]).read_text() == "GGUF"
+    shown = SimpleNamespace(state="finished", summary=SimpleNamespace(exported=object()), folder=model.parent)
+    assert gguf.offer(shown)["gguf"] == {"visible": True, "value": last["gguf"]["value"]}
+    assert gguf.offer(shown)["gguf_make"] == {"visible": True}
+    monkeypatch.delenv(VARIABLE)
+    offered = gguf.offer(shown)
+    assert offered["gguf_make"] == {"visible": False}
+    assert VARIABLE in offered["gguf_state"]["value"]
+    *_, last = gguf.make(queue, "run")
+    assert VARIABLE in last["gguf_state"]["value"]
