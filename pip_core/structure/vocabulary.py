@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,7 @@ class Vocabulary:
             UserError: the tokenizer is no byte pair encoding, or has tokens that the model has no row for.
         """
         written = _written(tokenizer)
-        kind = written.get("model", {}).get("type")
-        if kind != "BPE":
-            how = f"is of the kind {kind}" if kind else f"has no {FILE}"
-            raise UserError(
-                "Tokens can only be removed from a byte pair encoding, where a token is made of two others; "
-                f"this model's tokenizer {how}. {INSTEAD}"
-            )
+        check_kind(written)
         found = Vocabulary(written, config.vocab_size, frozenset())
         found.check_rows()
         named = ids_in_config(config) | (ids_in_config(generation) if generation is not None else set())
@@ -102,6 +96,15 @@ class Vocabulary:
         """Id -> the ids of the two tokens it is merged from."""
         pairs = self.made.items()
         return {self.ids[t]: (self.ids[a], self.ids[b]) for t, (a, b) in pairs if t in self.ids}
+
+    def keeping(self, tokens: Iterable[int]) -> Vocabulary:
+        """The same, with further tokens that stay, and those that they are merged from."""
+        kept, waiting = set(self.fixed), list(tokens)
+        while waiting:
+            if (token := waiting.pop()) not in kept:
+                kept.add(token)
+                waiting += self.parts.get(token, ())
+        return replace(self, fixed=frozenset(kept))
 
     def check_rows(self) -> None:
         """Refuse a tokenizer with more tokens than the model has rows.
@@ -282,6 +285,27 @@ class VocabularySubset:
                     f"The vocabulary of this model ({model.config.model_type}) cannot be cut: its config "
                     f"does not describe {name} then. {INSTEAD}"
                 )
+
+
+def check_kind(written: Mapping[str, Any]) -> None:
+    """Refuse a tokenizer that tokens cannot be removed from.
+
+    A token of a Unigram or WordPiece tokenizer is made of no two others: without it a text is split anew as a
+    whole, so that no token of the dense model says how it is written then.
+
+    Args:
+        written: contents of its `tokenizer.json`; empty where it has none.
+
+    Raises:
+        UserError: it is no byte pair encoding.
+    """
+    kind = written.get("model", {}).get("type")
+    if kind != "BPE":
+        how = f"is of the kind {kind}" if kind else f"has no {FILE}"
+        raise UserError(
+            "Tokens can only be removed from a byte pair encoding, where a token is made of two others; "
+            f"this model's tokenizer {how}. {INSTEAD}"
+        )
 
 
 def _written(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -339,7 +339,7 @@ def test_an_early_export_cannot_be_told_by_a_recipe(trimming, whole):
     assert past.reproducing_recipe(trimming, goal, removals[:1], False, 0.8) is None
 
 
-@pytest.mark.parametrize("value", [-0.1, 1, "half"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, "half"])
 def test_bad_shares(value):
     with pytest.raises(UserError, match="Vocabulary: enter a number"):
         Recipe(vocabulary=value)

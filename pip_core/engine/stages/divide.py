@@ -27,6 +27,7 @@ from ...structure.vocabulary import Vocabulary, VocabularySubset
 from ..context import Context
 from ..stage import Cost, Stage
 from ..state import RunState
+from .prune_vocabulary import vocabulary_of
 
 CHART = "What removing costs"
 # Shares of the target, or of what can go of a kind where that is less, at which its cost is measured.
@@ -272,11 +273,10 @@ def _drawn(state: RunState) -> tuple[list[Pair], list[Pair], bool]:
 
 def _vocabulary(state: RunState) -> tuple[Vocabulary | None, str]:
     """The vocabulary, where tokens may go; else None, and why none may."""
-    loaded = state.loaded
     if not state.scorer.scores_tokens:
         return None, f"The method '{state.scorer.name}' is not defined for tokens."
     try:
-        return Vocabulary.of(loaded.tokenizer, loaded.config, loaded.model.generation_config), ""
+        return vocabulary_of(state), ""
     except UserError as error:
         return None, str(error)
 

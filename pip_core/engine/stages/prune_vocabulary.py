@@ -6,25 +6,33 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ...core.events import Event, StageResult, event
-from ...core.recipe import DEMO, OURS
-from ...core.settings import AUTO, MEASURED, Auto, Measured, Settings, setting
+from ...core.json_text import parse_json
+from ...core.recipe import DEMO, OURS, Recipe
+from ...core.settings import AUTO, MEASURED, Auto, Measured, Names, Settings, setting
 from ...data.calibration import TOKEN_PAIRS
+from ...data.files import own_file, read_text
 from ...reporting.description import Description
-from ...structure.vocabulary import Vocabulary, VocabularySubset
+from ...structure.token_scripts import FILE, SCRIPT, TEXT, lengths_by_script, tokens_by_script, tokens_to_keep
+from ...structure.vocabulary import FILE as TOKENIZER
+from ...structure.vocabulary import Vocabulary, VocabularySubset, check_kind
 from ..context import Context
 from ..stage import Cost, Stage
 from ..state import RunState
 
 # Tokens that are named of those that were removed, and of those that nearly were.
 EXAMPLES = 40
+# Scripts that are counted, those that lost most.
+SCRIPTS = 24
 # The converter knows how a tokenizer splits text by a hash of a sample's token ids, which are others now.
 CONVERTING = (
     "To convert it to GGUF, llama.cpp's converter has to be told that texts are split into words as for the "
@@ -52,6 +60,23 @@ class VocabularySettings(Settings):
         "Most of the vocabulary",
     )
 
+    keep_tokens: Names = setting(
+        (),
+        "tokens that stay: script:NAME for all of a script, such as script:cyrillic; file:PATH or text:WORDS "
+        "for those that a text is written with",
+        "a list of script:NAME, file:PATH or text:WORDS",
+        "Tokens to keep",
+    )
+
+    @field_validator("keep_tokens")
+    @classmethod
+    def _known_forms(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [name for name in keep if not name.startswith((SCRIPT, FILE, TEXT))]:
+            raise ValueError(
+                f"Tokens to keep: enter a list of script:NAME, file:PATH or text:WORDS, not '{wrong[0]}'."
+            )
+        return keep
+
     @classmethod
     def usual(cls, model: str, method: str, names_blocks: bool) -> Mapping[str, object]:
         # The demo model's few words are all in use. Ours divides the target itself, others do what was
@@ -66,7 +91,9 @@ class VocabularyPruned(StageResult):
 
     `first` are some that were removed first, `last` those that were removed last, `next` those that would
     have been removed next; as the tokenizer writes them. `removed_description` says in words what was removed
-    since the dense model.
+    since the dense model. `scripts` are (script, tokens of it that were removed, of so many, in how many
+    tokens one of them is written now), `longer` how many times as many tokens the calibration text takes;
+    a run of an older version has neither.
     """
 
     tokens: int
@@ -77,6 +104,8 @@ class VocabularyPruned(StageResult):
     parameters: int
     removed_description: str
     seconds: float
+    scripts: tuple[tuple[str, int, int, float], ...] = ()
+    longer: float | None = None
 
     def sentence(self) -> str:
         return f"{self._words()} {self.parameters / 1e6:.1f}M parameters are left."
@@ -87,8 +116,19 @@ class VocabularyPruned(StageResult):
             f"{self.tokens:,} of {self.rows:,} tokens were removed, those that mattered least; words that "
             f"used them "
             f"are now split into smaller tokens. The last to be removed were {some}; the next would have "
-            f"been {spared}."
+            f"been {spared}.{self._longer()}"
         )
+
+    def _longer(self) -> str:
+        """Which texts take more tokens now, and how many."""
+        if self.longer is None:
+            return ""
+        scripts = ", ".join(
+            f"{script} {removed:,} of {of:,} ({pieces:.1f} for one)"
+            for script, removed, of, pieces in self.scripts[:6]
+        )
+        each = f" By script, removed and tokens that one takes now: {scripts}." if scripts else ""
+        return f" The calibration text takes {self.longer - 1:.1%} more tokens.{each}"
 
 
 class PruneVocabulary(Stage):
@@ -107,9 +147,16 @@ class PruneVocabulary(Stage):
     def prepare(self, state: RunState) -> None:
         if self.recipe.vocabulary == MEASURED:
             return  # and again once it is known how many tokens go
-        loaded = state.loaded
-        vocabulary = Vocabulary.of(loaded.tokenizer, loaded.config, loaded.model.generation_config)
-        vocabulary.check(state.budget.tokens)
+        vocabulary_of(state).check(state.budget.tokens)
+
+    def check(self, context: Context) -> None:
+        kept_texts(self.recipe)
+        # Of a folder the kind of tokenizer is known before its weights are read.
+        tokenizer, written = Path(self.recipe.model) / TOKENIZER, None
+        with suppress(OSError, ValueError):  # what is wrong with the file is said where it is loaded
+            written = parse_json(tokenizer.read_text(encoding="utf-8"))
+        if written and self.recipe.vocabulary != MEASURED:
+            check_kind(written)
 
     def estimate(self, context: Context) -> Cost:
         recipe, sizes = self.recipe, context.sizes
@@ -121,7 +168,7 @@ class PruneVocabulary(Stage):
 
     def run(self, state: RunState) -> Iterator[Event]:
         began, iteration, loaded = time.monotonic(), len(state.removals), state.loaded
-        vocabulary = Vocabulary.of(loaded.tokenizer, loaded.model.config, loaded.model.generation_config)
+        vocabulary = vocabulary_of(state)
         pairs = state.calibration.token_pairs(iteration + 1)
         tokens = TOKEN_PAIRS * self.recipe.windows * self.recipe.window_tokens
         work = tokens * state.scorer.token_cost() * state.depth_left
@@ -134,6 +181,9 @@ class PruneVocabulary(Stage):
         config = copy.deepcopy(loaded.config)
         config.vocab_size = len(subset.kept)
         subset.renumber(config)
+        scripts = lengths_by_script(subset, tokens_by_script(vocabulary, loaded.tokenizer))
+        read = [pair.clean.ids for pair in pairs]
+        longer = sum(len(subset.retokenize(ids)) for ids in read) / sum(map(len, read))
         state.evaluator = state.evaluator.retokenized(subset.retokenize, tokenizer, loaded.model.config)
         first, last, following = _examples(subset, scores, loaded.tokenizer)
         state.loaded = replace(loaded, tokenizer=tokenizer, config=config)
@@ -150,6 +200,8 @@ class PruneVocabulary(Stage):
             state.shape.parameters(state.anatomy) - count * state.anatomy.row_parameters,
             state.removed_description,
             time.monotonic() - began,
+            tuple((script, *counts) for script, counts in scripts.items())[:SCRIPTS],
+            longer,
         )
 
     @classmethod
@@ -164,6 +216,27 @@ class PruneVocabulary(Stage):
             "written. "
             "Text unlike the calibration text, such as another language, takes more tokens.",
         )
+
+
+def kept_texts(recipe: Recipe) -> dict[str, str]:
+    """Contents of the files whose tokens stay, by path.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    paths = [name.removeprefix(FILE) for name in recipe.keep_tokens if name.startswith(FILE)]
+    return {path: read_text(own_file(path), f"file of tokens to keep '{path}'") for path in paths}
+
+
+def vocabulary_of(state: RunState) -> Vocabulary:
+    """The model's vocabulary, with the tokens that the recipe keeps among those that stay.
+
+    Raises:
+        UserError: see `Vocabulary.of` and `tokens_to_keep`.
+    """
+    loaded, recipe = state.loaded, state.recipe
+    found = Vocabulary.of(loaded.tokenizer, loaded.model.config, loaded.model.generation_config)
+    return found.keeping(tokens_to_keep(recipe.keep_tokens, found, loaded.tokenizer, kept_texts(recipe)))
 
 
 def _examples(

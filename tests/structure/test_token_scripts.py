@@ -1,0 +1,51 @@
+"""Tokens are told apart by script, and those that somebody wants stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pip_core.core.errors import UserError
+from pip_core.core.recipe import Recipe
+from pip_core.structure.token_scripts import lengths_by_script, script_of, tokens_by_script, tokens_to_keep
+from pip_core.structure.vocabulary import Vocabulary, VocabularySubset
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [("The", "Latin"), (" мир", "Cyrillic"), ("東京", "Cjk"), ("1,024 한", "Hangul"), ("12 + 3", "")],
+)
+def test_a_script_is_that_of_the_first_letter(text, script):
+    assert script_of(text) == script
+
+
+def test_tokens_of_a_text_and_of_a_script_stay(opened):
+    loaded = opened("llama", "float32")
+    whole = Vocabulary.of(loaded.tokenizer, loaded.config)
+    assert whole.keeping(()).fixed == whole.fixed
+    words = "The dog ran around the old tree."
+    ids = loaded.tokenizer(words, add_special_tokens=False)["input_ids"]
+    named = tokens_to_keep([f"text:{words}", "file:there"], whole, loaded.tokenizer, {"there": words})
+    assert named == set(ids)
+    kept = whole.keeping(named)
+    scores = torch.arange(kept.rows, 0, -1).float()
+    subset = VocabularySubset(kept, kept.keep(scores, len(kept.fixed)))
+    assert len(subset.retokenize(torch.tensor(ids))) == len(ids)
+    scripts = tokens_by_script(whole, loaded.tokenizer)
+    removed, of, pieces = lengths_by_script(subset, scripts)["Latin"]
+    assert of == len(scripts["Latin"])
+    assert removed == sum(i not in subset.new for i in scripts["Latin"])
+    assert 1 < pieces
+    latin = tokens_to_keep(["script:latin"], whole, loaded.tokenizer, {})
+    assert latin == set(scripts["Latin"])
+
+
+def test_what_names_no_token_is_a_sentence(opened):
+    loaded = opened("llama", "float32")
+    whole = Vocabulary.of(loaded.tokenizer, loaded.config)
+    with pytest.raises(UserError, match=r"no tokens of the script 'Klingon'.*Latin"):
+        tokens_to_keep(["script:klingon"], whole, loaded.tokenizer, {})
+    with pytest.raises(UserError, match="empty"):
+        tokens_to_keep(["text: "], whole, loaded.tokenizer, {})
+    with pytest.raises(UserError, match="script:NAME"):
+        Recipe(keep_tokens=("cyrillic",))
