@@ -11,7 +11,7 @@ from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
 from ..core.events import Event, Failed, SettingsChanged
 from ..core.network import NotDownloaded
-from ..core.recipe import Recipe
+from ..core.recipe import DEMO, Recipe
 from ..data.calibration import CalibrationText
 from ..data.corpora import documents
 from ..evaluation.tasks import Measured, load_task, load_tasks
@@ -19,7 +19,7 @@ from ..scoring import Scorer, get_scorer
 from ..structure.anatomy import Anatomy, anatomy_of
 from .replay import ReplayState
 from .sizes import ModelSizes, sizes_of
-from .stage import Stage
+from .stage import LITTLE, LITTLE_OF_DEMO, Stage
 
 # Of plain English text, for estimates.
 CHARACTERS_PER_TOKEN = 4.3
@@ -154,6 +154,17 @@ class Context:
         recipe = self.recipe
         characters = sum(_task_characters(name, recipe.items) for name in recipe.tasks)
         return recipe.perplexity_windows * recipe.perplexity_tokens + characters / CHARACTERS_PER_TOKEN
+
+    @cached_property
+    def whole_work(self) -> float:
+        """Token-blocks of the whole run, from its beginning, without what stages do beside its point."""
+        run = Context(self.recipe, self.stages, anatomy=self.anatomy)
+        return sum(sum(s.estimate(run).work.values()) for s in run.stages if not s.incidental)
+
+    def is_little(self, work: float) -> bool:
+        """Whether so many token-blocks are a small part of the run."""
+        share = LITTLE_OF_DEMO if self.recipe.model == DEMO else LITTLE
+        return work <= share * self.whole_work
 
     @property
     def substitution_tokens(self) -> int:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .context import Context
     from .state import RunState
 
+# Share of a run that what is beside its point may take where nobody asked for it. A run of the demo model is
+# over in a minute, and there to show what there is.
+LITTLE, LITTLE_OF_DEMO = 0.03, 0.1
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -53,6 +57,7 @@ class Stage(ABC):
             memory only, so that a run that is resumed, steered or exported again repeats it.
         switched_on: settings that switch it on in a run whose removals are made already, where nothing before
             it depends on its settings; empty where something does.
+        incidental: whether it is beside the point of a run, and done only where it takes little of it.
         invalidated_by: names of the stages whose undoing makes its result void, so that it runs again.
     """
 
@@ -63,6 +68,7 @@ class Stage(ABC):
     after: ClassVar[str] = ""
     changes_model: ClassVar[bool] = False
     switched_on: ClassVar[Mapping[str, object]] = {}
+    incidental: ClassVar[bool] = False
     invalidated_by: ClassVar[tuple[str, ...]] = ("prune",)
 
     def __init__(self, recipe: Recipe) -> None:
@@ -119,6 +125,10 @@ class Stage(ABC):
     def run(self, state: RunState) -> Iterator[Event]:
         """Do the work, and say what happens: `Progress` after every step (a run is stopped between two of
         them), and the result, if it has one. No gradient mode is held across a yield."""
+
+    def observe(self, state: RunState) -> Iterator[Event]:
+        """Look at the model as it stands after a removal, and before the first. It is left as it is."""
+        return iter(())
 
     @classmethod
     def describe(cls, result: Any) -> Description:

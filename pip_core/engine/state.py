@@ -228,6 +228,11 @@ class RunState(Context):
         known[iteration] = replace(result, final=final)
         yield known[iteration]
 
+    def observe(self) -> Iterator[ev.Event]:
+        """Let every stage look at the model as it stands."""
+        for stage in self.stages:
+            yield from stage.observe(self)
+
     def follow(
         self,
         steps: Generator[int, None, Result],

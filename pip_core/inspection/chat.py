@@ -14,8 +14,7 @@ from transformers import PreTrainedModel, TextIteratorStreamer
 from ..checkpoints.load import Loaded
 from ..core.device import user_message
 from ..core.errors import UserError
-from ..core.special_tokens import count_at_end
-from ..evaluation.requests import chat_text
+from .answer import as_prompt
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,8 @@ class _Stream:
     def __init__(self, loaded: Loaded, prompt: str, tokens: int) -> None:
         model, tokenizer = loaded.model, loaded.tokenizer
         self.answer, self.done = Answer("", 0, 0.0), False
-        if tokenizer.chat_template:
-            prompt = chat_text(tokenizer, [prompt])
-        encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
-        if not tokenizer.chat_template:
-            # What is read is to be continued.
-            read = encoded["input_ids"].shape[1] - count_at_end(tokenizer)
-            encoded = {name: rows[:, :read] for name, rows in encoded.items()}
-        read = encoded["input_ids"].shape[1]
+        ids = as_prompt(loaded, prompt)
+        read = ids.shape[1]
         if read >= loaded.context:
             raise UserError(
                 f"The prompt has {read} tokens, and the model reads at most {loaded.context}, its answer "
@@ -77,8 +70,8 @@ class _Stream:
         self._fault: Exception | None = None
         self._began = 0.0
         settings = {
-            "input_ids": encoded["input_ids"].to(model.device),
-            "attention_mask": encoded["attention_mask"].to(model.device),
+            "input_ids": ids.to(model.device),
+            "attention_mask": torch.ones_like(ids, device=model.device),
             "max_new_tokens": min(tokens, loaded.context - read),
             "do_sample": False,
             "streamer": self._pieces,

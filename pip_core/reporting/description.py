@@ -17,6 +17,7 @@ class Description:
         heading: title of the result's details on the page.
         examples: (label, examples) for these details.
         note: what the examples mean.
+        headline: a few words for the verdict on the run ("1.22x faster"); empty where it says nothing of it.
     """
 
     sentence: str
@@ -25,3 +26,4 @@ class Description:
     heading: str = ""
     examples: tuple[tuple[str, tuple[str, ...]], ...] = ()
     note: str = ""
+    headline: str = ""

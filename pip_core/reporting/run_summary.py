@@ -13,6 +13,7 @@ from typing import TypeVar
 from ..core import events as ev
 from ..core.curve import CurvePoint, with_point
 from ..core.decisions import Decided
+from ..core.sample import Sampled
 from ..core.units import DEPTH
 from .messages import sentence
 
@@ -41,6 +42,7 @@ class RunSummary:
             hold nothing that the user has superseded.
         results: stage -> its last result.
         curves: title of a chart -> the points that a stage drew, in order.
+        samples: (iteration, whether it is of the finished model) -> what the model wrote.
         forked: what the run began with, where it is a branch of another.
         exported: the last export; None where there is none of the current state.
         progress: the last step of work that was reported.
@@ -60,6 +62,7 @@ class RunSummary:
     undone: Sequence[ev.RemovalUndone] = ()
     results: Mapping[str, ev.Event] = field(default_factory=_nothing)
     curves: Mapping[str, Sequence[CurvePoint]] = field(default_factory=_nothing)
+    samples: Mapping[tuple[int, bool], Sampled] = field(default_factory=_nothing)
     forked: ev.Forked | None = None
     exported: ev.Exported | None = None
     progress: ev.Progress | ev.Loading | None = None
@@ -136,6 +139,8 @@ class RunSummary:
                 self.removals = (*self.removals, event)
             case CurvePoint():
                 self.curves = with_point(self.curves, event)
+            case Sampled():
+                self.samples = _with(self.samples, (event.iteration, event.final), event)
             case ev.Forked():
                 self.forked = event
             case ev.RemovalUndone():
@@ -156,6 +161,7 @@ class RunSummary:
         self.finals = _where(self.finals, counts)
         self.scored = _where(self.scored, counts)
         self.results = _where(self.results, counts)
+        self.samples = _where(self.samples, counts)
         self.removals = tuple(filter(counts, self.removals))
         if self.exported is not None and not counts(self.exported):
             self.exported = None

@@ -17,6 +17,7 @@ from ..checkpoints.load import config_of
 from ..core import events as ev
 from ..core.errors import UserError
 from ..core.recipe import Recipe, handing_settings, measuring_settings
+from ..core.sample import Sampled
 from ..engine.identity import settings_of
 from ..engine.replay import ReplayState
 from ..engine.run import check, hands_over
@@ -151,7 +152,7 @@ def kept_events(
     if "model" not in changed:
         stays.append(ev.Scored)
     if not set(changed) & measuring_settings():
-        stays.append(ev.Evaluated)
+        stays += [ev.Evaluated, Sampled]
     # First of all: an undo supersedes only events before it.
     first: list[ev.Event] = [ev.Forked(name, upto, changed)]
     if "keep" not in changed and "model" not in changed:
@@ -161,10 +162,12 @@ def kept_events(
     kept = [e for e in history if isinstance(e, tuple(stays)) and e.reached <= upto]
     # What is handed over from block to block depends on the text, and so do the measurements after it.
     handed = any(map(hands_over, (before, recipe))) and handing_settings() & set(changed)
-    # A fork runs the stages after the last removal itself, and measures their result.
-    return first + [
-        e for e in kept if not isinstance(e, ev.Evaluated) or not (e.final or (handed and e.iteration))
-    ]
+
+    def again(e: ev.Event) -> bool:
+        # A fork runs the stages after the last removal itself, and measures their result.
+        return isinstance(e, ev.Evaluated | Sampled) and bool(e.final or (handed and e.iteration))
+
+    return first + [e for e in kept if not again(e)]
 
 
 def _restarted(event: ev.Started, recipe: Recipe, budget: PruningBudget, upto: int) -> ev.Started:

@@ -61,6 +61,9 @@ FILES = (
     *(("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")),
     ("scores_csv", "Scores, CSV"),
 )
+SLIDER = (
+    "How it answers <small>drag from 0 % to the target; other words than the whole model's are marked</small>"
+)
 IMPORTANCE = "Importance <small>faint = least important; hatched = removed; number = rank</small>"
 COST = "What it costs <small>band: ± one standard error</small>"
 STAGE_CURVES = "On the way <small>what the stage at work reports</small>"

@@ -7,7 +7,7 @@ from html import escape
 
 from ..core.units import CHANNELS, HEADS
 from ..reporting.messages import percent
-from ..structure.anatomy import Anatomy
+from ..structure.anatomy import Anatomy, Block
 from ..structure.shape import Layer, Shape
 from .html import millions
 
@@ -34,8 +34,8 @@ def network_map(
             _part(name, cost, share, largest)
             for name, cost, share in zip(
                 ("attention", "mlp"),
-                _halves(block.half_parameters, block.parameters),
-                _kept(layer, anatomy),
+                halves_of(block),
+                kept_of(layer, anatomy),
                 strict=True,
             )
         )
@@ -79,12 +79,12 @@ def _part(name: str, cost: int, share: float, largest: int) -> str:
     return f"<u class='{name}' style='flex:0 0 {height:.1f}%'>{filled}</u>"
 
 
-def _halves(halves: tuple[int, int], whole: int) -> tuple[int, int]:
+def halves_of(block: Block) -> tuple[int, int]:
     """Parameters of each half; a block that is not made of two is drawn as one MLP."""
-    return halves if sum(halves) else (0, whole)
+    return block.half_parameters if sum(block.half_parameters) else (0, block.parameters)
 
 
-def _kept(layer: Layer | None, anatomy: Anatomy) -> tuple[float, float]:
+def kept_of(layer: Layer | None, anatomy: Anatomy) -> tuple[float, float]:
     """Which share of attention and MLP is left."""
     if layer is None:
         return 0.0, 0.0
@@ -104,7 +104,7 @@ def _described(number: int, parameters: int, layer: Layer | None, anatomy: Anato
         return f"{name}: removed first"
     if layer is None:
         return f"{name}: removed ({millions(parameters)} parameters)"
-    attention, mlp = _kept(layer, anatomy)
+    attention, mlp = kept_of(layer, anatomy)
     if attention == mlp == 1:
         return f"{name}: {millions(parameters)} parameters, all kept"
     return f"{name}: {percent(attention, 0)} of its attention and {percent(mlp, 0)} of its MLP are left"

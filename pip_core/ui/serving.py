@@ -24,6 +24,8 @@ TEMPORARY = "GRADIO_TEMP_DIR"
 ADDRESS = "GRADIO_SERVER_NAME"
 # Gradio's own copies of uploads are looked through every hour, and kept for a day.
 PAGE = {"title": "PIP Studio", "fill_width": True, "delete_cache": (3600, 86400)}
+# What the page looks like and does in the browser: a style sheet and a script each.
+LOOKS = ("page", "slider")
 # Events that may wait for their turn; more are refused.
 MOST_EVENTS = 500
 # Seconds between two looks at how much has been uploaded.
@@ -82,10 +84,11 @@ def is_loopback(address: str | None) -> bool:
 def serving_options(root: Path) -> dict[str, Any]:
     """Options of gradio's `launch`: where the page is, what it loads, and what visitors can make it keep."""
     set_ = limits()
+    scripts = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in LOOKS)
     return {
         "server_name": os.environ.get(ADDRESS),
-        "css_paths": ASSETS / "page.css",
-        "head": f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+        "css_paths": [ASSETS / f"{name}.css" for name in LOOKS],
+        "head": f"<script>{scripts}</script>",
         "footer_links": ["api"],
         "blocked_paths": [root / retention.LOG],
         "max_file_size": int(set_.upload_mb * MB),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ..core import events as ev
+from ..engine.stages import describe
 from ..evaluation.statistics import retained
 from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
@@ -45,7 +46,9 @@ def banner(summary: RunSummary, state: str) -> str:
     if kept.above_chance is None:
         keeps = "the questions cannot tell, because the whole model only guesses"
     else:
-        keeps = f"keeps <b>{above_guessing(kept)}</b> of what it could do above guessing"
+        keeps = f"keeps <b>{above_guessing(kept)}</b> above guessing"
+    told = [describe(result).headline for result in summary.results.values()]
+    others = "".join(f" · {escape(words)}" for words in told if words)
     accuracy = f"{percent(dense.accuracy)} → {percent(now.accuracy)}"
     notes = [
         f"Accuracy {accuracy}, a change of {paired_change(dense, now)}",
@@ -57,6 +60,6 @@ def banner(summary: RunSummary, state: str) -> str:
     if summary.early:
         early = f" Exported after {len(summary.removals)} of {summary.planned} iterations."
     return (
-        f"<div class='banner {found}'><p class='headline'>{smaller} · {keeps}</p>"
+        f"<div class='banner {found}'><p class='headline'>{smaller} · {keeps}{others}</p>"
         f"<p class='line'>{escape(WORDS[found] + early)} {escape(' · '.join(notes))}.</p></div>"
     )

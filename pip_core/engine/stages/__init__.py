@@ -27,6 +27,8 @@ from .prune_vocabulary import PruneVocabulary
 from .read_texts import ReadTexts
 from .recover import Recover
 from .refit import Refit
+from .sample import Sample
+from .speed import Speed
 from .verify import Verify
 
 USUAL: tuple[type[Stage], ...] = (
@@ -40,7 +42,9 @@ USUAL: tuple[type[Stage], ...] = (
     Recover,
     Export,
     MeasureFinished,
+    Sample,
     Verify,
+    Speed,
 )
 GROUP = "pip_studio.stages"
 VARIABLE = "PIP_STUDIO_STAGES"

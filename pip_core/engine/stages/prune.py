@@ -166,9 +166,11 @@ class Prune(Stage):
         while state.pruning and not state.complete:
             if self.recipe.measure == EVERY:
                 yield from state.measure()
+            yield from state.observe()
             yield from _iterate(state)
         if self.recipe.measure == EVERY or not (state.changing and state.finishing):
             yield from state.measure()
+        yield from state.observe()
 
 
 def _measured(context: Context) -> list[int]:

@@ -27,15 +27,17 @@ from ..layout import (
     words,
 )
 from ..shown import NOTHING, RESUMABLE, Shown
+from .answers import PART as ANSWERS
 
 RUN, IDLE = ("when-run",), "when-idle"
 
 
-def layout(_: Services) -> Sequence[Node]:
+def layout(page: Services) -> Sequence[Node]:
     importance = chart("heatmap", sendable(heatmap.importance_heatmap(NOTHING)))
     cost = chart("curves", sendable(curves.cost_curves(NOTHING)))
     on_the_way = chart("stage_curves", sendable(stage_curves.stage_curves(NOTHING)))
     return [
+        *ANSWERS.layout(page),
         row(
             column(html("map"), min_width=330, elem_classes="card"),
             column(html("views"), min_width=330, elem_classes="card"),

@@ -1,0 +1,36 @@
+"""The slider: how the model answers, what is left of it and what it can do, from 0 % to the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ...core.errors import UserError
+from ...engine.stages import describe
+from ...planning.estimate import anatomy_for
+from .. import labels
+from ..fields import Changes
+from ..layout import Node, Part, Services, card, html
+from ..shown import Shown
+from ..slider import slider
+
+DRAWN_BY_THE_BROWSER = {
+    "html_template": "<div class='slider waiting'></div>",
+    "js_on_load": "pip.slider(element, props, watch)",
+}
+
+
+def layout(_: Services) -> Sequence[Node]:
+    return [card(labels.SLIDER, html("slider", {"points": []}, **DRAWN_BY_THE_BROWSER), classes=["when-run"])]
+
+
+def draw(shown: Shown) -> Changes:
+    summary, recipe = shown.summary, shown.recipe
+    anatomy = None
+    with suppress(UserError):  # the model has gone since
+        anatomy = anatomy_for(recipe.model) if recipe and summary.started else None
+    notes = [words for found in summary.results.values() if (words := describe(found).headline)]
+    return {"slider": {"value": {**slider(summary, anatomy), "run": shown.run_id, "notes": notes}}}
+
+
+PART = Part("answers", layout, drawn=("slider",), draw=draw)
