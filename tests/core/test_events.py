@@ -9,11 +9,13 @@ import pytest
 from pip_core.core import events as ev
 from pip_core.core.curve import CurvePoint
 from pip_core.core.errors import UserError
+from pip_core.core.sample import Sampled
 from pip_core.core.units import Units
 from pip_core.engine.stages.divide import Divided, Share
 from pip_core.engine.stages.prune_vocabulary import VocabularyPruned
 from pip_core.engine.stages.recover import Recovered
 from pip_core.engine.stages.refit import Refitted
+from pip_core.engine.stages.speed import Timed
 
 TASK = ev.TaskResult("facts", 0.5, 0.35, 2, 0.25, "10", "acc", 0.5, 0.35, 0.0, 0.0, "abc", 1, 1)
 TEXT = ev.TextResult("wikitext", 30.5, 1.9, 0.9, 2, 900, 1200, 1024)
@@ -63,6 +65,9 @@ EVERY = (
     ev.Forked("", 1, ()),
     ev.SettingsChanged(("recover", "recover_text")),
     CurvePoint(2, "Learning", "tokens", "nats", 1024.0, (("held out", 0.4),), "9 tokens/s"),
+    Sampled(2, "The sky is", " blue\n", 2, True, True),
+    Timed(2, (1.2, 1.1, 1.3), (1.1, 1.0, 1.2), 400, 300, 5, "cpu", 2),
+    Timed(2, skipped="memory ran out."),
     Recovered(2, 4096, 2048, "'mixed'", 0.4, 0.3, 24, -1.2, -1.1, 9.5),
     ev.Paused(1),
     ev.Evaluated(2, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK,), 3.0, (), True),
