@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,11 @@ from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
 from pip_core.evaluation import statistics
 from pip_core.runs import run_directory
 from pip_core.runs.run_directory import read_events
+from pip_core.runs.worker import launch
 from pip_core.scoring import METHODS, get_scorer
 
 from .. import tiny
-from ..processes import cli
+from ..processes import cli, warm_server
 
 
 def entries_for(base: Recipe, given: dict, methods: list[str], targets: list[float]) -> list[Entry]:
@@ -259,7 +261,8 @@ def test_a_run_that_fails_does_not_end_the_others(entries, tmp_path, monkeypatch
     assert "bad has no result" in results.markdown(found)
 
 
-def test_a_worker_that_dies_is_told(entries, tmp_path):
+def test_a_worker_that_dies_is_told(entries, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "launch", partial(launch, server=warm_server()))
     place = tmp_path / "gone"
     run_directory.create(place, entries[0].recipe)
     (place / "recipe.json").write_text("{")

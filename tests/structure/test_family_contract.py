@@ -119,15 +119,13 @@ def losses(name: str, kind: str) -> dict[str, Gone]:
     if kind in DEPTH:
         places = {
             "first": [0],
-            "middle": [last // 2],
             "last": [last],
-            "several": [1, 2],
+            # Those between, and several in a row, go in `test_depth_round_by_round`.
             "alternating": range(0, last + 1, 2),
         }
         return {how: [(kind, n, (0,)) for n in numbers] for how, numbers in places.items()}
     size = blocks[0].widths[kind].size
     return {
-        "one": [(kind, last // 2, (size - 1,))],
         "even": [(kind, n, some(size)) for n in range(last + 1)],
         # In every block others; of four groups of heads a single one is left.
         "most": [(kind, n, tuple(u for u in range(size) if (u + n) % 4)) for n in range(last + 1)],
