@@ -2,7 +2,7 @@
 
 A worker that exports starts a fresh process to load the checkpoint, which takes four seconds of a processor
 to import its libraries. Of the tiny models that is left out, as it is in the tests' own process (see
-`_exports_are_trusted` in tests/conftest.py), unless the environment holds VERIFY. The demo model is verified.
+`_exports_are_trusted` in tests/fixtures.py), unless the environment holds VERIFY. The demo model is verified.
 
 A run that a test interferes with must last until that has happened. One of LASTING windows waits in its
 second iteration until it is stopped, paused or killed, or the file GO_ON lies beside the folder of runs; once
