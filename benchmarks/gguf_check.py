@@ -19,6 +19,8 @@ from transformers.utils import logging
 
 from pip_core.checkpoints.gguf_export import VARIABLE, write_gguf
 from pip_core.core.progress import drain
+from pip_core.runs.files import MODEL
+from pip_core.runs.run_directory import recipe_of
 
 PACKAGE = "llama-cpp-python==0.3.36"
 
@@ -37,8 +39,8 @@ def main(runs: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         os.environ[VARIABLE] = str(fetch_converter(Path(name)))
         for run in runs:
-            model = Path(run) / "model" if (Path(run) / "model").is_dir() else Path(run)
-            made = drain(write_gguf(model, Path(name, "converted.gguf")))
+            target, dense = Path(name, "converted.gguf"), recipe_of(Path(run)).model
+            made = drain(write_gguf(Path(run) / MODEL, target, dense))
             print(
                 f"{run}: converted to {made.bytes / 1e6:.0f} MB of GGUF; tokens alike, logits differ from "
                 f"those of the weights in float16 by {made.largest_difference:.2e} at most"

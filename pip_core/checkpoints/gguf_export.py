@@ -29,7 +29,6 @@ from ..core.environment import child_environment
 from ..core.errors import UserError, shortened
 from ..core.events import Loading
 from ..core.limits import limits
-from .export import RECIPE
 from .folder import raw_config
 from .load import resolve
 from .nonuniform import is_nonuniform
@@ -89,8 +88,11 @@ def converter() -> Path:
     return folder
 
 
-def write_gguf(model: Path, target: Path) -> Generator[Loading, None, Converted]:
+def write_gguf(model: Path, target: Path, dense: str) -> Generator[Loading, None, Converted]:
     """Convert the exported model in `model` to the file `target`, in float16, and check it.
+
+    Args:
+        dense: reference of the model that it was pruned from.
 
     Raises:
         UserError: there is no converter, the model is not an ordinary checkpoint, the converter refuses it,
@@ -102,11 +104,11 @@ def write_gguf(model: Path, target: Path) -> Generator[Loading, None, Converted]
             "No plain config describes this model's shape, so that llama.cpp could not read it. Remove the "
             "same number of units from every block to get one that it reads."
         )
-    dense = yield from _dense_of(model)
+    teller = yield from _dense_of(model, dense)
     size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as place:
         made = Path(place, "converted.gguf")
-        script = [str(sources / SCRIPT)] if dense is None else ["-c", TOLD, str(dense)]
+        script = [str(sources / SCRIPT)] if teller is None else ["-c", TOLD, str(teller)]
         yield from _run(
             [*script, str(model.resolve()), "--outfile", str(made), "--outtype", "f16"],
             "converting to GGUF",
@@ -131,12 +133,8 @@ def _judge(found: dict) -> None:
         )
 
 
-def _dense_of(model: Path) -> Generator[Loading, None, Path | None]:
+def _dense_of(model: Path, reference: str) -> Generator[Loading, None, Path | None]:
     """The dense model's folder, where `model` has fewer tokens than it; else None."""
-    try:
-        reference = json.loads((model / RECIPE).read_text(encoding="utf-8"))["recipe"]["model"]
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"'{model}' holds no exported model. Finish the run first, or export it.") from None
     dense = (yield from resolve(reference)).folder
     return dense if raw_config(model)["vocab_size"] < raw_config(dense)["vocab_size"] else None
 

@@ -20,14 +20,16 @@ def gguf(
     from ..checkpoints.gguf_export import write_gguf
     from ..checkpoints.reference import local_folder
     from ..runs.files import GGUF
+    from ..runs.run_directory import recipe_of
     from .display import Display
 
-    folder = local_folder(str(run)) if run.exists() else None
+    dense = recipe_of(run).model
+    folder = local_folder(str(run))
     if folder is None:
         raise UserError(f"There is no folder '{run}'.")
     target = run / GGUF if out == Path() else out
     with Display() as display:
-        steps = write_gguf(folder, target)
+        steps = write_gguf(folder, target, dense)
         try:
             while True:
                 display.show(next(steps))

@@ -27,7 +27,8 @@ import torch
 from ..checkpoints.folder import Source
 from ..checkpoints.load import Loaded, load, load_folder
 from ..core.device import user_message
-from ..core.limits import GB, limits
+from ..core.errors import UserError
+from ..core.limits import GB, can_sign_in, limits
 from ..core.memory import bound_memory, die_first, free_memory
 from ..core.progress import drain
 from . import chat, latency
@@ -169,7 +170,12 @@ class Server:
             self._models = None  # first, so that no more than two are held
             # The folder is the page's own, also where it reads no folders that a visitor names.
             exported = Source(Path(request.pruned), "the pruned model", request.pruned, None)
-            self._models = key, drain(load(request.dense)), load_folder(exported)
+            try:
+                dense = drain(load(request.dense))
+            except UserError as error:
+                alone = ", since a private one is read for its run alone" if can_sign_in() else ""
+                raise UserError(f"The whole model cannot be loaded for this{alone}. {error}") from error
+            self._models = key, dense, load_folder(exported)
         _, dense, pruned = self._models
         torch.set_num_threads(THREADS)  # chat shares them out between the models
         yield from JOBS[request.job](dense, pruned, **request.arguments)

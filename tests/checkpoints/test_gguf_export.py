@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from pip_core.checkpoints import gguf_export
-from pip_core.checkpoints.export import RECIPE
 from pip_core.checkpoints.gguf_export import SCRIPT, VARIABLE, write_gguf
 from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
@@ -23,9 +22,7 @@ WRITES = "import sys; open(sys.argv[sys.argv.index('--outfile') + 1], 'w').write
 @pytest.fixture
 def model(tmp_path, llama_folder) -> Path:
     """An exported model, of which nothing was removed."""
-    folder = shutil.copytree(llama_folder, tmp_path / "run" / "model")
-    (folder / RECIPE).write_text(json.dumps({"recipe": {"model": str(llama_folder)}}))
-    return folder
+    return shutil.copytree(llama_folder, tmp_path / "run" / "model")
 
 
 @pytest.fixture
@@ -43,7 +40,7 @@ def converts(tmp_path, monkeypatch):
 
 def refused(model: Path) -> str:
     with pytest.raises(UserError) as caught:
-        drain(write_gguf(model, model.parent / "made.gguf"))
+        drain(write_gguf(model, model.parent / "made.gguf", str(model)))
     assert [path.name for path in model.parent.iterdir()] == ["model"]
     return str(caught.value)
 
@@ -73,7 +70,8 @@ def test_what_is_refused_or_is_another_model_is_not_kept(model, converts, script
 
 def test_the_page_offers_what_was_made(model, converts, monkeypatch):
     converts(WRITES, SAME)
-    queue = SimpleNamespace(folder=lambda _: model.parent)
+    recipe = SimpleNamespace(model=str(model))
+    queue = SimpleNamespace(folder=lambda _: model.parent, recipe=lambda _: recipe)
     *_, last = gguf.make(queue, "run")
     assert Path(last["gguf"]["value"]).read_text() == "GGUF"
     shown = SimpleNamespace(state="finished", summary=SimpleNamespace(exported=object()), folder=model.parent)

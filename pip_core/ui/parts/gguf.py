@@ -43,7 +43,7 @@ def make(queue: RunQueue, run_id: str) -> Iterator[Changes]:
         yield {"gguf_state": {"value": problem(BUSY)}}
         return
     try:
-        steps = write_gguf(folder / MODEL, folder / GGUF)
+        steps = write_gguf(folder / MODEL, folder / GGUF, queue.recipe(run_id).model)
         try:
             while True:
                 step = next(steps)
