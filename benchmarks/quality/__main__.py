@@ -1,7 +1,7 @@
-"""The bench: every method on SmolLM2-135M-Instruct, on real questions.
+"""The bench: every method on SmolLM2-135M-Instruct, or another model, on real questions.
 
-`python -m benchmarks.quality --data FOLDER --out DIR [--plan PLAN]` runs a plan of this folder through
-`python -m pip_core compare`, and prints its table. A bench that was stopped continues where it was.
+`python -m benchmarks.quality --data FOLDER --out DIR [--plan PLAN] [--model MODEL]` runs a plan of this folder
+through `python -m pip_core compare`, and prints its table. A bench that was stopped continues where it was.
 
 Recipes were chosen on questions 1 to 300 and 801 to 1,100 of ARC-Easy, PIQA and LAMBADA; the bench asks
 the others, 2,000 at most, and COPA, which nothing was chosen on. Calibration is the shipped domains, or
@@ -45,12 +45,13 @@ def split(data: Path, out: Path) -> dict[str, Path]:
     return files
 
 
-def command(data: Path, out: Path, plan: Path) -> list[str]:
+def command(data: Path, out: Path, plan: Path, model: str) -> list[str]:
     """The comparison as a command."""
     files = split(data, out / "data")
     calibration = "mix:" + ",".join(f"{name}=1" for name in DOMAINS)
     given = {
         **SETTINGS,
+        "model": model,
         "calibration": f"{calibration},{data / 'wikitext2_valid.txt'}={len(DOMAINS)}",
         "heldout": str(data / "wikitext2_test.txt"),
         "tasks": ",".join(f"{task}={files[task]}" for task in sorted(files)),
@@ -66,9 +67,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="arc_easy.jsonl, piqa.jsonl, ...")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plan", type=Path, default=HERE / "plan.json")
+    parser.add_argument(
+        "--model", default=SETTINGS["model"], help="for Gemma 3 270M: what benchmarks.gemma prints"
+    )
     args = parser.parse_args()
     data, out = args.data.resolve(), args.out.resolve()
-    return subprocess.run(command(data, out, args.plan), check=False).returncode
+    return subprocess.run(command(data, out, args.plan, args.model), check=False).returncode
 
 
 if __name__ == "__main__":
