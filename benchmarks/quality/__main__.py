@@ -1,7 +1,8 @@
 """The bench: every method on SmolLM2-135M-Instruct, or another model, on real questions.
 
-`python -m benchmarks.quality --data FOLDER --out DIR [--plan PLAN] [--model MODEL]` runs a plan of this folder
-through `python -m pip_core compare`, and prints its table. A bench that was stopped continues where it was.
+`python -m benchmarks.quality --data FOLDER --out DIR [--plan PLAN] [--model MODEL]` runs a plan of this
+folder through `python -m pip_core compare`, and prints its table. A bench that was stopped goes
+on where it was.
 
 Recipes were chosen on questions 1 to 300 and 801 to 1,100 of ARC-Easy, PIQA and LAMBADA; the bench asks
 the others, 2,000 at most, and COPA, which nothing was chosen on. Calibration is the shipped domains, or
