@@ -88,7 +88,7 @@ class RunSummary:
         for event, at in events:
             self.first_at = self.first_at or at
             if not self._was_idle_before(event):
-                self.worked += at - self.last_at
+                self.worked += max(0.0, at - self.last_at)  # a clock may be set back
             self.last_at, self._last = at, event
             self._fold(event)
             if isinstance(event, ev.Progress):

@@ -247,6 +247,8 @@ def _hold(folder: Path) -> FileLock:
         lock.acquire(timeout=2)
     except Timeout:
         raise UserError(f"Another process is working on '{folder}'. Stop it first.") from None
+    except OSError as error:  # a full disk, or a folder that may not be written
+        raise UserError(user_message(error) or f"'{folder}' cannot be written: {error.strerror}.") from None
     return lock
 
 

@@ -197,6 +197,9 @@ def test_time_in_which_nobody_worked_does_not_count():
         ]
     )
     assert story.worked == 9.0
+    # Nor does a clock that is set back take time away.
+    story.apply([(ev.Loading("x"), 200.0), (ev.Loading("x"), 20.0), (ev.Loading("x"), 21.0)])
+    assert story.worked == 10.0
 
 
 def test_extended_as_if_it_had_been_meant_from_the_start(finished, recipe):

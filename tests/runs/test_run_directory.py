@@ -190,6 +190,16 @@ def test_a_disk_that_fills_up_is_told(made, monkeypatch):
     assert not worker.alive(made)
 
 
+@pytest.mark.parametrize(("number", "words"), [(28, "The disk is full"), (13, "no permission")])
+def test_a_lock_that_cannot_be_made_is_told(made, monkeypatch, number, words):
+    def refuse(*_, **__):
+        raise OSError(number, "not now")
+
+    monkeypatch.setattr(run_directory.FileLock, "acquire", refuse)
+    with pytest.raises(UserError, match=words):
+        list(run_directory.work(made))
+
+
 def test_a_torn_last_line_is_dropped(made):
     whole = [
         ev.Loading("loading x"),
