@@ -13,6 +13,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -135,7 +136,7 @@ def work(
         if not prune_on and not ev.removals(history):
             raise UserError("Nothing has been removed yet, so there is nothing to export.")
         recipe = settled(_with_last_target(recipe, history), history)
-        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+        with _recording(folder) as file:
             out = folder / MODEL if export else None
             scratch = folder / SCRATCH
             overdue = _deadline() if launched else lambda: False
@@ -216,7 +217,7 @@ def record(folder: Path, events: Sequence[ev.Event]) -> None:
     lock = _hold(folder)
     try:
         drop_torn_line(folder / EVENTS)
-        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+        with _recording(folder) as file:
             for event in events:
                 _append(file, event)
     finally:
@@ -252,6 +253,24 @@ def _hold(folder: Path) -> FileLock:
     return lock
 
 
+@contextmanager
+def _recording(folder: Path) -> Iterator[TextIO]:
+    """The events of a run, to add to.
+
+    Raises:
+        UserError: the disk is full, or the file may not be written. What `_append` could not write is tried
+            again where the file is closed.
+    """
+    try:
+        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        raise UserError(message) from None
+
+
 def _append(file: TextIO, event: ev.Event) -> None:
     try:
         there = os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
@@ -278,7 +297,7 @@ def apply_undo(folder: Path) -> Iterator[ev.Event]:
     if len(removals) >= iteration:
         ending = ev.Paused if isinstance(history[-1], ev.Paused) else ev.Stopped
         events = ev.RemovalUndone(iteration, removals[iteration - 1].units), ending(iteration - 1)
-        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+        with _recording(folder) as file:
             for event in events:
                 _append(file, event)
                 yield event
