@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
-import time
 
 import pytest
 
 from pip_core.cli.display import Display
 from pip_core.core import events as ev
+
+from ..runs.test_run_directory import wait_for
 
 STEP = ev.Progress("measuring", 1, 30, 120, 10.0, 95.0)
 DONE = ev.Stopped(2)
@@ -43,7 +44,7 @@ def test_a_terminal_shows_how_far_it_is_and_the_time_left(terminal, capsys):
     with Display(terminal) as display:
         display.show(ev.Loading("downloading it", 5, 10))
         display.show(STEP)
-        time.sleep(0.3)  # drawn ten times a second
+        wait_for(lambda: " 25 %" in terminal.getvalue())  # drawn ten times a second
         display.show(DONE)
         display.show(ev.Failed("Out [of] luck."))
     shown = terminal.getvalue()
@@ -65,7 +66,7 @@ def test_lines_are_not_taken_for_markup_and_not_broken(terminal):
 def test_a_command_that_prints_its_result_shows_progress_alone(terminal, capsys):
     with Display(terminal, passing_only=True) as display:
         display.show(STEP)
-        time.sleep(0.3)  # drawn ten times a second
+        wait_for(lambda: "Measuring" in terminal.getvalue())
         display.show(DONE)
     assert "Measuring" in terminal.getvalue()
     assert "Stopped" not in terminal.getvalue()
