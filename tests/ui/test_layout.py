@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
+from gradio.helpers import special_args
 
 import app
+from pip_core.core.network import asking_token
 from pip_core.runs.queue import RunQueue
 
 
@@ -41,3 +46,23 @@ def test_a_choice_made_during_another_counts(page):
         if any(kind in typed for _, kind in event.targets):
             searches = event.targets == [(page.ui["search"]._id, "input")]
             assert event.trigger_mode == ("multiple" if searches else "always_last"), event.targets
+
+
+def test_on_a_space_handlers_are_told_the_token_of_who_signed_in(tmp_path, monkeypatch):
+    """As gradio keeps it in a session; nobody's where nobody has, and where one cannot."""
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "of the space")
+    monkeypatch.setattr("gradio.routes.attach_oauth", lambda _: None)  # takes packages that the Hub adds
+    made = app.StudioPage(RunQueue(tmp_path / "runs"))
+    blocks, told = made.build(), []
+    assert blocks.expects_oauth
+    monkeypatch.setattr(made.queue, "resume", lambda _: told.append(asking_token()))
+    monkeypatch.setattr(made.handlers, "_check_may_change", lambda *_: None)
+    (resume,) = [e for e in blocks.fns.values() if (made.ui["resume"]._id, "click") in e.targets]
+    signed = {"oauth_info": {"access_token": "hf_mine", "scope": "", "expires_at": time.time() + 60}}
+    late = {"oauth_info": {**signed["oauth_info"], "expires_at": time.time() - 1}}
+    for session in (signed, {}, late):
+        given, *_ = special_args(resume.fn, [{"owner": "me"}, "run"], SimpleNamespace(session=session))
+        assert "hf_mine" not in str(resume.fn(*given))
+    assert told == ["hf_mine", "", ""]
+    assert asking_token() == ""
