@@ -32,11 +32,13 @@ ROWS = 4096
 
 @dataclass(frozen=True)
 class Header:
-    """One tensor of a weight file: where it is, its number format as safetensors names it, its shape."""
+    """One tensor of a weight file: where it is, its number format as safetensors names it, its shape, and the
+    file's byte that it begins with."""
 
     file: Path
     format: str
     shape: tuple[int, ...]
+    offset: int = 0
 
     @property
     def size(self) -> int:
@@ -53,9 +55,13 @@ def headers(folder: Path) -> dict[str, Header]:
     for path in weight_files(folder):
         try:
             with path.open("rb") as file:
-                values = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                size = int.from_bytes(file.read(8), "little")
+                values = json.loads(file.read(size))
             values.pop("__metadata__", None)
-            found |= {n: Header(path, v["dtype"], tuple(v["shape"])) for n, v in values.items()}
+            found |= {
+                n: Header(path, v["dtype"], tuple(v["shape"]), 8 + size + v["data_offsets"][0])
+                for n, v in values.items()
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
             return {}
     return found
@@ -107,7 +113,7 @@ def shape_mismatch(
     except UserError:
         return None
     for name, weight in promised.items():
-        header = found.get(name) or next((h for n, h in found.items() if _same_name(n, name)), None)
+        header = found.get(name) or next((h for n, h in found.items() if same_name(n, name)), None)
         if header is not None and header.shape != tuple(weight.shape):
             return name, header.shape, tuple(weight.shape)
     return None
@@ -135,12 +141,12 @@ def _declared_pairs(config: PreTrainedConfig, found: Mapping[str, Header]) -> It
     model = AutoModelForCausalLM._model_mapping.get(type(config), None)
     declared = getattr(model, "_tied_weights_keys", None)
     for pair in declared.items() if isinstance(declared, Mapping) else ():
-        one, other = (next((n for n in found if _same_name(n, name)), None) for name in pair)
+        one, other = (next((n for n in found if same_name(n, name)), None) for name in pair)
         if one is not None and other is not None:
             yield one, other
 
 
-def _same_name(stored: str, name: str) -> bool:
+def same_name(stored: str, name: str) -> bool:
     """Whether a tensor is the weight `name`; files of a bare decoder leave the first part out."""
     return f".{stored}".endswith(f".{name}") or f".{name}".endswith(f".{stored}")
 

@@ -20,10 +20,12 @@ from safetensors.torch import save_file
 from ..core.errors import UserError
 from ..core.finite import nonfinite_weight, to_json
 from ..structure.shape import Shape
+from ..structure.streamed import StreamedWeight, is_streamed, overwrite
 from ..structure.surgery import verify_config_matches
 from .compatibility import write_older_names
 from .load import Loaded
 from .nonuniform import save_nonuniform
+from .streaming import write_streamed
 from .verify import CHECK, Verdict, verify
 
 # The recipe beside an exported model.
@@ -80,11 +82,12 @@ def round_to_stored(model: torch.nn.Module, stored: torch.dtype) -> bool:
     """
     changed = False
     for weight in model.parameters():
-        if weight.dtype == stored or weight.is_meta:
+        as_stored = isinstance(weight, StreamedWeight) and weight.stored.dtype == stored
+        if weight.dtype == stored or weight.is_meta or as_stored:
             continue
         rounded = weight.to(stored).to(weight.dtype)
         if not torch.equal(rounded, weight):
-            weight.copy_(rounded)
+            overwrite(weight, rounded)
             changed = True
     return changed
 
@@ -117,14 +120,10 @@ def write_checkpoint(loaded: Loaded, shape: Shape, partial: Path, facts: dict) -
     _check_space(loaded, partial.parent)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        if uneven:
-            save_nonuniform(model, loaded.config, shape, partial, loaded.stored)
+        if is_streamed(model):
+            write_streamed(model, partial, loaded.stored, int(SHARD_GB * 1e9))
         else:
-            model.save_pretrained(partial, max_shard_size=f"{SHARD_GB}GB")
-        buffers = model.state_dict().keys() - dict(model.named_parameters(remove_duplicate=False)).keys()
-        for path in sorted(partial.glob("*.safetensors")):
-            _cast_file(path, loaded.stored, buffers)
-        _correct_index(partial)
+            _write_whole(loaded, shape, partial)
         loaded.tokenizer.save_pretrained(partial)
         if not uneven:
             write_older_names(partial, loaded.tokenizer, loaded.stored)
@@ -136,6 +135,19 @@ def write_checkpoint(loaded: Loaded, shape: Shape, partial: Path, facts: dict) -
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _write_whole(loaded: Loaded, shape: Shape, partial: Path) -> None:
+    """Write config and weights of a model that is in memory."""
+    model = loaded.model
+    if shape.uneven() is not None:
+        save_nonuniform(model, loaded.config, shape, partial, loaded.stored)
+    else:
+        model.save_pretrained(partial, max_shard_size=f"{SHARD_GB}GB")
+    buffers = model.state_dict().keys() - dict(model.named_parameters(remove_duplicate=False)).keys()
+    for path in sorted(partial.glob("*.safetensors")):
+        _cast_file(path, loaded.stored, buffers)
+    _correct_index(partial)
 
 
 def write_card(folder: Path, text: str) -> None:

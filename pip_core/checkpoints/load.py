@@ -29,7 +29,7 @@ from ..core.events import Loading
 from ..core.finite import nonfinite_weight
 from ..core.network import is_unreachable
 from ..core.progress import drain
-from ..core.recipe import DEMO
+from ..core.recipe import DEMO, RESIDENT, STREAMED
 from ..structure.families import check_config
 from . import bundled
 from .checksum import weights_sha256
@@ -51,6 +51,7 @@ from .gguf_files import config_in_file, folder_of, gguf_file, unpack
 from .hub import ask_hub, config_file, from_hub, hub_failure
 from .nonuniform import is_nonuniform, load_nonuniform
 from .reference import HUB, PYPI, bundled_config_folder, local_folder, split_reference
+from .streaming import load_streamed
 
 DTYPES = ("auto", "float32", "bfloat16")
 # Buffers that older releases of transformers wrote into checkpoints.
@@ -82,7 +83,11 @@ class Loaded:
 
 
 def load(
-    reference: str, dtype: str = "auto", resumed_dtype: str = "", expected_sha256: str = ""
+    reference: str,
+    dtype: str = "auto",
+    resumed_dtype: str = "",
+    expected_sha256: str = "",
+    placement: str = RESIDENT,
 ) -> Generator[Loading, None, Loaded]:
     """Load a model reference.
 
@@ -92,6 +97,7 @@ def load(
         resumed_dtype: what "auto" was resolved to by the run that is resumed; empty for a new run.
         expected_sha256: checksum of the weights that a recipe recorded (see `checksum.weights_sha256`);
             empty for any weights.
+        placement: RESIDENT, or STREAMED for a model whose blocks are read from disk when they are used.
 
     Returns:
         The model; its `source` states the checksum of its weights.
@@ -106,7 +112,7 @@ def load(
     yield Loading(f"loading {source.name}")
     source = replace(source, weights_sha256=weights_sha256(source.folder))
     check_expected(reference, source, expected_sha256)
-    return load_folder(source, dtype, resumed_dtype)
+    return load_folder(source, dtype, resumed_dtype, placement)
 
 
 def load_model(reference: str, dtype: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -201,7 +207,9 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
     return Source(bundled.model_folder(), bundled.HUB_ID, origin, bundled.LICENCE, reference=pinned)
 
 
-def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") -> Loaded:
+def load_folder(
+    source: Source, dtype: str = "auto", resumed_dtype: str = "", placement: str = RESIDENT
+) -> Loaded:
     """Load the checkpoint in `source.folder`; see `load`."""
     if is_nonuniform(source.folder):
         return _load_nonuniform(source, dtype)
@@ -211,6 +219,11 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
     compute, stored = _formats(declared, dtype, resumed_dtype)
     # Before the weights, which take longer.
     tokenizer = tokenizer_in(source.folder, source.name)
+    if placement == STREAMED:
+        model, lacking, unused = load_streamed(source.folder, source.name, config, compute)
+        _refuse_incomplete(source.name, sorted(lacking), sorted(unused))
+        _check_weights(model, source.name)
+        return Loaded(model, tokenizer, source, stored, config, notes)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
@@ -225,13 +238,9 @@ def load_folder(source: Source, dtype: str = "auto", resumed_dtype: str = "") ->
         if is_out_of_memory(error):
             raise
         raise mismatched(config, source) or unloadable(source.name, error) from error
-    if missing := sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"]):
-        _refuse_wrapped(source.name, missing, info["unexpected_keys"])
-        raise UserError(
-            f"The checkpoint of '{source.name}' lacks {len(missing)} tensors that its config "
-            f"promises, such as {missing[0]}. It is damaged or its config is for another model."
-        )
-    _check_weights(model, source.name, sorted(info["unexpected_keys"]))
+    missing = sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"])
+    _refuse_incomplete(source.name, missing, sorted(info["unexpected_keys"]))
+    _check_weights(model, source.name)
     model.to(device()).eval()
     return Loaded(model, tokenizer, source, stored, config, notes)
 
@@ -289,18 +298,32 @@ def _refuse_wrapped(name: str, missing: Sequence[str], unexpected: Iterable[str]
             )
 
 
-def _check_weights(model: PreTrainedModel, name: str, unexpected: Sequence[str]) -> None:
-    """Refuse weights that cannot be what the publisher meant.
+def _refuse_incomplete(name: str, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+    """Refuse weights of another model than the config describes.
 
     Raises:
-        UserError: tensors that the config does not describe, or NaN or infinity.
+        UserError: tensors that the config promises are not there, or there are others.
     """
+    if missing:
+        _refuse_wrapped(name, missing, unexpected)
+        raise UserError(
+            f"The checkpoint of '{name}' lacks {len(missing)} tensors that its config "
+            f"promises, such as {missing[0]}. It is damaged or its config is for another model."
+        )
     unexpected = [u for u in unexpected if not OLD_BUFFERS.search(u)]
     if unexpected:
         raise UserError(
             f"The checkpoint of '{name}' holds {len(unexpected)} tensors that its config does not describe, "
             f"such as {unexpected[0]}. Its config is for another model."
         )
+
+
+def _check_weights(model: PreTrainedModel, name: str) -> None:
+    """Refuse weights that no number comes from.
+
+    Raises:
+        UserError: NaN or infinity.
+    """
     if path := nonfinite_weight(model):
         raise UserError(
             f"The checkpoint of '{name}' holds values that are not finite numbers (in {path}). It is damaged."

@@ -22,6 +22,7 @@ from ..core.finite import check_finite
 from ..core.fork_server import Process
 from ..core.limits import limits
 from ..core.paths import ROOT
+from ..structure.streamed import is_streamed
 from .load import Loaded
 from .nonuniform import is_nonuniform
 
@@ -30,6 +31,8 @@ RELOAD_CHECK = Path(__file__).with_name("reload_check.py")
 CHECK = ".check-"
 PROBE_TOKENS = 48
 GENERATED_TOKENS = 20
+# Of a model that is read anew for every token.
+STREAMED_TOKENS = 4
 # Environment variable: seconds after which a check is killed. The default leaves a model of several
 # billion parameters time on a slow processor.
 LIMIT = "PIP_STUDIO_VERIFY_SECONDS"
@@ -74,11 +77,12 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Generator[float, None, V
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}{CHECK}") as place:
         probe_file = Path(place, "probe.safetensors")
         save_file({"ids": ids, "logits": logits}, probe_file)
+        streamed = is_streamed(loaded.model)
         command = [
-            *(("-m", "pip_core.checkpoints.nonuniform") if is_nonuniform(folder) else (str(RELOAD_CHECK),)),
+            *_check_of(folder, streamed),
             str(folder.resolve()),
             str(probe_file.resolve()),
-            str(GENERATED_TOKENS),
+            str(STREAMED_TOKENS if streamed else GENERATED_TOKENS),
             str(loaded.model.dtype).removeprefix("torch."),
         ]
         answer = yield from _run(command, Path(place), started, limit)
@@ -95,6 +99,14 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Generator[float, None, V
             "It was not kept."
         )
     return Verdict(answer["largest_difference"], int(answer["tokens"]), time.monotonic() - started)
+
+
+def _check_of(folder: Path, streamed: bool) -> tuple[str, ...]:
+    """What the fresh process runs. A model that is streamed has no room there either: it is read block by
+    block again, with this project's loader."""
+    if is_nonuniform(folder):
+        return ("-m", "pip_core.checkpoints.nonuniform")
+    return ("-m", "pip_core.checkpoints.streaming") if streamed else (str(RELOAD_CHECK),)
 
 
 def time_limit() -> float:

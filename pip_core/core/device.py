@@ -12,6 +12,8 @@ import psutil
 import torch
 
 from .errors import UserError
+from .limits import GB, limits
+from .memory import free_memory
 
 # Parts of what the processor's and the accelerators' allocators say, in lower case.
 OUT_OF_MEMORY = (
@@ -51,6 +53,14 @@ def _product_seconds(inputs: torch.Tensor, weight: torch.Tensor) -> float:
     began = time.perf_counter()
     torch.nn.functional.linear(inputs, weight)
     return time.perf_counter() - began
+
+
+def memory_at_hand() -> float:
+    """Bytes that a model may take here now: free on the device that would compute, or less where a run is
+    limited to less."""
+    free = torch.cuda.mem_get_info()[0] if device().type == "cuda" else free_memory()
+    most = limits().run_gb
+    return free if most is None else min(free, most * GB)
 
 
 def peak_memory() -> int:

@@ -10,6 +10,9 @@ from torch import nn
 
 from .errors import UserError
 
+# Numbers that are looked at together: 8 MB of float64.
+NUMBERS = 2**20
+
 
 def check_finite(values: torch.Tensor, name: str) -> None:
     """Refuse NaN and infinity.
@@ -34,8 +37,12 @@ def nonfinite_weight(model: nn.Module) -> str:
     Parameters without data (on the meta device) are passed over.
     """
     for name, weight in model.named_parameters():
+        if weight.is_meta:
+            continue
         # A sum is finite if every term is, except for an overflow of float64, which no real weight reaches.
-        if not weight.is_meta and not bool(weight.detach().sum(dtype=torch.float64).isfinite()):
+        # Some at a time, since torch makes a copy in float64 of what it adds up.
+        parts = weight.detach().reshape(-1).split(NUMBERS)
+        if not all(bool(part.sum(dtype=torch.float64).isfinite()) for part in parts):
             return name
     return ""
 

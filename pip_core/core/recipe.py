@@ -24,6 +24,8 @@ OURS = "pip-gate"
 MIXED, HELDOUT = "mixed", "heldout"
 EQUAL, GLOBAL = "equal", "global"
 EVERY, END = "every", "end"
+# Where the model's weights are while it is computed with.
+RESIDENT, STREAMED = "resident", "streamed"
 
 
 class Recipe:

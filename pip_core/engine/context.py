@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from ..budget.budget import budget_for
 from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
+from ..core.device import memory_at_hand
 from ..core.events import Event, Failed, SettingsChanged
 from ..core.network import NotDownloaded
-from ..core.recipe import DEMO, Recipe
+from ..core.recipe import DEMO, RESIDENT, STREAMED, Recipe
+from ..core.settings import AUTO
 from ..data.calibration import CalibrationText
 from ..data.corpora import documents
 from ..evaluation.tasks import Measured, load_task, load_tasks
@@ -19,7 +22,7 @@ from ..scoring import Scorer, get_scorer
 from ..structure.anatomy import Anatomy, anatomy_of
 from .replay import ReplayState
 from .sizes import ModelSizes, sizes_of
-from .stage import LITTLE, LITTLE_OF_DEMO, Stage
+from .stage import LITTLE, LITTLE_OF_DEMO, Cost, Stage
 
 # Of plain English text, for estimates.
 CHARACTERS_PER_TOKEN = 4.3
@@ -80,7 +83,40 @@ class Context:
 
     @cached_property
     def sizes(self) -> ModelSizes:
-        return sizes_of(self.recipe.model, self.recipe.dtype)
+        return replace(sizes_of(self.recipe.model, self.recipe.dtype), placement=self.placement)
+
+    @cached_property
+    def placement(self) -> str:
+        """Where the model's weights are while it is computed with: streamed where the recipe says so, or
+        where a run would need more memory than there is, and could be streamed."""
+        if self.recipe.placement != AUTO:
+            return self.recipe.placement
+        whole = Context(
+            self.recipe.replace(placement=RESIDENT),
+            self.stages,
+            self.history,
+            self.exporting,
+            self.pruning,
+            self._anatomy,
+        )
+        fits = whole.peak_memory <= memory_at_hand()
+        return RESIDENT if fits or whole.not_streamed else STREAMED
+
+    @property
+    def not_streamed(self) -> str:
+        """What in this run needs the whole model in memory, in words; empty where nothing does."""
+        if needing := [stage.title for stage in self.stages if stage.needs_whole_model]:
+            return f"'{needing[0]}' needs the whole model in memory"
+        if self.budget.uneven:
+            return f"a model of a shape of its own is written from memory ({self.budget.uneven})"
+        if self.sizes.expert_weights:
+            return "the experts of this model are stored one by one, and computed with together"
+        return ""
+
+    @property
+    def peak_memory(self) -> float:
+        """Bytes that the run needs at its peak."""
+        return max(sum((stage.estimate(self) for stage in self.stages), Cost()).memory.values(), default=0.0)
 
     @cached_property
     def tasks(self) -> list[Measured]:

@@ -133,7 +133,9 @@ def _run(
     scratch: Path | None,
 ) -> Iterator[ev.Event]:
     recipe = settled(recipe, history)
-    state = RunState(check(recipe, history, out is not None, prune_on), out, scratch)
+    context = check(recipe, history, out is not None, prune_on)
+    _ = context.placement  # by the memory at hand before anything is loaded
+    state = RunState(context, out, scratch)
 
     def stopped() -> ev.Event:
         return ev.Stopped(state.decided)

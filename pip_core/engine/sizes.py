@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 from ..checkpoints.load import config_of
 from ..checkpoints.reference import cached_by_checkpoint
 from ..core.device import fast_bfloat16
+from ..core.recipe import RESIDENT, STREAMED
 from ..reconstruction.refit import widest
 from ..structure.anatomy import anatomy_of
 from ..structure.families import blocks_of, skeleton
@@ -25,12 +26,16 @@ class ModelSizes:
 
     Attributes:
         number: the format it is computed in.
-        weights: bytes of its weights.
+        weights: bytes of its weights; `held` of them are in memory at a time.
         block_activations: numbers a token leaves behind in each block: what its matrices read and write, and
             its norms.
         vocabulary: rows of the vocabulary.
         width: of the residual stream.
         widest_inputs: inputs of the widest projection that a refit may solve; 0 where there is none.
+        streamed: bytes of the weights in memory where blocks are read when they are used: one block, and what
+            is outside the blocks.
+        expert_weights: whether the experts of a mixture are one weight.
+        placement: where the weights are.
     """
 
     number: torch.dtype
@@ -39,6 +44,21 @@ class ModelSizes:
     vocabulary: int
     width: int
     widest_inputs: int
+    streamed: int = 0
+    expert_weights: bool = False
+    placement: str = RESIDENT
+
+    @property
+    def held(self) -> int:
+        return self.streamed if self.placement == STREAMED else self.weights
+
+    @property
+    def kept_activations(self) -> int:
+        """Numbers a token leaves behind for a backward pass. Of a streamed model these are what enters each
+        block, and one block's."""
+        if self.placement == RESIDENT:
+            return sum(self.block_activations)
+        return max(self.block_activations) + 2 * len(self.block_activations) * self.width
 
     @property
     def itemsize(self) -> int:
@@ -47,8 +67,8 @@ class ModelSizes:
 
     @property
     def resident(self) -> float:
-        """Bytes of the weights and of the libraries."""
-        return FOOTPRINT_BYTES + self.weights
+        """Bytes of the weights in memory and of the libraries."""
+        return FOOTPRINT_BYTES + self.held
 
 
 def number_format(config: PreTrainedConfig, dtype: str) -> torch.dtype:
@@ -69,6 +89,7 @@ def sizes_of(reference: str, dtype: str) -> ModelSizes:
     number, model = number_format(config, dtype), skeleton(config)
     parameters = sum(p.numel() for p in model.parameters())
     width = model.config.hidden_size
+    blocks = [sum(p.numel() for p in block.parameters()) for block in blocks_of(model)]
     return ModelSizes(
         number,
         parameters * number.itemsize,
@@ -76,6 +97,8 @@ def sizes_of(reference: str, dtype: str) -> ModelSizes:
         config.vocab_size,
         width,
         widest(model, anatomy_of(config)),
+        (parameters - sum(blocks) + max(blocks)) * number.itemsize,
+        any(p.dim() == 3 for p in blocks_of(model).parameters()),
     )
 
 

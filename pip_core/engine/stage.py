@@ -59,6 +59,7 @@ class Stage(ABC):
             it depends on its settings; empty where something does.
         incidental: whether it is beside the point of a run, and done only where it takes little of it.
         invalidated_by: names of the stages whose undoing makes its result void, so that it runs again.
+        needs_whole_model: whether it works only on a model whose weights are all in memory.
     """
 
     name: ClassVar[str]
@@ -70,6 +71,7 @@ class Stage(ABC):
     switched_on: ClassVar[Mapping[str, object]] = {}
     incidental: ClassVar[bool] = False
     invalidated_by: ClassVar[tuple[str, ...]] = ("prune",)
+    needs_whole_model: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

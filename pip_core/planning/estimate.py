@@ -20,7 +20,7 @@ from ..checkpoints.reference import cached_by_checkpoint
 from ..core.device import device
 from ..core.errors import UserError
 from ..core.memory import free_memory
-from ..core.recipe import Recipe
+from ..core.recipe import STREAMED, Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS, CHANNELS
 from ..engine.context import Context
@@ -35,6 +35,9 @@ from ..structure.families import blocks_of, skeleton
 # measured on SmolLM2-135M in bfloat16 with 128-token windows.
 OVERHEAD = 0.9
 PROBE_TOKENS = 160
+# Of a model that is streamed: bytes read from disk in a second, of a usual one, and its work as a multiple of
+# that of a model in memory.
+READ_SPEED, RECOMPUTED = 1e9, 1.25
 # For each distinct matrix shape; a model has half a dozen.
 PROBE_SECONDS = 0.15
 
@@ -49,6 +52,7 @@ class Plan:
         stages: titles of the stages that change the model after the last removal.
         seconds: for the whole run on this machine, roughly.
         memory: bytes the run needs at its peak, roughly; `available` are free now.
+        placement: where the model's weights are meanwhile: `resident` in memory, or `streamed` from disk.
     """
 
     anatomy: Anatomy
@@ -60,6 +64,7 @@ class Plan:
     seconds: float
     memory: float
     available: int
+    placement: str
 
 
 @cached_by_checkpoint(maxsize=32)
@@ -104,7 +109,12 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     context = Context(recipe, stages_for(recipe), anatomy=anatomy_for(recipe.model))
     budget, cost = context.budget, total_cost(context)
-    per_block = seconds_per_token(recipe.model, recipe.dtype) / len(context.anatomy.blocks)
+    blocks = len(context.anatomy.blocks)
+    per_block = seconds_per_token(recipe.model, recipe.dtype) / blocks
+    if context.placement == STREAMED:
+        # Each block is read for every window, and computed once more for a backward pass.
+        reading = context.sizes.weights / blocks / (recipe.window_tokens * READ_SPEED)
+        per_block = per_block * RECOMPUTED + reading
     return Plan(
         context.anatomy,
         budget.description,
@@ -115,6 +125,7 @@ def make_plan(recipe: Recipe) -> Plan:
         cost.seconds + sum(cost.work.values()) * per_block,
         max(cost.memory.values()),
         available_memory(),
+        context.placement,
     )
 
 

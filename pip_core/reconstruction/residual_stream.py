@@ -25,6 +25,7 @@ from ..structure.hooks import (
     first_of,
     hidden_states,
 )
+from ..structure.streamed import overwrite
 
 # Relative error of the median token up to which two streams count as the same; rounding is added to it.
 TOLERANCE = 0.02
@@ -147,7 +148,7 @@ def add_to_weight(module: nn.Module, change: torch.Tensor) -> None:
             "A weight solved anew is not a finite number in the chosen number format. Choose float32, or "
             "switch the refit off."
         )
-    weight.data.copy_(moved.T if isinstance(module, Conv1D) else moved)
+    overwrite(weight, moved.T if isinstance(module, Conv1D) else moved)
 
 
 def capture_input(module: nn.Module, call: Call, h: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,10 @@ from ..core.units import KINDS
 from ..data.calibration import ScoringPass
 from ..data.perturbation import Pair
 from ..reconstruction.linear_substitute import Substitute
+from ..structure.families import blocks_of
+from ..structure.recompute import recomputed
 from ..structure.sites import Site
+from ..structure.streamed import is_streamed
 
 Scores = list[torch.Tensor]
 Batch = Sequence[Pair]
@@ -152,15 +155,17 @@ def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Se
         signs: a factor for each row.
     """
     rows, lengths = rows_of(ids)
-    logits = model(input_ids=rows, use_cache=False).logits
-    with torch.no_grad():
-        gradient = torch.zeros_like(logits)
-        for row, (length, sign) in enumerate(zip(lengths.tolist(), signs, strict=True)):
-            for start in range(0, length - 1, POSITIONS):
-                end = min(start + POSITIONS, length - 1)
-                part = gradient_at(logits[row, start:end], rows[row, start + 1 : end + 1])
-                gradient[row, start:end] = part.mul_(sign / (length - 1))
-    logits.backward(gradient)
+    # The weights of a streamed block are gone when the next is computed: no backward pass could hold them.
+    with recomputed(block for block in blocks_of(model) if is_streamed(block)):
+        logits = model(input_ids=rows, use_cache=False).logits
+        with torch.no_grad():
+            gradient = torch.zeros_like(logits)
+            for row, (length, sign) in enumerate(zip(lengths.tolist(), signs, strict=True)):
+                for start in range(0, length - 1, POSITIONS):
+                    end = min(start + POSITIONS, length - 1)
+                    part = gradient_at(logits[row, start:end], rows[row, start + 1 : end + 1])
+                    gradient[row, start:end] = part.mul_(sign / (length - 1))
+        logits.backward(gradient)
 
 
 def gradient_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -11,12 +11,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from .hooks import Args, Hooks, Kwargs
+
+# Blocks inside a `with` block of `recomputed`.
+_ACTIVE: WeakSet[nn.Module] = WeakSet()
 
 
 @contextlib.contextmanager
@@ -27,10 +31,15 @@ def recomputed(blocks: Iterable[nn.Module]) -> Iterator[None]:
     outweigh a small model's own weights. The values are the same. A block must do the same whenever
     it is called with the same input, as in evaluation mode.
     """
-    with Hooks() as hooks:
-        for block in blocks:
-            _Recomputed(block).register(hooks)
-        yield
+    added = [block for block in blocks if block not in _ACTIVE]
+    _ACTIVE.update(added)
+    try:
+        with Hooks() as hooks:
+            for block in added:
+                _Recomputed(block).register(hooks)
+            yield
+    finally:
+        _ACTIVE.difference_update(added)
 
 
 class _AllFound(Exception):

@@ -16,6 +16,7 @@ from ..core.units import ATTENTION, MLP, WIDTH
 from .anatomy import Anatomy, narrowed
 from .families import Family, blocks_of, replace_blocks, skeleton
 from .shape import Layer, Shape
+from .streamed import narrowed_weight
 
 # Lists in a config whose length equals the number of layers only by chance.
 NOT_PER_LAYER = ("architectures",)
@@ -152,11 +153,8 @@ def _narrow(
         for cut in widths[kind].cuts:
             if cut.weight not in weights:  # its half was removed
                 continue
-            weight = weights[cut.weight]
-            indices = cut.indices(units, len(old.kept[kind])).to(weight.device)
-            weights[cut.weight] = nn.Parameter(
-                weight.detach().index_select(cut.axis, indices), requires_grad=weight.requires_grad
-            )
+            indices = cut.indices(units, len(old.kept[kind]))
+            weights[cut.weight] = narrowed_weight(weights[cut.weight], cut.axis, indices)
     sizes = {kind: len(units) for kind, units in new.kept.items()}
     smaller = narrowed(config, anatomy.channel_field, anatomy.head_size, anatomy.queries, sizes)
     with torch.device("meta"):

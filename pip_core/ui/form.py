@@ -7,7 +7,7 @@ from html import escape
 
 from ..checkpoints import bundled
 from ..core.errors import UserError
-from ..core.recipe import DEMO, MIXED, Recipe
+from ..core.recipe import DEMO, MIXED, STREAMED, Recipe
 from ..core.settings import AUTO
 from ..core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP
 from ..data.corpora import KNOWN, SHIPPED
@@ -145,6 +145,9 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
     if plan.uneven:
         notes.append("The result needs this project's loader.")
     lines = "".join(f"<br>{escape(note)}" for note in notes)
+    if plan.placement == STREAMED:
+        words = f"{_number(plan.memory / 1e9)} GB of {_number(plan.available / 1e9)} GB"
+        lines += f"<br>Streams the model from disk, block by block: {words}."
     if plan.memory > plan.available:
         words = memory_words(plan.memory, plan.available)
         lines += f"<br><span class='bad'>Too large for this machine: {escape(words)}.</span>"

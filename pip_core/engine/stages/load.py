@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from ...checkpoints.load import DTYPES, load
+from ...core.errors import UserError
 from ...core.events import Event, Started, Warned
-from ...core.recipe import DEMO
-from ...core.settings import Settings, choice, setting, text
+from ...core.recipe import DEMO, RESIDENT, STREAMED
+from ...core.settings import AUTO, Settings, choice, setting, text
 from ...data.corpora import pinned
 from ...structure.shape import Shape
 from ..context import Context
@@ -28,6 +29,12 @@ class LoadSettings(Settings):
 
     model: str = text(DEMO, "model reference: demo, smollm2-135m, a local folder, a GGUF file or a Hub id")
     dtype: Literal["auto", "float32", "bfloat16"] = choice("auto", DTYPES, "number format to compute in")
+    placement: Literal["auto", "resident", "streamed"] = choice(
+        AUTO,
+        (AUTO, RESIDENT, STREAMED),
+        "where the model's weights are: resident in memory, or streamed, which reads a block from disk when "
+        "it is used and takes longer; auto streams what does not fit into memory",
+    )
     weights: str = setting(
         "",
         "checksum that the model's weights must have (a run writes it down); empty takes any",
@@ -46,13 +53,20 @@ class Load(Stage):
 
     def check(self, context: Context) -> None:
         context.past.check(context.recipe, context.anatomy, context.budget)
+        if context.recipe.placement == STREAMED and (why := context.not_streamed):
+            raise UserError(
+                f"This run cannot be streamed from disk, block by block: {why}. Choose other settings, or "
+                "the placement 'resident'."
+            )
 
     def estimate(self, context: Context) -> Cost:
-        return Cost(seconds=SECONDS, memory={"weights": context.sizes.weights})
+        return Cost(seconds=SECONDS, memory={"weights": context.sizes.held})
 
     def run(self, state: RunState) -> Iterator[Event]:
         recipe, past = state.recipe, state.past
-        state.loaded = yield from load(recipe.model, recipe.dtype, past.dtype, recipe.weights)
+        state.loaded = yield from load(
+            recipe.model, recipe.dtype, past.dtype, recipe.weights, state.placement
+        )
         state.settle_model()
         state.shape = Shape.dense(state.anatomy)
         for stage in state.stages:

@@ -186,7 +186,7 @@ def _memory(context: Context) -> float:
     """Bytes at the peak: `pip-gate` on one view, the most of the methods shipped. The weights, what every
     matrix reads and writes, and the logits with their gradient."""
     sizes, tokens = context.sizes, int(context.recipe.window_tokens * LONGER)
-    activations = sum(sizes.block_activations) + 2 * sizes.vocabulary
+    activations = sizes.kept_activations + 2 * sizes.vocabulary
     substitutes_bytes = 0
     if context.substitution_tokens:
         blocks = len(context.anatomy.blocks)

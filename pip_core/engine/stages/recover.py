@@ -128,6 +128,7 @@ class Recover(Stage):
     Settings = RecoverSettings
     Result = Recovered
     changes_model = True
+    needs_whole_model = True
     switched_on: ClassVar[Mapping[str, object]] = {"recover": SHORT}
 
     def __init__(self, recipe) -> None:

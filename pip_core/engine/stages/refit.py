@@ -184,7 +184,8 @@ class Refit(Stage):
     ) -> Generator[int, None, Outcome]:
         """Refit the model in memory, with the dense one loaded beside it for as long as that takes."""
         loaded = state.loaded
-        dense = load_folder(loaded.source, self.recipe.dtype, str(loaded.model.dtype).removeprefix("torch."))
+        number = str(loaded.model.dtype).removeprefix("torch.")
+        dense = load_folder(loaded.source, self.recipe.dtype, number, state.placement)
         place = loaded.model.device
         here, there = [part.to(place) for part in parts], [part.to(place) for part in same]
         return (yield from refit(dense.model, loaded.model, state.anatomy, state.shape, here, there))
@@ -218,7 +219,7 @@ def _memory(sizes: ModelSizes, tokens: int) -> float:
     """Bytes at the peak of a refit: both models (the file that the second is read from stays mapped), their
     streams, one regression, a batch inside a block."""
     streams = 6 * tokens * sizes.width * sizes.itemsize
-    return sizes.resident + 2 * sizes.weights + streams + _regression(sizes) + _batch(sizes)
+    return sizes.resident + 2 * sizes.held + streams + _regression(sizes) + _batch(sizes)
 
 
 def _looking_memory(sizes: ModelSizes, tokens: int, blocks: int) -> float:
