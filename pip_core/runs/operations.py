@@ -93,7 +93,8 @@ def repeat(folder: Path, stage: str, changes: Mapping[str, object]) -> None:
         raise UserError(
             f"What was removed depends on {', '.join(strange)}. Branch from the run to change that."
         )
-    if not ev.removals(history):
+    finished = any(isinstance(e, ev.Evaluated) and e.final for e in ev.effective_events(history))
+    if not (ev.removals(history) or finished):  # a run may remove tokens alone
         raise UserError("Nothing has been removed yet: resume the run first.")
     recipe = before.replace(**changes)
     if not kind(recipe).enabled:

@@ -15,7 +15,7 @@ def stage_curves(summary: RunSummary) -> go.Figure:
     if not summary.curves:
         chart.update_xaxes(visible=False)
         chart.update_yaxes(visible=False)
-        say(chart, "A stage that learns draws here how far it is.")
+        say(chart, "A stage that measures or learns draws here how far it is.")
         return chart
     title, points = list(summary.curves.items())[-1]
     names = list(dict.fromkeys(name for point in points for name, _ in point.values))
@@ -54,5 +54,5 @@ def curve_table(summary: RunSummary) -> str:
             ]
             for p in points
         ]
-        tables.append(table([points[-1].x_name, *names, "speed"], rows, title))
+        tables.append(table([points[-1].x_name, *names, "note"], rows, title))
     return "".join(tables)

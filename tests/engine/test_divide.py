@@ -12,6 +12,7 @@ from pip_core.core.settings import MEASURED
 from pip_core.engine.run import check, run
 from pip_core.engine.stages.divide import Divided
 from pip_core.reporting.run_summary import RunSummary
+from pip_core.runs import operations, run_directory
 
 from ..tiny import only, recipe_for
 
@@ -76,6 +77,7 @@ def test_a_run_that_has_begun_otherwise_is_not_divided(divided):
 
 
 def test_tokens_alone_are_a_whole_run(llama_folder, tmp_path):
+    """And one that a later stage can be done in."""
     recipe = recipe_for(
         llama_folder,
         units=("channels",),
@@ -93,3 +95,8 @@ def test_tokens_alone_are_a_whole_run(llama_folder, tmp_path):
     assert 1 - events[-1].parameters / dense.parameters == pytest.approx(0.05, abs=0.004)
     # A resumed run has nothing left to measure.
     assert not only(list(run(recipe, history=events)), ev.Evaluated)
+    folder = tmp_path / "run"
+    run_directory.create(folder, recipe)
+    run_directory.record(folder, events)
+    operations.repeat(folder, "recover", {})
+    assert run_directory.recipe_of(folder).recover != "off"

@@ -253,7 +253,7 @@ class Divide(Stage):
 
     @classmethod
     def describe(cls, result: Divided) -> Description:
-        return Description(result.sentence(), "divided by cost", (result.words(),))
+        return Description(result.sentence(), "", (result.words(),))
 
 
 def _drawn(state: RunState) -> tuple[list[Pair], list[Pair], bool]:
