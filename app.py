@@ -25,6 +25,7 @@ from pip_core.core.limits import can_sign_in
 from pip_core.core.recipe import Recipe
 from pip_core.inspection.processes import ModelProcesses
 from pip_core.planning.estimate import make_plan
+from pip_core.runs import gallery
 from pip_core.runs.queue import RunQueue
 from pip_core.ui import answers, fields, handlers, model_tools, page, ranges, sent, serving
 from pip_core.ui.follow import Followers
@@ -165,6 +166,7 @@ def main() -> None:
     serving.prepare_to_serve(root)
     with suppress(UserError):  # where the usual model is missing, the form says so
         make_plan(Recipe())  # measures this machine before a browser on it takes its share
+    gallery.place(root)
     queue = RunQueue(root)
     queue.schedule_in_background()
     # A finished model is served from where it is, not copied into a cache first. Ids of runs cannot be

@@ -54,7 +54,7 @@ ACTIONS = (
     ("export_now", "Export now"),
 )
 # Beside the verdict.
-TAKE = (("get", "Download"), ("try_it", "Chat"))
+TAKE = (("get", "Download"), ("try_it", "Chat"), ("again", "Prune it yourself"))
 # Button -> the tab that it opens.
 LEADS = {"get": "download", "try_it": "inspect"}
 FILES = (

@@ -48,7 +48,7 @@ def refresh(queue: RunQueue, memory: dict, run_id: str, seen: list, picked: Sequ
     reason = worker.why_interrupted(shown.folder) if shown.folder and state == "interrupted" else None
     line = status.status(summary, state, reason, queue.place(run_id) if state == "waiting" else None)
     present = [i for i in picked or () if queue.folder(i)]
-    packing = _packing(queue, run_id, summary, state)
+    packing = None if shown.example else _packing(queue, run_id, summary, state)
     busy = state in LIVE or any(i.state in LIVE for i in listed)
     busy = busy or (packing is not None and not packing.ready and not packing.error)
     choices = menu(queue, listed, run_id)

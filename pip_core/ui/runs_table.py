@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ..reporting.messages import percent
+from ..runs.gallery import examples
 from ..runs.index import RunInfo
 from ..runs.queue import RunQueue
 from .html import empty, millions, table
@@ -64,7 +65,8 @@ def _row(info: RunInfo, shown: str) -> list[str]:
 def menu(queue: RunQueue, listed: Sequence[RunInfo], run_id: str) -> list[tuple[str, str]]:
     """(label, id) of the runs to choose from: `listed`, and `run_id` where somebody shared it."""
     found = [(_label(info), info.id) for info in listed]
-    if run_id and run_id not in {i.id for i in listed} and queue.folder(run_id) is not None:
+    found += [(f"Example: {info.name}", info.id) for info in queue.named(examples())]
+    if run_id and run_id not in {known for _, known in found} and queue.folder(run_id) is not None:
         found.insert(0, ("a run that was shared with you", run_id))
     return found
 

@@ -10,6 +10,7 @@ from ..core.errors import UserError
 from ..core.recipe import Recipe
 from ..reporting.run_summary import RunSummary
 from ..runs.files import write
+from ..runs.gallery import examples
 from ..runs.queue import RunQueue
 
 LIVE = ("waiting", "starting", "running", "stopping")
@@ -57,6 +58,11 @@ class Shown:
     def changeable(self) -> bool:
         """Whether this version can change the run at all."""
         return self.queue.is_changeable(self.run_id)
+
+    @property
+    def example(self) -> bool:
+        """Whether it is one of the gallery, whose model is not shipped."""
+        return self.run_id in examples()
 
     @property
     def steerable(self) -> bool:

@@ -198,13 +198,14 @@ def _repeat(state: RunState) -> Iterator[Event]:
     """Remove what was removed before, with what was handed over then."""
     began, removals = state.clock.elapsed, list(state.past.removals)
     for done, removal in enumerate(removals, 1):
+        yield from state.observe()
         state.remove(removal.units)
+        state.removals.append(removal)
         each = (state.clock.elapsed - began) / done
         state.clock.skip()
         left = state.clock.remaining() + each * (len(removals) - done)
         elapsed = state.clock.elapsed
         yield Progress("removing again", removal.iteration, done, len(removals), elapsed, left)
-    state.removals = removals
 
 
 def _iterate(state: RunState) -> Iterator[Event]:

@@ -107,7 +107,7 @@ def wires(page: Services) -> Sequence[Wire]:
         Wire(("found.input",), _chosen, ("found",), ("model",), options=LAST),
         Wire(changes, act.preview_form, ("run", *names), PREVIEW, options=LAST),
         Wire(
-            *(("go.click",), act.start, ("memory", *names), NEW_RUN),
+            *(("go.click", "again.click"), act.start, ("memory", *names), NEW_RUN),
             refreshes=True,
             finally_js="() => pip.fold()",
         ),

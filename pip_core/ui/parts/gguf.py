@@ -73,7 +73,7 @@ def wires(page: Services) -> Sequence[Wire]:
 
 def offer(shown: Shown) -> Changes:
     """The button; or why there is none."""
-    finished = shown.state == "finished" and shown.summary.exported is not None
+    finished = shown.state == "finished" and shown.summary.exported is not None and not shown.example
     why = ""
     try:
         converter()

@@ -7,7 +7,7 @@ from functools import partial
 
 from ...engine import stages
 from ...reporting.theme import sendable
-from .. import curves, heatmap, labels, stage_curves, status
+from .. import curves, examples, heatmap, labels, stage_curves, status
 from ..fields import Changes, fields
 from ..handlers import NEW_RUN
 from ..layout import (
@@ -51,6 +51,7 @@ def layout(page: Services) -> Sequence[Node]:
             equal_height=True,
         ),
         card(labels.STAGE_CURVES, on_the_way, name="stage_card", classes=RUN, visible=False),
+        *([words(shown, elem_classes=["card", IDLE])] if (shown := examples.cards(page.queue)) else []),
         words(labels.STEPS, elem_classes=IDLE),
         card("Log", html("log", status.log(NOTHING)), classes=RUN),
         folding(

@@ -15,13 +15,20 @@ def layout(_: Services) -> Sequence[Node]:
     return [
         row(
             html("banner", verdict.banner(NOTHING, "none")),
-            row(*(button(name, label, visible=False) for name, label in labels.TAKE), elem_id="take"),
+            row(
+                *(button(name, label, visible=False, variant=_loud(name)) for name, label in labels.TAKE),
+                elem_id="take",
+            ),
             elem_id="outcome",
             elem_classes=["when-run", "outcome"],
             equal_height=True,
         ),
         html("tiles", status.tiles(NOTHING), elem_classes="when-run"),
     ]
+
+
+def _loud(name: str) -> str:
+    return "primary" if name == "again" else "secondary"
 
 
 def wires(_: Services) -> Sequence[Wire]:
@@ -41,9 +48,11 @@ def offer(shown: Shown) -> Changes:
     loud = "secondary" if verdict.tone(shown.summary) == "bad" else "primary"
     return {
         "banner": {"value": verdict.banner(shown.summary, shown.state)},
-        "get": {"visible": finished, "variant": loud},
-        "try_it": {"visible": finished},
+        "get": {"visible": finished and not shown.example, "variant": loud},
+        "try_it": {"visible": finished and not shown.example},
+        "again": {"visible": finished and shown.example},
     }
 
 
-PART = Part("outcome", layout, wires, ("tiles",), draw, ("banner", "get", "try_it"), offer)
+OFFERED = ("banner", *(name for name, _ in labels.TAKE))
+PART = Part("outcome", layout, wires, ("tiles",), draw, OFFERED, offer)

@@ -56,8 +56,9 @@ def wires(page: Services) -> Sequence[Wire]:
 def offer(shown: Shown) -> Changes:
     state = shown.queue.pushes.state((shown.run_id, shown.owner))
     possible = can_sign_in() or not on_space()
+    there = shown.state == "finished" and shown.summary.exported is not None and not shown.example
     return {
-        "pushing": {"visible": possible and shown.state == "finished" and shown.summary.exported is not None},
+        "pushing": {"visible": possible and there},
         "push_state": {"value": pushing.words(state) if state else ""},
     }
 
