@@ -14,7 +14,7 @@ from .difference_text import above_guessing
 
 def offered(queue: RunQueue) -> list[RunInfo]:
     """The examples that there are."""
-    return sorted(queue.named(examples()), key=lambda info: info.name, reverse=True)
+    return sorted(queue.named(examples()), key=lambda info: info.name)
 
 
 def cards(queue: RunQueue) -> str:

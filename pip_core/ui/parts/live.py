@@ -36,6 +36,8 @@ def layout(page: Services) -> Sequence[Node]:
     importance = chart("heatmap", sendable(heatmap.importance_heatmap(NOTHING)))
     cost = chart("curves", sendable(curves.cost_curves(NOTHING)))
     on_the_way = chart("stage_curves", sendable(stage_curves.stage_curves(NOTHING)))
+    cards = examples.cards(page.queue)
+    finished = [column(words(cards), elem_classes=["card", IDLE])] if cards else []
     return [
         *ANSWERS.layout(page),
         row(
@@ -51,7 +53,11 @@ def layout(page: Services) -> Sequence[Node]:
             equal_height=True,
         ),
         card(labels.STAGE_CURVES, on_the_way, name="stage_card", classes=RUN, visible=False),
-        *([words(shown, elem_classes=["card", IDLE])] if (shown := examples.cards(page.queue)) else []),
+        *(
+            [column(words(shown), elem_classes=["card", IDLE])]
+            if (shown := examples.cards(page.queue))
+            else []
+        ),
         words(labels.STEPS, elem_classes=IDLE),
         card("Log", html("log", status.log(NOTHING)), classes=RUN),
         folding(
