@@ -53,11 +53,7 @@ def layout(page: Services) -> Sequence[Node]:
             equal_height=True,
         ),
         card(labels.STAGE_CURVES, on_the_way, name="stage_card", classes=RUN, visible=False),
-        *(
-            [column(words(shown), elem_classes=["card", IDLE])]
-            if (shown := examples.cards(page.queue))
-            else []
-        ),
+        *finished,
         words(labels.STEPS, elem_classes=IDLE),
         card("Log", html("log", status.log(NOTHING)), classes=RUN),
         folding(
