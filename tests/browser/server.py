@@ -49,7 +49,7 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, *self.program], cwd=ROOT, stdout=log, stderr=log, env=environment
             )
-        until = time.monotonic() + 90
+        until = time.monotonic() + 240
         while time.monotonic() < until:
             try:
                 urllib.request.urlopen(self.url, timeout=5).close()

@@ -82,11 +82,13 @@ def test_page_restart_in_mid_run_loses_nothing(visitor, server, model):
     expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=MINUTE)
     server.end()
     time.sleep(3)
-    server.start()
     go_on = server.runs.parent / GO_ON
     go_on.touch()
-    wait_for_state(page, "finished", 240)
+    try:
+        server.start()
+        wait_for_state(page, "finished", 240)
+    finally:
+        go_on.unlink()
     again = visitor(path=f"?run={run_id}")
     wait_for_state(again, "finished")
     page.context.close()
-    go_on.unlink()

@@ -167,7 +167,7 @@ def test_wikitext_pages(tmp_path):
     path.write_text(whole, encoding="utf-8")
     assert wikitext_pages(whole) == [r["page"] for r in rows(WIKITEXT)]
     assert load_task(f"{WIKITEXT}={path}") == load_task(f"{WIKITEXT}={ROWS / WIKITEXT}.jsonl")
-    assert load_task(f"{WIKITEXT}={path}", 2) == Pages(WIKITEXT, tuple(wikitext_pages(whole)[:2]))
+    assert load_task(f"{WIKITEXT}={path}", 2) == Pages(WIKITEXT, tuple(wikitext_pages(whole)[:2]), True)
 
 
 def test_an_unknown_name_with_a_path():
