@@ -110,7 +110,7 @@ CONTROLS = {
     "methods": ("Methods", "One run for each, with the other settings of the form; they wait in the queue"),
     "name": ("New name", "Of the run that is shown"),
     "push_repo": ("Repository", "OWNER/NAME, such as me/smollm2-135m-pruned"),
-    "push_token": ("Token", "May be empty where you are logged in; used for this push, and not kept"),
+    "push_token": ("Token", "For this push only, and kept nowhere; empty where you are logged in"),
     "push_public": ("Public", "Once it is verified; otherwise only you see it"),
     "push_overwrite": ("Overwrite", "Replace what the repository holds; its history keeps that"),
 }

@@ -20,15 +20,13 @@ FIELDS = ("push_repo", "push_token", "push_public", "push_overwrite")
 
 def layout(_: Services) -> Sequence[Node]:
     # Nobody types a token into another's page: there one signs in.
-    typed = {"type": "password", "visible": not on_space(), "scale": 2}
+    typed = {"type": "password", "visible": not on_space()}
     return [
         folding(
             "Push to the Hugging Face Hub",
             words(ABOUT),
-            row(
-                control("push_repo", "Textbox", value="", scale=3, max_lines=1, placeholder="OWNER/NAME"),
-                control("push_token", "Textbox", value="", max_lines=1, **typed),
-            ),
+            control("push_repo", "Textbox", value="", max_lines=1, placeholder="OWNER/NAME"),
+            control("push_token", "Textbox", value="", max_lines=1, **typed),
             row(
                 control("push_public", "Checkbox", value=False, min_width=120),
                 control("push_overwrite", "Checkbox", value=False, min_width=120),
