@@ -106,10 +106,10 @@ def test_a_share_that_is_no_number():
         ("setting_seed", 1.5, "plan", "Seed: enter a whole number"),
     ],
 )
-def test_what_is_wrong_is_said_beside_its_field_before_a_run(tmp_path, field, value, place, said):
+def test_what_is_wrong_is_said_beside_its_field_before_a_run(queue, looks, field, value, place, said):
     values = form_of(Recipe())
     values[fields().index(field)] = value
-    changes = PageHandlers(RunQueue(tmp_path / "runs")).preview_form("", *values)
+    changes = PageHandlers(queue, looks).preview_form("", *values)
     assert said in changes[place]["value"]
     assert "y" * 100 not in changes[place]["value"]
     assert "x" * 100 not in changes[place]["value"]
