@@ -30,6 +30,8 @@ window.pip.slider = (element, props, watch) => {
     make("div", "track", [low, range, high]), step,
   );
   bars.setAttribute("role", "img");
+  // What may have to be scrolled can be reached with the keyboard.
+  whole.tabIndex = now.tabIndex = 0;
   let data = { points: [] }, at = 0, follows = true, run = null;
   const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)} %`;
   const gone = point => 1 - point.left / data.whole;
