@@ -121,7 +121,7 @@ def followers(count: int, root: Path) -> Outcome:
     """Programs that follow a run that waits, while others use the page."""
     with served(root) as (server, memory):
         client = _client(server)
-        client.predict({**SHORT, "windows": 3000}, "long", api_name="/start")
+        client.predict({**SHORT, "windows": 300, "measure": "end"}, "long", api_name="/start")
         waiting = client.predict(SHORT, "waits", api_name="/start")
         with measured("follower", "", memory) as outcome:
             followed = []
@@ -159,17 +159,16 @@ def _seconds_of_a_refusal(client: Client) -> float:
 def sessions(count: int, root: Path) -> Outcome:
     """Sessions that each ask for something once and are never heard of again."""
     with served(root) as (server, memory):
-        client = _client(server)
-        _seconds_of_a_refusal(client)
+        call = f"{server.url}gradio_api/call/result"
         with measured("session", "asked for something once and never came back", memory) as outcome:
             for number in range(count):
-                client.reset_session()
                 try:
-                    client.predict("0" * 24, api_name="/result")
-                    told = "an answer"
-                except Exception as error:
-                    told = str(error)
-                outcome.count("no such run" in told, f"session {number}: {told[:100]}")
+                    asked = {"data": ["0" * 24], "session_hash": f"session{number}"}
+                    event = httpx.post(call, json=asked, timeout=ANSWER_SECONDS).json()["event_id"]
+                    told = httpx.get(f"{call}/{event}", timeout=ANSWER_SECONDS).text
+                except (httpx.HTTPError, KeyError, ValueError) as error:
+                    told = repr(error)
+                outcome.count("event: error" in told, f"session {number}: {told[:100]}")
             if not answers(server):
                 outcome.survived, outcome.lost = 0, [*outcome.lost, "the page did not answer"]
     return outcome
