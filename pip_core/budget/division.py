@@ -10,8 +10,8 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import cached_property
 
+from ..core.cached import cached_property
 from ..core.errors import UserError
 from ..core.recipe import Recipe
 from ..core.units import BLOCKS, HEADS, TITLES, WIDTH

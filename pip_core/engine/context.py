@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from ..budget.budget import budget_for
 from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
+from ..core.cached import cached_property
 from ..core.device import memory_at_hand
 from ..core.events import Event, Failed, SettingsChanged
 from ..core.network import NotDownloaded

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from functools import cached_property
 from typing import ClassVar
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..core.cached import cached_property
 from ..core.errors import UserError
 from ..core.recipe import Recipe
 from ..core.settings import AUTO

@@ -12,7 +12,6 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..core.cached import cached_property
 from ..core.errors import UserError
 from ..core.finite import to_json
 from .families import blocks_of, skeleton, tables_of

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
+from ..core.cached import cached_property
 from ..core.errors import UserError
 from ..core.recipe import Recipe
 from ..reporting.run_summary import RunSummary

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import psutil
 import pytest
 import torch
 
 from pip_core.core import device
 from pip_core.core.batching import rows_of
+from pip_core.core.cached import cached_property
 from pip_core.core.disk_use import bytes_of, changed_at
 from pip_core.core.progress import drain, map_progress, once_a_second
 
@@ -94,3 +97,39 @@ def test_what_goes_away_while_it_is_counted_counts_nothing(tmp_path):
     assert bytes_of(tmp_path / "kept") == 3
     assert bytes_of(gone) == 0
     assert changed_at(gone) is None
+
+
+def test_threads_do_not_wait_for_each_others_cached_properties():
+    """Of one class, in another order: each thread is inside one property when it asks for the other."""
+    inside = threading.Barrier(2)
+
+    class Crossed:
+        def __init__(self, first: str) -> None:
+            self.first = first
+
+        @cached_property
+        def one(self) -> int:
+            return self.crossing("one", "two")
+
+        @cached_property
+        def two(self) -> int:
+            return self.crossing("two", "one")
+
+        def crossing(self, here: str, there: str) -> int:
+            if here != self.first:
+                return 1
+            inside.wait()
+            return 1 + getattr(self, there)
+
+    found: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda o: found.append(getattr(o, o.first)), args=(Crossed(name),), daemon=True
+        )
+        for name in ("one", "two")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [2, 2]
