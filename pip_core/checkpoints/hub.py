@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 
 from ..core.device import user_message
+from ..core.disk_use import bytes_of
 from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.network import HUB_TIMEOUT, hub_token, is_unreachable, sign_in, visitor
@@ -225,8 +226,7 @@ def _download(repo: str, revision: str, total: int) -> Generator[Loading, None, 
     blobs = Path(cache, f"models--{repo.replace('/', '--')}", "blobs")
 
     def arrived() -> Loading:
-        done = sum(f.stat().st_size for f in blobs.glob("*") if f.exists())
-        return Loading(f"downloading {repo}", min(done, total), total)
+        return Loading(f"downloading {repo}", min(bytes_of(blobs), total), total)
 
     return (yield from in_background(fetch, arrived))
 

@@ -28,4 +28,4 @@ class Sampled(Event):
     def sentence(self) -> str:
         who = "The whole model" if not self.iteration else "The finished model" if self.final else "It"
         words = " ".join(self.text.split())
-        return f"{who} answers “{words}{'' if self.ended else ' …'}”"
+        return f"{who} answers “{words}{'' if self.ended else ' …'}”."

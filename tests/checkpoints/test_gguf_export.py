@@ -74,7 +74,8 @@ def test_the_page_offers_what_was_made(model, converts, monkeypatch):
     queue = SimpleNamespace(folder=lambda _: model.parent, recipe=lambda _: recipe)
     *_, last = gguf.make(queue, "run")
     assert Path(last["gguf"]["value"]).read_text() == "GGUF"
-    shown = SimpleNamespace(state="finished", summary=SimpleNamespace(exported=object()), folder=model.parent)
+    exported = SimpleNamespace(exported=object())
+    shown = SimpleNamespace(state="finished", summary=exported, folder=model.parent, example=False)
     assert gguf.offer(shown)["gguf"] == {"visible": True, "value": last["gguf"]["value"]}
     assert gguf.offer(shown)["gguf_make"] == {"visible": True}
     monkeypatch.delenv(VARIABLE)

@@ -16,6 +16,8 @@ from .. import tiny, zoo
 from ..processes import cli, run_code
 
 # Loads one reference after the other and tells what came of each, one line of JSON.
+# Kinds of files of the repository that are fetched.
+FETCHED = {".safetensors", ".json", ".txt", ".model", ".jinja", ".md"}
 DRIVER = """
 import json, sys
 from pip_core.core.environment import prepare_environment, quiet_libraries
@@ -141,7 +143,7 @@ def test_a_model_is_loaded_at_a_revision(online):
 
 def test_tells_how_much_has_arrived(online, repos):
     folder = repos["org/good"]
-    total = sum(p.stat().st_size for p in folder.iterdir() if p.suffix in (".safetensors", ".json"))
+    total = sum(p.stat().st_size for p in folder.iterdir() if p.suffix in FETCHED)
     downloading = [t for t in online.found["org/good"]["told"] if t[0] == "downloading org/good"]
     assert downloading
     assert all(0 <= done <= all_ == total for _, done, all_ in downloading)
