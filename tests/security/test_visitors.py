@@ -11,7 +11,7 @@ from pip_core.ui import refresh, sent
 
 from .odd_values import call_all
 
-CALLS = 400
+CALLS = 250
 
 
 @pytest.mark.parametrize("owner", [None, "", 0, False, [], {}, 7, b"me"])
