@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
+from contextlib import closing
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from ..core import events as ev
 from ..reporting.messages import format_duration, sentence
+
+Result = TypeVar("Result")
 
 
 class Display:
@@ -69,6 +73,16 @@ class Display:
             print(f"error: {event.message}", file=sys.stderr, flush=True)
         else:
             self.line(sentence(event))
+
+    def drained(self, steps: Generator[ev.Event, None, Result]) -> Result:
+        """What a generator of events returns; each is shown, and it is closed whatever ends it."""
+        with closing(steps):
+            while True:
+                try:
+                    event = next(steps)
+                except StopIteration as end:
+                    return end.value
+                self.show(event)
 
     def line(self, text: str) -> None:
         """Print a line, above the progress bar where there is one."""

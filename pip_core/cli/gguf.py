@@ -29,14 +29,7 @@ def gguf(
         raise UserError(f"There is no folder '{run}'.")
     target = run / GGUF if out == Path() else out
     with Display() as display:
-        steps = write_gguf(folder, target, dense)
-        try:
-            while True:
-                display.show(next(steps))
-        except StopIteration as end:
-            made = end.value
-        finally:
-            steps.close()
+        made = display.drained(write_gguf(folder, target, dense))
     print(
         f"{made.file}: {made.bytes / 1e6:.0f} MB, in float16. Loaded back, it splits texts as the model "
         "does, and its logits are those of the rounded weights (they differ by at most "

@@ -33,14 +33,7 @@ def push(
     if folder is None:
         raise UserError(f"There is no folder '{run}'.")
     with Display() as display:
-        steps = push(folder, repo, public=public, revision=revision, overwrite=overwrite)
-        try:
-            while True:
-                display.show(next(steps))
-        except StopIteration as end:
-            pushed = end.value
-        finally:
-            steps.close()
+        pushed = display.drained(push(folder, repo, public=public, revision=revision, overwrite=overwrite))
     print(
         f"'{pushed.repo}' holds the model as commit {pushed.commit}: {pushed.bytes / 1e6:.0f} MB, "
         f"{'private' if pushed.private else 'public'}. Loaded back from there in a fresh process, it answers "

@@ -7,6 +7,9 @@ A row is multiple choice - `{"query": ..., "choices": [...], "gold": 0}` -, a la
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..core.errors import UserError
@@ -68,6 +71,11 @@ def own_item(row: dict) -> tuple[Item, bool]:
         )
     choices = texts(row, "choices", least=2)
     return Item(text(row, "query"), choices, gold(row, "gold", len(choices))), False
+
+
+def checksum(asked: Sequence[object]) -> str:
+    """Checksum of what is asked, 12 hexadecimal digits; only results with equal checksums can be compared."""
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
 
 
 def text(row: dict, field: str, empty: bool = False) -> str:

@@ -9,7 +9,6 @@ pasted, in the project's own format.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ..data import files
 from ..data.corpora import PASTED, documents, refuse_left_out, title
 from ..data.files import own_file, read_text
 from ..data.hub_datasets import hub_rows
-from .items import Item, own_item, text
+from .items import Item, checksum, own_item, text
 from .standard_tasks import STANDARD, WIKITEXT, WIKITEXT_ROWS, wikitext_pages
 from .writing import WRITTEN_FIELDS, Beginnings, WritingTask, beginnings, question
 
@@ -69,8 +68,7 @@ class Task:
     @property
     def digest(self) -> str:
         """Checksum of the items, 12 hexadecimal digits; only results with equal digests can be compared."""
-        text = json.dumps([(i.requests, i.gold) for i in self.items])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return checksum([(i.requests, i.gold) for i in self.items])
 
     @property
     def characters(self) -> int:
@@ -89,7 +87,7 @@ class Pages:
     @property
     def digest(self) -> str:
         """Checksum of the documents, 12 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.pages).encode()).hexdigest()[:12]
+        return checksum(self.pages)
 
     @property
     def characters(self) -> int:

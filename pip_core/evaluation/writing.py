@@ -6,8 +6,6 @@ likeliest token at every step, so that the same model writes the same.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 import statistics
@@ -20,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 
 from ..core.errors import UserError
 from ..core.events import TaskResult, WritingResult
-from .items import texts
+from .items import checksum, text, texts
 from .loglikelihood import BATCH_COST
 from .requests import Encoder, chat_text
 from .statistics import share
@@ -80,8 +78,7 @@ class WritingTask:
     @property
     def digest(self) -> str:
         """Checksum of the items, as that of other tasks."""
-        text = json.dumps([(i.turns, i.answers, i.chat) for i in self.items])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return checksum([(i.turns, i.answers, i.chat) for i in self.items])
 
     @property
     def characters(self) -> int:
@@ -99,7 +96,7 @@ class Beginnings:
     @property
     def digest(self) -> str:
         """Checksum of the beginnings, as that of tasks."""
-        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()[:12]
+        return checksum(self.texts)
 
     @property
     def characters(self) -> int:
@@ -121,20 +118,13 @@ def question(row: dict) -> Question:
     Raises:
         UserError: what is wrong with the row; the caller adds which row.
     """
-    answers = texts(row, "answers", 1) if "answers" in row else _texts(row, "answer")
+    answers = texts(row, "answers", 1) if "answers" in row else (text(row, "answer"),)
     if "turns" not in row:
-        return Question(_texts(row, "prompt"), answers)
+        return Question((text(row, "prompt"),), answers)
     turns = texts(row, "turns", 1)
     if len(turns) % 2 == 0:
         raise UserError("'turns' must begin and end with what the user says, so their number is odd.")
     return Question(turns, answers, chat=True)
-
-
-def _texts(row: dict, field: str) -> tuple[str, ...]:
-    value = row.get(field)
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"'{field}' is missing or not a text.")
-    return (value,)
 
 
 def repeated(text: str) -> float:
