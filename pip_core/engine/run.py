@@ -93,18 +93,22 @@ def check(
     return context
 
 
-def check_without_downloads(recipe: Recipe) -> Context:
+def check_without_downloads(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Context:
     """As `check`, for a process that must not wait for downloads. What depends on data that is not on this
     machine is left for the run to check.
 
     Raises:
         UserError: as `check`.
     """
-    context = Context(recipe, stages_for(recipe))
+    context = Context(recipe, stages_for(recipe), history)
     with without_downloads():
         for stage in context.stages:
             with suppress(NotDownloaded):
                 stage.check(context)
+        if context.past.started:
+            for stage in context.stages:
+                with suppress(NotDownloaded):
+                    context.past.check_same_contents(recipe, stage.contents(context))
     return context
 
 

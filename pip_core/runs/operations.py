@@ -2,14 +2,19 @@
 continue with other settings in a new run.
 
 Events are only ever added: an undone removal no longer counts (`events.effective_events`) but stays recorded.
+
+Whether a run can be changed depends on its model and its texts, which may take long to look at. So what
+looks at them (`extended`, `repeated`, `forked`) is apart from what writes (`apply`, `begin`): the page has
+the first done by another process.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from ..budget.budget import budget_of
 from ..budget.pruning_budget import PruningBudget
@@ -20,11 +25,24 @@ from ..core.recipe import Recipe, handing_settings, measuring_settings
 from ..core.sample import Sampled
 from ..engine.identity import settings_of
 from ..engine.replay import ReplayState
-from ..engine.run import check, hands_over
+from ..engine.run import check_without_downloads, hands_over
 from ..engine.stages import stage_types
 from ..structure.anatomy import anatomy_of
 from . import run_directory, worker
 from .files import EVENTS, RECIPE, UNDO, write
+
+Value = TypeVar("Value")
+
+
+class Look(Protocol):
+    """Calls a function that reads a run's model and texts, here or in another process."""
+
+    def __call__(self, function: Callable[..., Value], *arguments: object) -> Value: ...
+
+
+def look_here(function: Callable[..., Value], *arguments: object) -> Value:
+    """`function(*arguments)`."""
+    return function(*arguments)
 
 
 def undo(folder: Path) -> None:
@@ -47,9 +65,61 @@ def undo(folder: Path) -> None:
         run_directory.apply_pending_undo(folder)
 
 
+@dataclass(frozen=True)
+class Change:
+    """How a run that no worker holds goes on differently.
+
+    Attributes:
+        seen: how many events it had when this was found.
+        before: its recipe then; `recipe` is the new one.
+        event: what records the change; None where nothing changes.
+    """
+
+    seen: int
+    before: Recipe
+    recipe: Recipe
+    event: ev.Event | None
+
+
+def apply(folder: Path, change: Change) -> None:
+    """Change a run. Its export stays until the next one.
+
+    Raises:
+        UserError: a worker holds the run, or it was changed since.
+        UnreadableRun: the run is damaged, or of a newer version.
+    """
+    _check_idle(folder)
+    if change.event is None:
+        return
+    if (len(run_directory.read_events(folder)), run_directory.recipe_of(folder)) != (
+        change.seen,
+        change.before,
+    ):
+        raise UserError("The run was changed meanwhile. Look at what it is now, then try again.")
+    # The event first: after a crash between the two the next worker takes the target from the event, and what
+    # was measured and exported is of the old settings.
+    run_directory.record(folder, [change.event])
+    write(folder / RECIPE, change.recipe.to_json())
+
+
 def extend(folder: Path, target: float) -> None:
-    """Give a run another target, deeper than what it has reached. Its export stays until the next one. Where
-    it has this target, and has not reached it, nothing changes.
+    """Give a run another target, see `extended`."""
+    apply(folder, extended(folder, target))
+
+
+def repeat(folder: Path, stage: str, changes: Mapping[str, object]) -> None:
+    """Let a stage do its work anew, see `repeated`."""
+    apply(folder, repeated(folder, stage, changes))
+
+
+def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, name: str = "") -> None:
+    """Make a run in `new` that continues from another, see `forked`."""
+    begin(new, *forked(folder, changes, upto, name))
+
+
+def extended(folder: Path, target: float) -> Change:
+    """How a run gets another target, deeper than what it has reached. Where it has this target, and has not
+    reached it, nothing changes.
 
     Raises:
         UserError: a worker holds the run, or the target removes nothing more.
@@ -59,23 +129,20 @@ def extend(folder: Path, target: float) -> None:
     before, history = _before(folder)
     recipe = before.replace(target=target)
     if target == before.target and not _complete(recipe, history):
-        return  # the way to it is only to be gone on
+        return Change(len(history), before, recipe, None)  # the way to it is only to be gone on
     if _complete(recipe, history):
         reached = _reached(history)
         raise UserError(
             f"A target of {target:.1%} would remove nothing more: {reached:.1%} of the parameters are "
             "removed already. Choose a higher target; for a lower one, branch from an earlier iteration."
         )
-    extended = ev.TargetExtended(before.target, target)
-    check(recipe, [*history, extended])
-    # The event first: after a crash between the two the next worker takes the target from the event.
-    run_directory.record(folder, [extended])
-    write(folder / RECIPE, recipe.to_json())
+    event = ev.TargetExtended(before.target, target)
+    check_without_downloads(recipe, [*history, event])
+    return Change(len(history), before, recipe, event)
 
 
-def repeat(folder: Path, stage: str, changes: Mapping[str, object]) -> None:
-    """Let a stage that follows the last removal do its work anew, with other settings of its own. The export
-    stays until the next one.
+def repeated(folder: Path, stage: str, changes: Mapping[str, object]) -> Change:
+    """How a stage that follows the last removal does its work anew, with other settings of its own.
 
     Args:
         stage: its name; it is switched on where `changes` leave it off.
@@ -102,15 +169,15 @@ def repeat(folder: Path, stage: str, changes: Mapping[str, object]) -> None:
     changed = before.differences(recipe)
     if not changed:
         raise UserError("The run has these settings already: resume it, or choose others.")
-    changes_made = ev.SettingsChanged(changed)
-    check(recipe, [*history, changes_made])
-    # The event first: what is measured and exported after a crash between the two is of the old settings.
-    run_directory.record(folder, [changes_made])
-    write(folder / RECIPE, recipe.to_json())
+    event = ev.SettingsChanged(changed)
+    check_without_downloads(recipe, [*history, event])
+    return Change(len(history), before, recipe, event)
 
 
-def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, name: str = "") -> None:
-    """Make a run in `new` that keeps another's removals and continues with other settings.
+def forked(
+    folder: Path, changes: Mapping, upto: int | None = None, name: str = ""
+) -> tuple[Recipe, list[ev.Event]]:
+    """Recipe and first events of a run that keeps another's removals and continues with other settings.
 
     Measurements are kept too, unless a change makes them measurements of something else. Units whose removal
     was undone stay pinned, unless `keep` is changed.
@@ -135,11 +202,15 @@ def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, nam
     if not 0 <= upto <= decided:
         raise UserError(f"The run has {decided} iterations to keep: choose 0 to {decided}, not {upto}.")
     kept = kept_events(before, recipe, history, upto, name)
-    budget = check(recipe, kept).budget
-    kept = [_restarted(e, recipe, budget, upto) if isinstance(e, ev.Started) else e for e in kept]
+    budget = check_without_downloads(recipe, kept).budget
+    return recipe, [_restarted(e, recipe, budget, upto) if isinstance(e, ev.Started) else e for e in kept]
+
+
+def begin(new: Path, recipe: Recipe, events: Sequence[ev.Event]) -> None:
+    """Make a run in `new` that goes on from these events."""
     run_directory.create(new, recipe)
     now = time.time()
-    write(new / EVENTS, "".join(ev.to_line(e, now) + "\n" for e in kept))
+    write(new / EVENTS, "".join(ev.to_line(e, now) + "\n" for e in events))
 
 
 def kept_events(

@@ -40,6 +40,7 @@ from .files import (
     read_object,
     write,
 )
+from .operations import Look, look_here
 from .pushing import Order, Pushes
 from .store import LONGEST_NAME, MAKING, RunStore, hashed
 
@@ -79,9 +80,15 @@ class RunQueue(RunStore):
         return self._make(lambda folder: run_directory.create(folder, recipe), owner, name)
 
     def fork(
-        self, run_id: str, changes: Mapping, upto: int | None = None, owner: str = "", name: str = ""
+        self,
+        run_id: str,
+        changes: Mapping,
+        upto: int | None = None,
+        owner: str = "",
+        name: str = "",
+        look: Look = look_here,
     ) -> str:
-        """Make a run that continues from another with changed settings, see `operations.fork`.
+        """Make a run that continues from another with changed settings, see `operations.forked`.
 
         Raises:
             UserError: see there.
@@ -91,7 +98,8 @@ class RunQueue(RunStore):
         if not name and self._index.about(old).get("name"):
             # Named by hand, where a name of the recipe's making is made anew.
             name = f"{before.removesuffix(BRANCH)[: LONGEST_NAME - len(BRANCH)]}{BRANCH}"
-        return self._make(lambda folder: operations.fork(old, folder, changes, upto, before), owner, name)
+        recipe, events = look(operations.forked, old, changes, upto, before)
+        return self._make(lambda folder: operations.begin(folder, recipe, events), owner, name)
 
     def check_room(self, owner: str, more: int = 1) -> None:
         """Check that `more` runs of an owner may be queued.
@@ -155,29 +163,29 @@ class RunQueue(RunStore):
         with self._locked():
             operations.undo(self._readable(run_id))
 
-    def extend(self, run_id: str, target: float) -> str:
-        """Continue a run to a deeper target, see `operations.extend`; returns its id.
+    def extend(self, run_id: str, target: float, look: Look = look_here) -> str:
+        """Continue a run to a deeper target, see `operations.extended`; returns its id.
 
         Raises:
             UserError: see there.
         """
+        self._change(run_id, look(operations.extended, self._readable(run_id), target))
+        return run_id
+
+    def repeat(self, run_id: str, stage: str, changes: Mapping[str, object], look: Look = look_here) -> None:
+        """Let a stage do its work anew with other settings, see `operations.repeated`.
+
+        Raises:
+            UserError: see there.
+        """
+        self._change(run_id, look(operations.repeated, self._readable(run_id), stage, changes))
+
+    def _change(self, run_id: str, change: operations.Change) -> None:
+        """Change a run, and queue it. It was looked at before, without the lock, for which others wait."""
         with self._locked():
             folder = self._readable(run_id)
             self._check_room_for(folder)
-            operations.extend(folder, target)
-            self._queue(folder, "resume")
-        self.schedule_workers()
-        return run_id
-
-    def repeat(self, run_id: str, stage: str, changes: Mapping[str, object]) -> None:
-        """Let a stage do its work anew with other settings, see `operations.repeat`.
-
-        Raises:
-            UserError: see there.
-        """
-        with self._locked():
-            folder = self._readable(run_id)
-            operations.repeat(folder, stage, changes)
+            operations.apply(folder, change)
             self._queue(folder, "resume")
         self.schedule_workers()
 

@@ -157,7 +157,8 @@ class PageHandlers:
     def extend(self, memory: dict, run_id: str, target: float) -> Changes:
         """Continue the run to the form's target."""
         self._check_may_change(memory, run_id)
-        self.queue.extend(run_id, target / 100)
+        look = self.looks.at(self.queue.recipe(run_id))
+        self.queue.extend(run_id, target / 100, look)
         return {"notice": {"value": ""}}
 
     @show_errors
@@ -166,7 +167,7 @@ class PageHandlers:
         self._check_may_change(memory, run_id)
         asked = from_form(*values)
         changes = {info.name: getattr(asked, info.name) for info in Recipe.settings() if info.stage == stage}
-        self.queue.repeat(run_id, stage, changes)
+        self.queue.repeat(run_id, stage, changes, self.looks.at(self.queue.recipe(run_id), asked))
         return {"notice": {"value": ""}}
 
     @show_errors
@@ -176,8 +177,10 @@ class PageHandlers:
             raise UserError("There is no run to branch from.")
         if upto is not None and upto != int(upto):
             raise UserError(f"{labels.CONTROLS['upto'][0]}: enter a whole number, not {upto:g}.")
-        recipe = self.looks.admitted(from_form(*values)).to_dict()
-        made = self.queue.fork(run_id, recipe, None if upto is None else int(upto), _owner(memory))
+        recipe = self.looks.admitted(from_form(*values))
+        look = self.looks.at(self.queue.recipe(run_id), recipe)
+        kept = None if upto is None else int(upto)
+        made = self.queue.fork(run_id, recipe.to_dict(), kept, _owner(memory), look=look)
         return self._show_new(memory, made)
 
     @show_errors

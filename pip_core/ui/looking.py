@@ -7,9 +7,11 @@ memory. No gradio.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from ..checkpoints import bundled
+from ..checkpoints.reference import cached_by_checkpoint
 from ..core.aside import Aside
 from ..core.errors import UserError
 from ..core.fork_server import ForkServer
@@ -22,6 +24,8 @@ from ..evaluation.tasks import SHIPPED as TASKS_SHIPPED
 from ..planning.admission import admitted
 from ..planning.estimate import anatomy_for, make_plan, resolve_auto_units
 from ..planning.fitting import fitting
+from ..runs.operations import Look
+from ..structure.anatomy import Anatomy
 from . import form
 from .fields import Changes, fields, from_form
 from .html import empty, problem
@@ -42,6 +46,7 @@ class Looks:
     def __init__(self, server: Callable[[], ForkServer | None] = lambda: None) -> None:
         set_ = limits()
         self._aside = Aside(set_.look_seconds, set_.look_gb * GB, (__name__,), server)
+        self._anatomy = cached_by_checkpoint(maxsize=32)(self._read_anatomy)
 
     def preview(self, values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
         """What the form's values mean, see `preview`."""
@@ -61,6 +66,18 @@ class Looks:
     def fitting(self, model: str) -> str:
         """Whether a model can be pruned and where it fits, see `planning.fitting`."""
         return self._looked(Recipe(model=model), fitting, model)
+
+    def anatomy(self, model: str) -> Anatomy:
+        """See `planning.estimate.anatomy_for`. It is remembered until the checkpoint changes."""
+        return self._anatomy(model, asking_token())
+
+    def _read_anatomy(self, model: str, _: str) -> Anatomy:
+        return self._looked(Recipe(model=model), anatomy_for, model)
+
+    def at(self, *recipes: Recipe) -> Look:
+        """Calls functions that read what these recipes name."""
+        unknown = next((recipe for recipe in recipes if not is_known(recipe)), recipes[0])
+        return partial(self._looked, unknown)
 
     def close(self) -> None:
         """End the other process."""

@@ -68,7 +68,7 @@ def layout(page: Services) -> Sequence[Node]:
 def refreshing(page: Services) -> Wire:
     """The refresh of all that changed."""
     # Answered at once, by one request, where gradio's queue needs a request and a stream.
-    handler = partial(refresh.refresh, page.queue)
+    handler = partial(refresh.refresh, page.queue, read_anatomy=page.handlers.looks.anatomy)
     return Wire(("timer.tick",), handler, REFRESH_INPUTS, refresh.OUTPUTS, options={"queue": False})
 
 

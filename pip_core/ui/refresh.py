@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..checkpoints.packing import Packing
 from ..core.errors import UserError
 from ..core.public_text import public
+from ..planning.estimate import anatomy_for
 from ..reporting.run_summary import RunSummary
 from ..runs import worker
 from ..runs.queue import RunQueue
+from ..structure.anatomy import Anatomy
 from . import download, status
 from .answers import show_errors
 from .compared import COMPARISON, show_comparison
@@ -32,19 +34,27 @@ BUSY_SECONDS, IDLE_SECONDS = 2.0, 10.0
 
 
 @show_errors
-def refresh(queue: RunQueue, memory: dict, run_id: str, seen: list, picked: Sequence[str]) -> Changes:
+def refresh(
+    queue: RunQueue,
+    memory: dict,
+    run_id: str,
+    seen: list,
+    picked: Sequence[str],
+    read_anatomy: Callable[[str], Anatomy] = anatomy_for,
+) -> Changes:
     """What changed since the last refresh; the rest of the page is left alone.
 
     Args:
         seen: what the last refresh sent, as the browser gives it back. It is kept there and not here: of two
             refreshes under way at once the one that arrives last is what is drawn, and what is known.
         picked: ids of the runs that are compared.
+        read_anatomy: see `Shown`.
     """
     owner = (memory or {}).get("owner", "")
     listed = queue.listed(owner)
     changes: Changes = {}
     summary, state = queue.summary(run_id)
-    shown = Shown(queue, run_id, owner, summary, state)
+    shown = Shown(queue, run_id, owner, summary, state, read_anatomy)
     reason = worker.why_interrupted(shown.folder) if shown.folder and state == "interrupted" else None
     line = status.status(summary, state, reason, queue.place(run_id) if state == "waiting" else None)
     present = [i for i in picked or () if queue.folder(i)]

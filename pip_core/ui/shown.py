@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.cached import cached_property
 from ..core.errors import UserError
 from ..core.recipe import Recipe
+from ..planning.estimate import anatomy_for
 from ..reporting.run_summary import RunSummary
 from ..runs.files import write
 from ..runs.gallery import examples
 from ..runs.queue import RunQueue
+from ..structure.anatomy import Anatomy
 
 LIVE = ("waiting", "starting", "running", "stopping")
 RESUMABLE = ("stopped", "paused", "interrupted", "failed")
@@ -26,6 +29,7 @@ class Shown:
     Attributes:
         owner: the secret token of the visitor's browser.
         state: see `RunQueue.summary`.
+        read_anatomy: from a model reference to its anatomy, see `planning.estimate.anatomy_for`.
     """
 
     queue: RunQueue
@@ -33,6 +37,7 @@ class Shown:
     owner: str
     summary: RunSummary
     state: str
+    read_anatomy: Callable[[str], Anatomy] = anatomy_for
 
     @cached_property
     def folder(self) -> Path | None:
@@ -43,6 +48,24 @@ class Shown:
     def recipe(self) -> Recipe | None:
         """The recipe of the run; None where it cannot be read."""
         return recipe_of(self.queue, self.run_id)
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The anatomy of the run's dense model.
+
+        Raises:
+            UserError: the recipe or the model's config cannot be read.
+        """
+        if isinstance(self._anatomy, UserError):
+            raise self._anatomy
+        return self._anatomy
+
+    @cached_property
+    def _anatomy(self) -> Anatomy | UserError:  # looked for once, also in vain
+        try:
+            return self.read_anatomy(self.queue.recipe(self.run_id).model)
+        except UserError as error:
+            return error
 
     @cached_property
     def may_change(self) -> bool:

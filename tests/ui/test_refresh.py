@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,9 +19,10 @@ from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
 from pip_core.planning.estimate import anatomy_for, make_plan
 from pip_core.runs import files, run_directory
-from pip_core.ui import download, fields, form, refresh
+from pip_core.ui import download, fields, form, page, refresh
 from pip_core.ui.follow import Followers
 from pip_core.ui.handlers import PageHandlers
+from pip_core.ui.layout import Services
 
 from .. import tiny
 from ..engine.toy_stage import Scaled, Toy
@@ -229,16 +231,64 @@ def test_importing_the_page_does_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_finished_run_is_recovered_by_a_button(queue, workers, llama_folder):
-    recipe = Recipe(model=str(llama_folder), units=("blocks",), vocabulary=0.0, refit=False)
+@pytest.fixture
+def one_block_less(queue, workers, llama_folder, tmp_path) -> tuple[str, Recipe]:
+    """A run that has removed a block and ended: its id and its recipe. Nothing of its model is cached."""
+    model = shutil.copytree(llama_folder, tmp_path / "model")
+    recipe = Recipe(model=str(model), units=("blocks",), vocabulary=0.0, refit=False)
     run_id = queue.start(recipe, "me")
-    folder = queue.folder(run_id)
-    anatomy = anatomy_for(recipe.model)
+    anatomy = anatomy_for(str(llama_folder))
     started = replace(STARTED, blocks=len(anatomy.blocks), parameters=anatomy.parameters)
-    workers.end(folder, started, measured("1111"), BLOCK, measured("1110", iteration=1), FINISHED)
+    events = started, measured("1111"), BLOCK, measured("1110", iteration=1), FINISHED
+    workers.end(queue.folder(run_id), *events)
+    return run_id, recipe
+
+
+@pytest.mark.parametrize("act", ["refresh", "extend", "repeat", "fork"])
+def test_a_foreign_models_files_are_read_by_another_process(one_block_less, queue, looks, monkeypatch, act):
+    """Where that may take any time, which has an end there."""
+    (run_id, recipe), handlers = one_block_less, PageHandlers(queue, looks)
+    form_ = {**fields.to_form(recipe.replace(recover_tokens=5000)), "target": {"value": 30}}
+    values = [form_[name]["value"] for name in fields.fields()]
+
+    def read_here(*_) -> None:
+        raise AssertionError("read by the page's process")
+
+    monkeypatch.setattr("pip_core.checkpoints.load.config_in", read_here)
+    if act == "refresh":
+        wire = page.refreshing(Services(queue, handlers, None))
+        changes = wire.handler(ME, run_id, [], ())
+        assert "block-bar removed" in changes["maps"]["value"]
+        assert len(changes["slider"]["value"]["points"]) == 2
+    elif act == "extend":
+        assert handlers.extend(ME, run_id, 30) == {"notice": {"value": ""}}
+        assert queue.recipe(run_id).target == 0.3
+    elif act == "repeat":
+        assert handlers.repeat("recover", ME, run_id, *values) == {"notice": {"value": ""}}
+    else:
+        made = handlers.fork(ME, run_id, 1, *values)["run"]["value"]
+        assert tiny.only(run_directory.read_events(queue.folder(made)), ev.Removed) == [BLOCK]
+
+
+def test_a_run_that_was_changed_while_it_was_looked_at_is_left_alone(one_block_less, queue):
+    run_id, recipe = one_block_less
+
+    def slowly(function, *arguments):
+        found = function(*arguments)
+        queue.undo(run_id)
+        return found
+
+    with pytest.raises(UserError, match="changed meanwhile"):
+        queue.extend(run_id, 0.3, slowly)
+    assert queue.recipe(run_id).target == recipe.target
+
+
+def test_a_finished_run_is_recovered_by_a_button(one_block_less, queue, looks):
+    run_id, recipe = one_block_less
+    folder = queue.folder(run_id)
     assert refresh.refresh(queue, ME, run_id, [], ())["repeats"] == {"visible": True}
     given = fields.to_form(recipe.replace(recover_tokens=5000))
-    handlers = PageHandlers(queue)
+    handlers = PageHandlers(queue, looks)
     values = [given[name]["value"] for name in fields.fields()]
     assert handlers.repeat("recover", ME, run_id, *values) == {"notice": {"value": ""}}
     changed = queue.recipe(run_id)

@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from ...core.errors import UserError
 from ...engine.stages import describe
-from ...planning.estimate import anatomy_for
 from .. import labels
 from ..fields import Changes
 from ..layout import Node, Part, Services, card, html
@@ -25,10 +24,9 @@ def layout(_: Services) -> Sequence[Node]:
 
 
 def draw(shown: Shown) -> Changes:
-    summary, recipe = shown.summary, shown.recipe
-    anatomy = None
+    summary, anatomy = shown.summary, None
     with suppress(UserError):  # the model has gone since
-        anatomy = anatomy_for(recipe.model) if recipe and summary.started else None
+        anatomy = shown.anatomy if summary.started else None
     notes = [words for found in summary.results.values() if (words := describe(found).headline)]
     return {"slider": {"value": {**slider(summary, anatomy), "run": shown.run_id, "notes": notes}}}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...planning.estimate import anatomy_for
 from .. import form, heatmap, inspection, labels, model_tools
 from ..fields import Changes
 from ..layout import Node, Part, Services, Wire, button, card, control, html, row
@@ -58,11 +57,7 @@ def draw(shown: Shown) -> Changes:
         "tasks": {"value": inspection.tasks(summary)},
     }
     if summary.started is not None:
-
-        def maps() -> str:
-            return inspection.maps(summary, anatomy_for(shown.queue.recipe(shown.run_id).model))
-
-        changes["maps"] = {"value": form.checked(maps)}
+        changes["maps"] = {"value": form.checked(lambda: inspection.maps(summary, shown.anatomy))}
     return changes
 
 
