@@ -1,17 +1,61 @@
 // What Gradio does not do by itself: charts that are redrawn in place, the address, light and dark.
 window.pip = {
-  // Draw the chart a gr.HTML holds as its value; redraw it in place when the value changes.
+  // Draw the chart a gr.HTML holds as its value; redraw it in place when the value changes. Where its traces come
+  // in groups (layout.meta.groups: name, words, colour) the reader chooses which of them are shown.
   chart(element, props, watch) {
     const plot = element.querySelector(".plot");
     const options = { displaylogo: false, displayModeBar: false, responsive: false };
-    let bare = null;
+    const meta = () => props.value?.layout.meta || {};
+    const chosen = new Set();
+    let bare = null, chips = null;
     // A number is written into the cells of a heatmap where they are wide enough for it.
-    const narrow = () => plot.clientWidth < 150 + 17 * Math.max(...props.value.data.map(d => (d.x || []).length));
+    const narrow = () => plot.clientWidth < 70 + 14 * Math.max(0, ...props.value.data.filter(d => d.texttemplate).map(d => d.x.length));
+    // Where the slider above stands.
+    const shapes = () => {
+      const own = props.value.layout.shapes || [], at = pip.slid;
+      if (!meta().slides || at === null || plot.clientWidth === 0) return own;
+      return [...own, { type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: "#2f6fde", width: 1.5, dash: "dot" } }];
+    };
+    const shown = trace => {
+      if (bare && trace.texttemplate) trace = { ...trace, texttemplate: undefined };
+      return trace.legendgroup === undefined ? trace : { ...trace, visible: chosen.has(trace.legendgroup) };
+    };
+    const choose = () => {
+      const groups = meta().groups;
+      if (!groups) return;
+      if (!chips) {
+        chips = document.createElement("div");
+        chips.className = "chips";
+        chips.setAttribute("role", "group");
+        chips.setAttribute("aria-label", "What is drawn");
+        plot.before(chips);
+      }
+      const names = groups.map(([name, words]) => name + words).join();
+      if (chips.dataset.names === names) return;
+      chips.dataset.names = names;
+      chosen.clear();
+      chips.replaceChildren(...(groups.length < 2 ? [] : groups).map(([name, words, color]) => {
+        const chip = document.createElement("button");
+        chip.type = "button";
+        chip.textContent = words;
+        chip.style.setProperty("--of", color);
+        chip.setAttribute("aria-pressed", name === groups[0][0]);
+        chip.addEventListener("click", () => {
+          const on = !chosen.has(name);
+          if (!on && chosen.size === 1) return;  // something is always drawn
+          if (on) chosen.add(name); else chosen.delete(name);
+          chip.setAttribute("aria-pressed", on);
+          draw();
+        });
+        return chip;
+      }));
+      if (groups.length) chosen.add(groups[0][0]);
+    };
     const draw = () => {
       if (!props.value || !window.Plotly) return;
       bare = narrow();
-      const data = bare ? props.value.data.map(d => ({ ...d, texttemplate: undefined })) : props.value.data;
-      window.Plotly.react(plot, data, props.value.layout, options);
+      choose();
+      window.Plotly.react(plot, props.value.data.map(shown), { ...props.value.layout, shapes: shapes() }, options);
     };
     // A chart in a tab that is not shown has no width until it is.
     new ResizeObserver(() => {
@@ -21,6 +65,19 @@ window.pip = {
     }).observe(plot);
     draw();
     watch("value", draw);
+    let waits = false;
+    if (meta().slides) document.addEventListener("pip-slide", () => {
+      if (waits || !plot.data) return;
+      waits = true;
+      requestAnimationFrame(() => { waits = false; window.Plotly.relayout(plot, { shapes: shapes() }); });
+    });
+  },
+  // Where the slider stands, as the share of the parameters removed in %; null where there is none.
+  slid: null,
+  slide(share) {
+    if (share === pip.slid) return;
+    pip.slid = share;
+    document.dispatchEvent(new Event("pip-slide"));
   },
   // Put the run's id into the address, so that the link finds it again.
   address(id) {

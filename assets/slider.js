@@ -97,11 +97,13 @@ window.pip.slider = (element, props, watch) => {
     root.classList.toggle("waiting", !there);
     root.classList.toggle("silent", there && !data.prompt);
     if (!there) {
+      pip.slide(null);
       step.textContent = "The model’s answers appear here, from the whole model to the smallest.";
       return;
     }
     at = Math.min(at, data.points.length - 1);
     const point = data.points[at];
+    pip.slide(data.points.length > 1 ? 100 * gone(point) : null);
     share.textContent = at ? smaller(point) : "The whole model";
     kept.textContent = point.kept ? ` keeps ${point.kept} above guessing` : "";
     prompt.textContent = data.prompt;

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,6 +64,22 @@ class PairedComparison:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Accuracy of two models on the same items.
+
+    Attributes:
+        difference: the second's minus the first's.
+        se: its paired standard error.
+        before, after: the first's and the second's accuracy.
+    """
+
+    difference: float
+    se: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Retained:
     """Share of the dense model's accuracy that a pruned model retains, with standard errors.
 
@@ -105,6 +122,22 @@ def paired_comparison(first: Evaluated, second: Evaluated) -> PairedComparison:
     pairs = _pairs(first, second)
     tasks = tuple(_paired(a.name, ((a.hits, b.hits),)) for a, b in pairs)
     return PairedComparison(_paired("mean", tuple((a.hits, b.hits) for a, b in pairs)), tasks)
+
+
+def changes(first: Evaluated, second: Evaluated) -> tuple[Change, tuple[Change, ...]]:
+    """Change of the mean accuracy, and of every task's: as `paired_comparison`, without tests.
+
+    Raises:
+        UserError: they were not measured on the same items.
+    """
+    pairs = _pairs(first, second)
+
+    def change(chosen: Sequence[tuple[TaskResult, TaskResult]]) -> Change:
+        found = _changed(tuple((a.hits, b.hits) for a, b in chosen))
+        before, after = (sum(r.accuracy for r in of) / len(chosen) for of in zip(*chosen, strict=True))
+        return Change(found.difference, found.se, before, after)
+
+    return change(pairs), tuple(change([pair]) for pair in pairs)
 
 
 def retained(dense: Evaluated, now: Evaluated) -> Retained:
@@ -154,8 +187,22 @@ def _pairs(first: Evaluated, second: Evaluated) -> list[tuple[TaskResult, TaskRe
     return list(zip(first.tasks, second.tasks, strict=True))
 
 
+class _Changed(NamedTuple):
+    difference: float
+    se: float
+    gained: int
+    lost: int
+
+
 @lru_cache(maxsize=256)
 def _paired(name: str, hits: tuple[tuple[str, str], ...]) -> Paired:
+    found = _changed(hits)
+    p = mcnemar(found.gained, found.lost) if len(hits) == 1 else _randomisation(hits)
+    return Paired(name, found.difference, found.se, p, found.gained, found.lost)
+
+
+def _changed(hits: tuple[tuple[str, str], ...]) -> _Changed:
+    """Mean over tasks of the second's accuracy minus the first's, and its paired standard error."""
     difference, variance, gained, lost = 0.0, 0.0, 0, 0
     for before, after in hits:
         gains = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
@@ -164,8 +211,7 @@ def _paired(name: str, hits: tuple[tuple[str, str], ...]) -> Paired:
         variance += _variance(gains) / len(gains)
         gained, lost = gained + gains.count(1), lost + gains.count(-1)
     count = len(hits)
-    p = mcnemar(gained, lost) if count == 1 else _randomisation(hits)
-    return Paired(name, difference / count, math.sqrt(variance) / count, p, gained, lost)
+    return _Changed(difference / count, math.sqrt(variance) / count, gained, lost)
 
 
 def _randomisation(hits: tuple[tuple[str, str], ...]) -> float:

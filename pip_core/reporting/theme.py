@@ -14,14 +14,19 @@ ACCENT = "#2f6fde"
 AMBER = "#e8930c"
 GREY = "#80868f"
 FAINT = "rgba(128,134,143,0.22)"
-BAND = "rgba(47,111,222,0.16)"
 SKELETON = "rgba(128,134,143,0.13)"
-# Lines of several runs; they differ in lightness too, for readers who do not see colours.
 # From unimportant to important. Transparent, so that a light and a dark page show through, and numbers in the
 # page's own ink can be read on all of it.
 IMPORTANCE = [[0.0, "rgba(47,111,222,0.05)"], [1.0, "rgba(47,111,222,0.72)"]]
+# Lines of several runs; they differ in lightness too, for readers who do not see colours.
 LINES = ("#2f6fde", "#d97706", "#0f9d77", "#8b5cf6", "#db2777", "#475569", "#84a30b", "#0891b2")
 HEIGHT = 340
+# A picture of a lock.
+LOCK = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath fill='none' "
+    "stroke='%232f6fde' stroke-width='1.8' d='M5 7V5a3 3 0 0 1 6 0v2'/%3E%3Crect x='3' y='7' width='10' "
+    "height='7' rx='1.5' fill='%232f6fde'/%3E%3C/svg%3E"
+)
 
 _FONT = "Inter, system-ui, sans-serif"
 
@@ -34,7 +39,7 @@ def figure(height: int = HEIGHT) -> go.Figure:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": _FONT, "size": 12, "color": GREY},
-            "margin": {"l": 62, "r": 12, "t": 10, "b": 42},
+            "margin": {"l": 56, "r": 12, "t": 10, "b": 42},
             "showlegend": False,
             "height": height,
             "hoverlabel": {
@@ -47,6 +52,17 @@ def figure(height: int = HEIGHT) -> go.Figure:
             "uirevision": "keep",
         }
     )
+
+
+def faint(color: str) -> str:
+    """A colour "#rrggbb" as a band that what lies behind it shows through."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.12)"
+
+
+def hatched(color: str) -> dict:
+    """The pattern of what is removed."""
+    return {"shape": "/", "size": 6, "solidity": 0.22, "fgcolor": color, "bgcolor": "rgba(0,0,0,0)"}
 
 
 def sendable(chart: go.Figure) -> dict:

@@ -36,7 +36,7 @@ class Compared:
 
 
 def chart(found: Sequence[Compared]) -> go.Figure:
-    """Accuracy and perplexity of every run against parameters kept, as lines with error bars."""
+    """Accuracy and perplexity of every run against parameters removed, as lines with error bars."""
     shown = [(n, c) for n, c in enumerate(found) if c.summary.dense is not None]
     figure = frame(max((c.summary.started.planned_share for _, c in shown), default=0.2))
     if not shown:
@@ -47,7 +47,7 @@ def chart(found: Sequence[Compared]) -> go.Figure:
         return figure
     points, error = [], []
     for number, run in shown:
-        add_run(figure, run.summary.dense, run.summary.measured, run.name, LINES[number % len(LINES)], None)
+        add_run(figure, run.summary.dense, run.summary.measured, run.name, LINES[number % len(LINES)])
         points += run.summary.measured
         error += [100 * p.accuracy_se for p in run.summary.measured]
     finish(figure, [c.summary.dense for _, c in shown], points, error)

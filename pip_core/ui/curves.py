@@ -1,4 +1,4 @@
-"""What pruning costs, drawn: accuracy and perplexity against the parameters kept. And as tables."""
+"""Accuracy and perplexity of several runs against what is removed, drawn; and those of one run as a table."""
 
 from __future__ import annotations
 
@@ -12,26 +12,9 @@ from ..core import events as ev
 from ..engine.stages import describe
 from ..reporting.messages import describe_removal, percent
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import ACCENT, BAND, FAINT, GREY, figure, name_line, say
+from ..reporting.theme import FAINT, GREY, figure, name_line
+from .cost import name_of, removed
 from .html import empty, millions, table
-
-
-def cost_curves(summary: RunSummary) -> go.Figure:
-    """Accuracy (with a band of one standard error) and perplexity against parameters kept."""
-    chart = frame(summary.started.planned_share if summary.started else 0.2)
-    if summary.dense is None:
-        chart.update_xaxes(visible=False)
-        chart.update_yaxes(visible=False)
-        say(chart, "The dense model is measured first;<br>then the model after every removal.")
-        return chart
-    dense, points = summary.dense, summary.measured
-    add_run(chart, dense, points, "", ACCENT, BAND)
-    accuracy, error = dense.accuracy * 100, [p.accuracy_se * 100 for p in points]
-    for row, level in ((1, accuracy), (2, dense.perplexity)):
-        chart.add_hline(y=level, line={"color": GREY, "dash": "dash", "width": 1}, row=row, col=1)
-    name_line(chart, accuracy, "dense")
-    finish(chart, [dense], points, error)
-    return chart
 
 
 def add_run(
@@ -40,36 +23,17 @@ def add_run(
     points: Sequence[ev.Evaluated],
     name: str,
     color: str,
-    band: str | None,
 ) -> None:
     """Draw the measurements of one run into both rows of a frame.
 
     Args:
-        name: begins the text that appears on hovering; empty where there is one run only.
-        band: colour of the band of one standard error; None draws error bars.
+        name: begins the text that appears on hovering.
     """
-    x = [round(100 * p.parameters / dense.parameters, 2) for p in points]
+    x = [removed(dense, p) for p in points]
     accuracy = [round(100 * p.accuracy, 2) for p in points]
     error = [round(100 * p.accuracy_se, 2) for p in points]
-    prefix = f"{name}, " if name else ""
-    names = [prefix + _name(p) for p in points]
+    names = [f"{name}, {name_of(p)}" for p in points]
     line = {"color": color, "width": 2}
-    if band is not None:
-        edge = [a + e for a, e in zip(accuracy, error, strict=True)]
-        edge += [a - e for a, e in reversed(list(zip(accuracy, error, strict=True)))]
-        chart.add_trace(
-            go.Scatter(
-                x=x + x[::-1],
-                y=edge,
-                mode="lines",
-                fill="toself",
-                fillcolor=band,
-                line_width=0,
-                hoverinfo="skip",
-            ),
-            1,
-            1,
-        )
     chart.add_trace(
         go.Scatter(
             x=x,
@@ -78,10 +42,10 @@ def add_run(
             mode="lines+markers",
             line=line,
             marker={"size": 7},
-            error_y=None if band is not None else {"array": error, "thickness": 1, "width": 0},
+            error_y={"array": error, "thickness": 1, "width": 0},
             customdata=list(zip(names, error, strict=True)),
             hovertemplate="%{customdata[0]}<br>%{y:.1f} ± %{customdata[1]:.1f} % right<br>"
-            "%{x:.1f} % of the parameters<extra></extra>",
+            "%{x:.1f} % removed<extra></extra>",
         ),
         1,
         1,
@@ -100,13 +64,6 @@ def add_run(
         2,
         1,
     )
-
-
-def _name(point: ev.Evaluated) -> str:
-    if point.of_dense:
-        return "dense model"
-    words = [f"iteration {point.iteration}"] * bool(point.iteration) + ["finished model"] * point.final
-    return ", ".join(words)
 
 
 def finish(
@@ -143,10 +100,9 @@ def frame(share: float) -> go.Figure:
         vertical_spacing=0.08,
         figure=figure(),
     )
-    least = 100 * (1 - share)
-    # Every run begins at 100 %, on the right, and continues to the left.
-    chart.update_xaxes(range=[least - 1.5, 101], gridcolor=FAINT, zeroline=False)
-    chart.update_xaxes(title={"text": "parameters kept, %", "standoff": 6}, row=2, col=1)
+    # Every run begins with the whole model, on the left.
+    chart.update_xaxes(range=[-1, 100 * share + 1.5], gridcolor=FAINT, zeroline=False)
+    chart.update_xaxes(title={"text": "parameters removed, %", "standoff": 6}, row=2, col=1)
     chart.update_yaxes(gridcolor=FAINT, zeroline=False, nticks=5)
     chart.update_yaxes(title={"text": "accuracy, %", "standoff": 8}, row=1, col=1)
     chart.update_yaxes(title={"text": "perplexity", "standoff": 8}, row=2, col=1)

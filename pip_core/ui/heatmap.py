@@ -1,17 +1,19 @@
-"""The heatmap of a run: iteration by block, faint where unimportant. And its numbers as a table."""
+"""The heatmap of a run: iteration by block, pale where unimportant. And its numbers as a table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import plotly.graph_objects as go
 
 from ..core.units import BLOCKS, DEPTH, TITLES, WIDTH
 from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import ACCENT, AMBER, GREY, IMPORTANCE, SKELETON, figure
+from ..reporting.theme import ACCENT, AMBER, GREY, IMPORTANCE, LOCK, SKELETON, figure, hatched
+from ..structure.anatomy import Anatomy
 from .html import table
+from .shares import Shares, removed_shares
 
 # The colour scale spans two decades at most: below a hundredth of the largest all is alike.
 FLOOR = 0.01
@@ -22,11 +24,6 @@ WHY = {
     KEPT: "kept: you locked it, or put it back",
     UNSCORED: "nothing of it can be removed by this method",
 }
-LOCK = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath fill='none' "
-    "stroke='%232f6fde' stroke-width='1.8' d='M5 7V5a3 3 0 0 1 6 0v2'/%3E%3Crect x='3' y='7' width='10' "
-    "height='7' rx='1.5' fill='%232f6fde'/%3E%3C/svg%3E"
-)
 
 
 def ranking(summary: RunSummary) -> dict[tuple[int, str], dict[int, int]]:
@@ -82,14 +79,24 @@ def likely_next(summary: RunSummary) -> tuple[str, int] | None:
     return min(left)[1:]
 
 
-def importance_heatmap(summary: RunSummary, keep: Collection[int] = ()) -> go.Figure:
+def locked(summary: RunSummary, keep: Collection[int] = ()) -> list[int]:
+    """Blocks that stay: the recipe keeps them, or they were put back."""
+    blocks = summary.started.blocks if summary.started else 0
+    return sorted(b for b in {*keep, *(b for _, b in summary.pinned)} if b < blocks)
+
+
+def importance_heatmap(
+    summary: RunSummary, keep: Collection[int] = (), anatomy: Anatomy | None = None
+) -> go.Figure:
     """Iteration by block: score over the row's largest, on a log scale that spans what occurs.
 
     One row per kind of units where there are several. Of blocks and halves, those removed are hatched from
-    the row of their removal on, the likely next one is outlined dotted, and those that stay have a lock.
+    the row of their removal on, the likely next one is outlined dotted, and those that stay have a lock. Of
+    heads and channels, as much of a cell is hatched as was removed of the block.
 
     Args:
         keep: blocks that the recipe keeps.
+        anatomy: of the dense model; without it no share of a block is known.
     """
     blocks = summary.started.blocks if summary.started else 30
     kinds = summary.started.units if summary.started else (BLOCKS,)
@@ -98,10 +105,11 @@ def importance_heatmap(summary: RunSummary, keep: Collection[int] = ()) -> go.Fi
     place = {kind: n + 1 - len(kinds) for n, kind in enumerate(kinds)}
     removed = removed_blocks(summary)
     chart = figure()
-    values, facts = _rows(summary, blocks)
+    shares = removed_shares(summary, anatomy)
+    values, facts = _rows(summary, blocks, shares)
     ranks = ranking(summary)
     # A removal that the recipe forced has no scores, so a row may be missing.
-    scored = [(i - 1) * len(kinds) + kinds.index(k) + 1 for i, k in _in_order(summary)]
+    scored = [(i - 1) * len(kinds) + kinds.index(k) + 1 for i, k in in_order(summary)]
     lowest = min((v for row in values for v in row if v is not None), default=-1.0)
     # Cells still to come are drawn from the start, so that nothing moves when a row fills.
     waiting = [y for y in range(1, rows + 1) if y not in scored]
@@ -130,11 +138,10 @@ def importance_heatmap(summary: RunSummary, keep: Collection[int] = ()) -> go.Fi
             y=scored,
             customdata=facts,
             hovertemplate="block %{x}%{customdata[0]}<br>score %{customdata[1]}, %{customdata[2]} of the "
-            "largest<br>rank %{customdata[3]} (1 = least important)<extra></extra>",
+            "largest<br>rank %{customdata[3]} (1 = least important)%{customdata[4]}<extra></extra>",
             # Ranks; the browser leaves them out where cells are too narrow for a number.
             text=[
-                [rank.get(b, "") for b in range(blocks)]
-                for rank in (ranks[key] for key in _in_order(summary))
+                [rank.get(b, "") for b in range(blocks)] for rank in (ranks[key] for key in in_order(summary))
             ],
             texttemplate="%{text}",
             textfont={"size": 10},
@@ -144,31 +151,27 @@ def importance_heatmap(summary: RunSummary, keep: Collection[int] = ()) -> go.Fi
             xgap=1,
             ygap=1,
             hoverongaps=False,
-            colorbar={
-                "thickness": 7,
-                "len": 0.92,
-                "outlinewidth": 0,
-                "xpad": 6,
-                "tickvals": [0, lowest / 2, lowest],
-                "ticktext": ["most", percent(10 ** (lowest / 2), 0), percent(10**lowest, 0)],
-                "tickfont": {"size": 10},
-                "title": {"text": "log", "side": "top", "font": {"size": 10}},
-            },
+            showscale=False,
         )
     )
-    _hatch(chart, [(b, i * len(kinds) + place[k], AMBER) for (k, b), i in removed.items()])
-    gone = [
-        (block, y, GREY)
-        for (kind, block), iteration in removed.items()
-        for y in range((iteration + 1) * len(kinds) + place[kind], rows + 1, len(kinds))
-    ]
-    _hatch(chart, gone)
-    for block in sorted({*keep, *(b for _, b in summary.pinned)}):
-        if block < blocks:
-            chart.add_layout_image(
-                **{"source": LOCK, "x": block, "y": 1, "xref": "x", "yref": "y", "layer": "above"},
-                **{"sizex": 0.7, "sizey": 0.6, "xanchor": "center", "yanchor": "middle"},
-            )
+    now, before = [], []
+    for (kind, block), iteration in removed.items():
+        now.append((block, iteration * len(kinds) + place[kind], 0.0, 1.0))
+        later = range((iteration + 1) * len(kinds) + place[kind], rows + 1, len(kinds))
+        before += [(block, y, 0.0, 1.0) for y in later]
+    for (iteration, kind), of_blocks in shares.items():
+        y = iteration * len(kinds) + place[kind]
+        earlier = shares.get((iteration - 1, kind), {})
+        for block, share in of_blocks.items():
+            before.append((block, y, 0.0, earlier.get(block, 0.0)))
+            now.append((block, y, earlier.get(block, 0.0), share))
+    _hatch(chart, now, AMBER)
+    _hatch(chart, before, GREY)
+    for block in locked(summary, keep):
+        chart.add_layout_image(
+            **{"source": LOCK, "x": block, "y": 1, "xref": "x", "yref": "y", "layer": "above"},
+            **{"sizex": 0.7, "sizey": 0.6, "xanchor": "center", "yanchor": "middle"},
+        )
     for (kind, block), iteration in removed.items():
         _outline(chart, block, iteration * len(kinds) + place[kind], "solid")
     branch = summary.forked
@@ -220,7 +223,7 @@ def score_table(summary: RunSummary, keep: Collection[int] = ()) -> str:
         return "<p class='empty'>The score of every block appears here, iteration by iteration.</p>"
     ranks, removed = ranking(summary), removed_blocks(summary)
     order = summary.started.units
-    keys = _in_order(summary)
+    keys = in_order(summary)
     head = ["block"] + [f"{i}" if len(order) == 1 else f"{i} · {TITLES[k]}" for i, k in keys]
     tops = {key: max(s for s in summary.scored[key].scores if s is not None) or 1.0 for key in keys}
     rows = []
@@ -247,7 +250,7 @@ def score_table(summary: RunSummary, keep: Collection[int] = ()) -> str:
     )
 
 
-def _in_order(summary: RunSummary) -> list[tuple[int, str]]:
+def in_order(summary: RunSummary) -> list[tuple[int, str]]:
     """What was scored, iteration by iteration, kinds as the recipe names them."""
     order = summary.started.units if summary.started else (BLOCKS,)
     return sorted(summary.scored, key=lambda k: (k[0], order.index(k[1])))
@@ -264,29 +267,33 @@ def _outline(chart: go.Figure, block: int, y: int, dash: str) -> None:
     )
 
 
-def _hatch(chart: go.Figure, cells: list[tuple[int, int, str]]) -> None:
-    """Hatch cells, each (block, row, colour); all of one colour."""
-    if not cells:
-        return
+def _hatch(chart: go.Figure, parts: Sequence[tuple[int, int, float, float]], color: str) -> None:
+    """Hatch parts of cells, each (block, row, from, to), shares of the cell's height from its bottom."""
     x: list[float | None] = []
     y: list[float | None] = []
-    for block, row, _ in cells:
-        x += [block - 0.5, block + 0.5, block + 0.5, block - 0.5, block - 0.5, None]
-        y += [row - 0.5, row - 0.5, row + 0.5, row + 0.5, row - 0.5, None]
-    pattern = {"shape": "/", "size": 6, "solidity": 0.22, "fgcolor": cells[0][2], "bgcolor": "rgba(0,0,0,0)"}
+    for block, row, low, high in parts:
+        if high > low:
+            x += [block - 0.5, block + 0.5, block + 0.5, block - 0.5, block - 0.5, None]
+            bottom, top = round(row + 0.5 - low, 4), round(row + 0.5 - high, 4)
+            y += [bottom, bottom, top, top, bottom, None]
+    if not x:
+        return
     chart.add_trace(
         go.Scatter(
-            **{"x": x, "y": y, "mode": "none", "fill": "toself", "fillpattern": pattern, "hoverinfo": "skip"}
+            **{"x": x, "y": y, "mode": "none", "fill": "toself", "hoverinfo": "skip"},
+            fillpattern=hatched(color),
         )
     )
 
 
-def _rows(summary: RunSummary, blocks: int) -> tuple[list[list[float | None]], list[list[list[str]]]]:
+def _rows(
+    summary: RunSummary, blocks: int, shares: Shares
+) -> tuple[list[list[float | None]], list[list[list[str]]]]:
     """Values (log10 of score over the largest of the row) and the texts shown on hovering over each cell, a
     row per iteration and kind."""
     values, facts = [], []
-    ranks, before = ranking(summary), {}
-    for key in _in_order(summary):
+    ranks, before = ranking(summary), {}  # kind -> ranks of the iteration before
+    for key in in_order(summary):
         kind, scores, rank = key[1], summary.scored[key].scores, ranks[key]
         top = max((s for s in scores if s is not None), default=0.0) or 1.0
         what = (
@@ -299,19 +306,26 @@ def _rows(summary: RunSummary, blocks: int) -> tuple[list[list[float | None]], l
         values.append([None if s is None else round(math.log10(max(s / top, FLOOR)), 3) for s in scores])
         facts.append(
             [
-                ["", "", "", ""]
+                [""] * 5
                 if b not in rank
                 else [
                     what,
                     f"{scores[b]:.3g}",
                     percent(scores[b] / top),
                     f"{rank[b]} of {len(rank)}{_moved(before.get(kind, {}).get(b), rank[b])}",
+                    _gone(shares, key, b),
                 ]
                 for b in range(blocks)
             ]
         )
         before[kind] = rank
     return values, facts
+
+
+def _gone(shares: Shares, key: tuple[int, str], block: int) -> str:
+    """How much of a block's heads or channels is removed after an iteration, in words."""
+    share = shares.get(key, {}).get(block)
+    return "" if share is None else f"<br>{percent(share)} of its {TITLES[key[1]]} removed by then"
 
 
 def _moved(before: int | None, now: int) -> str:

@@ -64,8 +64,8 @@ FILES = (
 SLIDER = (
     "How it answers <small>drag from 0 % to the target; other words than the whole model's are marked</small>"
 )
-IMPORTANCE = "Importance <small>faint = least important; hatched = removed; number = rank</small>"
-COST = "What it costs <small>band: ± one standard error</small>"
+IMPORTANCE = "Importance <small>pale = least important</small>"
+COST = "What it costs <small>change from the whole model; band: ± one standard error of the change</small>"
 STAGE_CURVES = "On the way <small>what the stage at work reports</small>"
 # Every control made by hand, and settings with shorter words than their own: a label and one short line.
 CONTROLS = {

@@ -67,6 +67,12 @@ class Shown:
         except UserError as error:
             return error
 
+    @property
+    def known_anatomy(self) -> Anatomy | None:
+        """The same; None before the run has begun, and where it cannot be read: the model has gone since."""
+        found = self._anatomy if self.summary.started else None
+        return None if isinstance(found, UserError) else found
+
     @cached_property
     def may_change(self) -> bool:
         """Whether the visitor may steer the run."""

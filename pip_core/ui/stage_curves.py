@@ -31,7 +31,7 @@ def stage_curves(summary: RunSummary) -> go.Figure:
             hovertemplate=f"{title}: {name} %{{y:.3f}}<br>%{{x:,.0f}} {points[-1].x_name}<br>%{{customdata}}"
             "<extra></extra>",
         )
-    chart.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12, "x": 0})
+    chart.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
     chart.update_xaxes(
         title={"text": points[-1].x_name, "standoff": 6}, gridcolor=FAINT, zeroline=False, rangemode="tozero"
     )

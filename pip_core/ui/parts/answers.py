@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
-from ...core.errors import UserError
 from ...engine.stages import describe
 from .. import labels
 from ..fields import Changes
@@ -24,11 +22,9 @@ def layout(_: Services) -> Sequence[Node]:
 
 
 def draw(shown: Shown) -> Changes:
-    summary, anatomy = shown.summary, None
-    with suppress(UserError):  # the model has gone since
-        anatomy = shown.anatomy if summary.started else None
+    summary = shown.summary
     notes = [words for found in summary.results.values() if (words := describe(found).headline)]
-    return {"slider": {"value": {**slider(summary, anatomy), "run": shown.run_id, "notes": notes}}}
+    return {"slider": {"value": {**slider(summary, shown.known_anatomy), "run": shown.run_id, "notes": notes}}}
 
 
 PART = Part("answers", layout, drawn=("slider",), draw=draw)

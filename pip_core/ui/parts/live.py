@@ -7,7 +7,7 @@ from functools import partial
 
 from ...engine import stages
 from ...reporting.theme import sendable
-from .. import curves, examples, heatmap, labels, stage_curves, status
+from .. import cost, curves, examples, importance, labels, stage_curves, status
 from ..fields import Changes, fields
 from ..handlers import NEW_RUN
 from ..layout import (
@@ -33,8 +33,8 @@ RUN, IDLE = ("when-run",), "when-idle"
 
 
 def layout(page: Services) -> Sequence[Node]:
-    importance = chart("heatmap", sendable(heatmap.importance_heatmap(NOTHING)))
-    cost = chart("curves", sendable(curves.cost_curves(NOTHING)))
+    scores = chart("heatmap", sendable(importance.importance(NOTHING)))
+    cost_chart = chart("curves", sendable(cost.cost_curves(NOTHING)))
     on_the_way = chart("stage_curves", sendable(stage_curves.stage_curves(NOTHING)))
     cards = examples.cards(page.queue)
     finished = [column(words(cards), elem_classes=["card", IDLE])] if cards else []
@@ -47,12 +47,20 @@ def layout(page: Services) -> Sequence[Node]:
             equal_height=True,
         ),
         row(
-            card(labels.IMPORTANCE, importance, min_width=330),
-            card(labels.COST, cost, min_width=330),
+            card(
+                labels.IMPORTANCE,
+                html("marks", importance.legend(NOTHING)),
+                scores,
+                name="importance",
+                min_width=330,
+                scale=3,
+            ),
+            card(labels.COST, cost_chart, min_width=330, scale=2),
+            card(labels.STAGE_CURVES, on_the_way, name="stage_card", visible=False, min_width=330, scale=2),
+            name="charts",
             elem_classes=RUN,
             equal_height=True,
         ),
-        card(labels.STAGE_CURVES, on_the_way, name="stage_card", classes=RUN, visible=False),
         *finished,
         words(labels.STEPS, elem_classes=IDLE),
         card("Log", html("log", status.log(NOTHING)), classes=RUN),
@@ -101,15 +109,16 @@ def wires(page: Services) -> Sequence[Wire]:
     ]
 
 
-DRAWN = ("heatmap", "curves", "stage_curves", "stage_card", "log", "measurements")
+DRAWN = ("heatmap", "marks", "curves", "stage_curves", "stage_card", "log", "measurements")
 
 
 def draw(shown: Shown) -> Changes:
     summary, keep = shown.summary, shown.recipe.keep if shown.recipe else ()
     numbers = curves.measurement_table(summary) + stage_curves.curve_table(summary)
     return {
-        "heatmap": {"value": sendable(heatmap.importance_heatmap(summary, keep))},
-        "curves": {"value": sendable(curves.cost_curves(summary))},
+        "heatmap": {"value": sendable(importance.importance(summary, keep, shown.known_anatomy))},
+        "marks": {"value": importance.legend(summary, keep)},
+        "curves": {"value": sendable(cost.cost_curves(summary))},
         "stage_curves": {"value": sendable(stage_curves.stage_curves(summary))},
         "stage_card": {"visible": bool(summary.curves)},
         "log": {"value": status.log(summary)},
