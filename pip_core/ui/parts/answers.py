@@ -24,7 +24,8 @@ def layout(_: Services) -> Sequence[Node]:
 def draw(shown: Shown) -> Changes:
     summary = shown.summary
     notes = [words for found in summary.results.values() if (words := describe(found).headline)]
-    return {"slider": {"value": {**slider(summary, shown.known_anatomy), "run": shown.run_id, "notes": notes}}}
+    drawn = slider(summary, shown.known_anatomy)
+    return {"slider": {"value": {**drawn, "run": shown.run_id, "notes": notes}}}
 
 
 PART = Part("answers", layout, drawn=("slider",), draw=draw)
