@@ -50,7 +50,7 @@ def write(loaded: Loaded, ids: torch.Tensor, tokens: int) -> Generator[int, None
         UserError: the model's logits are not finite.
     """
     model = loaded.model
-    read, ends = ids.to(model.device), _ends(loaded)
+    read, ends = ids.to(model.device), ends_of(loaded)
     length = read.shape[1]
     for done in range(1, tokens + 1):
         with torch.inference_mode():
@@ -65,7 +65,7 @@ def write(loaded: Loaded, ids: torch.Tensor, tokens: int) -> Generator[int, None
     return Reply(text, len(written), bool(written) and written[-1] in ends)
 
 
-def _ends(loaded: Loaded) -> set[int]:
+def ends_of(loaded: Loaded) -> set[int]:
     """Ids of the tokens that end an answer."""
     generation = getattr(loaded.model, "generation_config", None)
     ends = getattr(generation, "eos_token_id", None)

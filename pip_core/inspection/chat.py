@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel, TextIteratorStreamer
@@ -14,16 +14,23 @@ from transformers import PreTrainedModel, TextIteratorStreamer
 from ..checkpoints.load import Loaded
 from ..core.device import user_message
 from ..core.errors import UserError
-from .answer import as_prompt
+from .answer import as_prompt, ends_of
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model has written so far: about `tokens` tokens in `seconds` (0 before the first)."""
+    """What a model has written so far: about `tokens` tokens in `seconds` (0 before the first).
+
+    Attributes:
+        end: empty while it writes; then "own" where the model ended its answer, "length" where it was stopped.
+        turn: whether the model took the prompt as a turn of a conversation; otherwise it went on with it.
+    """
 
     text: str
     tokens: int
     seconds: float
+    end: str = ""
+    turn: bool = False
 
     @property
     def speed(self) -> str:
@@ -57,8 +64,8 @@ class _Stream:
     """One model's answer, generated in a thread; `advance` waits for its next piece."""
 
     def __init__(self, loaded: Loaded, prompt: str, tokens: int) -> None:
-        model, tokenizer = loaded.model, loaded.tokenizer
-        self.answer, self.done = Answer("", 0, 0.0), False
+        model, tokenizer, self._loaded = loaded.model, loaded.tokenizer, loaded
+        self.answer = Answer("", 0, 0.0, turn=bool(tokenizer.chat_template))
         ids = as_prompt(loaded, prompt)
         read = ids.shape[1]
         if read >= loaded.context:
@@ -68,21 +75,31 @@ class _Stream:
             )
         self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._fault: Exception | None = None
+        self._most = min(tokens, loaded.context - read)
+        self._end = ""
         self._began = 0.0
         settings = {
             "input_ids": ids.to(model.device),
             "attention_mask": torch.ones_like(ids, device=model.device),
-            "max_new_tokens": min(tokens, loaded.context - read),
+            "max_new_tokens": self._most,
             "do_sample": False,
             "streamer": self._pieces,
         }
-        threading.Thread(target=self._write, args=(model, settings), daemon=True).start()
+        self._writer = threading.Thread(target=self._write, args=(model, settings), daemon=True)
+        self._writer.start()
+
+    @property
+    def done(self) -> bool:
+        return bool(self.answer.end)
 
     def _write(self, model: PreTrainedModel, settings: dict) -> None:
         # Both models write at once: with half the cores each, they do not wait for one another.
         torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
         try:
-            model.generate(**settings)  # type: ignore[operator]
+            found = model.generate(**settings)  # type: ignore[operator]
+            written = found[0, settings["input_ids"].shape[1] :]
+            ended = len(written) < self._most or int(written[-1]) in ends_of(self._loaded)
+            self._end = "own" if ended else "length"
         except Exception as error:  # raised again by `advance`, in the reader's thread
             self._fault = error
             self._pieces.end()
@@ -93,9 +110,12 @@ class _Stream:
             self._began = self._began or time.monotonic()
             # The streamer hands out text when a word is complete, and an empty piece for a token before that.
             text, tokens = self.answer.text + piece, self.answer.tokens + 1
-            self.answer = Answer(text, tokens, time.monotonic() - self._began)
+            self.answer = replace(
+                self.answer, text=text, tokens=tokens, seconds=time.monotonic() - self._began
+            )
             return
-        self.done = True
+        self._writer.join()
         if self._fault is not None:
             message = user_message(self._fault) or f"The model could not answer: {self._fault}"
             raise UserError(message) from self._fault
+        self.answer = replace(self.answer, end=self._end)

@@ -78,7 +78,8 @@ def divergence(
     tokens = [text_of([i]) for i in ids[0].tolist()]
     return [
         Place(
-            text_of(ids[0, : place + 1]),
+            # As it was written: a token that only marks its beginning is no part of it.
+            str(fewer.decode(ids[0, : place + 1], skip_special_tokens=True)),
             tokens[place + 1],
             values[place],
             *(

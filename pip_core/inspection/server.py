@@ -80,8 +80,8 @@ class Status:
     text: str
 
 
-def _chat(dense: Loaded, pruned: Loaded, prompt: str) -> Iterator[object]:
-    yield from chat.answers(dense, pruned, prompt)
+def _chat(dense: Loaded, pruned: Loaded, prompt: str, tokens: int = 64) -> Iterator[object]:
+    yield from chat.answers(dense, pruned, prompt, tokens)
 
 
 def _divergence(dense: Loaded, pruned: Loaded, text: str) -> Iterator[object]:

@@ -16,6 +16,9 @@ from .difference_text import task_words
 from .html import empty, table
 from .network_map import network_map
 
+# Steps of the scale on which predictions differ: the least divergence in nats, and what it means.
+DEGREES = ((0.0, "the same"), (0.05, "a little"), (0.25, "clearly"), (1.0, "another prediction"))
+
 
 def maps(summary: RunSummary, anatomy: Anatomy) -> str:
     """The dense model above what is left of it."""
@@ -84,28 +87,45 @@ def disagreements(places: Sequence[Place]) -> str:
     """A text, each token marked by how much the two models' predictions of it differ."""
     if not places:
         return empty("Enter a text of at least two words and press Compare predictions.")
-    most = max(p.divergence for p in places) or 1.0
     words = escape(places[0].before) + "".join(
-        f"<mark style='--heat:{p.divergence / most:.2f}' title='{_predictions(p)}'>{escape(p.token)}</mark>"
+        f"<mark class='d{degree(p.divergence)}' title='{_predictions(p)}'>{escape(p.token)}</mark>"
         for p in places
     )
     rows = [
         [
             escape(p.before[-40:]) + " <b>" + escape(p.token) + "</b>",
-            f"{p.divergence:.2f}",
+            _nats(p.divergence),
             _likeliest(p.dense),
             _likeliest(p.pruned),
         ]
         for p in sorted(places, key=lambda p: -p.divergence)[:8]
     ]
     mean = sum(p.divergence for p in places) / len(places)
-    head = ["next token", "divergence, nats", "dense model predicts", "pruned model predicts"]
+    head = ["next token", "difference, nats", "whole model predicts", "pruned model predicts"]
     return (
-        f"<p class='heated'>{words}</p><p class='line'>The darker a word, the more the two models' "
-        f"predictions of it differ: {mean:.2f} nats on average (Kullback-Leibler divergence of the pruned "
-        "model's prediction from the dense model's, which is taken over the tokens that both have).</p>"
+        f"<p class='heated'>{words}</p>{_scale()}<p class='line'>On average {_nats(mean)} nats: the "
+        "Kullback-Leibler divergence of the pruned model's prediction from the whole model's, over the "
+        "tokens that both have. The scale is the same for every text and model.</p>"
         + table(head, rows, "Where the predictions differ most", "places")
     )
+
+
+def degree(nats: float) -> int:
+    """How much two predictions differ, as a step of the scale: 0 not to speak of, 3 another prediction."""
+    return sum(nats >= bound for bound, _ in DEGREES[1:])
+
+
+def _scale() -> str:
+    ends = [f"under {DEGREES[1][0]:g}", *(f"from {bound:g}" for bound, _ in DEGREES[1:])]
+    items = "".join(
+        f"<li><mark class='d{number}'>word</mark> {words}, {ends[number]}</li>"
+        for number, (_, words) in enumerate(DEGREES)
+    )
+    return f"<ul class='scale' aria-label='How much the predictions differ, in nats'>{items}</ul>"
+
+
+def _nats(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.005 else "under 0.01"
 
 
 def speed(found: latency.LatencyComparison | None) -> str:

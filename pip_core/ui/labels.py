@@ -56,7 +56,7 @@ ACTIONS = (
 # Beside the verdict.
 TAKE = (("get", "Download"), ("try_it", "Chat"), ("again", "Prune it yourself"))
 # Button -> the tab that it opens.
-LEADS = {"get": "download", "try_it": "inspect"}
+LEADS = {"get": "download", "try_it": "chat"}
 FILES = (
     *(("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")),
     ("scores_csv", "Scores, CSV"),
@@ -104,7 +104,9 @@ CONTROLS = {
         "calibration; written (by the whole model); or a file, or hub:OWNER/NAME",
     ),
     "upto": ("Keep the first … removals", "Of this run, in the branch"),
-    "prompt": ("Prompt", "Both models answer it"),
+    "prompt": ("Prompt", "Both models answer it; empty asks what is shown"),
+    "suggested": ("Suggestions", "Prompts that suit this model"),
+    "longest": ("Longest answer", "In tokens"),
     "text": ("Your text", "Both models read it and predict each next token"),
     "chosen": ("Runs of this browser", "Each becomes a line"),
     "methods": ("Methods", "One run for each, with the other settings of the form; they wait in the queue"),
@@ -122,8 +124,7 @@ OPTIONS = {
     ("measure", "end"): "at the end",
     ("recover", "until-level"): "until it stops helping",
 }
-# Short stories, since the first model in the list knows nothing else; any other can continue them too.
-PROMPT = "One windy morning Ada, Ben and Clara met under the old oak. Ada had a red kite."
+# A short story, since the first model in the list knows nothing else; any other can read it too.
 SAMPLE = (
     "Late one evening Nora and Felix were looking for something to do. Nora went to the harbour. Felix "
     "stayed at the mill. Nora had three apples. Felix gave her four more. Now Nora had seven. At sunset "

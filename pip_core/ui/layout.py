@@ -150,6 +150,11 @@ def control(name: str, kind: str, **options: Any) -> Node:
     return Node(kind, name, (), {"label": label, "info": info, **options})
 
 
+def asking(field_: Node, press: Node) -> Node:
+    """A field, and beside it the button that asks what is written there."""
+    return row(field_, press, equal_height=True, elem_classes="asking")
+
+
 def button(name: str, label: str, kind: str = "Button", **options: Any) -> Node:
     """A small button."""
     key = "value" if kind == "Button" else "label"

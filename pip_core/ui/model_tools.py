@@ -11,8 +11,10 @@ from ..inspection.processes import ModelProcesses
 from ..inspection.server import Status
 from ..runs.files import MODEL
 from ..runs.queue import RunQueue
+from . import chatting
 from .html import problem
 from .inspection import disagreements, speed
+from .shown import recipe_of
 
 ROUNDS = 5
 PROMPT_TOKENS, NEW_TOKENS = 128, 32
@@ -35,20 +37,25 @@ class ModelTools:
             raise UserError("There is no pruned model yet. Finish a run first, or export it as it is now.")
         return self.queue.recipe(run_id).model, str(folder / MODEL), (folder / MODEL).stat().st_mtime
 
-    def chat(self, run_id: str, prompt: str) -> Iterator[tuple[str, str]]:
-        """Both answers as they grow: (dense, pruned)."""
+    def chat(self, run_id: str, prompt: str, tokens: str) -> Iterator[tuple[str, str, str]]:
+        """Both answers as they grow, and what there is to say of them: (dense, pruned, note).
+
+        Args:
+            prompt: where it is empty, the first that suits the model.
+            tokens: the most that each writes, one of `chatting.LENGTHS`.
+        """
         try:
-            for step in self.processes.ask("chat", *self._models(run_id), prompt=prompt):
+            models = self._models(run_id)
+            if tokens not in chatting.LENGTHS:
+                raise UserError(f"Longest answer: choose one of {', '.join(chatting.LENGTHS)}.")
+            prompt = prompt.strip() or prompts_for(self.queue, run_id)[0]
+            for step in self.processes.ask("chat", *models, prompt=prompt, tokens=int(tokens)):
                 if isinstance(step, Status):
-                    yield _answer("dense model", "", step.text), _answer("pruned model", "", "")
+                    yield *chatting.nothing_said(), f"<p class='line'>{escape(step.text)}</p>"
                 else:
-                    dense, pruned = step
-                    yield (
-                        _answer("dense model", dense.text, dense.speed),
-                        _answer("pruned model", pruned.text, pruned.speed),
-                    )
+                    yield chatting.drawn(prompt, *step)
         except UserError as error:
-            yield problem(str(error)), ""
+            yield *chatting.nothing_said(), problem(str(error))
 
     def predictions(self, run_id: str, text: str) -> Iterator[str]:
         """Where the two models' predictions of a text differ."""
@@ -75,17 +82,14 @@ class ModelTools:
             yield problem(str(error))
 
 
-def no_answers() -> dict[str, str]:
-    """Component -> what is shown in the place of an answer before the first question."""
-    return {f"{who}-answer": _answer(f"{who} model", "", "") for who in ("dense", "pruned")}
-
-
 def _line(text: str) -> str:
     return f"<p class='line'>{escape(text)}</p>"
 
 
-def _answer(who: str, text: str, note: str) -> str:
-    return (
-        f"<div class='answer'><h3>{who} <small>{escape(note)}</small></h3>"
-        f"<p>{escape(text) or '<span class=empty>The answer appears here.</span>'}</p></div>"
-    )
+def prompts_for(queue: RunQueue, run_id: str) -> tuple[str, ...]:
+    """Prompts that suit a run's exported model, first what it was asked on the way; none without one."""
+    folder, recipe = queue.folder(run_id), recipe_of(queue, run_id)
+    if folder is None or recipe is None or not (folder / MODEL).is_dir():
+        return ()
+    asked = [sample.prompt for sample in queue.summary(run_id)[0].samples.values()]
+    return tuple(dict.fromkeys((*asked[-1:], *chatting.suited(recipe.model, folder / MODEL))))

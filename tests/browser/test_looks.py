@@ -51,7 +51,7 @@ def test_screens(pages, shots, name, width):
 def test_every_tab_is_accessible(pages, shots):
     page = pages("finished")
     page.evaluate("pip.dark(false)")
-    for name in ("Inspect", "Compare", "Download"):
+    for name in ("Chat", "Inspect", "Compare", "Download"):
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(500)
         page.screenshot(path=shots / f"{name.lower()}.png", full_page=True)
@@ -67,11 +67,13 @@ def test_looking_into_a_run(pages, api_run):
     )
     expect(page.locator("#tasks tbody tr")).to_have_count(5)
     expect(page.locator("#scores tbody tr")).to_have_count(5)
+    page.get_by_role("tab", name="Chat").click()
     page.locator("#ask").click()
     for name in ("#dense-answer", "#pruned-answer"):
         expect(page.locator(f"{name} h3")).to_contain_text("tokens/s", timeout=MINUTE)
     page.locator("#differ").click()
     expect(page.locator("#places table.places tbody tr")).to_have_count(8, timeout=MINUTE)
+    page.get_by_role("tab", name="Inspect").click()
     page.locator("#measure").click()
     expect(page.locator("#speed")).to_contain_text("tokens/s", timeout=MINUTE)
 
