@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import PreTrainedModel, TextIteratorStreamer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
 
 from ..checkpoints.load import Loaded
 from ..core.device import user_message
@@ -22,7 +22,7 @@ class Answer:
     """What a model has written so far: about `tokens` tokens in `seconds` (0 before the first).
 
     Attributes:
-        end: empty while it writes; then "own" where the model ended its answer, "length" where it was stopped.
+        end: empty while it writes; then "own" where the model ended it, "length" where it was stopped.
         turn: whether the model took the prompt as a turn of a conversation; otherwise it went on with it.
     """
 
@@ -60,6 +60,19 @@ def answers(dense: Loaded, pruned: Loaded, prompt: str, tokens: int = 64) -> Ite
         yield streams[0].answer, streams[1].answer
 
 
+class _Pieces(TextIteratorStreamer):
+    """A streamer that notes when each piece was written: who reads two of them in turn reads both at the pace
+    of the slower one."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.times: list[float] = []
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.times.append(time.monotonic())
+        super().on_finalized_text(text, stream_end)
+
+
 class _Stream:
     """One model's answer, generated in a thread; `advance` waits for its next piece."""
 
@@ -73,11 +86,10 @@ class _Stream:
                 f"The prompt has {read} tokens, and the model reads at most {loaded.context}, its answer "
                 "among them. Write a shorter one."
             )
-        self._pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._pieces = _Pieces(tokenizer)
         self._fault: Exception | None = None
         self._most = min(tokens, loaded.context - read)
         self._end = ""
-        self._began = 0.0
         settings = {
             "input_ids": ids.to(model.device),
             "attention_mask": torch.ones_like(ids, device=model.device),
@@ -107,12 +119,10 @@ class _Stream:
     def advance(self) -> None:
         piece = next(self._pieces, None)
         if piece is not None:
-            self._began = self._began or time.monotonic()
             # The streamer hands out text when a word is complete, and an empty piece for a token before that.
             text, tokens = self.answer.text + piece, self.answer.tokens + 1
-            self.answer = replace(
-                self.answer, text=text, tokens=tokens, seconds=time.monotonic() - self._began
-            )
+            seconds = self._pieces.times[tokens - 1] - self._pieces.times[0]
+            self.answer = replace(self.answer, text=text, tokens=tokens, seconds=seconds)
             return
         self._writer.join()
         if self._fault is not None:

@@ -92,6 +92,7 @@ def test_a_prompt_is_continued():
         def generate(self, input_ids, streamer, **_):
             read.append(input_ids.tolist())
             streamer.end()
+            return input_ids
 
     loaded = SimpleNamespace(model=Model(), tokenizer=ending("<s> $A </s>"), context=64)
     assert list(chat.answers(loaded, loaded, "The dog"))

@@ -47,3 +47,9 @@ def test_a_chat_template_that_fails(opened, template):
     dense.tokenizer.chat_template = template
     with pytest.raises(UserError, match="chat template does not take"):
         list(answers(dense, dense, "The dog ran"))
+
+
+def test_an_answer_says_why_it_ended(opened):
+    dense = opened("llama")
+    found = list(answers(dense, dense, "The dog ran", tokens=3))[-1]
+    assert [(answer.end, answer.turn) for answer in found] == [("length", False)] * 2
