@@ -77,7 +77,8 @@ def undo(run: RunFolder) -> int:
     """Undo the last removal; its units are kept from then on."""
     from ..reporting.messages import sentence
     from ..runs.operations import undo
-    from ..runs.run_directory import read_events, recipe_of
+    from ..runs.recorded import read_events
+    from ..runs.run_directory import recipe_of
     from ..runs.worker import working
 
     recipe_of(run)

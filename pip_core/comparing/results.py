@@ -21,7 +21,7 @@ from ..core.units import WIDTH
 from ..data.corpora import title
 from ..engine.stages import stages_for
 from ..evaluation.statistics import LEVEL, paired_comparison, retained
-from ..runs.run_directory import read_events
+from ..runs.recorded import read_events
 from .chart import kept_chart
 from .sweep import Entry
 

@@ -21,7 +21,8 @@ from ..core.recipe import Recipe, measuring_settings
 from ..engine.run import check
 from ..planning.estimate import resolve_auto_units
 from ..runs.files import EVENTS, RECIPE
-from ..runs.run_directory import Tail, create, read_events, recipe_of
+from ..runs.recorded import Tail, read_events
+from ..runs.run_directory import create, recipe_of
 from ..runs.worker import launch, why_interrupted
 from ..scoring import get_scorer
 

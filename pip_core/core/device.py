@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from .errors import UserError
+from .lent_gpu import elsewhere
 from .limits import GB, limits
 from .memory import free_memory
 
@@ -27,14 +28,14 @@ OUT_OF_MEMORY = (
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if torch.cuda.is_available() and not elsewhere() else "cpu")
 
 
 @lru_cache(maxsize=1)
 def fast_bfloat16() -> bool:
     """Whether this machine computes in bfloat16 no slower than in float32. A processor's flags alone do not
     say: some that have the instructions take twice as long with them."""
-    if torch.cuda.is_available():
+    if device().type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     ask = getattr(torch.cpu, "get_capabilities", None)  # not in older releases of torch
     found = ask() if ask else {}

@@ -65,6 +65,11 @@ class Limits(BaseModel):
     run_gb: float | None = _limit(
         None, None, "a run that needs more memory is refused", "all that this machine or its container has"
     )
+    zero_gpu_seconds: int = _limit(
+        60,
+        60,
+        "seconds of its GPU that a run asks ZeroGPU for at a time; it asks again as often as it needs",
+    )
     model_workers: int = _limit(
         1,
         1,

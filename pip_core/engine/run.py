@@ -8,7 +8,7 @@ where `out` says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     prune_on: bool = True,
     scratch: Path | None = None,
-) -> Iterator[ev.Event]:
+) -> Generator[ev.Event, None, None]:
     """Prune a model, as a stream of events that ends with Finished, Stopped or Failed.
 
     Args:

@@ -17,6 +17,7 @@ import torch
 from ..budget.budget import budget_for
 from ..checkpoints.load import config_of
 from ..checkpoints.reference import cached_by_checkpoint
+from ..core import lent_gpu
 from ..core.device import device
 from ..core.errors import UserError
 from ..core.memory import free_memory
@@ -153,7 +154,8 @@ def available_memory() -> int:
 
 @cached_by_checkpoint(maxsize=32)
 def seconds_per_token(reference: str, dtype: str) -> float:
-    """Seconds a forward pass takes for one token: every distinct matrix shape is timed once."""
+    """Seconds a forward pass takes for one token: every distinct matrix shape is timed once, where the device
+    that will compute is this process's."""
     config = config_of(reference)
     number = number_format(config, dtype)
     counts: dict[torch.Size, int] = {}
@@ -168,6 +170,9 @@ def seconds_per_token(reference: str, dtype: str) -> float:
     head = model.get_output_embeddings()
     if head is not None:
         counts[head.weight.shape] = counts.get(head.weight.shape, 0) + 1
+    if lent_gpu.elsewhere():  # nothing can be timed here
+        products = sum(count * shape.numel() for shape, count in counts.items())
+        return lent_gpu.seconds_per_token(products, len(blocks_of(model)))
     total = 0.0
     with torch.inference_mode():
         for shape, count in counts.items():

@@ -27,7 +27,7 @@ from .files import (
     read_recipe,
     read_undo,
 )
-from .run_directory import Tail
+from .recorded import Tail
 
 Value = TypeVar("Value")
 # Characters of a model's name in the name of a run.

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,14 @@ from .files import (
     write,
 )
 from .operations import Look, look_here
+from .places import Place, place_named, usual_place
 from .pushing import Order, Pushes
+from .recorded import decided
 from .store import LONGEST_NAME, MAKING, RunStore, hashed
 
 CLEAN_SECONDS = 3600.0
 # Restarts in a row after which a run goes on by itself without having decided or measured anything between.
 MOST_RESTARTS = 3
-DECIDED = (ev.Removed, ev.Evaluated, ev.Exported, ev.StageResult)
 # At the end of a branch's name.
 BRANCH = ", branch"
 
@@ -62,12 +64,15 @@ class RunQueue(RunStore):
     # Forks the workers; see `schedule_in_background`.
     server: ForkServer | None = field(default=None, repr=False)
     pushes: Pushes = field(init=False, repr=False)
-    # Tokens of visitors by runs that wait, until their worker is launched. They are kept nowhere else.
-    _lent: dict[str, str] = field(default_factory=dict, repr=False)
+    where: Place = field(init=False, repr=False)
+    # Of runs that wait, until they are begun: tokens of visitors, which are kept nowhere else, and the
+    # contexts in which they asked.
+    _lent: dict[str, tuple[str, Context]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.pushes = Pushes(lambda: self.server)
+        self.where = place_named(usual_place(), lambda: self.server)
 
     # Making runs
 
@@ -223,9 +228,8 @@ class RunQueue(RunStore):
                 queued = self._index.queued(folder)
                 if queued is None:
                     continue
-                token = self._lent.get(folder.name, "")
-                launched = worker.launch(folder, queued["command"], server=self.server, token=token)
-                self.children.append(launched)
+                lent = self._lent.get(folder.name, ("", None))
+                self.children.append(self.where.start(folder, queued["command"], *lent))
                 self._lent.pop(folder.name, None)
                 (folder / QUEUED).unlink(missing_ok=True)
                 started.append(folder.name)
@@ -247,11 +251,11 @@ class RunQueue(RunStore):
                 with suppress(UserError, FileNotFoundError):  # it cannot be read, or was just deleted
                     if self._index.summary(self._readable(folder.name))[1] != "interrupted":
                         continue
-                    decided = sum(isinstance(e, DECIDED) for e in run_directory.read_events(folder))
+                    so_far = decided(folder)
                     before = _restarted(folder)
-                    times = before["times"] + 1 if before["decided"] == decided else 1
+                    times = before["times"] + 1 if before["decided"] == so_far else 1
                     if times <= MOST_RESTARTS:
-                        write(folder / RESTARTED, json.dumps({"decided": decided, "times": times}))
+                        write(folder / RESTARTED, json.dumps({"decided": so_far, "times": times}))
                         self._queue(folder, command)
                         found.append(folder.name)
             return found
@@ -264,7 +268,8 @@ class RunQueue(RunStore):
             UserError: see `check_writable`.
         """
         self.check_writable()
-        self.continue_interrupted()
+        if self.where.alone:
+            self.continue_interrupted()
         self.server = self.server or ForkServer(worker.WORKER_MODULES)
         self.server.warm_up()
 
@@ -349,8 +354,7 @@ class RunQueue(RunStore):
 
     def _queue(self, folder: Path, command: str) -> None:
         write(folder / QUEUED, json.dumps({"at": time.time(), "command": command}))
-        if token := asking_token():
-            self._lent[folder.name.removeprefix(MAKING)] = token
+        self._lent[folder.name.removeprefix(MAKING)] = asking_token(), copy_context()
 
     def _halt(self, run_id: str, flag: str, ending: type[ev.Stopped] | type[ev.Paused]) -> None:
         with self._locked():

@@ -7,13 +7,11 @@ crash loses nothing. Requests to the worker are small files that it looks for at
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
-import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -24,7 +22,6 @@ from ..core import events as ev
 from ..core.decisions import settings_of, settled
 from ..core.device import user_message
 from ..core.errors import UserError
-from ..core.json_text import parse_json
 from ..core.limits import limits, variable
 from ..core.paths import is_run
 from ..core.recipe import Recipe
@@ -40,16 +37,16 @@ from .files import (
     SCRATCH,
     STOP,
     UNDO,
-    UnreadableRun,
-    damaged,
     drop_damaged_requests,
-    newer_version,
     read_recipe,
     read_undo,
     write,
 )
+from .recorded import drop_torn_line, read_events
 
 REQUESTS = (STOP, PAUSE, UNDO)
+# What prunes: see `engine.run.run`, whose arguments these are.
+Engine = Callable[..., Generator[ev.Event, None, None]]
 
 
 def create(folder: Path, recipe: Recipe, history: Sequence[ev.Event] = ()) -> None:
@@ -109,7 +106,12 @@ def check_readable(folder: Path) -> None:
 
 
 def work(
-    folder: Path, prune_on: bool = True, launched: bool = False, export: bool = True
+    folder: Path,
+    prune_on: bool = True,
+    launched: bool = False,
+    export: bool = True,
+    leave: Callable[[ev.Event], bool] = lambda event: False,
+    engine: Engine | None = None,
 ) -> Iterator[ev.Event]:
     """Drain the engine into the run's directory, and pass its events on.
 
@@ -119,13 +121,15 @@ def work(
     Args:
         launched: whether `worker.launch` began this process, and so dealt with earlier requests.
         export: whether to write the pruned model at the end.
+        leave: asked after every event; true leaves the run, still launched, to whoever goes on with it.
+        engine: what prunes, as `engine.run.run` does, which is the usual one.
 
     Raises:
         UserError: the folder is not a run, or another process works on it.
         UnreadableRun: it is damaged, or of a newer version; nothing is written then.
     """
     check_readable(folder)
-    lock = _hold(folder)
+    lock, left = _hold(folder), False
     try:
         drop_damaged_requests(folder)
         recipe = recipe_of(folder)
@@ -151,24 +155,27 @@ def work(
             def stop() -> bool:
                 return has_request(folder) or overdue()
 
-            for event in run_engine(recipe, out, history, stop, prune_on, scratch):
-                if isinstance(event, ev.Stopped) and overdue():
-                    late = ev.Warned(_late())
-                    _append(file, late)
-                    yield late
-                if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
-                    event = ev.Paused(event.iterations)
-                _append(file, event)
-                if settings := settings_of(event):
-                    # From here on the recipe names what this machine had to choose, or the run decided.
-                    recipe = recipe.replace(**settings)
-                    write(folder / RECIPE, recipe.to_json())
-                if isinstance(event, ev.Finished):
-                    shutil.rmtree(scratch, ignore_errors=True)
-                yield event
+            with closing((engine or run_engine)(recipe, out, history, stop, prune_on, scratch)) as events:
+                for event in events:
+                    if isinstance(event, ev.Stopped) and overdue():
+                        late = ev.Warned(_late())
+                        _append(file, late)
+                        yield late
+                    if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
+                        event = ev.Paused(event.iterations)
+                    _append(file, event)
+                    if settings := settings_of(event):
+                        # From here on the recipe names what this machine had to choose, or the run decided.
+                        recipe = recipe.replace(**settings)
+                        write(folder / RECIPE, recipe.to_json())
+                    if isinstance(event, ev.Finished):
+                        shutil.rmtree(scratch, ignore_errors=True)
+                    yield event
+                    if left := leave(event):
+                        return
         yield from apply_undo(folder)
     finally:
-        for name in (STOP, PAUSE, LAUNCHED):
+        for name in () if left else (STOP, PAUSE, LAUNCHED):
             (folder / name).unlink(missing_ok=True)
         lock.release()
         # Requested after this worker looked for the last time, by someone who saw that it held the lock.
@@ -222,6 +229,22 @@ def record(folder: Path, events: Sequence[ev.Event]) -> None:
                 _append(file, event)
     finally:
         lock.release()
+
+
+def end_as_requested(folder: Path) -> None:
+    """End a run as the requests in its folder say, where no worker holds it.
+
+    Raises:
+        UserError: as `record`.
+        UnreadableRun: as `record`.
+    """
+    if (folder / UNDO).exists():
+        apply_pending_undo(folder)
+    else:
+        ending = ev.Paused if (folder / PAUSE).exists() else ev.Stopped
+        record(folder, [ending(len(ev.removals(read_events(folder))))])
+    for name in (STOP, PAUSE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def apply_pending_undo(folder: Path) -> None:
@@ -304,89 +327,9 @@ def apply_undo(folder: Path) -> Iterator[ev.Event]:
     (folder / UNDO).unlink(missing_ok=True)
 
 
-def read_events(folder: Path) -> list[ev.Event]:
-    """Every event recorded so far, without a line that is still being written.
-
-    Raises:
-        UnreadableRun: a line is damaged, or of a newer version.
-    """
-    tail = Tail(folder)
-    events = [event for event, _ in tail.poll()]
-    if tail.fault is not None:
-        raise tail.fault
-    return events
-
-
-class Tail:
-    """Reads a growing `events.jsonl`, each line once.
-
-    Attributes:
-        offset: bytes read so far.
-        fault: what is wrong with the first line that cannot be read; such lines are left out.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / EVENTS
-        self.offset = 0
-        self.fault: UnreadableRun | None = None
-        self._lines = 0
-
-    def poll(self) -> list[tuple[ev.Event, float]]:
-        """Events recorded since the last call, with their times in seconds since 1970.
-
-        Raises:
-            OSError: the file is not there, or cannot be read.
-        """
-        if not stat.S_ISREG(self.path.stat().st_mode):  # nobody may ever write to a pipe
-            raise OSError("it is not a file")
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        found = []
-        for line in whole.splitlines():
-            self._lines += 1
-            try:
-                found.append(_read_line(line, self.path, self._lines))
-            except UnreadableRun as error:
-                self.fault = self.fault or error
-        return found
-
-
-def _read_line(line: bytes, path: Path, number: int) -> tuple[ev.Event, float]:
-    """An event and its time.
-
-    Raises:
-        UnreadableRun: the line is damaged, or its event is unknown to this version.
-    """
-    try:
-        event, at = ev.from_line(line.decode("utf-8"))
-        if math.isfinite(at):
-            return event, at
-    except (UserError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        values = parse_json(line)
-    except ValueError:
-        raise damaged(path, f"line {number} is not an event") from None
-    if not isinstance(values, dict) or not isinstance(values.get("event"), str) or "at" not in values:
-        raise damaged(path, f"line {number} is not an event")
-    raise newer_version(f"its event '{values['event'][:40]}' cannot be read here")
-
-
 def _drop_old(*paths: Path) -> None:
     """Delete requests to an earlier worker. One made since this process began is for this one: loading the
     libraries takes seconds."""
     for path in paths:
         if path.exists() and path.stat().st_mtime < psutil.Process().create_time():
             path.unlink(missing_ok=True)
-
-
-def drop_torn_line(path: Path) -> None:
-    """A killed worker may have left half a line."""
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -162,13 +162,9 @@ def launch(
     Raises:
         UserError: the system starts no process, or the disk is full.
     """
-    for name in (STOP, PAUSE):
-        (folder / name).unlink(missing_ok=True)
+    said = begin(folder, command)
     try:
-        said = (folder / EVENTS).stat().st_size
         with _pipe_with(token) as given, (folder / LOG).open("ab") as log:
-            log.write(f"{LOG_MARK}{command}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
-            log.flush()
             process = (server.start if server else start_afresh)(
                 "pip_core",
                 [command, str(folder), "--launched", *(["--lent"] if token else []), *options],
@@ -178,14 +174,43 @@ def launch(
                 stderr=log,
             )
     except OSError as error:
-        raise UserError(user_message(error) or f"No worker could be started: {error.strerror}.") from None
-    try:
-        began = psutil.Process(process.pid).create_time()
-    except psutil.Error:  # it has ended already; its log says why
-        return process
-    facts = {"pid": process.pid, "began": began, "said": said, "command": command}
-    write(folder / LAUNCHED, json.dumps(facts))
+        raise _not_started(error) from None
+    with suppress(psutil.Error):  # it has ended already; its log says why
+        note(folder, psutil.Process(process.pid), said, command)
     return process
+
+
+def begin(folder: Path, command: str) -> int:
+    """Make a run ready for a worker: earlier requests to stop are dropped, and its log says what begins.
+
+    Returns:
+        Bytes of events so far.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        for name in (STOP, PAUSE):
+            (folder / name).unlink(missing_ok=True)
+        with (folder / LOG).open("ab") as log:
+            log.write(f"{LOG_MARK}{command}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+        return (folder / EVENTS).stat().st_size
+    except OSError as error:
+        raise _not_started(error) from None
+
+
+def note(folder: Path, process: psutil.Process, said: int, command: str) -> None:
+    """Note which process works on a run, or sees to it that others do; see `launched`.
+
+    Raises:
+        psutil.Error: it has ended.
+    """
+    facts = {"pid": process.pid, "began": process.create_time(), "said": said, "command": command}
+    write(folder / LAUNCHED, json.dumps(facts))
+
+
+def _not_started(error: OSError) -> UserError:
+    return UserError(user_message(error) or f"No worker could be started: {error.strerror}.")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from pip_core.core.recipe import Recipe
 from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
 from pip_core.evaluation import statistics
 from pip_core.runs import run_directory
-from pip_core.runs.run_directory import read_events
+from pip_core.runs.recorded import read_events
 from pip_core.runs.worker import launch
 from pip_core.scoring import METHODS, get_scorer
 

@@ -13,6 +13,7 @@ from pip_core.engine.replay import ReplayState
 from pip_core.engine.run import run
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.runs import files, operations, run_directory, worker
+from pip_core.runs.recorded import Tail
 
 from .. import tiny
 from ..removals import THREE, TWO, removed_blocks, removed_units, work_until
@@ -171,7 +172,7 @@ def test_undo_of_a_paused_run_leaves_it_paused(tmp_path, recipe):
 def test_a_story_is_without_what_was_taken_back(finished):
     operations.undo(finished)
     story = RunSummary()
-    story.apply(run_directory.Tail(finished).poll())
+    story.apply(Tail(finished).poll())
     assert [r.iteration for r in story.removals] == [1]
     assert sorted(story.evaluated) == [0, 1]
     assert {i for i, _ in story.scored} == {1}

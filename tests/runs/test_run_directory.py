@@ -17,6 +17,7 @@ from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.units import Units
 from pip_core.runs import run_directory, worker
+from pip_core.runs.recorded import Tail, drop_torn_line
 
 from .. import tiny, zoo
 from ..processes import cli, start
@@ -96,7 +97,7 @@ def test_work_records_what_it_tells(made):
     assert isinstance(told[-1], ev.Finished)
     assert run_directory.read_events(made) == told
     assert not worker.alive(made)
-    times = [at for _, at in run_directory.Tail(made).poll()]
+    times = [at for _, at in Tail(made).poll()]
     assert times == sorted(times)
     assert abs(times[-1] - time.time()) < 60
 
@@ -160,7 +161,7 @@ def test_two_workers_are_refused(made):
 
 
 def test_a_failed_run_can_be_tried_again(made, monkeypatch):
-    monkeypatch.setattr(run_directory, "run_engine", lambda *_: iter([ev.Failed("The disk is full.")]))
+    monkeypatch.setattr(run_directory, "run_engine", lambda *_: (e for e in [ev.Failed("The disk is full.")]))
     assert list(run_directory.work(made)) == [ev.Failed("The disk is full.")]
     monkeypatch.undo()
     assert isinstance(list(run_directory.work(made))[-1], ev.Finished)
@@ -208,17 +209,17 @@ def test_a_torn_last_line_is_dropped(made):
     text = "".join(ev.to_line(e, 1.0) + "\n" for e in whole)
     (made / "events.jsonl").write_text(text + '{"event": "Remo')
     assert run_directory.read_events(made) == whole
-    run_directory.drop_torn_line(made / "events.jsonl")
+    drop_torn_line(made / "events.jsonl")
     assert (made / "events.jsonl").read_text() == text
-    run_directory.drop_torn_line(made / "events.jsonl")
+    drop_torn_line(made / "events.jsonl")
     assert (made / "events.jsonl").read_text() == text
     (made / "events.jsonl").write_text("{torn")
-    run_directory.drop_torn_line(made / "events.jsonl")
+    drop_torn_line(made / "events.jsonl")
     assert (made / "events.jsonl").read_text() == ""
 
 
 def test_tail_reads_each_line_once(made):
-    tail = run_directory.Tail(made)
+    tail = Tail(made)
     assert tail.poll() == []
     lines = [ev.to_line(ev.Loading(f"loading {i} ü"), float(i)) for i in range(3)]
     with (made / "events.jsonl").open("a", encoding="utf-8") as file:
