@@ -66,6 +66,7 @@ SLIDER = (
 )
 IMPORTANCE = "Importance <small>pale = least important</small>"
 COST = "What it costs <small>change from the whole model; band: ± one standard error of the change</small>"
+METHOD = "See the method <small>a run's own texts, scores and removals</small>"
 STAGE_CURVES = "On the way <small>what the stage at work reports</small>"
 # Every control made by hand, and settings with shorter words than their own: a label and one short line.
 CONTROLS = {

@@ -17,17 +17,14 @@ from pip_core.core.recipe import Recipe
 from pip_core.core.units import Units
 from pip_core.planning.estimate import anatomy_for, make_plan
 from pip_core.reporting.run_summary import RunSummary
-from pip_core.reporting.theme import AMBER, GREY, sendable
 from pip_core.runs.queue import RunQueue
 from pip_core.structure.shape import Shape
 from pip_core.ui import (
     comparison,
     cost,
-    curves,
     download,
     form,
     heatmap,
-    importance,
     network_map,
     status,
     verdict,
@@ -185,111 +182,6 @@ def test_map_draws_what_is_gone_and_what_is_narrowed(llama_folder):
     assert "Removed blocks: 1." in drawn
     assert "block 2: 0 % of its attention and 100 % of its MLP are left" in drawn
     assert "block 3: 100 % of its attention and 50 % of its MLP are left" in drawn
-
-
-def test_heatmap_marks_what_went_and_what_may_be_next():
-    summary = summary_of_a_run()
-    assert heatmap.likely_next(summary) == ("blocks", 4)
-    figure = sendable(heatmap.importance_heatmap(summary))
-    outlines = [(s["x0"] + 0.5, s["y0"] + 0.5, s["line"]["dash"]) for s in figure["layout"]["shapes"]]
-    assert outlines == [(3, 1, "solid"), (0, 2, "solid"), (4, 2, "dot")]
-    hover = figure["data"][1]["customdata"]
-    assert hover[0][3] == ["", "0.1", "10.0 %", "1 of 5", ""]
-    assert figure["data"][1]["text"] == [[3, 4, 5, 1, 2], [1, 3, 4, "", 2]]
-    assert hover[1][4][3] == "2 of 4"
-    assert hover[1][1][3] == "3 of 4, was 4"
-    hatched = [d for d in figure["data"] if d.get("fillpattern")]
-    assert [d["x"].count(None) for d in hatched] == [2, 3]  # in their rows, and in every row below
-    said = heatmap.score_table(summary)
-    assert said.count("class='absent'") == said.count(">removed<") == 1
-    assert said.count("class=removed") == 2
-    summary.apply([(ev.Stopped(2), 9.0)])
-    assert heatmap.likely_next(summary) is None
-
-
-def test_what_is_kept_was_put_back_or_has_no_score_is_not_called_removed():
-    summary = summary_of_a_run()
-    summary.apply([(ev.RemovalUndone(2, (Units("blocks", 0, (0,)),)), 9.0)])
-    summary.apply([(ev.Scored(2, "blocks", (None, None, None, None, 0.3), 1.0), 10.0)])
-    states = [heatmap.unscored(summary, (2, "blocks"), block, keep=(1,)) for block in range(4)]
-    assert states == ["kept", "kept", "not scored", "removed"]
-    said = heatmap.score_table(summary, keep=(1,))
-    assert [said.count(f">{state}<") for state in ("kept", "not scored", "removed")] == [2, 1, 1]
-    assert [i["x"] for i in heatmap.importance_heatmap(summary, keep=(1,)).layout.images] == [0, 1]
-
-
-def test_a_branch_marks_where_its_method_changed():
-    summary = summary_of_a_run()
-    assert "from here on" not in heatmap.importance_heatmap(summary).to_json()
-    summary.forked = ev.Forked("another", 1, ("method",))
-    assert "from here on by pip" in heatmap.importance_heatmap(summary).to_json()
-
-
-def test_channels_are_hatched_by_the_share_of_a_block_that_went(llama_folder):
-    anatomy, summary = anatomy_for(str(llama_folder)), summary_of_a_run()
-    summary.started = replace(summary.started, units=("channels",))
-    first, second = (Units("channels", 1, tuple(range(n, n + 16))) for n in (0, 16))
-    summary.scored = {(i, "channels"): replace(s, kind="channels") for (i, _), s in summary.scored.items()}
-    summary.removals = tuple(
-        replace(r, units=(u,)) for r, u in zip(summary.removals, (first, second), strict=True)
-    )
-    figure = sendable(importance.importance(summary, (), anatomy))
-    now, before = (
-        [d["y"] for d in figure["data"] if d.get("fillpattern", {}).get("fgcolor") == c]
-        for c in (AMBER, GREY)
-    )
-    # A quarter of the block from the bottom of the first row; in the second row, another above it.
-    assert now == [[1.5, 1.5, 1.25, 1.25, 1.5, None, 2.25, 2.25, 2.0, 2.0, 2.25, None]]
-    assert before == [[2.5, 2.5, 2.25, 2.25, 2.5, None]]
-    assert "50.0 % of its channels removed by then" in str(figure)
-    assert "share of the block" in importance.legend(summary)
-
-
-def test_one_iteration_is_drawn_as_sorted_bars():
-    summary = RunSummary()
-    started = replace(summary_of_a_run().started, planned=1)
-    both = (Units("blocks", 3, (0,)), Units("blocks", 4, (0,)))
-    summary.apply([(started, 1.0)])
-    waiting = sendable(importance.importance(summary))
-    assert [d["type"] for d in waiting["data"]] == ["bar"] * 3
-    assert waiting["data"][0]["y"] == [100] * 5
-    summary.apply([(ev.Scored(1, "blocks", (0.5, 0.8, 1.0, 0.1, 0.4), 1.0), 2.0)])
-    summary.apply([(ev.Removed(1, both, 0.4, 0.4, 60, "2 of 5 blocks"), 3.0)])
-    figure = sendable(importance.importance(summary, keep=(0,)))
-    _, bars, hatched = figure["data"]
-    assert bars["x"] == ["3", "4", "0", "1", "2"]
-    assert bars["y"] == [10, 40, 50, 80, 100]
-    assert hatched["y"] == [10, 40, 0, 0, 0]
-    assert [i["x"] for i in figure["layout"]["images"]] == [2]
-    assert "lowest score" not in importance.legend(summary)
-    assert "kept" in importance.legend(summary, keep=(0,))
-
-
-def test_a_removal_without_scores_leaves_its_row_empty():
-    summary = summary_of_a_run()
-    summary.scored = {key: scored for key, scored in summary.scored.items() if key != (1, "blocks")}
-    figure = sendable(heatmap.importance_heatmap(summary))
-    assert figure["data"][1]["y"] == [2]
-    assert figure["data"][0]["y"] == [1, 3]
-
-
-def test_the_table_says_what_a_score_of_channels_is():
-    summary = summary_of_a_run()
-    assert "Score of every block as a share" in heatmap.score_table(summary)
-    summary.started = replace(summary.started, units=("blocks", "channels"))
-    assert "Score of every block, of channels the mean, as a share" in heatmap.score_table(summary)
-
-
-def test_curves_show_the_change_from_the_dense_model_with_its_own_error():
-    figure = sendable(cost.cost_curves(summary_of_a_run()))
-    lines = [d for d in figure["data"] if d.get("mode") == "lines+markers"]
-    assert [d["x"] for d in lines] == [[0, 19.19, 39.39]] * 2
-    assert lines[0]["y"] == [0, -25, -50]
-    # Of four items one, and two, are lost: standard errors of the differences, not of the levels.
-    assert [fact[1] for fact in lines[0]["customdata"]] == [0, 25.0, 28.87]
-    assert lines[1]["y"] == [1, 1, 1]
-    assert [a["text"] for a in figure["layout"]["annotations"]] == ["whole model"]
-    assert "block 3" in curves.measurement_table(summary_of_a_run())
 
 
 def test_nothing_is_drawn_of_nothing():

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from . import answers, chat, compare, download, form, gguf, head, inspect, live, outcome, push, status
+from . import (
+    answers,
+    chat,
+    compare,
+    download,
+    form,
+    gguf,
+    head,
+    inspect,
+    live,
+    method,
+    outcome,
+    push,
+    status,
+)
 
 HEAD, FORM = head.PART, form.PART
 ABOVE = (status.PART, outcome.PART)
 TABS = (live.PART, chat.PART, inspect.PART, compare.PART, download.PART)
 # Those that stand in a tab of another: the slider above the charts, and ways to take a model along.
-PARTS = (HEAD, FORM, *ABOVE, answers.PART, *TABS, gguf.PART, push.PART)
+PARTS = (HEAD, FORM, *ABOVE, answers.PART, method.PART, *TABS, gguf.PART, push.PART)

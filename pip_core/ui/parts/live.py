@@ -28,6 +28,7 @@ from ..layout import (
 )
 from ..shown import NOTHING, RESUMABLE, Shown
 from .answers import PART as ANSWERS
+from .method import PART as METHOD
 
 RUN, IDLE = ("when-run",), "when-idle"
 
@@ -61,6 +62,7 @@ def layout(page: Services) -> Sequence[Node]:
             elem_classes=RUN,
             equal_height=True,
         ),
+        *METHOD.layout(page),
         *finished,
         words(labels.STEPS, elem_classes=IDLE),
         card("Log", html("log", status.log(NOTHING)), classes=RUN),
