@@ -37,6 +37,7 @@ OWN_NAMES = {
 # Families whose layers have rotary positions of two kinds, and the name of the second one's base.
 LOCAL_BASE = {"gemma3_text": "rope_local_base_freq"}
 FULL, SLIDING = "full_attention", "sliding_attention"
+FIRST_SLIDING = "max_window_layers"
 DEFAULT, LONG = "default", "longrope"
 # The limit that a model was first trained with.
 FIRST_LIMIT = "original_max_position_embeddings"
@@ -86,6 +87,9 @@ def older_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     kind = config.get("model_type", "")
     found = _rotary_settings(config, kind)
+    if FIRST_SLIDING in config and FULL in (kinds := config.get("layer_types") or ()):
+        # Programs that do not read the kinds of the layers take this many as full ones, from the first on.
+        found[FIRST_SLIDING] = next((n for n, kind in enumerate(kinds) if kind != FULL), len(kinds))
     known = {**config, **found}
     return found | {old: known[name] for name, old in OWN_NAMES.get(kind, {}).items() if name in known}
 

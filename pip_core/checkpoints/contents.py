@@ -17,7 +17,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from ..core.errors import UserError
 from ..structure.families import skeleton
 from .checksum import weight_files
 
@@ -106,12 +105,13 @@ def shape_mismatch(
     config: PreTrainedConfig, folder: Path
 ) -> tuple[str, tuple[int, ...], tuple[int, ...]] | None:
     """The first weight whose shape in the files is not the one that `config` promises: its name, its shape in
-    the files, and the promised one. None where there is none, or the config describes no model."""
+    the files, and the promised one. None where there is none.
+
+    Raises:
+        UserError: the config describes no model that can be built.
+    """
     found = headers(folder)
-    try:
-        promised = skeleton(config).state_dict()
-    except UserError:
-        return None
+    promised = skeleton(config).state_dict()
     for name, weight in promised.items():
         header = found.get(name) or next((h for n, h in found.items() if same_name(n, name)), None)
         if header is not None and header.shape != tuple(weight.shape):

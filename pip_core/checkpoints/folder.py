@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -182,6 +183,9 @@ def config_in(folder: Path, name: str) -> tuple[PreTrainedConfig, tuple[str, ...
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its parsers raise
         raise unloadable(name, error) from error
+    # Code of the machine that it was saved on, and perhaps not here. "eager" is a kernel of every model.
+    if config._attn_implementation != "eager":
+        config._attn_implementation = None
     check_config(config)
     return config, follow_weights(config, folder, name)
 
@@ -227,6 +231,13 @@ def check_raw_config(folder: Path) -> None:
     check_files(folder, folder.name)
     config = raw_config(folder)
     check_bounds(config)
+    for field in ("dtype", "torch_dtype"):
+        stated = config.get(field)
+        if isinstance(stated, str) and not isinstance(getattr(torch, stated, None), torch.dtype):
+            raise UserError(
+                f"The config.json of '{folder.name}' names the number format '{stated[:40]}', which is none. "
+                f"Take the line '{field}' out: the weights say themselves what they are."
+            )
     kind = config.get("model_type")
     if kind in CONFIG_MAPPING_NAMES:
         return

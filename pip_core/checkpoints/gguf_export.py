@@ -19,10 +19,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core.disk_use import bytes_of
 from ..core.environment import child_environment
@@ -39,6 +40,15 @@ NO_CONVERTER = (
     f"A GGUF file is made by llama.cpp's own converter, which is not here. Get llama.cpp's sources and set "
     f"{VARIABLE} to their folder, the one that holds {SCRIPT}."
 )
+# Model type -> the field that lists its blocks' kinds, and the order that llama.cpp takes for granted, which
+# begins anew after its last block.
+_SLIDING, _FULL = "sliding_attention", "full_attention"
+ORDERED: dict[str, tuple[str, tuple]] = {
+    "gemma2": ("layer_types", (_SLIDING, _FULL)),
+    "gemma3_text": ("layer_types", (*[_SLIDING] * 5, _FULL)),
+    "cohere2": ("layer_types", (*[_SLIDING] * 3, _FULL)),
+    "smollm3": ("no_rope_layers", (1, 1, 1, 0)),
+}
 # In what the converter says of a tokenizer whose hash it does not know.
 UNKNOWN_SPLITTING = "pre-tokenizer was not recognized"
 # Of the largest logit: the converter rounds as this project does, but computes in another order.
@@ -104,6 +114,7 @@ def write_gguf(model: Path, target: Path, dense: str) -> Generator[Loading, None
             "No plain config describes this model's shape, so that llama.cpp could not read it. Remove the "
             "same number of units from every block to get one that it reads."
         )
+    refuse_other_order(json.loads((model / "config.json").read_text(encoding="utf-8")))
     teller = yield from _dense_of(model, dense)
     size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as place:
@@ -121,6 +132,28 @@ def write_gguf(model: Path, target: Path, dense: str) -> Generator[Loading, None
         _judge(found)
         made.replace(target)
     return Converted(target, target.stat().st_size, found["largest_difference"])
+
+
+def refuse_other_order(config: Mapping[str, Any]) -> None:
+    """Refuse blocks of two kinds in another order than llama.cpp takes for granted.
+
+    It tells the kinds of these families apart by a block's number alone, and the file has no place for
+    another order, so that a model without some of its blocks would answer wrongly without a word.
+
+    Args:
+        config: contents of the model's `config.json`.
+
+    Raises:
+        UserError: the order is another one.
+    """
+    field, period = ORDERED.get(config.get("model_type", ""), ("", ()))
+    kinds = config.get(field)
+    if isinstance(kinds, list) and any(kind != period[n % len(period)] for n, kind in enumerate(kinds)):
+        raise UserError(
+            f"llama.cpp takes every {len(period)}th block of this family for one of another kind ({field}), "
+            "and here they come in another order, because some were removed. It would answer wrongly. Remove "
+            f"channels or heads instead, or {len(period)} blocks in a row that begin anywhere."
+        )
 
 
 def _judge(found: dict) -> None:

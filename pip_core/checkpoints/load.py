@@ -9,8 +9,7 @@ pruned is refused before its weights are downloaded.
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +32,7 @@ from ..core.recipe import DEMO, RESIDENT, STREAMED
 from ..structure.families import check_config
 from . import bundled
 from .checksum import weights_sha256
+from .completeness import refuse_incomplete, refuse_unlisted_weights
 from .contents import shape_mismatch
 from .folder import (
     Source,
@@ -54,8 +54,6 @@ from .reference import HUB, PYPI, bundled_config_folder, local_folder, split_ref
 from .streaming import load_streamed
 
 DTYPES = ("auto", "float32", "bfloat16")
-# Buffers that older releases of transformers wrote into checkpoints.
-OLD_BUFFERS = re.compile(r"(inv_freq|masked_bias|(attn|attention)\.bias)$")
 
 
 @dataclass(frozen=True)
@@ -183,6 +181,7 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
                     else "Save the model again with save_pretrained(), which writes safetensors."
                 )
             )
+        refuse_unlisted_weights(folder, reference)
         refuse_unusable_files(folder, reference)
         refuse_without_tokenizer((path.name for path in folder.iterdir()), reference)
         return source
@@ -221,7 +220,7 @@ def load_folder(
     tokenizer = tokenizer_in(source.folder, source.name)
     if placement == STREAMED:
         model, lacking, unused = load_streamed(source.folder, source.name, config, compute)
-        _refuse_incomplete(source.name, sorted(lacking), sorted(unused))
+        refuse_incomplete(source.name, sorted(lacking), sorted(unused))
         _check_weights(model, source.name)
         return Loaded(model, tokenizer, source, stored, config, notes)
     try:
@@ -239,7 +238,7 @@ def load_folder(
             raise
         raise mismatched(config, source) or unloadable(source.name, error) from error
     missing = sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"])
-    _refuse_incomplete(source.name, missing, sorted(info["unexpected_keys"]))
+    refuse_incomplete(source.name, missing, sorted(info["unexpected_keys"]))
     _check_weights(model, source.name)
     model.to(device()).eval()
     return Loaded(model, tokenizer, source, stored, config, notes)
@@ -279,43 +278,6 @@ def mismatched(config: PreTrainedConfig, source: Source) -> UserError | None:
         f"In the weights of '{source.name}' {name} has the shape {' x '.join(map(str, stored))}, where its "
         f"config promises {' x '.join(map(str, promised))}. {how}."
     )
-
-
-def _refuse_wrapped(name: str, missing: Sequence[str], unexpected: Iterable[str]) -> None:
-    """Refuse tensors that are all there, under names that begin otherwise.
-
-    Raises:
-        UserError: they are.
-    """
-    found = set(unexpected)
-    starts = {other.removesuffix(own) for own in missing for other in found if other.endswith(f".{own}")}
-    for start in sorted(starts):
-        if all(start + own in found or own.startswith("lm_head.") for own in missing):
-            raise UserError(
-                f"The names of the tensors in '{name}' begin with '{start}', which a wrapper (torch.compile, "
-                "DistributedDataParallel, peft) puts there, so that no program finds them. Save the model "
-                "inside the wrapper, or take that part off the names."
-            )
-
-
-def _refuse_incomplete(name: str, missing: Sequence[str], unexpected: Sequence[str]) -> None:
-    """Refuse weights of another model than the config describes.
-
-    Raises:
-        UserError: tensors that the config promises are not there, or there are others.
-    """
-    if missing:
-        _refuse_wrapped(name, missing, unexpected)
-        raise UserError(
-            f"The checkpoint of '{name}' lacks {len(missing)} tensors that its config "
-            f"promises, such as {missing[0]}. It is damaged or its config is for another model."
-        )
-    unexpected = [u for u in unexpected if not OLD_BUFFERS.search(u)]
-    if unexpected:
-        raise UserError(
-            f"The checkpoint of '{name}' holds {len(unexpected)} tensors that its config does not describe, "
-            f"such as {unexpected[0]}. Its config is for another model."
-        )
 
 
 def _check_weights(model: PreTrainedModel, name: str) -> None:

@@ -132,6 +132,12 @@ def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
             return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=False)
     except Exception as error:  # whatever the model's own constructor raises
         reason = shortened(str(error), 200) or type(error).__name__
+        padding, rows = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+        if isinstance(padding, int) and isinstance(rows, int) and padding >= rows:
+            reason = (
+                f"it pads with token {padding:,} (pad_token_id), and there are {rows:,} from 0 on. Write "
+                "the number of another into its config.json, such as that of the end of a text."
+            )
         raise UserError(f"This config describes no model that can be built: {reason}") from None
 
 

@@ -123,3 +123,12 @@ def test_special_tokens_with_names_and_without(written):
     told = written(tokenizer)
     assert told["additional_special_tokens"] == ["<tool>", "<end>"]
     assert told["extra_special_tokens"] == {"image_token": "<image>"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "first"),
+    [("full full sliding", 2), ("full full", 2), ("sliding full", 0), ("sliding sliding", None)],
+)
+def test_programs_that_read_no_kinds_of_layers_count_the_full_ones(kinds, first):
+    config = {"layer_types": [f"{kind}_attention" for kind in kinds.split()], "max_window_layers": 28}
+    assert older_settings(config).get("max_window_layers") == first

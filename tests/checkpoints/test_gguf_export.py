@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pip_core.checkpoints import gguf_export
-from pip_core.checkpoints.gguf_export import SCRIPT, VARIABLE, write_gguf
+from pip_core.checkpoints.gguf_export import SCRIPT, VARIABLE, refuse_other_order, write_gguf
 from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
 from pip_core.ui.parts import gguf
@@ -84,3 +84,18 @@ def test_the_page_offers_what_was_made(model, converts, monkeypatch):
     assert VARIABLE in offered["gguf_state"]["value"]
     *_, last = gguf.make(queue, "run")
     assert VARIABLE in last["gguf_state"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "order", "kept"),
+    [
+        ("gemma2", "layer_types", ["sliding_attention", "full_attention"] * 3, [0, 1, 4, 5]),
+        ("gemma3_text", "layer_types", (["sliding_attention"] * 5 + ["full_attention"]) * 2, [*range(6)]),
+        ("smollm3", "no_rope_layers", [1, 1, 1, 0] * 2, [0, 1, 6, 7]),
+    ],
+)
+def test_blocks_in_an_order_that_llama_cpp_does_not_know_are_refused(kind, field, order, kept):
+    refuse_other_order({"model_type": kind, field: order})
+    refuse_other_order({"model_type": kind, field: [order[n] for n in kept]})
+    with pytest.raises(UserError, match="another order"):
+        refuse_other_order({"model_type": kind, field: order[1:]})

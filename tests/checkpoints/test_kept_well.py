@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,72 @@ def test_eight_bit_numbers_are_kept_as_numbers_of_sixteen(own, tmp_path, format_
     name = "model.layers.0.mlp.gate_proj.weight"
     assert exported[name].dtype == torch.bfloat16
     assert torch.equal(exported[name].float(), small[name].float())
+
+
+def renamed(folder: Path, change: Callable[[str], str]) -> None:
+    path = folder / "model.safetensors"
+    save_file({change(n): w for n, w in load_file(path).items()}, path, metadata={"format": "pt"})
+
+
+def added(folder: Path, *names: str) -> None:
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), **{n: torch.ones(1) for n in names}}, path, metadata={"format": "pt"})
+
+
+FOUND: dict[str, tuple[Callable[[Path], object], str]] = {
+    "only Mistral's own file": (
+        lambda own: (own / "model.safetensors").rename(own / "consolidated.safetensors"),
+        r"consolidated.safetensors\), but neither",
+    ),
+    "parts without their index": (
+        lambda own: (own / "model.safetensors").rename(own / "model-00001-of-00001.safetensors"),
+        "but neither model.safetensors nor model.safetensors.index.json",
+    ),
+    "scales of a config that was lost": (
+        lambda own: added(own, "model.layers.0.mlp.up_proj.weight_scale_inv"),
+        "quantised",
+    ),
+    "a trainer's head": (lambda own: added(own, "v_head.summary.weight"), "pretrained_model.save_pretrained"),
+    "the head left out, and said to be its own": (
+        lambda own: rewrite_config(own, tie_word_embeddings=False),
+        '"tie_word_embeddings": true',
+    ),
+    "a lower number of blocks written by hand": (
+        lambda own: rewrite_config(own, num_hidden_layers=3, layer_types=["full_attention"] * 3),
+        r"more blocks than its config says \(num_hidden_layers\)",
+    ),
+    "blocks taken out by hand": (
+        lambda own: renamed(own, lambda n: n.replace("layers.4.", "layers.7.")),
+        "not numbered from 0 on without a gap",
+    ),
+    "padding beyond the rows": (
+        lambda own: rewrite_config(own, pad_token_id=zoo.VOCABULARY),
+        r"pads with token 1,600 \(pad_token_id\)",
+    ),
+    "a number format that is none": (lambda own: rewrite_config(own, torch_dtype="auto"), "Take the line"),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_what_no_program_reads_is_refused_with_what_to_do(own, case):
+    change, words = FOUND[case]
+    change(own)
+    with pytest.raises(UserError, match=words):
+        load_model(str(own))
+
+
+@pytest.mark.parametrize("field", ["_attn_implementation", "attn_implementation"])
+def test_a_kernel_that_is_not_here_is_not_asked_for(own, tmp_path, field):
+    before = opened(own).model.config._attn_implementation
+    rewrite_config(own, **{field: "flash_attention_2"})
+    assert opened(own).model.config._attn_implementation == before
+    out = written(opened(own), tmp_path / "out")
+    assert field not in json.loads((out / "config.json").read_text())
+
+
+def test_a_table_stored_as_the_head_alone(own):
+    renamed(own, lambda n: n.replace("model.embed_tokens", "lm_head"))
+    model = opened(own).model
+    stored = load_file(own / "model.safetensors")["lm_head.weight"]
+    assert torch.equal(model.get_input_embeddings().weight, stored)
+    assert torch.equal(model.get_output_embeddings().weight, stored)
