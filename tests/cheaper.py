@@ -4,6 +4,8 @@ A worker that exports starts a fresh process to load the checkpoint, which takes
 to import its libraries. Of the tiny models that is left out, as it is in the tests' own process (see
 `_exports_are_trusted` in tests/fixtures.py), unless the environment holds VERIFY. The demo model is verified.
 
+A plan measures a model's speed for half a second; here any speed will do.
+
 A run that a test interferes with must last until that has happened. One of LASTING windows waits in its
 second iteration until it is stopped, paused or killed, or the file GO_ON lies beside the folder of runs; once
 it is resumed it waits no more.
@@ -27,6 +29,7 @@ from pip_core.checkpoints.verify import Verdict, verify
 from pip_core.data.calibration import Calibration, Scorer
 from pip_core.data.perturbation import Pair
 from pip_core.engine.stages import verify as stage
+from pip_core.planning import estimate
 from pip_core.runs.files import EVENTS
 from pip_core.structure.sites import Site
 
@@ -68,4 +71,5 @@ def score_and_wait(
 
 
 stage.verify = trust
+estimate.PROBE_SECONDS = 0.0
 Calibration.score = score_and_wait

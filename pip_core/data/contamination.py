@@ -57,21 +57,21 @@ def overlap(calibration: Iterable[str], evaluation: Sequence[str]) -> Overlap:
     seen: dict[str, list[int]] = {}
     short = 0
     for number, text in enumerate(evaluation):
-        grams = set(_grams(text))
-        short += not grams
-        for gram in grams:
+        own = set(grams(text))
+        short += not own
+        for gram in own:
             seen.setdefault(gram, []).append(number)
     shared: set[int] = set()
     example = ""
     for text in calibration if seen else ():
-        for gram in _grams(text):
+        for gram in grams(text):
             if numbers := seen.get(gram):
                 example = example or gram
                 shared.update(numbers)
     return Overlap(len(evaluation), len(shared), short, example)
 
 
-def _grams(text: str) -> Iterator[str]:
+def grams(text: str) -> Iterator[str]:
     """Every sequence of `NGRAM` words, joined by single spaces."""
     words = compared_words(text.lower().translate(_APOSTROPHES))
     return (" ".join(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1))

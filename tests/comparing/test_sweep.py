@@ -385,14 +385,14 @@ def test_by_command_line_in_processes_of_their_own(llama_folder, tasks, tmp_path
         "--dtype",
         "float32",
     ]
-    command = ["compare", "--methods", "random,multi-domain", "--target", 0.2, "--measure", "end", *shared]
+    command = ["compare", "--methods", "multi-domain", "--target", 0.2, "--measure", "end", *shared]
     ended = cli(*command, "--no-export", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
-    assert "== random\n" in ended.stdout
+    assert "== multi-domain\n" in ended.stdout
     assert "| multi-domain | heads, channels; equal |" in ended.stdout
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
-    assert [r["label"] for r in rows] == ["dense", "random", "multi-domain"]
-    assert all(r["peak_memory"] > 10**8 for r in rows[1:])
+    assert [r["label"] for r in rows] == ["dense", "multi-domain"]
+    assert rows[1]["peak_memory"] > 10**8
     again = cli(*command, "--no-export", "--out", tmp_path / "out")
     assert again.returncode == 0
     assert "==" not in again.stdout

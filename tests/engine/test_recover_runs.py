@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from pip_core.runs.files import SCRATCH
 from pip_core.ui import stage_curves
 
 from .. import tiny
+from ..processes import warm_server
 
 TOKENS = 4096
 
@@ -137,11 +137,9 @@ def test_killed_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path):
         "from pip_core.engine.stages import recover; recover.TASKS = (); import sys, pathlib; "
         "from pip_core.runs import run_directory; list(run_directory.work(pathlib.Path(sys.argv[1])))"
     )
-    worker = subprocess.Popen(
-        [sys.executable, "-c", script, str(folder)],
-        cwd=tiny.ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
+    nowhere = subprocess.DEVNULL
+    worker = warm_server().start(
+        "tests.command", ["-c", script, str(folder)], os.environ, nowhere, nowhere, nowhere
     )
     while len(tiny.only(run_directory.read_events(folder), CurvePoint)) < 3:
         assert worker.poll() is None

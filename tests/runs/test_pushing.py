@@ -16,6 +16,7 @@ from pip_core.runs import pushing
 from pip_core.runs.pushing import ENDED, Order, Pushes, _push
 
 from ..hub_writing import WritableHub
+from ..processes import BEFORE_THE_HUB, warm_server
 
 DONE = Pushed("me/small", "c0ffee", "https://hub/me/small", True, 9, 0.0)
 
@@ -37,7 +38,7 @@ def test_a_process_pushes_with_the_token_that_it_is_told(order, tmp_path, monkey
     with WritableHub(tmp_path / "hub").open() as hub:
         for name, value in {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_writes"}.items():
             monkeypatch.setenv(name, value)
-        pushes = Pushes()
+        pushes = Pushes(lambda: warm_server(BEFORE_THE_HUB))
         pushes.start("run", order)
         with pytest.raises(UserError, match="already"):
             pushes.start("run", order)

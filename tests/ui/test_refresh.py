@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -217,18 +215,6 @@ def test_few_may_follow_at_once(queue, workers):
         states = thread.submit(asyncio.run, follow()).result()
     assert states == ["starting", "starting", "starting", "finished"]
     assert followers.count == 0
-
-
-def test_importing_the_page_does_nothing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", "import app; print(sorted(vars(app)))"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tiny.ROOT), "PATH": "", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture
