@@ -30,6 +30,15 @@ def fill_form(page: Page, model: str, windows: int = 4, target: int | None = Non
         number.press("Tab")
 
 
+def settle(page: Page) -> None:
+    """Wait until what moves has arrived, and what was changed last is drawn."""
+    page.evaluate(
+        "Promise.all(document.getAnimations().filter(a => a.effect.getComputedTiming().endTime < Infinity)"
+        ".map(a => a.finished.catch(() => null)))"
+        ".then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))))"
+    )
+
+
 def unfold(page: Page, name: str) -> None:
     page.get_by_role("button", name=name).click()
 

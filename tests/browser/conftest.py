@@ -83,7 +83,10 @@ def visiting(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
     contexts, complaints = [], []
 
     def open_(width: int = 1440, height: int = 900, path: str = "", forgiving: bool = False) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        # Without a graphics card whatever moves is computed, all the time.
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, accept_downloads=True, reduced_motion="reduce"
+        )
         contexts.append(context)
         page = context.new_page()
         if not forgiving:

@@ -10,6 +10,7 @@ from pip_core.core.environment import prepare_environment
 prepare_environment()  # before torch is imported
 
 from pip_core.core.fork_server import AVAILABLE, ForkServer, Process  # noqa: E402
+from pip_core.planning import estimate  # noqa: E402
 from pip_core.runs import queue  # noqa: E402
 
 
@@ -26,4 +27,5 @@ class PatientServer(ForkServer):
 
 if __name__ == "__main__":
     queue.ForkServer = PatientServer
+    estimate.PROBE_SECONDS = 0.0
     runpy.run_path("app.py", run_name="__main__")

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from .acts import MINUTE, unfold
+from .acts import MINUTE, settle, unfold
 
 # Gradio's own, which the page cannot mend.
 GRADIOS = {"aria-allowed-attr", "aria-valid-attr-value", "nested-interactive"}
@@ -40,7 +40,7 @@ def test_screens(pages, shots, name, width):
     expect(page.locator("#plan")).to_contain_text("Will remove", timeout=MINUTE)
     for dark in (False, True):
         page.evaluate("dark => pip.dark(dark)", dark)
-        page.wait_for_timeout(700)
+        settle(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.screenshot(
             path=shots / f"{name}-{width}-{'dark' if dark else 'light'}.png", full_page=width < 1000
@@ -53,7 +53,7 @@ def test_every_tab_is_accessible(pages, shots):
     page.evaluate("pip.dark(false)")
     for name in ("Chat", "Inspect", "Compare", "Download"):
         page.get_by_role("tab", name=name).click()
-        page.wait_for_timeout(500)
+        settle(page)
         page.screenshot(path=shots / f"{name.lower()}.png", full_page=True)
         assert faults(page) == [], name
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import time
 
 import pytest
 from playwright.sync_api import expect
@@ -80,8 +79,8 @@ def test_page_restart_in_mid_run_loses_nothing(visitor, server, model):
     fill_form(page, model, windows=LASTING, target=30)
     run_id = prune(page)
     expect(page.locator("#status")).to_contain_text("Iteration 2", timeout=MINUTE)
-    server.end()
-    time.sleep(3)
+    with page.expect_event("requestfailed"):  # the tab has noticed
+        server.end()
     go_on = server.runs.parent / GO_ON
     go_on.touch()
     try:
