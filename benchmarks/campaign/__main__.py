@@ -18,7 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from . import page, runs
-from .outcome import Outcome, markdown
+from .outcome import Outcome, append, markdown, read
 
 # Attack -> what makes it, how often in the whole campaign, and how often with --quick.
 PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int, int]] = {
@@ -39,20 +39,34 @@ def main() -> None:
     for name, (_, usual, quick) in PARTS.items():
         if name != "files":
             parser.add_argument(f"--{name}", type=int, help=f"{usual} by default, {quick} with --quick")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="file of JSON lines that keeps what came of each attack; "
+        "with it a campaign that ended early goes on",
+    )
     given = parser.parse_args()
+    kept = read(given.results) if given.results else []
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="campaign-") as place:
         for name in given.only:
             attack, usual, quick = PARTS[name]
             count = getattr(given, name, None) or (quick if given.quick else usual)
+            if found := [one for one in kept if (one.name, one.asked) == (name, count)]:
+                outcomes.append(found[-1])
+                continue
             root = Path(place, name)
             root.mkdir()
             print(f"{name} ...", file=sys.stderr, flush=True)
             try:
-                outcomes.append(attack(count, root))
+                outcome = attack(count, root)
             except Exception:
                 traceback.print_exc()
-                outcomes.append(Outcome(name, count, 0, ["the attack itself failed, see above"]))
+                outcome = Outcome(name, count, 0, ["the attack itself failed, see above"])
+            outcome.name, outcome.asked = name, count
+            outcomes.append(outcome)
+            if given.results and outcome.seconds:
+                append(given.results, outcome)
     print(markdown(outcomes))
     if any(one.tried > one.survived for one in outcomes):
         raise SystemExit(1)

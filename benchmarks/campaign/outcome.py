@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import psutil
 
@@ -22,6 +24,7 @@ class Outcome:
         lost: what was lost or broken, in words.
         before, after: memory of the process that was attacked, in bytes; 0 where each attack had its own.
         note: what one has to know to read the numbers.
+        name, asked: which attack it is, and how many were asked for.
     """
 
     part: str
@@ -32,6 +35,8 @@ class Outcome:
     after: int = 0
     seconds: float = 0.0
     note: str = ""
+    name: str = ""
+    asked: int = 0
 
     def count(self, right: bool, words: str, attacks: int = 1) -> None:
         """Count attacks that ended alike; `words` say what they were where they did harm."""
@@ -48,6 +53,18 @@ def measured(part: str, note: str, memory: Callable[[], int] = lambda: 0) -> Ite
     outcome, began = Outcome(part, note=note, before=memory()), time.monotonic()
     yield outcome
     outcome.after, outcome.seconds = memory(), time.monotonic() - began
+
+
+def append(path: Path, outcome: Outcome) -> None:
+    """Add an outcome to a file of JSON lines."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(outcome)) + "\n")
+
+
+def read(path: Path) -> list[Outcome]:
+    """The outcomes that a file holds; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [Outcome(**json.loads(line)) for line in lines]
 
 
 def own_memory() -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from gradio_client import Client
 
 from app import StudioPage
 from pip_core.runs.queue import RunQueue
@@ -22,12 +21,17 @@ from tests.browser.server import Server
 from tests.run_queues import Workers
 from tests.security.odd_values import call_all
 
-from .outcome import Outcome, measured, own_memory
+from .outcome import MB, Outcome, measured, own_memory
+from .program import Program, Refused
 
 SHORT = {"model": "demo", "target": 0.1, "windows": 4, "items": 4, "perplexity_windows": 1}
 # A page that takes longer to answer is as good as dead.
 ANSWER_SECONDS = 20.0
-PATIENCE_SECONDS = 900.0
+# A client has so long for its own run and for each of those before it.
+PATIENCE_SECONDS = 60.0
+LEAVING_SECONDS = 6.0
+# Runs that a followed run waits for, of some 15 seconds each.
+RUNS_BEFORE = 30
 
 
 def fuzz(count: int, root: Path, seed: int = 0) -> Outcome:
@@ -65,18 +69,6 @@ def served(root: Path) -> Iterator[tuple[Server, Callable[[], int]]]:
         server.end()
 
 
-def _client(server: Server, **settings: str) -> Client:
-    """A program that uses the page; on a busy machine it tries for a minute to reach it."""
-    until = time.monotonic() + 60
-    while True:
-        try:
-            return Client(server.url, verbose=False, httpx_kwargs={"timeout": 120}, **settings)
-        except httpx.TransportError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(1)
-
-
 def answers(server: Server) -> bool:
     """Whether the page answers in time."""
     with suppress(httpx.HTTPError):
@@ -91,13 +83,15 @@ def clients(count: int, root: Path) -> Outcome:
 
     def use(number: int) -> None:
         try:
-            client = _client(server, download_files=str(root / f"got-{number}"))
-            run = client.predict(SHORT, f"run {number}", api_name="/start")
-            states = list(client.submit(run, api_name="/follow"))
+            program = Program(server.url, f"client{number}")
+            run = program.answer("start", SHORT, f"run {number}")
+            states = [state for (state,) in program.steps("follow", run)]
             if {state["run"] for state in states} != {run} or states[-1]["state"] != "finished":
                 words[number] = f"client {number}: {states[-1]}"
                 return
-            archive = zipfile.ZipFile(client.predict(run, api_name="/result"))
+            archive = zipfile.ZipFile(
+                program.fetched(program.answer("result", run), root / f"got-{number}.zip")
+            )
             name = next(n for n in archive.namelist() if n.endswith("model.safetensors"))
             weights[number] = hashlib.sha256(archive.read(name)).hexdigest()
         except Exception as error:
@@ -106,11 +100,12 @@ def clients(count: int, root: Path) -> Outcome:
     with served(root) as (server, memory):
         note = "started a run at the same moment, followed it and fetched its model; all weights alike"
         with measured("client", note, memory) as outcome:
-            threads = [threading.Thread(target=use, args=(n,)) for n in range(count)]
+            threads = [threading.Thread(target=use, args=(n,), daemon=True) for n in range(count)]
+            until = time.monotonic() + PATIENCE_SECONDS * count
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(PATIENCE_SECONDS)
+                thread.join(max(0.0, until - time.monotonic()))
             usual = max(set(weights.values()), key=list(weights.values()).count, default="")
             for number in range(count):
                 outcome.count(weights.get(number, "-") == usual, words.get(number, f"client {number}"))
@@ -120,55 +115,58 @@ def clients(count: int, root: Path) -> Outcome:
 def followers(count: int, root: Path) -> Outcome:
     """Programs that follow a run that waits, while others use the page."""
     with served(root) as (server, memory):
-        client = _client(server)
-        client.predict({**SHORT, "windows": 300, "measure": "end"}, "long", api_name="/start")
-        waiting = client.predict(SHORT, "waits", api_name="/start")
+        program = Program(server.url, "who started it")
+        for number in range(RUNS_BEFORE):
+            program.answer("start", {**SHORT, "windows": 300}, f"long {number}")
+        waiting = program.answer("start", SHORT, "waits")
         with measured("follower", "", memory) as outcome:
-            followed = []
-            for _ in range(count):
-                one = _client(server)
-                followed.append((one, one.submit(waiting, api_name="/follow")))
-            for number, (_, job) in enumerate(followed):
-                until = time.monotonic() + ANSWER_SECONDS
-                while not job.outputs() and not job.done() and time.monotonic() < until:
-                    time.sleep(0.05)
-                outcome.count(bool(job.outputs()), f"follower {number} was told nothing")
-            during = answers(server)
-            took = _seconds_of_a_refusal(client)
-            for one, job in followed:
-                job.cancel()
-                one.close()
-            time.sleep(1)
-            after = answers(server) and bool(client.submit(waiting, api_name="/follow").result)
+            open_ = [Program(server.url, f"follower{n}").steps("follow", waiting) for n in range(count)]
+            for number, steps in enumerate(open_):
+                outcome.count(*_told(steps, waiting, f"follower {number}"))
+            held = memory()
+            during, took = answers(server), _seconds_of_a_refusal(program)
+            for steps in open_:
+                steps.close()
+            # The page finds that they left when it next writes to them.
+            time.sleep(LEAVING_SECONDS)
+            again, words = _told(program.steps("follow", waiting), waiting, "who followed afterwards")
+            after = answers(server) and again
             if not (during and after):
-                outcome.survived, outcome.lost = 0, [*outcome.lost, "the page did not answer"]
+                outcome.survived, outcome.lost = 0, [*outcome.lost, f"the page did not answer; {words}"]
             outcome.note = (
-                f"followed one waiting run at once; meanwhile the page {'answered' if during else 'was dead'}"
-                f" (a call in {took:.1f} s), and afterwards it {'did' if after else 'did not'}"
+                f"followed one waiting run at once ({held / MB:.0f} MB then); meanwhile the page "
+                f"{'answered' if during else 'was dead'} (a call in {took:.1f} s), and afterwards it "
+                f"{'did' if after else 'did not'}"
             )
     return outcome
 
 
-def _seconds_of_a_refusal(client: Client) -> float:
+def _told(steps: Iterator[list], run: str, who: str) -> tuple[bool, str]:
+    """Whether a follower is told of the run, and what it was told."""
+    try:
+        (state,) = next(steps)
+    except (httpx.HTTPError, Refused, StopIteration) as error:
+        return False, f"{who}: {error!r}"
+    return state["run"] == run and state["state"] == "waiting", f"{who}: {state}"
+
+
+def _seconds_of_a_refusal(program: Program) -> float:
     began = time.monotonic()
-    with suppress(Exception):
-        client.predict("0" * 24, api_name="/result")
+    with suppress(httpx.HTTPError, Refused):
+        program.answer("result", "0" * 24)
     return time.monotonic() - began
 
 
 def sessions(count: int, root: Path) -> Outcome:
     """Sessions that each ask for something once and are never heard of again."""
-    with served(root) as (server, memory):
-        call = f"{server.url}gradio_api/call/result"
-        with measured("session", "asked for something once and never came back", memory) as outcome:
-            for number in range(count):
-                try:
-                    asked = {"data": ["0" * 24], "session_hash": f"session{number}"}
-                    event = httpx.post(call, json=asked, timeout=ANSWER_SECONDS).json()["event_id"]
-                    told = httpx.get(f"{call}/{event}", timeout=ANSWER_SECONDS).text
-                except (httpx.HTTPError, KeyError, ValueError) as error:
-                    told = repr(error)
-                outcome.count("event: error" in told, f"session {number}: {told[:100]}")
-            if not answers(server):
-                outcome.survived, outcome.lost = 0, [*outcome.lost, "the page did not answer"]
+    note = "asked for something once and never came back"
+    with served(root) as (server, memory), measured("session", note, memory) as outcome:
+        for number in range(count):
+            try:
+                told = str(Program(server.url, f"session{number}").answer("result", "0" * 24))
+            except (httpx.HTTPError, Refused) as error:
+                told = repr(error)
+            outcome.count(told.startswith("Refused"), f"session {number}: {told[:100]}")
+        if not answers(server):
+            outcome.survived, outcome.lost = 0, [*outcome.lost, "the page did not answer"]
     return outcome
