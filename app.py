@@ -12,6 +12,7 @@ if __name__ == "__main__":
     )  # before torch is imported; gradio signs visitors in with it
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import gradio as gr
 import plotly
+from gradio.state_holder import SessionState, StateHolder
 
 from pip_core.core.errors import UserError, told
 from pip_core.core.limits import can_sign_in
@@ -27,7 +29,7 @@ from pip_core.inspection.processes import ModelProcesses
 from pip_core.planning.estimate import make_plan
 from pip_core.runs import gallery
 from pip_core.runs.queue import RunQueue
-from pip_core.ui import answers, fields, handlers, model_tools, page, ranges, sent, serving
+from pip_core.ui import answers, fields, handlers, model_tools, page, ranges, sent, serving, sessions
 from pip_core.ui.follow import Followers
 from pip_core.ui.layout import Node, Services, Wire
 
@@ -125,13 +127,19 @@ class StudioPage:
         self.refreshed(ready).then(None, memory, None, js=page.OPENED_JS)
 
     def for_programs(self) -> None:
-        """The main job for `gradio_client`: start, follow, result."""
+        """The main job for `gradio_client`: start, follow, stop, result."""
 
-        def start(recipe: dict, name: str = "") -> str:
+        def start(recipe: dict, name: str = "", key: str = "") -> str:
             """Start a run. `recipe` holds the settings that are not the usual ones, see `python -m pip_core
-            prune --help`. Returns the run's id."""
+            prune --help`; `key` is a secret of your own, with which `stop` ends it. Returns the run's id."""
             with as_errors():
-                return self.handlers.launch(sent.settings(recipe), sent.text(name))
+                return self.handlers.launch(sent.settings(recipe), sent.text(name), sent.text(key, 128))
+
+        def stop(run: str, key: str = "") -> str:
+            """Stop a run that was started with this key. Returns the run's id."""
+            with as_errors():
+                self.handlers.halt(sent.text(run), sent.text(key, 128))
+                return run
 
         async def follow(run: str) -> dict:  # of every yield: that is how gradio counts what a program gets
             """A run's state (a JSON object) whenever it changes, until it ends."""
@@ -144,7 +152,7 @@ class StudioPage:
             with as_errors():
                 return str(self.queue.packed(sent.text(run)))
 
-        for job in (start, follow):
+        for job in (start, follow, stop):
             gr.api(job, api_name=job.__name__, concurrency_limit=None)
         run = gr.Textbox(visible=False)
         run.submit(result, run, gr.File(visible=False), api_name="result", concurrency_limit=4)
@@ -175,15 +183,21 @@ def main() -> None:
     blocks = StudioPage(queue).build().queue(max_size=serving.MOST_EVENTS)
     # Gradio looks into its queue a thousand times a second, which alone takes some percent of a core.
     blocks._queue.sleep_when_free = QUEUE_SECONDS
-    blocks.launch(
+    ready = threading.Event()
+    app, *_ = blocks.launch(
+        prevent_thread_lock=True,
         # Fonts as objects: gradio compares themes at the start, and cannot compare plain names.
         theme=gr.themes.Base(
             primary_hue="blue",
             neutral_hue="slate",
             font=[gr.themes.Font(name) for name in ("Inter", "system-ui", "sans-serif")],
         ),
-        **serving.serving_options(root),
+        **serving.serving_options(root, ready),
     )
+    app.state_holder = sessions.lean(StateHolder, SessionState)()
+    app.state_holder.set_blocks(blocks)
+    ready.set()
+    blocks.block_thread()
 
 
 if __name__ == "__main__":

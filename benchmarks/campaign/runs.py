@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import subprocess
@@ -71,8 +72,10 @@ def kills(count: int, root: Path, seed: int = 0) -> Outcome:
     usual, expected = time.monotonic() - began, result_of(root / "whole")
     note = f"workers killed by SIGKILL at a random moment of a run of {usual:.0f} s, then resumed to the end"
     with measured("kill", note) as outcome:
-        while outcome.tried < count:
-            folder = root / f"killed-{outcome.tried}"
+        for number in itertools.count():
+            if outcome.tried >= count:
+                break
+            folder = root / f"killed-{number}"
             run_directory.create(folder, recipe)
             done = 0
             for _ in range(min(draw.randint(1, KILLS_OF_A_RUN), count - outcome.tried)):

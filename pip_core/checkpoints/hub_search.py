@@ -10,6 +10,7 @@ from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import CacheNotFound
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from ..core.errors import UserError
 from ..core.network import HUB_TIMEOUT, hub_token, is_unreachable
@@ -19,7 +20,7 @@ from . import bundled
 MOST = 8
 # Characters of a name; more are no name.
 LONGEST = 100
-# Searches under way at once. One that the Hub does not answer keeps its place until its connection gives up.
+# Searches under way at once. One that the Hub does not answer keeps its place for a few seconds.
 _THREADS = ThreadPoolExecutor(4, thread_name_prefix="search")
 _KNOWN: Any = ["downloads", "likes", "gated", "safetensors", "config"]
 
@@ -67,14 +68,22 @@ def find_models(text: str) -> list[Found]:
 
 
 def _ask(text: str) -> list[Found]:
-    listed = huggingface_hub.HfApi(token=hub_token()).list_models(
-        search=text,
-        pipeline_tag="text-generation",
-        filter="safetensors",
-        sort="downloads",
-        limit=MOST,
-        expand=_KNOWN,
+    # As `HfApi.list_models`, which would ask again and again, for longer than anybody waits.
+    answer = get_session().get(
+        f"{huggingface_hub.constants.ENDPOINT}/api/models",
+        params={
+            "search": text,
+            "pipeline_tag": "text-generation",
+            "filter": "safetensors",
+            "sort": "downloads",
+            "limit": MOST,
+            "expand": _KNOWN,
+        },
+        headers=build_hf_headers(token=hub_token()),
+        timeout=HUB_TIMEOUT,
     )
+    hf_raise_for_status(answer)
+    listed = [huggingface_hub.ModelInfo(**found) for found in answer.json()]
     return [
         Found(
             info.id,

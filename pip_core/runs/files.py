@@ -32,6 +32,8 @@ STOP, PAUSE, UNDO = "stop", "pause", "undo"
 QUEUED, LAUNCHED, RESTARTED = "queued", "launched", "restarted"
 # Folder of what stages continue from; deleted when the run is finished.
 SCRATCH = "scratch"
+# Folder of what anybody may read of a run on a page that is open to others.
+PUBLIC = "public"
 # The exported model as llama.cpp reads it.
 GGUF = "pruned-f16.gguf"
 

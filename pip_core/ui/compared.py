@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ..reporting.theme import sendable
 from ..runs.queue import RunQueue
@@ -42,10 +43,12 @@ def show_comparison(queue: RunQueue, ids: Sequence[str]) -> Changes:
         "picked": {"value": list(ids or ())},
         "comparison": {"value": sendable(comparison.chart(found))},
         "summary": {"value": comparison.summary(found)},
-        "compare_csv": {"visible": bool(measured)},
+        "compare_csv": {"visible": False},
     }
     if measured:
         table = comparison.as_csv(measured)
         folder = queue.root / TABLES / hashlib.sha256(table.encode()).hexdigest()[:24]
-        changes["compare_csv"]["value"] = as_file(folder, table, "compared.csv")
+        with suppress(OSError):  # then there is no table to download
+            folder.mkdir(parents=True, exist_ok=True)
+        changes["compare_csv"] = as_file(folder, table, "compared.csv")
     return changes

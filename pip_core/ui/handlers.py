@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 
 from ..core.errors import UserError
+from ..core.limits import local_files
 from ..core.recipe import Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS
@@ -46,6 +47,8 @@ class PageHandlers:
 
     def __init__(self, queue: RunQueue, looks: Looks | None = None) -> None:
         self.queue, self.looks = queue, looks or Looks(lambda: queue.server)
+        # Owns what programs start without a key: they share one visitor's part of the machine.
+        self._programs = secrets.token_hex(16)
 
     # The form
 
@@ -229,14 +232,27 @@ class PageHandlers:
 
     # For programs
 
-    def launch(self, settings: dict, name: str = "") -> str:
+    def launch(self, settings: dict, name: str = "", key: str = "") -> str:
         """Make a run from the settings of a recipe; returns its id.
+
+        Whoever has the link of a run sees it. On a page that is open to others only a program that names the
+        `key` it was started with can stop it, and nobody where none was named.
 
         Raises:
             UserError: see `Recipe` and `engine.run.check`.
         """
         recipe = self.looks.admitted(Recipe.from_json(json.dumps(settings)), resolve=False)
-        return self.queue.start(recipe, name=name)
+        owner = key if key or local_files() else self._programs
+        return self.queue.start(recipe, owner, name)
+
+    def halt(self, run_id: str, key: str) -> None:
+        """Stop a run that a program started.
+
+        Raises:
+            UserError: there is no such run, or the key is another one.
+        """
+        self._check_may_change({"owner": key}, run_id)
+        self.queue.stop(run_id)
 
 
 def _owner(memory: dict) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from html import escape
@@ -17,6 +18,7 @@ from ..core.volumes import volume_of
 from ..data.files import UPLOADS as UPLOADS_VARIABLE
 from ..runs import retention
 from ..runs.store import ARRIVING, UPLOADS
+from .gate import Gate, answer
 
 # Where gradio puts uploads, and what it copies.
 TEMPORARY = "GRADIO_TEMP_DIR"
@@ -81,8 +83,12 @@ def is_loopback(address: str | None) -> bool:
         return False
 
 
-def serving_options(root: Path) -> dict[str, Any]:
-    """Options of gradio's `launch`: where the page is, what it loads, and what visitors can make it keep."""
+def serving_options(root: Path, ready: threading.Event) -> dict[str, Any]:
+    """Options of gradio's `launch`: where the page is, what it loads, and what visitors can make it keep.
+
+    Args:
+        ready: to be set when `launch` has returned, see `gate`.
+    """
     set_ = limits()
     scripts = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in LOOKS)
     return {
@@ -93,7 +99,12 @@ def serving_options(root: Path) -> dict[str, Any]:
         "blocked_paths": [root / retention.LOG],
         "max_file_size": int(set_.upload_mb * MB),
         "state_session_capacity": set_.sessions,
-        "app_kwargs": {"middleware": [(BoundedUploads, (), {"root": root, "most": set_.uploads_gb * GB})]},
+        "app_kwargs": {
+            "middleware": [
+                (Gate, (), {"root": root, "ready": ready}),
+                (BoundedUploads, (), {"root": root, "most": set_.uploads_gb * GB}),
+            ]
+        },
     }
 
 
@@ -109,9 +120,7 @@ class BoundedUploads:
         """Pass a request (of ASGI) on, or refuse it."""
         posted = scope["type"] == "http" and scope["method"] == "POST"
         if posted and scope["path"].endswith("/upload") and self._used() >= self.most:
-            kind = (b"content-type", b"text/plain; charset=utf-8")
-            await send({"type": "http.response.start", "status": FULL, "headers": [kind]})
-            await send({"type": "http.response.body", "body": FULL_WORDS})
+            await answer(send, FULL, FULL_WORDS)
         else:
             await self.app(scope, receive, send)
 

@@ -107,10 +107,13 @@ def recipe_of(queue: RunQueue, run_id: str) -> Recipe | None:
         return None
 
 
-def as_file(folder: Path, text: str, name: str) -> str:
-    """The path of a file that holds `text`, in a folder that is deleted together with what it is about."""
+def as_file(folder: Path, text: str, name: str) -> dict:
+    """What a button gets that offers `text` as a file, in a folder that is there and is deleted together
+    with what it is about. Where it cannot be written nothing is offered, and the page goes on."""
     path = folder / name
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        folder.mkdir(parents=True, exist_ok=True)
-        write(path, text)
-    return str(path)
+    try:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write(path, text)
+    except (OSError, UserError):
+        return {"visible": False}
+    return {"value": str(path), "visible": True}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ...core.limits import local_files
-from ...runs.files import EVENTS, MODEL, RECIPE
+from ...core.public_text import public
+from ...runs.files import EVENTS, MODEL, PUBLIC, RECIPE
 from ...runs.worker import UNREADABLE
 from .. import comparison, download, labels
 from ..fields import Changes
@@ -45,12 +47,12 @@ def offer(shown: Shown) -> Changes:
         return changes
     for name, file in (("recipe", RECIPE), ("events", EVENTS)):
         if (folder / file).is_file():
-            changes[name] = {"value": str(folder / file), "visible": True}
+            changes[name] = _offered(folder, file)
     if recipe is None:
         return changes
     changes["verdict"] = {"value": download.verdict(summary, recipe)}
     changes["load"] = {"value": download.snippet(summary)}
-    command = download.code("The same run on the command line", download.command_line(recipe))
+    command = download.code("The same run on the command line", public(download.command_line(recipe)))
     if summary.exported is not None and local_files():
         # Elsewhere the folder is none of a visitor's.
         command += download.code("Its model to the Hugging Face Hub", download.push_line(folder))
@@ -61,12 +63,22 @@ def offer(shown: Shown) -> Changes:
     if summary.dense is not None and shown.state not in UNREADABLE:
         run = comparison.Compared(shown.run_id, recipe, summary, shown.state)
         measured, scores = comparison.as_csv([run]), comparison.scores_csv(summary)
-        changes["csv"] = {"value": as_file(folder, measured, "measurements.csv"), "visible": True}
-        changes["scores_csv"] = {
-            "value": as_file(folder, scores, "scores.csv"),
-            "visible": bool(summary.scored),
-        }
+        changes["csv"] = as_file(folder, measured, "measurements.csv")
+        if summary.scored:
+            changes["scores_csv"] = as_file(folder, scores, "scores.csv")
     return changes
+
+
+def _offered(folder: Path, file: str) -> dict:
+    """A file of the run; on a page that is open to others, without the folders of this machine."""
+    if local_files():
+        return {"value": str(folder / file), "visible": True}
+    try:
+        text = (folder / file).read_text(encoding="utf-8")
+        (folder / PUBLIC).mkdir(exist_ok=True)
+    except (OSError, UnicodeDecodeError):  # damaged, as its status says, or read-only
+        return {"visible": False}
+    return as_file(folder / PUBLIC, public(text), file)
 
 
 PART = Part("download", layout, offered=OFFERED, offer=offer)

@@ -1,0 +1,121 @@
+"""What stands before the server: who comes in before it is ready, and which files go out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from gradio.state_holder import SessionState, StateHolder
+
+from app import StudioPage
+from pip_core.core import events as ev
+from pip_core.core.errors import UserError
+from pip_core.ui import shown
+from pip_core.ui.gate import OWN, Gate
+from pip_core.ui.parts import download
+from pip_core.ui.sessions import lean
+from pip_core.ui.shown import Shown
+
+from ..run_queues import BLOCK, STARTED, ended
+
+RUN = "0" * 24
+# Of the folder of the runs; the second group only where this machine's files may be named.
+GOES_OUT = (f"{RUN}/model/README.md", f"{RUN}/pruned-000000.zip", f"{RUN}/public/events.jsonl")
+GOES_OUT += (f"{RUN}/scores.csv", f"tables/{RUN}/compared.csv")
+HERE_ALONE = (f"{RUN}/events.jsonl", f"{RUN}/recipe.json")
+STAYS = (f"{RUN}/worker.log", f"{RUN}/about.json", f"{RUN}/queued", f"{RUN}/model/config.json", "studio.lock")
+STAYS += (f".making-{RUN}/recipe.json", f".leaving-{RUN}/events.jsonl", f"uploads/{RUN}/own.txt", "", ".")
+STAYS += (
+    f"{RUN}/../{RUN}/worker.log",
+    f"{RUN}/./about.json",
+    f"{RUN}/scores.csv/../worker.log",
+    f"{RUN}//queued",
+)
+STAYS += (f"tables/{RUN}/../../studio.lock", f"{RUN}/pruned-x/../worker.log.zip")
+
+
+def asked(gate: Gate, path: str, method: str = "GET") -> int:
+    """The status that a request is answered with; 0 where it is passed on."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(gate({"type": "http", "method": method, "path": path}, None, send))
+    return sent[0]["status"] if sent else 0
+
+
+async def passed_on(scope, receive, send):
+    pass
+
+
+@pytest.mark.parametrize("local", ["yes", "no"])
+def test_no_file_of_a_run_goes_out_but_those_that_are_offered(tmp_path, monkeypatch, local):
+    monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", local)
+    ready = threading.Event()
+    gate = Gate(passed_on, tmp_path, ready)
+    (tmp_path / RUN).mkdir()
+    (tmp_path / RUN / "pruned-link.zip").symlink_to(tmp_path / RUN / "worker.log")
+    assert asked(gate, "/", "HEAD") == 200
+    assert asked(gate, "/") == asked(gate, "/gradio_api/call/start", "POST") == 503
+    assert asked(gate, OWN) == 0
+    ready.set()
+    goes = GOES_OUT + (HERE_ALONE if local == "yes" else ())
+    stays = (*STAYS, f"{RUN}/pruned-link.zip", *(HERE_ALONE if local == "no" else ()))
+    for address in ("/gradio_api/file=", "/file=", "/gradio_api/file/"):
+        assert [name for name in goes if asked(gate, f"{address}{tmp_path}/{name}")] == []
+        assert [name for name in stays if asked(gate, f"{address}{tmp_path}/{name}") != 404] == []
+    assert asked(gate, f"/gradio_api/file={os.path.relpath(tmp_path, '/')}/{RUN}/worker.log") == 404
+    assert asked(gate, "/") == asked(gate, "/gradio_api/file=/usr/plotly.min.js") == 0
+    assert asked(gate, "/gradio_api/deep_link") == 404
+
+
+def test_what_is_downloaded_from_an_open_page_names_no_folder_of_it(queue, workers, monkeypatch):
+    monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", "no")
+    run_id = ended(queue, workers, STARTED, BLOCK, ev.Failed(f"'{queue.root}/x' is gone."))
+    offered = download.offer(Shown(queue, run_id, "", *queue.summary(run_id)))
+    for name in ("events", "recipe"):
+        text = Path(offered[name]["value"]).read_text()
+        assert str(queue.root) not in text
+    # In a folder that cannot be written nothing is offered, and the page goes on.
+    (queue.folder(run_id) / "public" / "events.jsonl").unlink()
+
+    def refuse(path, text):
+        raise UserError("read-only")
+
+    monkeypatch.setattr(shown, "write", refuse)
+    assert download.offer(Shown(queue, run_id, "", *queue.summary(run_id)))["events"] == {"visible": False}
+
+
+def test_a_session_holds_no_copy_of_the_page(queue, workers, looks):
+    page = StudioPage(queue)
+    page.handlers.looks = looks
+    blocks = page.build()
+    holder = lean(StateHolder, SessionState)()
+    holder.set_blocks(blocks)
+    session = holder["somebody"]
+    shown_ = page.ui["go"]
+    session[shown_._id] = shown_
+    session._update_value_in_config(shown_._id, "x" * 1000)
+    assert not session.config_values
+    assert session[shown_._id] is shown_
+    assert len(session.blocks_config.blocks) == len(blocks.blocks)
+
+
+def test_what_a_program_starts_on_an_open_page_is_stopped_with_its_key_alone(
+    queue, workers, looks, monkeypatch
+):
+    monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", "no")
+    handlers = StudioPage(queue).handlers
+    handlers.looks = looks
+    keyed, plain = (handlers.launch({"model": "demo"}, "x", key) for key in ("secret", ""))
+    for run_id, key in ((keyed, "other"), (keyed, ""), (plain, ""), (plain, "secret")):
+        with pytest.raises(UserError):
+            handlers.halt(run_id, key)
+    assert not queue.may_change(plain, "")
+    handlers.halt(keyed, "secret")
+    monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", "yes")
+    assert queue.may_change(handlers.launch({"model": "demo"}), "anybody here")
