@@ -182,12 +182,24 @@ def config_in(folder: Path, name: str) -> tuple[PreTrainedConfig, tuple[str, ...
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its parsers raise
-        raise unloadable(name, error) from error
+        raise _miscounted(folder, name) or unloadable(name, error) from error
     # Code of the machine that it was saved on, and perhaps not here. "eager" is a kernel of every model.
     if config._attn_implementation != "eager":
         config._attn_implementation = None
     check_config(config)
     return config, follow_weights(config, folder, name)
+
+
+def _miscounted(folder: Path, name: str) -> UserError | None:
+    """The error to raise where a config lists kinds of more or fewer blocks than it has; None otherwise."""
+    config = raw_config(folder)
+    kinds, blocks = config.get("layer_types"), config.get("num_hidden_layers")
+    if not isinstance(kinds, list) or len(kinds) == blocks:
+        return None
+    return UserError(
+        f"The config of '{name}' lists the kinds of {len(kinds)} blocks (layer_types), and says that there "
+        f"are {blocks} (num_hidden_layers), as when blocks were taken out by hand. Correct its config.json."
+    )
 
 
 def unloadable(name: str, error: Exception) -> UserError:
