@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -25,15 +26,23 @@ NEAR = 15.0
 def cost_curves(summary: RunSummary) -> go.Figure:
     """Change of the accuracy, with a band of its paired standard error, and multiple of the perplexity,
     against the share of parameters removed. The mean over tasks and every task are groups of traces that the
-    reader shows and hides (`layout.meta.groups`: name, words, colour); at first the mean alone is shown."""
-    chart = _frame(summary.started.planned_share if summary.started else 0.2)
+    reader shows and hides (`layout.meta.groups`: name, words, colour); at first the mean alone is shown. The
+    chart is not to be changed: it is the same one until something else is measured."""
+    points = tuple(summary.measured) if summary.dense else ()
+    return _drawn(summary.started.planned_share if summary.started else 0.2, points)
+
+
+# Plotly takes longer to make this chart than all else of a refresh, and most events change nothing of it.
+@lru_cache(maxsize=16)
+def _drawn(share: float, points: tuple[Evaluated, ...]) -> go.Figure:
+    chart = _frame(share)
     chart.update_layout(meta={"groups": [], "slides": True})
-    if summary.dense is None:
+    if not points:
         chart.update_xaxes(visible=False)
         chart.update_yaxes(visible=False)
         say(chart, "The whole model is measured first;<br>then the model after every removal.")
         return chart
-    dense, points = summary.dense, summary.measured
+    dense = points[0]
     found = [changes(dense, point) for point in points]
     groups = [[MEAN, "mean", ACCENT]]
     _add(chart, points, [mean for mean, _ in found], dense, (MEAN, "mean", ACCENT))

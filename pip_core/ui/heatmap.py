@@ -268,12 +268,19 @@ def _outline(chart: go.Figure, block: int, y: int, dash: str) -> None:
 
 
 def _hatch(chart: go.Figure, parts: Sequence[tuple[int, int, float, float]], color: str) -> None:
-    """Hatch parts of cells, each (block, row, from, to), shares of the cell's height from its bottom."""
+    """Hatch parts of cells, each (block, row, from, to), shares of the cell's height from its bottom. Equal
+    parts side by side are drawn as one."""
     x: list[float | None] = []
     y: list[float | None] = []
-    for block, row, low, high in parts:
+    runs: list[tuple[int, int, int, float, float]] = []  # first block, last block, and what they share
+    for block, row, low, high in sorted(parts, key=lambda part: (part[1], part[0])):
+        if runs and runs[-1][1:] == (block - 1, row, low, high):
+            runs[-1] = (runs[-1][0], block, row, low, high)
+        else:
+            runs.append((block, block, row, low, high))
+    for first, last, row, low, high in runs:
         if high > low:
-            x += [block - 0.5, block + 0.5, block + 0.5, block - 0.5, block - 0.5, None]
+            x += [first - 0.5, last + 0.5, last + 0.5, first - 0.5, first - 0.5, None]
             bottom, top = round(row + 0.5 - low, 4), round(row + 0.5 - high, 4)
             y += [bottom, bottom, top, top, bottom, None]
     if not x:
