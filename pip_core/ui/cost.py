@@ -47,9 +47,12 @@ def _drawn(share: float, points: tuple[Evaluated, ...]) -> go.Figure:
     groups = [[MEAN, "mean", ACCENT]]
     _add(chart, points, [mean for mean, _ in found], dense, (MEAN, "mean", ACCENT))
     if len(dense.tasks) > 1:
+        # Such as "stories-", which tells none of them from another.
+        families = {"".join(task.name.rpartition("-")[:2]) for task in dense.tasks}
+        family = families.pop() if len(families) == 1 else ""
         for number, task in enumerate(dense.tasks):
             color = LINES[1:][number % (len(LINES) - 1)]
-            groups.append([f"{number}", task.name, color])
+            groups.append([f"{number}", task.name.removeprefix(family), color])
             of_task = [tasks[number] for _, tasks in found]
             _add(chart, points, of_task, dense, (f"{number}", task.name, color))
     _guessing(chart, dense, [mean for mean, _ in found])

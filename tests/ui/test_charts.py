@@ -143,3 +143,14 @@ def test_curves_show_the_change_from_the_dense_model_with_its_own_error():
     assert lines[1]["y"] == [1, 1, 1]
     assert [a["text"] for a in figure["layout"]["annotations"]] == ["whole model"]
     assert "block 3" in curves.measurement_table(summary_of_a_run())
+
+
+def test_every_task_can_be_shown_under_what_tells_it_from_the_others():
+    summary = summary_of_a_run()
+    dense = summary.evaluated[0]
+    tasks = tuple(replace(dense.tasks[0], name=f"stories-{name}") for name in ("who", "places"))
+    summary.evaluated = {0: replace(dense, tasks=tasks)}
+    figure = sendable(cost.cost_curves(summary))
+    assert [words for _, words, _ in figure["layout"]["meta"]["groups"]] == ["mean", "who", "places"]
+    shown = {d["legendgroup"]: d["visible"] for d in figure["data"] if d.get("legendgroup")}
+    assert shown == {"mean": True, "0": False, "1": False}
