@@ -114,7 +114,7 @@ class WritableHub(Hub):
             case ["POST", "api", "repos", "create"]:
                 repo = f"{body.get('organization') or 'me'}/{body['name']}"
                 if repo in self.written:
-                    send(request, 409, b"{}", {})
+                    send(request, 409, json.dumps({"url": f"{self.url}/{repo}"}).encode(), {})
                     return
                 self.make(repo, _private(body))
                 send_json(request, {"url": f"{self.url}/{repo}", "name": repo})
@@ -173,6 +173,7 @@ class WritableHub(Hub):
         for name in gone:
             (folder / name).unlink()
         for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
         found.commits[sha], found.branches[branch] = folder, sha
         return sha

@@ -32,6 +32,10 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="folder of the ru
 NewFolder = Annotated[Path, typer.Option("--out", help="folder of the run, new or empty")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value, for programs", show_default=False)]
 Export = Annotated[bool, typer.Option("--export/--no-export", help="export at the end, or only measure")]
+On = Annotated[
+    str,
+    typer.Option(metavar="hf-job:HARDWARE", help="let a paid job on the Hub do the work", show_default=False),
+]
 # Set by the process that starts a worker, which has seen to earlier requests to stop.
 Launched = Annotated[bool, typer.Option("--launched", hidden=True)]
 # Besides, whether that process gives a visitor's token.
@@ -46,6 +50,7 @@ def prune(
         Path | None,
         typer.Option(help="recipe.json to start from, or the pip_recipe.json of an exported model"),
     ] = None,
+    on: On = "",
 ) -> int:
     """Prune a model, measure it and export it."""
     from ..core.recipe import Recipe
@@ -60,17 +65,19 @@ def prune(
     create(out, made)
     for line in beginnings(context.calibration_text):
         print(line, flush=True)
-    return work(out, prune_on=True)
+    return work(out, prune_on=True, on=on)
 
 
-def resume(run: RunFolder, export: Export = True, launched: Launched = False, lent: Lent = False) -> int:
+def resume(
+    run: RunFolder, export: Export = True, on: On = "", launched: Launched = False, lent: Lent = False
+) -> int:
     """Continue a run that was stopped or killed."""
-    return work(run, True, launched, export, lent)
+    return work(run, True, launched, export, lent, on)
 
 
-def export(run: RunFolder, launched: Launched = False, lent: Lent = False) -> int:
+def export(run: RunFolder, on: On = "", launched: Launched = False, lent: Lent = False) -> int:
     """Export a stopped run with the units that it has removed so far."""
-    return work(run, False, launched, lent=lent)
+    return work(run, False, launched, lent=lent, on=on)
 
 
 def undo(run: RunFolder) -> int:
@@ -309,18 +316,26 @@ COMMANDS: tuple[Command, ...] = (
 
 
 def work(
-    folder: Path, prune_on: bool, launched: bool = False, export: bool = True, lent: bool = False
+    folder: Path,
+    prune_on: bool,
+    launched: bool = False,
+    export: bool = True,
+    lent: bool = False,
+    on: str = "",
 ) -> int:
     """Work on a run in this process, and print its events."""
     from ..core.network import working_for
+    from ..runs.jobs import hardware_of, on_hub
     from ..runs.run_directory import work
     from ..runs.worker import lent_token
     from .display import Display
 
     _stop_on_signals(lambda: folder)
     last = None
-    with working_for(lent_token() if lent else ""), Display() as display:
-        for last in work(folder, prune_on, launched, export):
+    token = lent_token() if lent else ""
+    engine = on_hub(hardware_of(on), token) if on else None
+    with working_for(token), Display() as display:
+        for last in work(folder, prune_on, launched, export, engine=engine):
             display.show(last)
     if isinstance(last, ev.Failed):
         return 2

@@ -1,4 +1,4 @@
-"""Where a run is worked on: a process of this machine, or calls that are lent a GPU.
+"""Where a run is worked on: a process of this machine, calls that are lent a GPU, or a job on the Hub.
 
 Whatever the place, a run is its directory: it is followed by the events there, stopped by the files `stop`
 and `pause` there, and goes on from there after anything that ends its work. So the page, the command line
@@ -17,6 +17,7 @@ from ..core.errors import UserError
 from ..core.fork_server import ForkServer, Process
 from ..core.lent_gpu import on_zero_gpu
 from . import worker
+from .jobs import JOB, hardware_of
 from .zero_gpu import Calls
 
 # Names the place; for what it can be see `place_named`.
@@ -47,27 +48,31 @@ class Place(Protocol):
 
 
 class Workers:
-    """Worker processes of this machine."""
+    """Worker processes of this machine; with `options` of the command line each follows what is done
+    elsewhere instead of doing it."""
 
     alone = True
 
-    def __init__(self, server: Callable[[], ForkServer | None]) -> None:
-        self._server = server
+    def __init__(self, server: Callable[[], ForkServer | None], *options: str) -> None:
+        self._server, self._options = server, options
 
     def start(self, folder: Path, command: str, token: str, asked: Context | None) -> Process:
-        return worker.launch(folder, command, server=self._server(), token=token)
+        return worker.launch(folder, command, *self._options, server=self._server(), token=token)
 
 
 def place_named(name: str, server: Callable[[], ForkServer | None]) -> Place:
-    """A place by its name: `here` or `zero-gpu`.
+    """A place by its name: `here`, `zero-gpu` or `hf-job:HARDWARE`.
 
     Raises:
         UserError: there is no such place.
     """
     if name == ZERO_GPU:
         return Calls()
+    if name.startswith(JOB):
+        hardware_of(name)
+        return Workers(server, "--on", name)
     if name != HERE:
-        raise UserError(f"{VARIABLE} is '{HERE}' or '{ZERO_GPU}', not '{name}'.")
+        raise UserError(f"{VARIABLE} is '{HERE}', '{ZERO_GPU}' or '{JOB}HARDWARE', not '{name}'.")
     return Workers(server)
 
 
