@@ -176,7 +176,7 @@ def read_about(folder: Path) -> dict:
         found = read_object(folder / ABOUT)
     except FileNotFoundError:
         return {}
-    for name, kind in (("name", str), ("owner", str), ("created", (int, float))):
+    for name, kind in (("name", str), ("note", str), ("owner", str), ("created", (int, float))):
         if name in found and not isinstance(found[name], kind):
             raise damaged(folder / ABOUT, f"its field '{name}' is of the wrong type")
     return found

@@ -51,6 +51,7 @@ class RunInfo:
         seconds: that workers have spent on it.
         exported: whether there is a verified export of what was decided.
         early: whether it was exported before its target was reached.
+        note: of its owner's.
     """
 
     id: str
@@ -70,6 +71,7 @@ class RunInfo:
     seconds: float = 0.0
     exported: bool = False
     early: bool = False
+    note: str = ""
 
 
 class RunIndex:
@@ -148,7 +150,7 @@ class RunIndex:
             summary, state = self.summary(folder)
             recipe = None if self._unreadable(self.recipe, folder) else self.recipe(folder)
             name = facts.get("name") or (default_name(recipe) if recipe else folder.name)
-            first = RunInfo(folder.name, name, state, place, created, recipe)
+            first = RunInfo(folder.name, name, state, place, created, recipe, note=facts.get("note", ""))
             return _filled_in(first, folder, summary)
 
     def forget(self, folder: Path) -> None:

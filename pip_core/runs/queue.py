@@ -278,6 +278,7 @@ class RunQueue(RunStore):
             while True:
                 try:
                     self.schedule_workers()
+                    self.forget_thrown_away()
                     if time.monotonic() - cleaned > CLEAN_SECONDS:
                         cleaned = time.monotonic()
                         self.clean()

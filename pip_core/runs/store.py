@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,10 +35,12 @@ from .retention import ENDED, StoredRun
 
 LOCK = "studio.lock"
 ID = re.compile(r"[0-9a-f]{24}")
-LONGEST_NAME = 80
+LONGEST_NAME, LONGEST_NOTE = 80, 300
 PATIENCE_SECONDS = 30.0
 # Folders that are being made or deleted; a crash may leave them behind.
 MAKING, DELETING = ".making-", ".leaving-"
+# A run that its owner threw away, which can be brought back for so long; and the note of when that was.
+ASIDE, ASIDE_SECONDS, THROWN = ".aside-", 60.0, "thrown-away"
 # Folders beside the runs: uploaded texts, and tables of several runs that are offered for download.
 UPLOADS, TABLES = "uploads", "tables"
 # Uploads that have arrived, and that no handler has taken yet.
@@ -151,8 +154,15 @@ class RunStore:
             name = " ".join(name.split())[:LONGEST_NAME]
             write(folder / ABOUT, json.dumps({**read_about(folder), "name": name}))
 
+    def annotate(self, run_id: str, note: str) -> None:
+        """Keep a note of the owner's with a run; an empty one is none."""
+        with self._locked():
+            folder = self._readable(run_id)
+            note = " ".join(note.split())[:LONGEST_NOTE]
+            write(folder / ABOUT, json.dumps({**read_about(folder), "note": note}))
+
     def delete(self, run_id: str) -> None:
-        """Delete a run.
+        """Throw a run away: it is gone from every list, and for ASIDE_SECONDS `restore` brings it back.
 
         Raises:
             UserError: a worker holds it.
@@ -161,7 +171,46 @@ class RunStore:
             folder = self._existing(run_id)
             if worker.working(folder):
                 raise UserError("The run is still running: stop it first, then delete it.")
-            self._discard(folder)
+            write(folder / THROWN, repr(time.time()))
+            aside = folder.with_name(f"{ASIDE}{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            self._index.forget(folder)
+
+    def restore(self, run_id: str, owner: str) -> None:
+        """Bring back a run that its owner threw away.
+
+        Raises:
+            UserError: it is gone for good, or somebody else's.
+        """
+        with self._locked():
+            for aside in self._aside():
+                if aside.name == f"{ASIDE}{run_id}" and self._owned(aside, owner):
+                    self._index.forget(aside)
+                    (aside / THROWN).unlink(missing_ok=True)
+                    aside.rename(self.root / run_id)
+                    return
+        raise UserError("The run is gone: it can be brought back for a minute only.")
+
+    def thrown_away(self, owner: str) -> list[tuple[str, str]]:
+        """(id, name) of the runs that an owner threw away and can still bring back."""
+        found = []
+        for aside in self._aside():
+            with suppress(FileNotFoundError):  # brought back, or gone, at this moment
+                if self._owned(aside, owner):
+                    info = self._index.info(aside, [])
+                    found.append((aside.name.removeprefix(ASIDE), info.name))
+        return found
+
+    def forget_thrown_away(self) -> None:
+        """Really delete what was thrown away too long ago, also by a process that has ended since."""
+        with self._locked():
+            for aside in self._aside():
+                if not 0 <= time.time() - _thrown_at(aside) < ASIDE_SECONDS:
+                    self._discard(aside)
+
+    def _aside(self) -> list[Path]:
+        return sorted(self.root.glob(f"{ASIDE}*"))
 
     def clean(self, max_age_seconds: float | None = None, max_bytes: float | None = None) -> list[str]:
         """Delete old finished runs and files that can be made again, see `retention.clean`.
@@ -182,7 +231,7 @@ class RunStore:
                     infos.append(info)
                     stored.append(StoredRun(folder, info.name, info.state, last_change(folder)))
             # As bytes: a recipe that cannot be read may name an upload too.
-            recipes = b"".join(_bytes_of(folder / RECIPE) for folder in folders)
+            recipes = b"".join(_bytes_of(folder / RECIPE) for folder in (*folders, *self._aside()))
             unused = [p for p in self.root.glob(f"{UPLOADS}/*") if p.name.encode() not in recipes]
             leftovers = [
                 p for name in (f"{MAKING}*", f"{DELETING}*", ".*.partial") for p in self.root.glob(name)
@@ -287,6 +336,14 @@ def _is_run(folder: Path) -> bool:
         return any((folder / name).is_file() for name in (RECIPE, EVENTS))
     except OSError:
         return False
+
+
+def _thrown_at(aside: Path) -> float:
+    """When a run was thrown away, in seconds since 1970; long ago where that cannot be read."""
+    try:
+        return float((aside / THROWN).read_text("utf-8"))
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-from html import escape
 from pathlib import Path
 
 from ..core.errors import UserError
@@ -33,9 +32,9 @@ PREVIEW = (
     *("views", "views_small", "map"),
 )
 NEW_RUN = ("run", "memory", "notice", "tabs")
-# Those that several new runs change, and those that a deleted one does.
+# Those that several new runs change, and those that a renamed or deleted one does.
 SWEPT = (*NEW_RUN, "chosen", "picked")
-DELETED = ("memory", "run", "seen", "sure", "notice")
+DELETED = ("memory", "run", "seen", "notice")
 NO_RUN = "There is no such run. It may have been deleted."
 
 
@@ -204,31 +203,26 @@ class PageHandlers:
         }
 
     @show_errors
-    def rename(self, memory: dict, run_id: str, name: str) -> Changes:
-        """Give the run another name."""
-        self._check_may_change(memory, run_id)
-        self.queue.rename(run_id, name)
+    def act_on(self, memory: dict, shown: str, asked: dict) -> Changes:
+        """Rename, delete or bring back the run of a row of the table.
+
+        Args:
+            shown: id of the run that the page shows.
+            asked: "act", "run", and for a renamed one "name" and "note".
+        """
+        run_id, act = asked.get("run", ""), asked.get("act", "")
+        if act == "restore":
+            self.queue.restore(run_id, memory.get("owner", ""))
+        elif not self.queue.owns(run_id, memory.get("owner", "")):
+            raise UserError("Only the browser that started a run can rename or delete it.")
+        elif act == "edit":
+            self.queue.rename(run_id, asked.get("name", ""))
+            self.queue.annotate(run_id, asked.get("note", ""))
+        elif act == "delete":
+            self.queue.delete(run_id)
+            if run_id == shown:
+                return {**self.choose(memory, ""), "seen": {"value": []}}
         return {"seen": {"value": []}, "notice": {"value": ""}}
-
-    @show_errors
-    def ask_delete(self, memory: dict, run_id: str) -> Changes:
-        """Ask whether the run is really to be deleted."""
-        self._check_owns(memory, run_id)
-        names = {info.id: info.name for info in self.queue.listed(memory.get("owner", ""))}
-        words = f"Delete “{names.get(run_id, '')}”? Its model and its log cannot be brought back."
-        shown = f"<p role='alert'>{escape(words)}</p>"
-        return {"sure": {"visible": True}, "sure_words": {"value": shown}, "notice": {"value": ""}}
-
-    def _check_owns(self, memory: dict, run_id: str) -> None:
-        if not self.queue.owns(run_id, memory.get("owner", "")):
-            raise UserError("Only the browser that started a run can delete it.")
-
-    @show_errors
-    def delete(self, memory: dict, run_id: str) -> Changes:
-        """Delete the run, after it was asked."""
-        self._check_owns(memory, run_id)
-        self.queue.delete(run_id)
-        return {**self.choose(memory, ""), "seen": {"value": []}, "sure": {"visible": False}}
 
     # For programs
 

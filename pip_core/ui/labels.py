@@ -33,6 +33,19 @@ it.</p>
 <form method="dialog"><button class="ghost">Close</button></form>
 </dialog>
 """
+DIALOGS = """
+<dialog id="edit-run" aria-labelledby="edit-title"><form method="dialog">
+<h2 id="edit-title">Rename or note</h2>
+<p><label for="edit-name">Name</label><input id="edit-name" maxlength="80"></p>
+<p><label for="edit-note">Note</label><textarea id="edit-note" maxlength="300" rows="3"></textarea></p>
+<p class="presses"><button class="ghost" value="edit">Save</button>
+<button class="ghost" value="" formnovalidate>Cancel</button></p></form></dialog>
+<dialog id="delete-run" aria-labelledby="delete-title"><form method="dialog">
+<h2 id="delete-title">Delete this run?</h2>
+<p><b></b> with its model and its log. You can undo this for a minute.</p>
+<p class="presses"><button class="ghost danger" value="delete">Delete it</button>
+<button class="ghost" value="" autofocus>Keep it</button></p></form></dialog>
+"""
 SIGN_IN = "Sign in"
 DARK = """
 <button class="ghost" onclick="pip.dark(!document.body.classList.contains('dark'))"
@@ -111,7 +124,6 @@ CONTROLS = {
     "text": ("Your text", "Both models read it and predict each next token"),
     "chosen": ("Runs of this browser", "Each becomes a line"),
     "methods": ("Methods", "One run for each, with the other settings of the form; they wait in the queue"),
-    "name": ("New name", "Of the run that is shown"),
     "push_repo": ("Repository", "OWNER/NAME, such as me/smollm2-135m-pruned"),
     "push_token": ("Token", "For this push only, and kept nowhere; empty where you are logged in"),
     "push_public": ("Public", "Once it is verified; otherwise only you see it"),

@@ -61,9 +61,20 @@ def refresh(
     packing = None if shown.example else _packing(queue, run_id, summary, state)
     busy = state in LIVE or any(i.state in LIVE for i in listed)
     busy = busy or (packing is not None and not packing.ready and not packing.error)
-    choices = menu(queue, listed, run_id)
+    choices, thrown = menu(queue, listed, run_id), queue.thrown_away(owner)
+    rows = runs_table(listed, run_id, thrown)
+    busy = busy or bool(thrown)  # the offer to bring it back goes in time
     packed = download.packing_words(packing) if packing else ""
-    drawn_for = [run_id, summary.steps, state, choices, _versions(queue, present), busy, line, packed]
+    drawn_for = [
+        run_id,
+        summary.steps,
+        state,
+        [choices, _digest({"rows": rows})],
+        _versions(queue, present),
+        busy,
+        line,
+        packed,
+    ]
     now = json.loads(json.dumps(drawn_for))
     nothing = ["", -1, "", [], [], None, "", "", {}]
     *before, drawn = seen if len(seen or ()) == len(nothing) else nothing
@@ -76,7 +87,7 @@ def refresh(
     if now[3] != before[3] or now[0] != before[0]:
         changes["runs"] = {"choices": [("new run", ""), *choices], "value": run_id}
         changes["chosen"] = {"choices": choices}
-        changes["table"] = {"value": runs_table(listed, run_id)}
+        changes["table"] = {"value": rows}
         if len(present) < len(picked or ()):  # deleted meanwhile
             changes["chosen"]["value"] = present
             changes["picked"] = {"value": present}

@@ -13,6 +13,7 @@ from ..runs.queue import RunQueue
 from .html import empty, millions, table
 
 LONGEST_LABEL = 48
+COLUMNS = ("run", "started", "model", "method", "target", "state", "kept above chance", "size")
 # States whose words on the page are not their names.
 WORDS = {"waiting": "queued", "newer": "newer version", "interrupted": "ended unexpectedly"}
 
@@ -31,35 +32,65 @@ def state_words(info: RunInfo) -> str:
     return WORDS.get(info.state, info.state)
 
 
-def runs_table(listed: Sequence[RunInfo], shown: str = "") -> str:
-    """Every run as a row whose name opens it.
+def runs_table(listed: Sequence[RunInfo], shown: str = "", thrown: Sequence[tuple[str, str]] = ()) -> str:
+    """Every run as a row whose name opens it, with what its owner can do with it.
 
     Args:
         shown: id of the run that the page shows.
+        thrown: (id, name) of runs that were deleted a moment ago.
     """
+    back = "".join(
+        f"<p class='line thrown' role='status'>“{escape(name)}” is deleted. "
+        f"{_press('restore', run_id, 'Undo', f'Undo deleting {name}')}</p>"
+        for run_id, name in thrown
+    )
     if not listed:
-        return empty("Your runs appear here. Press Prune to start the first.")
-    head = ["run", "started", "model", "method", "target", "state", "kept above chance", "size"]
-    return table(head, [_row(info, shown) for info in listed], "Runs of this browser", "runs-table")
+        return back + empty("Your runs appear here. Press Prune to start the first.")
+    rows = [_row(info, shown) for info in listed]
+    return back + table([*COLUMNS, "actions"], rows, "Runs of this browser", "runs-table cards")
 
 
 def _row(info: RunInfo, shown: str) -> list[str]:
     recipe = info.recipe
     current = " aria-current='true'" if info.id == shown else ""
+    note = f"<small class='note'>{escape(info.note)}</small>" if info.note else ""
     size = (
         f"{millions(info.dense_parameters)} → {millions(info.parameters)}" if info.dense_parameters else "–"
     )
-    model = recipe.model.rstrip("/").rsplit("/", 1)[-1] if recipe else "–"
-    return [
-        f"<a href='?run={info.id}'{current}>{escape(info.name)}</a>",
+    cells = [
         when(info.created),
-        escape(model),
+        escape(recipe.model.rstrip("/").rsplit("/", 1)[-1]) if recipe else "–",
         escape(recipe.method) if recipe else "–",
         percent(recipe.target, 0) if recipe else "–",
         escape(state_words(info)),
         "–" if info.kept is None else percent(info.kept, 0),
         size,
     ]
+    labelled = [f"<td data-label='{head}'>{cell}</td>" for head, cell in zip(COLUMNS[1:], cells, strict=True)]
+    name = escape(info.name)
+    return [
+        f"<a href='?run={info.id}'{current}>{name}</a>{note}",
+        *labelled,
+        f"<td class='acts'>{_presses(info)}</td>",
+    ]
+
+
+def _presses(info: RunInfo) -> str:
+    made = [_press("share", info.id, "Share", f"Share {info.name}")]
+    if info.state != "newer":
+        texts = f" data-name='{escape(info.name, quote=True)}' data-note='{escape(info.note, quote=True)}'"
+        made.append(_press("edit", info.id, "Edit", f"Edit {info.name}", texts))
+    if info.state not in ("starting", "running", "stopping"):
+        texts = f" data-name='{escape(info.name, quote=True)}'"
+        made.append(_press("delete", info.id, "Delete", f"Delete {info.name}", texts))
+    return "".join(made)
+
+
+def _press(act: str, run_id: str, words: str, label: str, more: str = "") -> str:
+    return (
+        f"<button type='button' class='ghost small' data-act='{act}' data-run='{run_id}' "
+        f"aria-label='{escape(label, quote=True)}'{more}>{words}</button>"
+    )
 
 
 def menu(queue: RunQueue, listed: Sequence[RunInfo], run_id: str) -> list[tuple[str, str]]:

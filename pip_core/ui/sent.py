@@ -25,6 +25,7 @@ TEXTS = ("pasted", "questions", "prompt", "text", "suggested")
 NUMBERS = ("target", "upto", "rate", "items")
 SWITCHES = ("push_public", "push_overwrite")
 NAME_LISTS = ("picked", "chosen", "methods", "measured_tasks", "keep", "drop", "kinds")
+ASKED = ("act", "run", "name", "note")
 REFUSAL = "What was sent cannot be used: reload the page and try again."
 
 
@@ -77,6 +78,13 @@ def memory(value: object) -> dict[str, str]:
         raise Refused
     found = {name: text(value[name], 128) for name in ("owner", "run") if value.get(name) is not None}
     return {name: kept for name, kept in found.items() if kept or name == "run"}
+
+
+def asked(value: object) -> dict[str, str]:
+    """What was pressed in a row of the table of runs."""
+    if not isinstance(value, dict) or len(value) > len(ASKED):
+        raise Refused
+    return {name: text(value[name]) for name in ASKED if name in value}
 
 
 def text(value: object, longest: int = LONGEST_NAME) -> str:
@@ -156,6 +164,8 @@ def _setting(value: object) -> object:
 def _read(name: str, value: object) -> object:
     if name == "memory":
         return memory(value)
+    if name == "asked":
+        return asked(value)
     if name == "seen":
         return _seen(value)
     if name in TEXTS:

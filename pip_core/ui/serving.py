@@ -27,7 +27,7 @@ ADDRESS = "GRADIO_SERVER_NAME"
 # Gradio's own copies of uploads are looked through every hour, and kept for a day.
 PAGE = {"title": "PIP Studio", "fill_width": True, "delete_cache": (3600, 86400)}
 # What the page looks like and does in the browser: a style sheet and a script each.
-LOOKS = ("page", "slider", "method")
+LOOKS = ("page", "slider", "method", "courtesies")
 # Events that may wait for their turn; more are refused.
 MOST_EVENTS = 500
 # Seconds between two looks at how much has been uploaded.

@@ -56,21 +56,26 @@ def test_two_tabs_of_one_browser(visitor, server, model):
         wait_for_state(tab, "stopped", 30)
     # What one tab throws away is gone from the other, though nothing goes on there.
     other.get_by_role("tab", name="Compare").click()
-    unfold(other, "Rename or delete")
-    other.get_by_label("New name").fill("mine")
-    other.locator("#rename").click()
+    mine = other.locator("#table tbody tr").first
+    mine.get_by_role("button", name="Edit").click()
+    other.get_by_label("Name", exact=True).fill("mine")
+    other.get_by_role("button", name="Save").click()
     expect(page.locator("#runs input")).to_have_value(re.compile("^mine · .* · stopped$"), timeout=MINUTE)
-    # A click too many deletes nothing.
-    other.locator("#delete").click()
-    expect(other.locator("#sure")).to_contain_text("Delete “mine”?")
-    other.locator("#keep_it").click()
-    expect(other.locator("#sure")).to_be_hidden()
+    # A click too many deletes nothing, and what is deleted can be brought back.
+    delete = other.get_by_role("button", name="Delete mine")
+    delete.click()
+    expect(other.locator("#delete-run")).to_contain_text("“mine”")
+    other.get_by_role("button", name="Keep it").click()
+    expect(other.locator("#delete-run")).to_be_hidden()
     assert (server.runs / run_id).exists()
-    other.locator("#delete").click()
-    other.locator("#delete_it").click()
+    delete.click()
+    other.get_by_role("button", name="Delete it").click()
     wait_for_state(other, "none")
     wait_for_state(page, "none", 30)
     assert not (server.runs / run_id).exists()
+    other.get_by_role("button", name="Undo deleting mine").click()
+    expect(delete).to_be_visible()
+    assert (server.runs / run_id).exists()
 
 
 def test_page_restart_in_mid_run_loses_nothing(visitor, server, model):

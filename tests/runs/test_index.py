@@ -123,9 +123,32 @@ def test_deleting(queue, workers):
     workers.end(queue.folder(run_id), FINISHED)
     queue.delete(run_id)
     assert queue.everybodys() == []
-    assert [p.name for p in queue.root.iterdir()] == ["studio.lock"]
     with pytest.raises(UserError, match="There is no such run"):
         queue.delete(run_id)
+
+
+def test_what_was_thrown_away_can_be_brought_back_for_a_minute(queue, workers, monkeypatch):
+    run_id = ended(queue, workers, STARTED, FINISHED)
+    queue.rename(run_id, "mine")
+    queue.annotate(run_id, "the  first")
+    queue.delete(run_id)
+    assert queue.folder(run_id) is None
+    assert queue.thrown_away("you") == []
+    again = RunQueue(queue.root)  # a page that was killed meanwhile
+    assert again.thrown_away("me") == [(run_id, "mine")]
+    with pytest.raises(UserError, match="brought back"):
+        again.restore(run_id, "you")
+    again.forget_thrown_away()
+    again.restore(run_id, "me")
+    (info,) = queue.listed("me")
+    assert (info.name, info.note, info.state) == ("mine", "the first", "finished")
+    queue.delete(run_id)
+    now = time.time()
+    monkeypatch.setattr("pip_core.runs.store.time.time", lambda: now + 61)
+    again.forget_thrown_away()
+    assert [p.name for p in queue.root.iterdir()] == ["studio.lock"]
+    with pytest.raises(UserError, match="gone"):
+        again.restore(run_id, "me")
 
 
 def test_a_run_that_cannot_be_made_leaves_nothing(queue, workers, monkeypatch):

@@ -1,4 +1,4 @@
-"""Several runs side by side, and all of one's runs; how one is renamed or deleted."""
+"""Several runs side by side, and all of one's runs; what their owner can do with them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from functools import partial
 
 from ...reporting.theme import sendable
 from ...scoring import METHODS
-from .. import comparison
+from .. import comparison, labels
 from ..compared import COMPARISON, show_comparison
-from ..fields import Changes, fields
+from ..fields import fields
 from ..handlers import DELETED, SWEPT
 from ..layout import (
-    FOLDED,
     LAST,
     Node,
     Part,
@@ -25,19 +24,17 @@ from ..layout import (
     control,
     folding,
     html,
-    row,
+    words,
 )
-from ..shown import Shown
+
+# What is pressed in a row of the table, as the browser says it.
+ASKED = {
+    "html_template": "<span></span>",
+    "js_on_load": "pip.ask = asked => { props.value = asked; trigger('submit'); };",
+}
 
 
 def layout(_: Services) -> Sequence[Node]:
-    sure = row(
-        html("sure_words"),
-        button("delete_it", "Delete it", variant="stop"),
-        button("keep_it", "Keep it"),
-        name="sure",
-        visible=False,
-    )
     return [
         column(
             control("chosen", "CheckboxGroup", choices=[]),
@@ -52,18 +49,7 @@ def layout(_: Services) -> Sequence[Node]:
             button("sweep", "Run them all"),
             elem_classes="card",
         ),
-        card("Your runs", html("table")),
-        folding(
-            "Rename or delete the shown run",
-            row(
-                control("name", "Textbox", scale=4),
-                button("rename", "Rename"),
-                button("delete", "Delete …"),
-            ),
-            sure,
-            name="own",
-            **FOLDED,
-        ),
+        card("Your runs", html("table"), html("asked", {}, **ASKED), words(labels.DIALOGS)),
     ]
 
 
@@ -73,15 +59,8 @@ def wires(page: Services) -> Sequence[Wire]:
     return [
         Wire(("chosen.input",), compared, ("chosen",), COMPARISON, refreshes=True, options=LAST),
         Wire(("sweep.click",), act.sweep, ("memory", "methods", *fields()), SWEPT, refreshes=True),
-        Wire(("rename.click",), act.rename, (*mine, "name"), ("seen", "notice"), refreshes=True),
-        Wire(("delete.click",), act.ask_delete, mine, ("sure", "sure_words", "notice")),
-        Wire(("keep_it.click",), partial(dict, sure={"visible": False}), (), ("sure",)),
-        Wire(("delete_it.click",), act.delete, mine, DELETED, refreshes=True),
+        Wire(("asked.submit",), act.act_on, (*mine, "asked"), DELETED, refreshes=True),
     ]
 
 
-def offer(shown: Shown) -> Changes:
-    return {"own": {"visible": shown.owns}, "sure": {"visible": False}}
-
-
-PART = Part("compare", layout, wires, offered=("own", "sure"), offer=offer)
+PART = Part("compare", layout, wires)
