@@ -181,6 +181,16 @@ def test_tests_mirror_the_packages():
     assert {p.name for p in (ROOT / "tests").glob("test_*.py")} == whole
 
 
+def test_tests_import_nothing_private():
+    private = {
+        f"{path.relative_to(ROOT).as_posix()} imports {used}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for used in imports_of("", path.read_text(encoding="utf-8"))
+        if re.match(r"pip_core\..*\._[a-zA-Z]", used)
+    }
+    assert not private
+
+
 def test_top_level_is_what_it_should_be():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     names = {line.split("/")[0] for line in listed.stdout.splitlines()}

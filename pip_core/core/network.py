@@ -30,12 +30,12 @@ HUB_TIMEOUT = 5.0
 # Begins the names of folders for what only a visitor may read.
 PRIVATE = "pip-studio-private-"
 # The HTTP library of the Hub's client: httpx in its release 1, httpx2 in its release 2.
-_HTTP = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+HTTP = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
 # No connection, a broken one, a time-out, offline mode, and what the Hub's client raises when the
 # network failed and the local cache lacks the file. Other kinds of OSError (no permission, a full
 # disk) have nothing to do with the network and are not among them.
 UNREACHABLE_TYPES = (
-    _HTTP.TransportError,
+    HTTP.TransportError,
     OfflineModeIsEnabled,
     LocalEntryNotFoundError,
     ConnectionError,

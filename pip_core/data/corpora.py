@@ -215,7 +215,7 @@ def _documents(name: str, what: str, characters: int, online: bool) -> list[str]
     if not kind_of(path):
         longest = min(LONGEST_TEXT, BYTES_PER_CHARACTER * characters or LONGEST_TEXT)
         return _upto(_split(read_text(path, what, longest)), characters)
-    table = iterate(path, what, lambda names: _needed(names, field))
+    table = iterate(path, what, lambda names: columns_for(names, field))
     return _upto(_column(table, field, f"The {what} '{path.name}'"), characters)
 
 
@@ -265,7 +265,7 @@ def _from_hub(chosen: HubSet, characters: int, online: bool) -> list[str]:
     return [text for text in map("\n\n".join, joined) if text.strip()]
 
 
-def _needed(names: list[str], wanted: str | None) -> list[str]:
+def columns_for(names: list[str], wanted: str | None) -> list[str]:
     """Those columns of a table that `files.column_of` finds a text in, as far as their names tell."""
     wanted = wanted or "text"
     return next(([name] for name in (wanted, wanted.partition(".")[0]) if name in names), names)

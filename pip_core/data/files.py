@@ -269,7 +269,7 @@ def _parquet(path: Path, what: str, needed: Callable[[list[str]], list[str]]) ->
         try:
             table = parquet.ParquetFile(file)
             columns = needed(table.schema_arrow.names)
-            at_once = _rows_at_once(table.metadata, f"{what} '{path.name}'", columns)
+            at_once = rows_at_once(table.metadata, f"{what} '{path.name}'", columns)
             for batch in table.iter_batches(at_once, columns=columns):
                 yield from map(plain, batch.to_pylist())
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -277,7 +277,7 @@ def _parquet(path: Path, what: str, needed: Callable[[list[str]], list[str]]) ->
             raise UserError(f"The {what} '{path.name}' is not a readable Parquet file ({reason}).") from None
 
 
-def _rows_at_once(found: parquet.FileMetaData, name: str, columns: Sequence[str]) -> int:
+def rows_at_once(found: parquet.FileMetaData, name: str, columns: Sequence[str]) -> int:
     """How many rows of a Parquet file may be unpacked at once: a cell that is stored once may stand in all of
     them, and a few bytes become gigabytes.
 

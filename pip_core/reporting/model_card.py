@@ -64,7 +64,7 @@ def model_card(
     difference = paired_comparison(dense, pruned)
     imports, calls = loading(uneven, '"path/to/this/folder"')
     return _template().render(
-        metadata=_metadata(started.model, licence, recipe, pruned).to_yaml(),
+        metadata=card_metadata(started.model, licence, recipe, pruned).to_yaml(),
         model=_line(started.model),
         started=started,
         recipe=recipe,
@@ -119,7 +119,7 @@ def _template() -> jinja2.Template:
     return environment.get_template(TEMPLATE)
 
 
-def _metadata(model: str, licence: str | None, recipe: Recipe, pruned: Evaluated) -> ModelCardData:
+def card_metadata(model: str, licence: str | None, recipe: Recipe, pruned: Evaluated) -> ModelCardData:
     """The header that the Hub reads, the figures of the pruned model among it."""
     heldout = title(recipe.heldout)
     results = [

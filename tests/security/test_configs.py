@@ -15,8 +15,8 @@ from pip_core.checkpoints.folder import tokenizer_in
 from pip_core.checkpoints.load import config_of, load
 from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
-from pip_core.data.corpora import _needed, documents
-from pip_core.data.files import _rows_at_once, iterate
+from pip_core.data.corpora import columns_for, documents
+from pip_core.data.files import iterate, rows_at_once
 from pip_core.data.perturbation import PERTURBATION_KINDS, Perturber
 from pip_core.data.writing import writing_of
 
@@ -45,7 +45,7 @@ def test_a_table_of_a_few_bytes_is_not_unpacked_at_once(tmp_path):
     column = pyarrow.DictionaryArray.from_arrays([0] * 200, ["x" * 8_000_000])
     parquet.write_table(pyarrow.table({"text": column}), tmp_path / "small.parquet", compression="zstd")
     assert (tmp_path / "small.parquet").stat().st_size < 100_000
-    assert _rows_at_once(parquet.ParquetFile(tmp_path / "small.parquet").metadata, "text", ["text"]) <= 8
+    assert rows_at_once(parquet.ParquetFile(tmp_path / "small.parquet").metadata, "text", ["text"]) <= 8
     assert len(next(iterate(tmp_path / "small.parquet", "text"))["text"]) == 8_000_000
 
 
@@ -58,8 +58,8 @@ def test_only_the_column_that_is_needed_is_read(tmp_path):
     parquet.write_table(table, path, compression="zstd")
     assert documents(str(path))[299] == "Row 299."
     assert documents(f"{path}#a.b")[299] == "Text 299."
-    assert list(next(iterate(path, "text", lambda names: _needed(names, None)))) == ["text"]
-    assert _rows_at_once(parquet.ParquetFile(path).metadata, "text", ["text", "a"]) > 100
+    assert list(next(iterate(path, "text", lambda names: columns_for(names, None)))) == ["text"]
+    assert rows_at_once(parquet.ParquetFile(path).metadata, "text", ["text", "a"]) > 100
     with pytest.raises(UserError, match="picture, text, a"):
         documents(f"{path}#nothing")
 

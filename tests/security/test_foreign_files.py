@@ -24,7 +24,7 @@ from pip_core.core.recipe import Recipe
 from pip_core.data.corpora import calibration_texts
 from pip_core.data.private import shareable
 from pip_core.evaluation.tasks import load_task
-from pip_core.reporting.model_card import _metadata
+from pip_core.reporting.model_card import card_metadata
 from pip_core.runs import files
 from pip_core.ui import html
 
@@ -55,7 +55,7 @@ def test_a_licence_is_read_as_a_line_and_nothing_is_unfolded(tmp_path, number):
 
 def test_a_licence_writes_no_header_of_ours():
     pruned = SimpleNamespace(perplexity=1.0, texts=(), tasks=())
-    written = _metadata("a/b", "mit\n---\ntags:\n- evil", Recipe(), pruned).to_yaml()
+    written = card_metadata("a/b", "mit\n---\ntags:\n- evil", Recipe(), pruned).to_yaml()
     assert yaml.safe_load(written)["license"] == "other"
     assert "evil" not in yaml.safe_load(written)["tags"]
 
