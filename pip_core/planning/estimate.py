@@ -7,6 +7,7 @@ shapes, multiplied here and now for a fraction of a second.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ def seconds_per_token(reference: str, dtype: str) -> float:
     if head is not None:
         counts[head.weight.shape] = counts.get(head.weight.shape, 0) + 1
     if lent_gpu.elsewhere():  # nothing can be timed here
-        products = sum(count * shape.numel() for shape, count in counts.items())
+        products = sum(count * math.prod(shape) for shape, count in counts.items())
         return lent_gpu.seconds_per_token(products, len(blocks_of(model)))
     total = 0.0
     with torch.inference_mode():
