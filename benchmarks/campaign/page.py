@@ -7,6 +7,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,8 +31,8 @@ ANSWER_SECONDS = 20.0
 # A client has so long for its own run and for each of those before it.
 PATIENCE_SECONDS = 60.0
 LEAVING_SECONDS = 6.0
-# Runs that a followed run waits for, of some 15 seconds each.
-RUNS_BEFORE = 30
+# Runs that a followed run waits for, of some seconds each.
+RUNS_BEFORE = 40
 
 
 def fuzz(count: int, root: Path, seed: int = 0) -> Outcome:
@@ -121,8 +122,11 @@ def followers(count: int, root: Path) -> Outcome:
         waiting = program.answer("start", SHORT, "waits")
         with measured("follower", "", memory) as outcome:
             open_ = [Program(server.url, f"follower{n}").steps("follow", waiting) for n in range(count)]
-            for number, steps in enumerate(open_):
-                outcome.count(*_told(steps, waiting, f"follower {number}"))
+            with ThreadPoolExecutor(count) as all_at_once:
+                for told in all_at_once.map(
+                    lambda one: _told(one[1], waiting, f"follower {one[0]}"), enumerate(open_)
+                ):
+                    outcome.count(*told)
             held = memory()
             during, took = answers(server), _seconds_of_a_refusal(program)
             for steps in open_:
