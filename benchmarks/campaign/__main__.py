@@ -17,7 +17,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from . import page, runs
+from . import chats, page, runs
 from .outcome import Outcome, append, markdown, read
 
 # Attack -> what makes it, how often in the whole campaign, and how often with --quick.
@@ -29,6 +29,7 @@ PARTS: dict[str, tuple[Callable[[int, Path], Outcome], int, int]] = {
     "followers": (page.followers, 60, 20),
     "kills": (runs.kills, 100, 6),
     "clients": (page.clients, 20, 3),
+    "chats": (chats.chats, 12, 4),
 }
 
 

@@ -85,7 +85,7 @@ def clients(count: int, root: Path) -> Outcome:
     def use(number: int) -> None:
         try:
             program = Program(server.url, f"client{number}")
-            run = program.answer("start", SHORT, f"run {number}")
+            run = program.answer("start", SHORT, f"run {number}", "")
             states = [state for (state,) in program.steps("follow", run)]
             if {state["run"] for state in states} != {run} or states[-1]["state"] != "finished":
                 words[number] = f"client {number}: {states[-1]}"
@@ -118,8 +118,8 @@ def followers(count: int, root: Path) -> Outcome:
     with served(root) as (server, memory):
         program = Program(server.url, "who started it")
         for number in range(RUNS_BEFORE):
-            program.answer("start", {**SHORT, "windows": 300}, f"long {number}")
-        waiting = program.answer("start", SHORT, "waits")
+            program.answer("start", {**SHORT, "windows": 300}, f"long {number}", "")
+        waiting = program.answer("start", SHORT, "waits", "")
         with measured("follower", "", memory) as outcome:
             open_ = [Program(server.url, f"follower{n}").steps("follow", waiting) for n in range(count)]
             with ThreadPoolExecutor(count) as all_at_once:
