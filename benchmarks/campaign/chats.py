@@ -28,8 +28,8 @@ def chats(count: int, root: Path) -> Outcome:
         again = _ask_at_once(processes, 1, outcome, killed=False)[0]
         outcome.note = (
             f"asked the two models of one run at the same moment; the first {count}: {calm}, models loaded "
-            f"in 1 process of {held / MB:.0f} MB; the second {count}, while it was killed: {killed}; one more "
-            f"afterwards: {again}"
+            f"in 1 process of {held / MB:.0f} MB; the second {count}, while it was killed: {killed}; one "
+            f"more afterwards: {again}"
         )
         processes.close()
     return outcome
