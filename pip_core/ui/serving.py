@@ -30,6 +30,8 @@ PAGE = {"title": "PIP Studio", "fill_width": True, "delete_cache": (3600, 86400)
 LOOKS = ("page", "slider", "method", "courtesies")
 # Events that may wait for their turn; more are refused.
 MOST_EVENTS = 500
+# Events that are answered at once, beside those who follow runs.
+EVENTS_AT_ONCE = 40
 # Seconds between two looks at how much has been uploaded.
 RECOUNT_SECONDS = 2.0
 # The status "insufficient storage".
@@ -99,6 +101,8 @@ def serving_options(root: Path, ready: threading.Event) -> dict[str, Any]:
         "blocked_paths": [root / retention.LOG],
         "max_file_size": int(set_.upload_mb * MB),
         "state_session_capacity": set_.sessions,
+        # Gradio answers so many events at a time, and whoever follows a run is one for as long as they do.
+        "max_threads": EVENTS_AT_ONCE + set_.followers,
         "app_kwargs": {
             "middleware": [
                 (Gate, (), {"root": root, "ready": ready}),

@@ -13,7 +13,7 @@ from gradio.state_holder import SessionState, StateHolder
 from app import StudioPage
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
-from pip_core.ui import shown
+from pip_core.ui import serving, shown
 from pip_core.ui.gate import OWN, Gate
 from pip_core.ui.parts import download
 from pip_core.ui.sessions import lean
@@ -119,3 +119,9 @@ def test_what_a_program_starts_on_an_open_page_is_stopped_with_its_key_alone(
     handlers.halt(keyed, "secret")
     monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", "yes")
     assert queue.may_change(handlers.launch({"model": "demo"}), "anybody here")
+
+
+def test_who_follows_takes_no_place_of_those_who_do_not(tmp_path, monkeypatch):
+    """Gradio answers `max_threads` events at once, and a follower is one of them until the run ends."""
+    monkeypatch.setenv("PIP_STUDIO_FOLLOWERS", "200")
+    assert serving.serving_options(tmp_path, threading.Event())["max_threads"] >= 200 + 40
