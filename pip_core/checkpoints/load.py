@@ -27,6 +27,7 @@ from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.finite import nonfinite_weight
 from ..core.network import is_unreachable
+from ..core.process_group import current
 from ..core.progress import drain
 from ..core.recipe import DEMO, RESIDENT, STREAMED
 from ..structure.families import check_config
@@ -257,7 +258,7 @@ def _formats(stored: torch.dtype, dtype: str, resumed_dtype: str) -> tuple[torch
     if dtype == "auto" and resumed_dtype:
         return getattr(torch, resumed_dtype), stored
     if dtype == "auto":
-        fast = stored == torch.bfloat16 and fast_bfloat16()
+        fast = stored == torch.bfloat16 and current().gather(fast_bfloat16())[0]
         return (torch.bfloat16 if fast else torch.float32), stored
     return getattr(torch, dtype), stored
 

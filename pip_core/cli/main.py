@@ -16,7 +16,7 @@ from pathlib import Path
 import typer
 from typer.core import TyperGroup
 
-from ..core.environment import prepare_environment, quiet_libraries
+from ..core.environment import prepare_environment, quiet_libraries, several_launched
 from ..core.errors import UserError
 from ..core.settings import SettingInfo
 from .commands import COMMANDS, OF_STAGE
@@ -30,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_environment()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        group, words = build(words)
-        return group.main(words, prog_name=_program(), standalone_mode=False) or 0
+        return _together(words) if several_launched() else _run(words)
     except UserError as error:
         return _mistake(str(error))
     except typer.TyperException as error:  # a mistake in the command line itself
@@ -47,6 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (message := user_message(error)) is None:
             raise
         return _mistake(message)
+
+
+def _run(words: Sequence[str]) -> int:
+    group, words = build(words)
+    return group.main(words, prog_name=_program(), standalone_mode=False) or 0
+
+
+def _together(words: Sequence[str]) -> int:
+    """Run a command in the first of several processes; the others join in the runs that it begins."""
+    from ..core.process_group import joined
+    from ..engine.together import dismiss, follow
+
+    with joined() as processes:
+        if not processes.first:
+            quiet_libraries()
+            follow(processes)
+            return 0
+        try:
+            return _run(words)
+        finally:
+            dismiss(processes)
 
 
 def given_settings(words: Sequence[str]) -> dict[str, object]:

@@ -49,6 +49,11 @@ def prepare_environment(keep: Container[str] = ()) -> None:
         os.environ.update(NO_TOKEN)
 
 
+def several_launched() -> bool:
+    """Whether `torchrun` or `accelerate launch` started this process as one of several."""
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+
+
 def child_environment(**more: str) -> dict[str, str]:
     """The environment of a process that this program starts: its own and `more`, without the secrets of a
     Space."""

@@ -10,13 +10,15 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from functools import reduce
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.errors import UserError
+from ..core.process_group import current
 from ..core.special_tokens import count_at_end
 from ..structure.sites import Site
 from .corpora import POOL_CHARACTERS, Domain, calibration_texts, pinned, title
@@ -49,7 +51,14 @@ class Settings(Protocol):
 
 
 class ScoringPass(Protocol[Found]):
-    """A scoring method at work on one model: takes in batches of pairs, then says its scores."""
+    """A scoring method at work on one model: takes in batches of pairs, then says its scores.
+
+    Attributes:
+        sums: names of the attributes that pairs are added up in. Where several processes share the pairs,
+            these are added up over the processes, see `added`.
+    """
+
+    sums: ClassVar[tuple[str, ...]]
 
     def add(self, batch: Sequence[Pair]) -> Iterable[None] | None:
         """Take in a batch, on the model's device. A method that needs long for one returns a generator
@@ -282,11 +291,16 @@ class Calibration:
 
     def _feed(self, work: ScoringPass[Any], pairs: Sequence[Pair]) -> Generator[int, None, Any]:
         """Hand the pairs to a scoring method, one to a batch: pairs of unequal length side by side would
-        change the last digits of its scores."""
-        for done, pair in enumerate(pairs):
+        change the last digits of its scores. Several processes share them."""
+        group = current()
+        for done, pair in enumerate(group.share(pairs)):
             for _ in work.add([pair.to(self.device)]) or ():
-                yield done
-            yield done + 1
+                yield done * group.size
+            yield min((done + 1) * group.size, len(pairs))
+        if group.size > 1:
+            found = group.gather({name: getattr(work, name) for name in work.sums})
+            for name in work.sums:
+                setattr(work, name, reduce(added, (one[name] for one in found)))
         return work.scores()
 
     def _holding(self, characters: int) -> tuple[Domain, ...]:
@@ -378,6 +392,17 @@ class Calibration:
         ids = ids[: len(ids) - count_at_end(self.tokenizer)]
         count = len(ids) // length
         return ids[: count * length].view(count, length)
+
+
+def added(one: Any, other: Any) -> Any:
+    """What two processes found, added up: numbers, tensors, and lists and dictionaries of them; texts are put
+    behind one another, and whatever else has `joined` does it itself."""
+    if isinstance(one, dict):
+        keys = sorted({*one, *other})
+        return {k: added(one[k], other[k]) if k in one and k in other else (one | other)[k] for k in keys}
+    if isinstance(one, list) and not (one and isinstance(one[0], str)):
+        return [added(a, b) for a, b in zip(one, other, strict=True)]
+    return one.joined(other) if hasattr(one, "joined") else one + other
 
 
 def check_finite(scores: Sequence[torch.Tensor], inf_protects: bool = False) -> None:

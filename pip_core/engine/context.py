@@ -14,6 +14,7 @@ from ..core.cached import cached_property
 from ..core.device import memory_at_hand
 from ..core.events import Event, Failed, SettingsChanged
 from ..core.network import NotDownloaded
+from ..core.process_group import current
 from ..core.recipe import DEMO, RESIDENT, STREAMED, Recipe
 from ..core.settings import AUTO
 from ..data.calibration import CalibrationText
@@ -100,7 +101,7 @@ class Context:
             self.pruning,
             self._anatomy,
         )
-        fits = whole.peak_memory <= memory_at_hand()
+        fits = whole.peak_memory <= min(current().gather(memory_at_hand()))
         return RESIDENT if fits or whole.not_streamed else STREAMED
 
     @property

@@ -16,11 +16,13 @@ from ..core import events as ev
 from ..core.decisions import Decided, settled
 from ..core.device import peak_memory, user_message
 from ..core.network import NotDownloaded, without_downloads
+from ..core.process_group import current
 from ..core.progress import Halted, stoppable
 from ..core.recipe import Recipe
 from .context import Context
 from .stages import stages_for
 from .state import RunState
+from .together import together
 
 
 def run(
@@ -45,7 +47,8 @@ def run(
         Exception: only for a fault of this program, after a Failed event was yielded.
     """
     try:
-        yield from _run(recipe, out, history, stop, prune_on, scratch)
+        with together(recipe, out, history, prune_on, scratch):
+            yield from _run(recipe, out, history, stop, prune_on, scratch)
     except Halted:
         pass
     except _StageError as failure:
@@ -148,6 +151,8 @@ def _run(
         stages = list(state.stages)
         for place, stage in enumerate(stages):
             if stage not in state.stages or not stage.needed(state):
+                continue
+            if stage.by_one_process and not current().first:
                 continue
             if place:
                 state.plan(s for s in stages[place:] if s in state.stages)

@@ -60,6 +60,8 @@ class Stage(ABC):
         incidental: whether it is beside the point of a run, and done only where it takes little of it.
         invalidated_by: names of the stages whose undoing makes its result void, so that it runs again.
         needs_whole_model: whether it works only on a model whose weights are all in memory.
+        by_one_process: whether one process does it where several share a run; it leaves the model as it is.
+        not_shared: whether it cannot be done where several processes share a run.
     """
 
     name: ClassVar[str]
@@ -72,6 +74,8 @@ class Stage(ABC):
     incidental: ClassVar[bool] = False
     invalidated_by: ClassVar[tuple[str, ...]] = ("prune",)
     needs_whole_model: ClassVar[bool] = False
+    by_one_process: ClassVar[bool] = False
+    not_shared: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

@@ -16,6 +16,7 @@ from ..budget.pruning_budget import current_sites
 from ..checkpoints.load import Loaded
 from ..core import events as ev
 from ..core.decisions import Decided, settings_of
+from ..core.process_group import current
 from ..core.progress import drain, map_progress
 from ..core.units import BLOCKS, Units
 from ..data.calibration import Calibration
@@ -231,7 +232,8 @@ class RunState(Context):
     def observe(self) -> Iterator[ev.Event]:
         """Let every stage look at the model as it stands."""
         for stage in self.stages:
-            yield from stage.observe(self)
+            if current().first or not stage.by_one_process:
+                yield from stage.observe(self)
 
     def follow(
         self,
@@ -258,7 +260,7 @@ class RunState(Context):
 
         def step(count: int) -> ev.Progress:
             nonlocal done
-            before, done = done, done + count if added else count
+            before, done = done, min(done + count if added else count, total)
             if done > before:
                 self.clock.step(word, work * (done - before) / total)
             return ev.Progress(word, number, done, total, self.clock.elapsed, self.clock.remaining())

@@ -20,6 +20,7 @@ from ..core.batching import rows_of
 from ..core.errors import UserError
 from ..core.events import Evaluated, Skipped, TaskResult, TextResult
 from ..core.finite import check_finite
+from ..core.process_group import current
 from ..core.progress import map_progress
 from ..core.special_tokens import count_at_end
 from .loglikelihood import BATCH_TOKENS, Likelihood, Likelihoods
@@ -89,8 +90,8 @@ def perplexity(
         UserError: a cross-entropy is not a finite number.
     """
     means: list[float] = []
-    per_batch = max(1, BATCH_TOKENS // windows.shape[1])
-    for part in windows.split(per_batch):
+    per_batch, group = max(1, BATCH_TOKENS // windows.shape[1]), current()
+    for part in group.share(windows.split(per_batch)):
         read = [row if retokenize is None else retokenize(row) for row in part]
         begins = [1 if retokenize is None else len(retokenize(row[:1])) for row in part]
         rows, lengths = rows_of(read)
@@ -100,7 +101,8 @@ def perplexity(
             for row, scores, begin, end in zip(rows, logits, begins, lengths.tolist(), strict=True):
                 nats = F.cross_entropy(scores[begin - 1 : end - 1].float(), row[begin:end], reduction="sum")
                 means.append(float(nats) / (windows.shape[1] - 1))
-        yield len(part)
+        yield len(part) * group.size
+    means = [mean for some in group.gather(means) for mean in some]
     nll = torch.tensor(means, dtype=torch.float64)
     check_finite(nll, "the model's cross-entropies on the held-back text")
     # The perplexity of a model that was pruned too far can exceed every float.

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from ..core.batching import Tree, rows_of_trees, tree_of
 from ..core.device import is_out_of_memory
 from ..core.errors import UserError
+from ..core.process_group import current
 from ..structure.hooks import Args, Hooks, Kwargs
 from .requests import Request
 
@@ -116,9 +117,13 @@ class Likelihoods:
             self.shares = bool(found)
         done = self._first if found else 0
         yield from (sum(e.cost for e in batch) for batch in self._trees[:done])
-        for batch in self._trees[done:] if self.shares else self._chains:
-            found |= _score(model, batch, greedy)
-            yield sum(e.cost for e in batch)
+        group = current()
+        own: dict[int, Likelihood] = {}
+        for batch in group.share(self._trees[done:] if self.shares else self._chains):
+            own |= _score(model, batch, greedy)
+            yield sum(e.cost for e in batch) * group.size
+        for part in group.gather(own):
+            found |= part
         if not all(math.isfinite(nats) for nats, _ in found.values()):
             raise UserError(
                 "The model's log-likelihoods are not finite numbers (NaN or infinity), so it cannot be "

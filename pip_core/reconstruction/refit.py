@@ -24,6 +24,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.errors import UserError
+from ..core.process_group import ALONE, ProcessGroup, current
 from ..core.units import ATTENTION, MLP
 from ..structure.anatomy import Anatomy, Block
 from ..structure.families import blocks_of, residual_scale
@@ -102,7 +103,10 @@ def refit(
     Raises:
         UserError: activations, or a changed weight, are not finite.
     """
-    work = _Refit(dense, pruned, anatomy, shape, parts, parts if same is None else same)
+    same, group = parts if same is None else same, current()
+    if len(parts) < group.size:
+        group = ALONE  # too few to share: each process reads them all
+    work = _Refit(dense, pruned, anatomy, shape, group.share(parts), group.share(same), group)
     yield 0
     for index in range(len(shape.layers)):
         work.block(index)
@@ -124,8 +128,9 @@ class _Refit:
         shape: Shape,
         parts: Sequence[torch.Tensor],
         same: Sequence[torch.Tensor],
+        group: ProcessGroup,
     ) -> None:
-        self.anatomy, self.shape = anatomy, shape
+        self.anatomy, self.shape, self.group = anatomy, shape, group
         self.scale = residual_scale(dense.config)
         self.solved, self.moved = 0, 0
         self.left: dict[str, list[str]] = {why: [] for why in (NO_PROJECTION, NO_SUM, SINGULAR)}
@@ -144,6 +149,7 @@ class _Refit:
         tokens."""
         now, wanted = self.pruned.stream[0].float(), self.dense.stream[0].float()
         found = float(((now - wanted).norm(dim=-1) / wanted.norm(dim=-1)).mean())
+        found = self.group.gather(found)[0]
         if not math.isfinite(found):
             raise UserError(NOT_FINITE)
         return found
@@ -211,6 +217,7 @@ class _Refit:
             if (bias := getattr(output, "bias", None)) is not None:
                 missing -= bias.float()
             regression.add(x, missing)
+        regression.add_up(self.group)
         regression.check()
         change = regression.best()
         if change is not None:

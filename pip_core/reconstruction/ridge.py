@@ -7,6 +7,7 @@ import math
 import torch
 
 from ..core.errors import UserError
+from ..core.process_group import ProcessGroup
 
 # In units of the mean squared input.
 RIDGES = (0.03, 0.12, 0.5, 2.0)
@@ -30,6 +31,12 @@ class Regression:
         """Take in a batch: inputs `(N, inputs)` and wanted outputs `(N, outputs)`."""
         for half, some, wanted in zip(self._halves, x.chunk(2), y.chunk(2), strict=False):
             half.add(some.float(), wanted.float())
+
+    def add_up(self, group: ProcessGroup) -> None:
+        """Add up what several processes took in; the sums are then the same in each."""
+        for half in self._halves:
+            half.gram, half.cross = group.add_up(half.gram), group.add_up(half.cross)
+            half.square = sum(group.gather(half.square))
 
     def check(self) -> None:
         """Refuse sums that no solution can be had from.

@@ -44,6 +44,8 @@ class BlockInfluence(Scorer):
 
 
 class _Pass:
+    sums: ClassVar = ("turned", "tokens")
+
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites
         # A nearly straight block's score is a small difference of numbers near one: float64.

@@ -54,6 +54,8 @@ class EntroDrop(Scorer):
 
 
 class _Pass:
+    sums: ClassVar = ("before", "after", "texts")
+
     def __init__(
         self,
         model: PreTrainedModel,

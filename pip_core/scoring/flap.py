@@ -55,6 +55,8 @@ class Flap(Scorer):
 
 
 class _Pass:
+    sums: ClassVar = ("moments",)
+
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites
         self.moments = [Moments.none(site.features) for site in sites]

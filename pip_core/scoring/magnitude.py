@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -40,6 +41,8 @@ class Magnitude(Scorer):
 
 
 class _Units:
+    sums: ClassVar = ()
+
     def __init__(self, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.blocks, self.sites = blocks, sites
 
@@ -58,6 +61,8 @@ class _Units:
 
 
 class _Tokens:
+    sums: ClassVar = ()
+
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
 

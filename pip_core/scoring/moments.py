@@ -30,11 +30,17 @@ class Moments:
         part = values.double()
         mean = part.mean(dim=0)
         squares = (part - mean).square().sum(dim=0).cpu()
-        mean, count = mean.cpu(), self.count + len(part)
-        apart = mean - self.mean
-        self.squares = self.squares + squares + apart.square() * self.count * len(part) / count
-        self.mean = self.mean + apart * len(part) / count
-        self.count = count
+        found = self.joined(Moments(len(part), mean.cpu(), squares))
+        self.count, self.mean, self.squares = found.count, found.mean, found.squares
+
+    def joined(self, other: Moments) -> Moments:
+        """The moments of both parts together."""
+        count = self.count + other.count
+        if not count:
+            return self
+        apart = other.mean - self.mean
+        squares = self.squares + other.squares + apart.square() * self.count * other.count / count
+        return Moments(count, self.mean + apart * other.count / count, squares)
 
     @property
     def variance(self) -> torch.Tensor:

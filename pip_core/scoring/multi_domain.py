@@ -54,6 +54,8 @@ class MultiDomain(Scorer):
 
 
 class _Pass:
+    sums: ClassVar = ("found",)
+
     def __init__(
         self,
         model: PreTrainedModel,

@@ -8,6 +8,7 @@ the step a cancels. That the distance is measured by its L2 norm is our choice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -49,6 +50,8 @@ class WeightGradientDifference(Scorer):
 
 
 class _Pass:
+    sums: ClassVar = ("totals", "pairs")
+
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites
         self.totals = [torch.zeros(site.size) for site in sites]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -72,6 +73,8 @@ class GateGradientDifference(Scorer):
 
 
 class _Pass:
+    sums: ClassVar = ("totals", "pairs")
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -109,6 +112,8 @@ class _TokenPass:
     Not times the logit, as a gate on it would have it: the size of a logit tells a token from others, and
     not how often it is needed.
     """
+
+    sums: ClassVar = ("total", "pairs")
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -45,6 +46,8 @@ class RandomBaseline(Scorer):
 
 
 class _Draw:
+    sums: ClassVar = ("texts",)
+
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = sizes
         self.texts: list[str] = []
@@ -52,12 +55,20 @@ class _Draw:
     def add(self, batch: Batch) -> None:
         self.texts += [pair.perturbed.text for pair in batch]
 
+    def joined(self, other: _Draw) -> _Draw:
+        """Both draws as one: the texts of this one first."""
+        both = _Draw(self.sizes)
+        both.texts = self.texts + other.texts
+        return both
+
     def scores(self) -> Scores:
         rng = random.Random("\n".join(self.texts))
         return [torch.tensor([rng.random() for _ in range(size)]) for size in self.sizes]
 
 
 class _TokenDraw:
+    sums: ClassVar = ("draw",)
+
     def __init__(self, tokens: int) -> None:
         self.draw = _Draw([tokens])
 

@@ -9,6 +9,7 @@ same numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -45,6 +46,8 @@ class Sleb(Scorer):
 
 
 class _Pass:
+    sums: ClassVar = ("totals", "texts")
+
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites
         self.totals = torch.zeros(len(sites), dtype=torch.float64)

@@ -53,6 +53,8 @@ class Taylor(Scorer):
 
 
 class _Pass:
+    sums: ClassVar = ("totals", "texts")
+
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites
         self.totals = [torch.zeros(site.size) for site in sites]

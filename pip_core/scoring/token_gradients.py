@@ -8,6 +8,7 @@ second, so that every row has a score.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -44,6 +45,8 @@ class RowGradients:
         finish: applied to a pair's sums.
         perturbed: whether the gradient is that of `L(s) - L(s~)`, or else of `L(s)`.
     """
+
+    sums: ClassVar = ("total", "pairs")
 
     def __init__(
         self,

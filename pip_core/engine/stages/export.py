@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ...checkpoints.export import prepare_folder, round_to_stored, write_checkpoint
 from ...core.events import Event, Progress
+from ...core.process_group import current
 from ...data.private import shareable
 from ..context import Context
 from ..stage import Cost, Stage
@@ -31,7 +32,7 @@ class Export(Stage):
     def run(self, state: RunState) -> Iterator[Event]:
         # A run without an export rounds too: its figures are those that an export of it would have.
         state.changed |= round_to_stored(state.loaded.model, state.loaded.stored)
-        if state.out is None:
+        if state.out is None or not current().first:
             return
         iterations, elapsed = len(state.removals), state.clock.elapsed
         yield Progress("exporting", iterations, 0, 1, elapsed, state.clock.remaining())

@@ -8,6 +8,7 @@ from typing import Literal
 from ...checkpoints.load import DTYPES, load
 from ...core.errors import UserError
 from ...core.events import Event, Started, Warned
+from ...core.process_group import current
 from ...core.recipe import DEMO, RESIDENT, STREAMED
 from ...core.settings import AUTO, Settings, choice, setting, text
 from ...data.corpora import pinned
@@ -53,6 +54,16 @@ class Load(Stage):
 
     def check(self, context: Context) -> None:
         context.past.check(context.recipe, context.anatomy, context.budget)
+        if current().size > 1 and (stage := next((s for s in context.stages if s.not_shared), None)):
+            raise UserError(
+                f"'{stage.title}' is not done by several processes together. Leave it out here, and do it "
+                "afterwards in one process."
+            )
+        if current().size > context.recipe.windows:
+            raise UserError(
+                f"{current().size} processes cannot share {context.recipe.windows} calibration windows. "
+                "Start fewer processes, or ask for more windows."
+            )
         if context.recipe.placement == STREAMED and (why := context.not_streamed):
             raise UserError(
                 f"This run cannot be streamed from disk, block by block: {why}. Choose other settings, or "

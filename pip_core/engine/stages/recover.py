@@ -125,6 +125,7 @@ class Recover(Stage):
 
     name = "recover"
     title = "Recover"
+    not_shared = True
     Settings = RecoverSettings
     Result = Recovered
     changes_model = True

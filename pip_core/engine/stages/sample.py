@@ -55,6 +55,7 @@ class Sample(Stage):
 
     name = "sample"
     title = "Sample"
+    by_one_process = True
     Settings = SampleSettings
     incidental = True
 

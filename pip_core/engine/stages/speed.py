@@ -71,6 +71,7 @@ class Speed(Stage):
 
     name = "speed"
     title = "Speed"
+    by_one_process = True
     Settings = SpeedSettings
     Result = Timed
     incidental = True

@@ -23,6 +23,7 @@ class Verify(Stage):
 
     name = "verify"
     title = "Verify"
+    by_one_process = True
     Result = Exported
 
     def estimate(self, context: Context) -> Cost:
