@@ -56,12 +56,13 @@ def _run(words: Sequence[str]) -> int:
 def _together(words: Sequence[str]) -> int:
     """Run a command in the first of several processes; the others join in the runs that it begins."""
     from ..core.process_group import joined
+    from ..engine.run import run
     from ..engine.together import dismiss, follow
 
     with joined() as processes:
         if not processes.first:
             quiet_libraries()
-            follow(processes)
+            follow(processes, run)
             return 0
         try:
             return _run(words)

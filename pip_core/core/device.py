@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 from functools import lru_cache
@@ -28,7 +29,10 @@ OUT_OF_MEMORY = (
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() and not elsewhere() else "cpu")
+    """Where this process computes: of several that torchrun started, each has a GPU of its own."""
+    if not torch.cuda.is_available() or elsewhere():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 @lru_cache(maxsize=1)

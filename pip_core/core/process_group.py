@@ -99,6 +99,17 @@ def current() -> ProcessGroup:
     return _current
 
 
+def added(one: Any, other: Any) -> Any:
+    """What two processes found, added up: numbers, tensors, and lists and dictionaries of them; texts are put
+    behind one another, and whatever else has `joined` does it itself."""
+    if isinstance(one, dict):
+        keys = sorted({*one, *other})
+        return {k: added(one[k], other[k]) if k in one and k in other else (one | other)[k] for k in keys}
+    if isinstance(one, list) and not (one and isinstance(one[0], str)):
+        return [added(a, b) for a, b in zip(one, other, strict=True)]
+    return one.joined(other) if hasattr(one, "joined") else one + other
+
+
 @contextmanager
 def joined() -> Iterator[ProcessGroup]:
     """Meet the other processes, and leave them at the end.

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.errors import UserError
-from ..core.process_group import current
+from ..core.process_group import added, current
 from ..core.special_tokens import count_at_end
 from ..structure.sites import Site
 from .corpora import POOL_CHARACTERS, Domain, calibration_texts, pinned, title
@@ -298,9 +298,9 @@ class Calibration:
                 yield done * group.size
             yield min((done + 1) * group.size, len(pairs))
         if group.size > 1:
-            found = group.gather({name: getattr(work, name) for name in work.sums})
-            for name in work.sums:
-                setattr(work, name, reduce(added, (one[name] for one in found)))
+            found = reduce(added, group.gather({name: getattr(work, name) for name in work.sums}))
+            for name, value in found.items():
+                setattr(work, name, value)
         return work.scores()
 
     def _holding(self, characters: int) -> tuple[Domain, ...]:
@@ -392,17 +392,6 @@ class Calibration:
         ids = ids[: len(ids) - count_at_end(self.tokenizer)]
         count = len(ids) // length
         return ids[: count * length].view(count, length)
-
-
-def added(one: Any, other: Any) -> Any:
-    """What two processes found, added up: numbers, tensors, and lists and dictionaries of them; texts are put
-    behind one another, and whatever else has `joined` does it itself."""
-    if isinstance(one, dict):
-        keys = sorted({*one, *other})
-        return {k: added(one[k], other[k]) if k in one and k in other else (one | other)[k] for k in keys}
-    if isinstance(one, list) and not (one and isinstance(one[0], str)):
-        return [added(a, b) for a, b in zip(one, other, strict=True)]
-    return one.joined(other) if hasattr(one, "joined") else one + other
 
 
 def check_finite(scores: Sequence[torch.Tensor], inf_protects: bool = False) -> None:

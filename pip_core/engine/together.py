@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import UserError
 from ..core.events import Event, Failed, from_line, to_line
@@ -44,17 +45,18 @@ def together(
     _lost = False
 
 
-def follow(group: ProcessGroup) -> None:
+def follow(group: ProcessGroup, run: Callable[..., Iterator[Event]]) -> None:
     """Join in the runs that the first process begins, until it has none left or has gone.
+
+    Args:
+        run: `engine.run.run`.
 
     Raises:
         UserError: what is wrong in this process alone.
     """
-    from .run import run  # it begins runs by this module
-
     while True:
         try:
-            told = group.told_by_first(None)
+            told: Any = group.told_by_first(None)
         except OthersEnded:
             return  # it said why itself
         if told is None:

@@ -44,7 +44,7 @@ class BlockInfluence(Scorer):
 
 
 class _Pass:
-    sums: ClassVar = ("turned", "tokens")
+    sums: ClassVar[tuple[str, ...]] = ("turned", "tokens")
 
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites

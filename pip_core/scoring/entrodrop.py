@@ -54,7 +54,7 @@ class EntroDrop(Scorer):
 
 
 class _Pass:
-    sums: ClassVar = ("before", "after", "texts")
+    sums: ClassVar[tuple[str, ...]] = ("before", "after", "texts")
 
     def __init__(
         self,

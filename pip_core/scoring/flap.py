@@ -55,7 +55,7 @@ class Flap(Scorer):
 
 
 class _Pass:
-    sums: ClassVar = ("moments",)
+    sums: ClassVar[tuple[str, ...]] = ("moments",)
 
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites

@@ -41,7 +41,7 @@ class Magnitude(Scorer):
 
 
 class _Units:
-    sums: ClassVar = ()
+    sums: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.blocks, self.sites = blocks, sites
@@ -61,7 +61,7 @@ class _Units:
 
 
 class _Tokens:
-    sums: ClassVar = ()
+    sums: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model

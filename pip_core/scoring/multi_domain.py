@@ -54,7 +54,7 @@ class MultiDomain(Scorer):
 
 
 class _Pass:
-    sums: ClassVar = ("found",)
+    sums: ClassVar[tuple[str, ...]] = ("found",)
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ class WeightGradientDifference(Scorer):
 
 
 class _Pass:
-    sums: ClassVar = ("totals", "pairs")
+    sums: ClassVar[tuple[str, ...]] = ("totals", "pairs")
 
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites

@@ -73,7 +73,7 @@ class GateGradientDifference(Scorer):
 
 
 class _Pass:
-    sums: ClassVar = ("totals", "pairs")
+    sums: ClassVar[tuple[str, ...]] = ("totals", "pairs")
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class _TokenPass:
     not how often it is needed.
     """
 
-    sums: ClassVar = ("total", "pairs")
+    sums: ClassVar[tuple[str, ...]] = ("total", "pairs")
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model

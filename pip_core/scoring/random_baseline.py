@@ -46,7 +46,7 @@ class RandomBaseline(Scorer):
 
 
 class _Draw:
-    sums: ClassVar = ("texts",)
+    sums: ClassVar[tuple[str, ...]] = ("texts",)
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = sizes
@@ -67,7 +67,7 @@ class _Draw:
 
 
 class _TokenDraw:
-    sums: ClassVar = ("draw",)
+    sums: ClassVar[tuple[str, ...]] = ("draw",)
 
     def __init__(self, tokens: int) -> None:
         self.draw = _Draw([tokens])

@@ -53,7 +53,7 @@ class Taylor(Scorer):
 
 
 class _Pass:
-    sums: ClassVar = ("totals", "texts")
+    sums: ClassVar[tuple[str, ...]] = ("totals", "texts")
 
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]) -> None:
         self.model, self.blocks, self.sites = model, blocks, sites

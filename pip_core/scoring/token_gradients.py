@@ -46,7 +46,7 @@ class RowGradients:
         perturbed: whether the gradient is that of `L(s) - L(s~)`, or else of `L(s)`.
     """
 
-    sums: ClassVar = ("total", "pairs")
+    sums: ClassVar[tuple[str, ...]] = ("total", "pairs")
 
     def __init__(
         self,

@@ -11,8 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from pip_core.core.process_group import added
 from pip_core.data.perturbation import Pair, View
 from pip_core.scoring import METHODS
+from pip_core.structure.families import blocks_of
 
 from .. import tiny, zoo
 from ..scoring.test_rival_methods import RIVALS, scores, sites_in
@@ -63,6 +65,23 @@ def test_a_failure_leaves_the_model_as_it_was(scorer, pairs):
     with pytest.raises(IndexError):
         scores(model, scorer.name, scorer.kinds[-1], [replace(pairs[0], clean=view, domain=7), pairs[1]])
     assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("scorer", METHODS, ids=lambda m: m.name)
+def test_what_two_processes_found_adds_up(scorer, pairs):
+    model = zoo.build("llama")
+    sites = sites_in(model, scorer.kinds[-1])
+    begun = [lambda: scorer.begin(model, list(blocks_of(model)), sites)]
+    if scorer.scores_tokens:
+        begun.append(lambda: scorer.begin_tokens(model))
+    for begin in begun:
+        whole, *parts = found = [begin() for _ in range(3)]
+        for work, some in zip(found, (pairs, pairs[:2], pairs[2:]), strict=True):
+            for pair in some:
+                list(work.add([pair]) or ())
+        for name in whole.sums:
+            setattr(parts[0], name, added(*(getattr(part, name) for part in parts)))
+        torch.testing.assert_close(parts[0].scores(), whole.scores(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("scorer", RIVALS, ids=lambda m: m.name)
