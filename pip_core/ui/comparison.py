@@ -12,11 +12,13 @@ import plotly.graph_objects as go
 
 from ..core.csv_cells import cell
 from ..core.recipe import Recipe
+from ..core.settings import SettingInfo
 from ..reporting.messages import describe_removal, format_duration, percent
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import LINES, say
 from .curves import add_run, finish, frame
 from .difference_text import kept_share
+from .fields import UNASKED, label_of
 from .html import empty, table
 
 COLUMNS = (
@@ -64,7 +66,7 @@ def summary(found: Sequence[Compared]) -> str:
         first = [
             f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>{escape(run.name)}",
             _progress(run),
-            f"{escape(run.recipe.method)} <small>{escape(', '.join(run.recipe.units))}</small>",
+            f"{escape(run.recipe.method)} <small>{escape(_removes(run))}</small>",
             percent(run.recipe.target, 0),
         ]
         if dense is None:
@@ -81,7 +83,7 @@ def summary(found: Sequence[Compared]) -> str:
             ]
         )
     head = ["run", "state", "method", "target", "removed", "accuracy", "accuracy kept", "perplexity", "time"]
-    return table(head, rows, "The chosen runs, as of now") + differences(found)
+    return unlike(found) + table(head, rows, "The chosen runs, as of now") + differences(found)
 
 
 def _progress(run: Compared) -> str:
@@ -98,9 +100,9 @@ def _progress(run: Compared) -> str:
 def differences(found: Sequence[Compared]) -> str:
     """The settings in which the recipes differ."""
     rows = [
-        [escape(s.label), *(escape(_shown(getattr(c.recipe, s.name))) for c in found)]
+        [escape(label_of(s)), *(escape(_shown(s, getattr(c.recipe, s.name))) for c in found)]
         for s in Recipe.settings()
-        if len({str(getattr(c.recipe, s.name)) for c in found}) > 1
+        if s.name not in UNASKED and len({str(getattr(c.recipe, s.name)) for c in found}) > 1
     ]
     if len(found) < 2:
         return ""
@@ -147,5 +149,29 @@ def scores_csv(summary: RunSummary) -> str:
     return out.getvalue()
 
 
-def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _shown(info: SettingInfo, value: object) -> str:
+    """A setting's value as the form has it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if info.share and isinstance(value, int | float):
+        return f"{100 * value:g}"
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+
+
+def unlike(found: Sequence[Compared]) -> str:
+    """What has to be said where runs stand on one axis that are not measured alike; empty where they are."""
+    ways = {
+        "models": {c.recipe.model for c in found},
+        "tasks": {c.recipe.tasks for c in found},
+        "held-out texts": {c.recipe.heldout for c in found},
+    }
+    differ = [name for name, values in ways.items() if len(values) > 1]
+    if not differ:
+        return ""
+    words = f"Measured on different {' and '.join(differ)}: compare a line only with lines of its own kind."
+    return f"<p class='line unlike' role='note'><b>Not one scale.</b> {escape(words)}</p>"
+
+
+def _removes(run: Compared) -> str:
+    """What a run removed, or is asked to remove where it has removed nothing yet."""
+    return run.summary.removed_description or ", ".join(run.recipe.units)

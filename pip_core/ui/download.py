@@ -12,6 +12,7 @@ from ..data.corpora import pasted_settings
 from ..reporting.messages import describe_agreement, percent
 from ..reporting.model_card import loading
 from ..reporting.run_summary import RunSummary
+from .fields import label_of
 from .html import empty
 
 
@@ -38,7 +39,7 @@ def _own_text(recipe: Recipe | None) -> str:
     pasted = pasted_settings(recipe.to_dict()) if recipe else []
     if not pasted:
         return ""
-    labels = {info.name: info.label for info in Recipe.settings()}
+    labels = {info.name: label_of(info) for info in Recipe.settings()}
     where = escape(", ".join(labels[name] for name in pasted))
     return (
         f"<div class='verified'><b>With your own text.</b> What you pasted ({where}) is in the recipe that "
@@ -84,8 +85,9 @@ def push_line(folder: Path) -> str:
 
 def code(title: str, text: str) -> str:
     """Text to copy, with a caption."""
+    copy = f"<button type='button' class='ghost small copy' aria-label='Copy: {escape(title)}'>Copy</button>"
     return (
-        f"<figure class='code'><figcaption>{escape(title)}</figcaption>"
+        f"<figure class='code'><figcaption>{escape(title)} {copy}</figcaption>"
         f"<pre tabindex='0'><code>{escape(text)}</code></pre></figure>"
     )
 

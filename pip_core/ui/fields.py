@@ -73,7 +73,7 @@ def fields() -> tuple[str, ...]:
 def controls() -> list[Control]:
     """The generated fields, stage by stage."""
     return [
-        Control(_component(info), info.stage_title, _kind(info), _label(info), _info(info), _choices(info))
+        Control(_component(info), info.stage_title, _kind(info), label_of(info), _info(info), _choices(info))
         for info in advanced()
     ]
 
@@ -136,7 +136,8 @@ def _kind(info: SettingInfo) -> str:
     return "text"
 
 
-def _label(info: SettingInfo) -> str:
+def label_of(info: SettingInfo) -> str:
+    """What the form calls a setting; whatever else names one calls it so too."""
     known = labels.CONTROLS.get(info.name)
     if known:
         return known[0]
@@ -188,7 +189,7 @@ def _number(info: SettingInfo, value: object) -> float | int | str:
         number = float(text)
     except ValueError:
         shown = f", not '{text}'" if text else ""
-        raise UserError(f"{_label(info)}: enter {takes}{shown}.") from None
+        raise UserError(f"{label_of(info)}: enter {takes}{shown}.") from None
     if info.share:
         # 30 % is 0.3, not 0.30000000000000004 or so.
         return round(number / 100, 10)

@@ -30,6 +30,10 @@ which works on each word. <i>Heads</i> and <i>channels</i> are the units inside 
 one number of the model.</p>
 <p>Runs continue when this page is closed. They belong to this browser; whoever has a run's link can view
 it.</p>
+<p><b>Keys.</b> <kbd>Ctrl</kbd> or <kbd>⌘</kbd> with <kbd>Enter</kbd> starts the run, <kbd>Alt</kbd> with
+<kbd>1</kbd> to <kbd>5</kbd> opens a tab, <kbd>Esc</kbd> closes a dialog.</p>
+<p><button class="ghost" id="notify" aria-pressed="false" onclick="pip.notify(this)">Notify me when a run
+ends</button></p>
 <form method="dialog"><button class="ghost">Close</button></form>
 </dialog>
 """

@@ -253,7 +253,11 @@ def test_comparison_tells_recipes_apart():
     assert "<i>b" not in said.replace("<i class", "")
     rows = comparison.differences([one, two])
     assert rows.count("<tr>") == 3  # head, method, target
+    assert "How much" in rows  # as the form calls it
     assert "are the same" in comparison.differences([one, one])
+    assert "Not one scale" not in said
+    other = comparison.Compared("c", Recipe(model="a/b"), summary_of_a_run())
+    assert "Not one scale" in comparison.summary([one, other])
     assert len([d for d in comparison.chart([one, two]).data if d.y is not None]) == 4
 
 
@@ -296,4 +300,4 @@ def test_pasted_text_is_said_to_go_with_the_model():
     summary = summary_of_a_run()
     summary.apply([(ev.Exported("model", 10, 2, 0.0, 20, 1.0), 12.0)])
     assert "pasted" not in download.verdict(summary, Recipe())
-    assert "pasted (Calibration)" in download.verdict(summary, Recipe(calibration="text:Our plans."))
+    assert "pasted (Calibration text)" in download.verdict(summary, Recipe(calibration="text:Our plans."))
