@@ -21,12 +21,13 @@ sys.path.insert(0, str(HERE.parent))
 # Stages of other packages are documented elsewhere.
 os.environ.pop("PIP_STUDIO_STAGES", None)
 
-from pip_core.cli.commands import COMMANDS, OF_STAGE  # noqa: E402
+from pip_core.cli.commands import COMMANDS  # noqa: E402
 from pip_core.cli.main import build  # noqa: E402
 from pip_core.core import limits  # noqa: E402
 from pip_core.core.recipe import DEMO, FORMAT, OURS, Recipe  # noqa: E402
 from pip_core.core.settings import AUTO, SettingInfo  # noqa: E402
 from pip_core.engine import stages  # noqa: E402, F401  (they own the settings)
+from pip_core.engine.repeatable import COMMAND_OF_STAGE  # noqa: E402
 
 NOTE = "<!-- Made by `python docs/generate.py`; do not edit. -->"
 SETTING_HEAD = ("setting", "default", "takes", "meaning")
@@ -61,7 +62,7 @@ def cli_page() -> str:
         shown = [p for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]
         own = [p for p in shown if not getattr(p, "rich_help_panel", None)]
         rest = [p for p in shown if p not in own]
-        if name in OF_STAGE:
+        if name in COMMAND_OF_STAGE:
             own, rest = [*own, *rest], []
         table = _table(OPTION_HEAD, map(_parameter_row, own)) if own else ""
         commands.append(

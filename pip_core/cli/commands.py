@@ -19,6 +19,7 @@ import typer
 from ..core import events as ev
 from ..core.errors import UserError
 from ..core.paths import PAGE
+from ..engine.repeatable import COMMAND_OF_STAGE
 from .gguf import gguf
 from .options import Command, names
 from .push import push
@@ -109,12 +110,17 @@ def extend(
     return work(run, prune_on=True)
 
 
-def recover(run: RunFolder, given: Settings) -> int:
-    """Let what is left of a run's model learn from the dense model, and export it anew."""
-    from ..runs.operations import repeat
+def command_of_stage(name: str, words: str) -> Command:
+    """The command that does a stage, or does it anew, in a run whose removals are made."""
 
-    repeat(run, "recover", given)
-    return work(run, prune_on=False)
+    def command(run: RunFolder, given: Settings) -> int:
+        from ..runs.operations import repeat
+
+        repeat(run, name, given)
+        return work(run, prune_on=False)
+
+    command.__name__, command.__doc__ = name, words
+    return command
 
 
 def fork(
@@ -292,8 +298,6 @@ def app() -> int:
     return 0
 
 
-# Commands that take the settings of one stage alone.
-OF_STAGE: Mapping[str, str] = {"recover": "recover"}
 # In the order of `--help`.
 COMMANDS: tuple[Command, ...] = (
     prune,
@@ -301,7 +305,7 @@ COMMANDS: tuple[Command, ...] = (
     export,
     undo,
     extend,
-    recover,
+    *(command_of_stage(name, words) for name, words in COMMAND_OF_STAGE.items()),
     fork,
     push,
     gguf,

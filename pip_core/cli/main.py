@@ -19,7 +19,8 @@ from typer.core import TyperGroup
 from ..core.environment import prepare_environment, quiet_libraries, several_launched
 from ..core.errors import UserError
 from ..core.settings import SettingInfo
-from .commands import COMMANDS, OF_STAGE
+from ..engine.repeatable import COMMAND_OF_STAGE
+from .commands import COMMANDS
 from .options import GIVEN, Command, split_switches, takes_settings, with_settings
 
 HELP = "Make a language model smaller, and see what it costs."
@@ -119,7 +120,7 @@ def build(
     for function in COMMANDS:
         settings: list[SettingInfo] = []
         if function.__name__ == chosen and takes_settings(function):
-            settings = _settings(OF_STAGE.get(chosen, ""))
+            settings = _settings(chosen if chosen in COMMAND_OF_STAGE else "")
             words, spelled_out = split_switches(words, settings)
         command = prepared(function)
         if takes_settings(function):

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from pip_core.core import events as ev
 from pip_core.core.recipe import Recipe
+from pip_core.engine.repeatable import COMMAND_OF_STAGE
 from pip_core.engine.run import run
-from pip_core.engine.stages import VARIABLE, stage_types
+from pip_core.engine.stages import VARIABLE, repeatable, stage_types
 from pip_core.planning.estimate import make_plan, memory_for
 from pip_core.reporting.messages import sentence
 from pip_core.runs import operations, run_directory
@@ -51,6 +52,10 @@ def test_it_stands_where_it_says_and_leaves_no_trace_without_the_variable(monkey
     monkeypatch.delenv(VARIABLE)
     assert "toy" not in [kind.name for kind in stage_types()]
     assert "toy_factor" not in Recipe.describe()
+
+
+def test_a_command_of_a_stage_names_one_that_can_be_done_later():
+    assert set(COMMAND_OF_STAGE) <= {kind.name for kind in repeatable()}
 
 
 def test_a_run_does_it_measures_after_it_and_says_so(scaling, recipe):
