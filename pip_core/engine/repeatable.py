@@ -1,5 +1,5 @@
-"""Stages that have a command of their own, since they can be done in a run whose removals are made: the name of
-the stage, and what the command does. Apart from the stages, whose libraries take seconds to import."""
+"""Stages with a command of their own, since they can be done in a run whose removals are made: the
+name of the stage, and what the command does. Apart from the stages, whose libraries take long to import."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_the_exported_recipe_makes_the_model_again(command_run, tmp_path, monkey
 
 
 def test_options_are_the_recipe(options, llama_folder, recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "work", lambda folder, prune_on: 0)
+    monkeypatch.setattr(commands, "work", lambda folder, **_: 0)
     arguments = ["prune", "--model", str(llama_folder), "--out", str(tmp_path / "run"), *options]
     assert command.main(arguments) == 0
     assert tiny.asked_recipe(tmp_path / "run") == recipe
