@@ -13,8 +13,9 @@ from pip_core.core.fork_server import AVAILABLE, ForkServer, Process
 from pip_core.runs.worker import WORKER_MODULES
 
 # What `cheaper` reads: an environment variable, by which workers verify tiny models too; a number of windows,
-# taken for no other reason, of runs that wait for a test; the name of the file that lets them go on.
-VERIFY, LASTING, GO_ON = "PIP_STUDIO_TESTS_VERIFY", 17, "go-on"
+# taken for no other reason, or another variable, of runs that wait for a test in their second iteration; the
+# name of the file that lets them go on.
+VERIFY, LASTING, HELD, GO_ON = "PIP_STUDIO_TESTS_VERIFY", 17, "PIP_STUDIO_TESTS_HELD", "go-on"
 # Started when a test first asks; it ends with the test run.
 SERVER = ForkServer(
     (*WORKER_MODULES, "pip_core.comparing.sweep", "pip_core.planning.inspect_model", "tests.cheaper")

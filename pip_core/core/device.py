@@ -32,7 +32,8 @@ def device() -> torch.device:
     """Where this process computes: of several that torchrun started, each has a GPU of its own."""
     if not torch.cuda.is_available() or elsewhere():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", rank % max(1, torch.cuda.device_count()))
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,9 @@ Step = TypeVar("Step")
 Other = TypeVar("Other")
 Result = TypeVar("Result")
 
+# Name of the threads of `in_background`.
+BACKGROUND = "in background"
+
 
 def drain(work: Generator[Step, None, Result]) -> Result:
     """Run `work` to its end and return its result; what it reports is not looked at."""
@@ -65,7 +68,7 @@ def in_background(
         except BaseException as error:
             failed.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, name=BACKGROUND, daemon=True)
     thread.start()
     while thread.is_alive():
         yield report()

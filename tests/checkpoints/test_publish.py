@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pip_core.checkpoints.publish import Pushed, push
 from pip_core.checkpoints.verify import verify
 from pip_core.cli.main import main
 from pip_core.core.errors import UserError
-from pip_core.core.progress import drain, map_progress
+from pip_core.core.progress import BACKGROUND, drain, map_progress
 from pip_core.core.recipe import Recipe
 from pip_core.structure.anatomy import anatomy_of
 from pip_core.structure.shape import Shape
@@ -50,6 +51,12 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "verify", tiny.unverified)
     with WritableHub(tmp_path / "hub").open() as opened:
         yield opened
+        # What a test abandoned goes on in its thread, and would close the connections of the next one when it
+        # finds nobody there any more.
+        opened.faults.clear()
+        for thread in threading.enumerate():
+            if thread.name == BACKGROUND:
+                thread.join(120)
 
 
 def pushed(hub: WritableHub, model: Path, repo: str = REPO, token: str = "hf_writes", **options) -> Pushed:

@@ -69,7 +69,7 @@ def test_inspection_times_what_can_go(checkpoints):
 
 
 def test_the_command_settles_usual_units_and_not_chosen_ones(checkpoints, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "work", lambda folder, prune_on: 0)
+    monkeypatch.setattr(commands, "work", lambda folder, **_: 0)
     out = tmp_path / "run"
     given = ["prune", "--model", str(checkpoints["bloom"]), "--vocabulary", "0", "--out", str(out)]
     assert command.main([*given, "--units", "channels"]) == 2
