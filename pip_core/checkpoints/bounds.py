@@ -17,7 +17,11 @@ _LAYERS = re.compile(r"^(n|num|num_hidden|n_hidden|num_decoder)_?layers?$", re.I
 _WIDTHS = re.compile(
     r"^(ffn_|moe_|shared_expert_)?(intermediate|hidden|inner|ffn|d_ff|n_embd|n_inner|d_model)"
 )
-_LENGTHS = {"layer_types": MOST_LAYERS}
+# A model without any of these has no parameters, and nothing is a share of them.
+_AT_LEAST_ONE = ("hidden_size", "n_embd", "d_model", "vocab_size")
+# What has one entry, or one letter, a layer; and what transformers makes a list of.
+_LENGTHS = dict.fromkeys(("layer_types", "block_types", "hybrid_override_pattern"), MOST_LAYERS)
+_LABELS, MOST_LABELS = "num_labels", 10**6
 # Bytes of files that are read whole, by how their names end; in memory they take up to twenty times as much.
 # The largest published tokenizer has 35 MB, the largest index of weights 20 MB.
 _MB = 10**6
@@ -48,19 +52,30 @@ def check_bounds(config: dict) -> None:
     """Refuse a config whose numbers no model has.
 
     Raises:
-        UserError: one of its numbers is too large, or its layers have too many units altogether.
+        UserError: one of its numbers is too large or too small, or its layers have too many units altogether.
     """
+    for name in _AT_LEAST_ONE:
+        value = config.get(name)
+        if isinstance(value, int | float) and not value >= 1:
+            raise UserError(
+                f"This config cannot be a model's: {name} is {value}, and no model has fewer than one. "
+                "Choose another model."
+            )
     layers, widest = 1, 1
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for name, value in part.items():
             if isinstance(value, list) and len(value) > _LENGTHS.get(name, 10**6):
                 raise _too_large(name, f"a list of {len(value)}")
+            if isinstance(value, str) and name in _LENGTHS and len(value) > _LENGTHS[name]:
+                raise _too_large(name, f"{len(value)} letters")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if _LAYERS.match(name):
                 layers = max(layers, int(min(value, MOST_OF_ANYTHING)))
             elif _WIDTHS.match(name):
                 widest = max(widest, int(min(value, MOST_OF_ANYTHING)))
+            if name == _LABELS and value > MOST_LABELS:
+                raise _too_large(name, str(value)[:20])
             if isinstance(value, int) and abs(value) > MOST_OF_ANYTHING and name != "model_max_length":
                 raise _too_large(name, str(value)[:20])
     if layers > MOST_LAYERS:

@@ -22,6 +22,7 @@ from ..core.disk_use import bytes_of
 from ..core.environment import child_environment
 from ..core.errors import UserError
 from ..core.events import Loading
+from ..core.network import check_download
 from ..core.paths import ROOT, cache_folder
 from . import gguf_files
 
@@ -51,6 +52,7 @@ def fetch() -> Iterator[Loading]:
     final = model_folder()
     if final.is_dir():
         return
+    check_download("The model SmolLM2-135M")
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(final.with_suffix(".lock")):
         if final.is_dir():  # another process was faster

@@ -30,6 +30,8 @@ from ..core.environment import child_environment
 from ..core.errors import UserError, shortened
 from ..core.events import Loading
 from ..core.limits import limits
+from ..core.network import NotDownloaded, without_downloads
+from ..core.progress import drain
 from .folder import raw_config
 from .load import resolve
 from .nonuniform import is_nonuniform
@@ -98,11 +100,14 @@ def converter() -> Path:
     return folder
 
 
-def write_gguf(model: Path, target: Path, dense: str) -> Generator[Loading, None, Converted]:
+def write_gguf(
+    model: Path, target: Path, teller: Generator[Loading, None, Path | None]
+) -> Generator[Loading, None, Converted]:
     """Convert the exported model in `model` to the file `target`, in float16, and check it.
 
     Args:
-        dense: reference of the model that it was pruned from.
+        teller: finds whose tokenizer the converter is told, see `teller_of`; it begins once nothing else
+            speaks against a conversion.
 
     Raises:
         UserError: there is no converter, the model is not an ordinary checkpoint, the converter refuses it,
@@ -115,11 +120,11 @@ def write_gguf(model: Path, target: Path, dense: str) -> Generator[Loading, None
             "same number of units from every block to get one that it reads."
         )
     refuse_other_order(json.loads((model / "config.json").read_text(encoding="utf-8")))
-    teller = yield from _dense_of(model, dense)
+    told = yield from teller
     size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as place:
         made = Path(place, "converted.gguf")
-        script = [str(sources / SCRIPT)] if teller is None else ["-c", TOLD, str(teller)]
+        script = [str(sources / SCRIPT)] if told is None else ["-c", TOLD, str(told)]
         yield from _run(
             [*script, str(model.resolve()), "--outfile", str(made), "--outtype", "f16"],
             "converting to GGUF",
@@ -166,10 +171,35 @@ def _judge(found: dict) -> None:
         )
 
 
-def _dense_of(model: Path, reference: str) -> Generator[Loading, None, Path | None]:
-    """The dense model's folder, where `model` has fewer tokens than it; else None."""
+def teller_of(model: Path, reference: str) -> Generator[Loading, None, Path | None]:
+    """The folder of the dense model, whose tokenizer tells the converter how that of `model` splits texts.
+
+    It is None where no token was removed. A dense model that is not on this machine is downloaded.
+
+    Args:
+        reference: of the dense model.
+
+    Raises:
+        UserError: as `load.resolve`.
+    """
     dense = (yield from resolve(reference)).folder
     return dense if raw_config(model)["vocab_size"] < raw_config(dense)["vocab_size"] else None
+
+
+def teller_here(model: Path, reference: str) -> Path | None:
+    """As `teller_of`, for a process that looks at what strangers name: nothing is downloaded.
+
+    Raises:
+        UserError: as `load.resolve`, or the dense model is not on this machine any more.
+    """
+    try:
+        with without_downloads():
+            return drain(teller_of(model, reference))
+    except NotDownloaded:
+        raise UserError(
+            f"A GGUF file is made with the tokenizer of '{reference}', which is not on this machine any "
+            "more. Download the model of the run, and use 'pip-studio gguf RUN' where both models can be had."
+        ) from None
 
 
 def _run(

@@ -22,7 +22,7 @@ from ..core.device import user_message
 from ..core.disk_use import bytes_of
 from ..core.errors import UserError
 from ..core.events import Loading
-from ..core.network import HUB_TIMEOUT, hub_token, is_unreachable, sign_in, visitor
+from ..core.network import HUB_TIMEOUT, check_download, hub_token, is_unreachable, sign_in, visitor
 from ..core.progress import in_background
 from ..core.recipe import DEMO
 from . import bundled
@@ -97,11 +97,13 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
             "opened. Choose a repository with safetensors."
         )
     refuse_without_tokenizer((f.rfilename for f in files), repo)
-    wanted = filter_repo_objects(files, allow_patterns=WANTED, key=lambda f: f.rfilename)
+    wanted = list(filter_repo_objects(files, allow_patterns=WANTED, key=lambda f: f.rfilename))
     total = sum(f.size or 0 for f in wanted)
     free = shutil.disk_usage(config.parent).free
     if total > free:
         raise UserError(f"'{repo}' needs {total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on this disk.")
+    if any(not (config.parent / f.rfilename).is_file() for f in wanted):
+        check_download(f"The model '{repo}'")
     folder = yield from _download(repo, revision, total)
     return _hub_source(repo, folder)
 

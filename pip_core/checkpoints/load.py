@@ -26,7 +26,7 @@ from ..core.device import device, fast_bfloat16, is_out_of_memory
 from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.finite import nonfinite_weight
-from ..core.network import is_unreachable
+from ..core.network import NotDownloaded, is_unreachable
 from ..core.process_group import current
 from ..core.progress import drain
 from ..core.recipe import DEMO, RESIDENT, STREAMED
@@ -194,7 +194,7 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
             try:
                 return (yield from from_hub(bundled.HUB_ID))
             except Exception as error:
-                if revision == HUB or not is_unreachable(error):
+                if revision == HUB or not (is_unreachable(error) or isinstance(error, NotDownloaded)):
                     raise
     except Exception as error:
         failure = hub_failure(reference, error)

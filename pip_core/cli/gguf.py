@@ -17,7 +17,7 @@ def gguf(
     ] = Path(),
 ) -> int:
     """Make a GGUF file of the model of a run with llama.cpp's converter, in float16, and check it."""
-    from ..checkpoints.gguf_export import write_gguf
+    from ..checkpoints.gguf_export import teller_of, write_gguf
     from ..checkpoints.reference import local_folder
     from ..runs.files import GGUF
     from ..runs.run_directory import recipe_of
@@ -29,7 +29,7 @@ def gguf(
         raise UserError(f"There is no folder '{run}'.")
     target = run / GGUF if out == Path() else out
     with Display() as display:
-        made = display.drained(write_gguf(folder, target, dense))
+        made = display.drained(write_gguf(folder, target, teller_of(folder, dense)))
     print(
         f"{made.file}: {made.bytes / 1e6:.0f} MB, in float16. Loaded back, it splits texts as the model "
         "does, and its logits are those of the rounded weights (they differ by at most "

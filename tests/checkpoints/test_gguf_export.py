@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from pip_core.checkpoints import gguf_export
-from pip_core.checkpoints.gguf_export import SCRIPT, VARIABLE, refuse_other_order, write_gguf
+from pip_core.checkpoints.gguf_export import SCRIPT, VARIABLE, refuse_other_order, teller_of, write_gguf
 from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
+from pip_core.core.recipe import Recipe
 from pip_core.ui.parts import gguf
 
 SAME = {"alike": True, "largest_difference": 0.0, "largest": 9.0}
@@ -40,7 +41,7 @@ def converts(tmp_path, monkeypatch):
 
 def refused(model: Path) -> str:
     with pytest.raises(UserError) as caught:
-        drain(write_gguf(model, model.parent / "made.gguf", str(model)))
+        drain(write_gguf(model, model.parent / "made.gguf", teller_of(model, str(model))))
     assert [path.name for path in model.parent.iterdir()] == ["model"]
     return str(caught.value)
 
@@ -68,11 +69,11 @@ def test_what_is_refused_or_is_another_model_is_not_kept(model, converts, script
     assert words in refused(model)
 
 
-def test_the_page_offers_what_was_made(model, converts, monkeypatch):
+def test_the_page_offers_what_was_made(model, converts, looks, monkeypatch):
     converts(WRITES, SAME)
-    recipe = SimpleNamespace(model=str(model))
+    recipe = Recipe(model=str(model))
     queue = SimpleNamespace(folder=lambda _: model.parent, recipe=lambda _: recipe)
-    *_, last = gguf.make(queue, "run")
+    *_, last = gguf.make(queue, looks, "run")
     assert Path(last["gguf"]["value"]).read_text() == "GGUF"
     exported = SimpleNamespace(exported=object())
     shown = SimpleNamespace(state="finished", summary=exported, folder=model.parent, example=False)
@@ -82,7 +83,7 @@ def test_the_page_offers_what_was_made(model, converts, monkeypatch):
     offered = gguf.offer(shown)
     assert offered["gguf_make"] == {"visible": False}
     assert VARIABLE in offered["gguf_state"]["value"]
-    *_, last = gguf.make(queue, "run")
+    *_, last = gguf.make(queue, looks, "run")
     assert VARIABLE in last["gguf_state"]["value"]
 
 

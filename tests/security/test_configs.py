@@ -31,12 +31,16 @@ from pip_core.data.writing import writing_of
         {"vocab_size": 10**15},
         {"num_hidden_layers": 900, "intermediate_size": 10**6},
         {"text_config": {"num_hidden_layers": 10**8}},
+        {"num_labels": 10**9},
+        {"model_type": "nemotron_h", "hybrid_override_pattern": "M" * 10**5},
+        {"hidden_size": 0},
+        {"vocab_size": -1},
     ],
 )
-def test_a_config_that_asks_for_everything_is_refused(llama_folder, tmp_path, changes):
+def test_a_config_that_asks_for_everything_or_nothing_is_refused(llama_folder, tmp_path, changes):
     config = json.loads((llama_folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
-    with pytest.raises(UserError, match="more than any model has"):
+    with pytest.raises(UserError, match="cannot be a model's"):
         config_of(str(tmp_path))
 
 

@@ -7,19 +7,23 @@ import os
 import threading
 from pathlib import Path
 
+import gradio
 import pytest
 from gradio.state_holder import SessionState, StateHolder
 
 from app import StudioPage
+from pip_core.checkpoints.gguf_export import SCRIPT, VARIABLE
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
-from pip_core.ui import serving, shown
+from pip_core.runs import files
+from pip_core.ui import refresh, serving, shown
 from pip_core.ui.gate import OWN, Gate
 from pip_core.ui.parts import download
 from pip_core.ui.sessions import lean
 from pip_core.ui.shown import Shown
 
-from ..run_queues import BLOCK, STARTED, ended
+from ..reporting.test_messages import measured
+from ..run_queues import BLOCK, FINISHED, STARTED, ended
 
 RUN = "0" * 24
 # Of the folder of the runs; the second group only where this machine's files may be named.
@@ -71,6 +75,42 @@ def test_no_file_of_a_run_goes_out_but_those_that_are_offered(tmp_path, monkeypa
     assert asked(gate, f"/gradio_api/file={os.path.relpath(tmp_path, '/')}/{RUN}/worker.log") == 404
     assert asked(gate, "/") == asked(gate, "/gradio_api/file=/usr/plotly.min.js") == 0
     assert asked(gate, "/gradio_api/deep_link") == 404
+
+
+@pytest.mark.parametrize("local", ["yes", "no"])
+def test_every_file_that_the_page_offers_goes_out(queue, workers, looks, tmp_path, monkeypatch, local):
+    """What each button for a download of the page's parts is given, of a finished run and its comparison."""
+    monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", local)
+    (tmp_path / SCRIPT).touch()
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    scored, exported = ev.Scored(1, "blocks", (0.5,) * 5, 1.0), ev.Exported("x", 1000, 1, 0.0, 20, 1.0)
+    run_id = ended(
+        queue,
+        workers,
+        STARTED,
+        measured("1111"),
+        scored,
+        BLOCK,
+        measured("1110", iteration=1),
+        exported,
+        FINISHED,
+    )
+    folder = queue.folder(run_id)
+    (folder / files.MODEL).mkdir()
+    (folder / files.MODEL / "README.md").touch()
+    (folder / files.GGUF).touch()
+    queue.packed(run_id)
+    page = StudioPage(queue)
+    page.handlers.looks = looks
+    page.build()
+    buttons = {name for name, made in page.ui.items() if isinstance(made, gradio.DownloadButton)}
+    ready = threading.Event()
+    ready.set()
+    gate = Gate(passed_on, queue.root, ready)
+    changes = refresh.refresh(queue, {"owner": "me"}, run_id, [], [run_id])
+    given = {name: changes[name].get("value") for name in buttons}
+    assert [name for name, path in given.items() if not path or not Path(path).is_file()] == []
+    assert [name for name, path in given.items() if asked(gate, f"/gradio_api/file={path}") != 0] == []
 
 
 def test_what_is_downloaded_from_an_open_page_names_no_folder_of_it(queue, workers, monkeypatch):

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from pip_core.checkpoints.load import config_of, load
+from pip_core.checkpoints.gguf_export import teller_here
+from pip_core.checkpoints.load import config_of, load, resolve
 from pip_core.core import network
 from pip_core.core.errors import UserError
 from pip_core.core.events import Failed, Finished
@@ -118,6 +119,22 @@ def test_what_the_machines_own_token_opens_is_not_for_visitors(hub, monkeypatch,
     made = {path for path in tmp_path.rglob("*") if "hub" not in path.parts and path.is_file()} - before
     assert not [path for path in made if "SECRET" in path.read_text(errors="replace")]
     assert not [path for path in made if path.name in ("config.json", "model.safetensors")]
+
+
+def test_the_page_downloads_no_model_to_make_a_gguf_file(hub, llama_folder, tmp_path):
+    """It looks for the dense model, to learn whether tokens were removed."""
+    hub.make("org/open", private=False)
+    hub.add("org/open", "main", {path.name: path.read_bytes() for path in llama_folder.iterdir()}, ())
+    fewer = tmp_path / "model"
+    fewer.mkdir()
+    config = json.loads((llama_folder / "config.json").read_text())
+    (fewer / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] - 8}))
+    with pytest.raises(UserError, match="not on this machine any more"):
+        teller_here(fewer, "org/open")
+    assert not list(tmp_path.glob("cache/**/*.safetensors"))
+    dense = drain(resolve("org/open")).folder
+    assert teller_here(fewer, "org/open") == dense
+    assert teller_here(llama_folder, "org/open") is None
 
 
 def test_a_token_that_the_hub_does_not_know_any_more(hub):

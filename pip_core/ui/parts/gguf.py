@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from html import escape
+from pathlib import Path
 
-from ...checkpoints.gguf_export import converter, write_gguf
+from ...checkpoints.gguf_export import converter, teller_here, write_gguf
 from ...core.errors import UserError
+from ...core.events import Loading
+from ...core.recipe import Recipe
 from ...reporting.messages import percent
 from ...runs.files import GGUF, MODEL
 from ...runs.queue import RunQueue
 from ..fields import Changes
 from ..html import problem
 from ..layout import Node, Part, Services, Wire, button, html, row
+from ..looking import Looks
 from ..shown import Shown
 
 BUSY = "Another GGUF file is being made. Try again in a minute."
@@ -33,7 +37,7 @@ def layout(_: Services) -> Sequence[Node]:
     ]
 
 
-def make(queue: RunQueue, run_id: str) -> Iterator[Changes]:
+def make(queue: RunQueue, looks: Looks, run_id: str) -> Iterator[Changes]:
     """Make the file, and say how far it is."""
     folder = queue.folder(run_id)
     if folder is None or not (folder / MODEL).is_dir():
@@ -43,7 +47,9 @@ def make(queue: RunQueue, run_id: str) -> Iterator[Changes]:
         yield {"gguf_state": {"value": problem(BUSY)}}
         return
     try:
-        steps = write_gguf(folder / MODEL, folder / GGUF, queue.recipe(run_id).model)
+        steps = write_gguf(
+            folder / MODEL, folder / GGUF, _teller(looks, folder / MODEL, queue.recipe(run_id))
+        )
         try:
             while True:
                 step = next(steps)
@@ -66,9 +72,15 @@ def make(queue: RunQueue, run_id: str) -> Iterator[Changes]:
         _making.release()
 
 
+def _teller(looks: Looks, model: Path, recipe: Recipe) -> Generator[Loading, None, Path | None]:
+    """The dense model is somebody's: it is looked at in another process, and not downloaded."""
+    yield Loading("looking at the dense model")
+    return looks.at(recipe)(teller_here, model, recipe.model)
+
+
 def wires(page: Services) -> Sequence[Wire]:
     outputs = ("gguf_state", "gguf")
-    return [Wire(("gguf_make.click",), partial(make, page.queue), ("run",), outputs)]
+    return [Wire(("gguf_make.click",), partial(make, page.queue, page.handlers.looks), ("run",), outputs)]
 
 
 def offer(shown: Shown) -> Changes:
