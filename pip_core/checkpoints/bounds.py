@@ -15,7 +15,7 @@ MOST_LAYERS, MOST_OF_ANYTHING = 1000, 2**31
 MOST_UNITS = 50_000_000
 _LAYERS = re.compile(r"^(n|num|num_hidden|n_hidden|num_decoder)_?layers?$", re.IGNORECASE)
 _WIDTHS = re.compile(
-    r"^(ffn_|moe_|shared_expert_)?(intermediate|hidden|inner|ffn|d_ff|n_embd|n_inner|d_model)"
+    r"^(ffn_|moe_|shared_expert_)?(intermediate|hidden|inner|ffn|d_ff|n_embd|n_inner|d_model|head_dim)"
 )
 # A model without any of these has no parameters, and nothing is a share of them.
 _AT_LEAST_ONE = ("hidden_size", "n_embd", "d_model", "vocab_size")

@@ -187,7 +187,7 @@ class _Answers:
 
 
 def _answer_calls(source: BinaryIO, output: BinaryIO) -> None:
-    from .device import user_message
+    from .device import is_out_of_memory, user_message
 
     def send(kind: str, value: object = None) -> None:
         pickle.dump((kind, value), output)
@@ -201,9 +201,9 @@ def _answer_calls(source: BinaryIO, output: BinaryIO) -> None:
             return
         try:
             send(DONE, function(*arguments))
-        except MemoryError:
-            return
         except Exception as error:
+            if is_out_of_memory(error):  # whoever asked is told what this process may take
+                return
             if message := user_message(error):
                 send(WRONG, message)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -19,8 +19,15 @@ def shortened(text: str, most: int = 240) -> str:
     full stop, to stand inside a sentence."""
     line = " ".join(text.split()).removesuffix(".")
     if len(line) > most:
-        line = line[: most - 4].rpartition(" ")[0] + " ..."
+        line = (line[: most - 4].rpartition(" ")[0] or line[: most - 4]) + " ..."
     return line
+
+
+def some(names: Iterable[str], most: int = 12) -> str:
+    """The first of `names`, each of them shortened, as part of a sentence, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shortened(name, 60) for name in names[:most]) + more
 
 
 def told(function: Callable[[], None]) -> None:

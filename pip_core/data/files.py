@@ -27,7 +27,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from ..core.errors import UserError, shortened
+from ..core.errors import UserError, shortened, some
 from ..core.limits import local_files
 from ..core.paths import ASSETS
 from .conversations import is_conversation
@@ -329,7 +329,7 @@ def column_of(names: Iterable[str], wanted: str | None, first: dict, where: str)
     names = list(names)
     if wanted is not None:
         if wanted.partition(".")[0] not in names and wanted not in names:
-            raise UserError(f"{where} has no column '{wanted}'; it has {', '.join(names)}.")
+            raise UserError(f"{where} has no column '{wanted}'; it has {some(names)}.")
         return wanted
     if "text" in names:
         return "text"
@@ -342,7 +342,7 @@ def column_of(names: Iterable[str], wanted: str | None, first: dict, where: str)
         if texts:
             break
     raise UserError(
-        f"{where} has no column 'text'; its columns are {', '.join(names)}. Name the one that holds the "
+        f"{where} has no column 'text'; its columns are {some(names)}. Name the one that holds the "
         "text by adding #COLUMN to the name."
     )
 

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..core.errors import UserError, shortened
+from ..core.errors import UserError, shortened, some
 from ..core.network import HUB_TIMEOUT, check_download, hub_token, is_unreachable, own_login
 from ..core.paths import cache_folder
 from .files import plain
@@ -242,7 +242,7 @@ def _stream(chosen: HubSet, sha: str) -> Iterator[dict]:
             raise
         wrong = f"no configuration '{chosen.config}'" if chosen.config else "several configurations"
         raise UserError(
-            f"The {_name(chosen)} has {wrong}; name one of {_some(names)}: {FORM.split('[:')[0]}]."
+            f"The {_name(chosen)} has {wrong}; name one of {some(names)}: {FORM.split('[:')[0]}]."
         ) from error
     files = [str(f) for split in (builder.config.data_files or {}).values() for f in split]
     # A repository's card may name any file as its data: a local one, or another machine's.
@@ -253,7 +253,7 @@ def _stream(chosen: HubSet, sha: str) -> Iterator[dict]:
             "in the repository itself are read."
         )
     if chosen.split not in builder.config.data_files:
-        splits = _some(builder.config.data_files)
+        splits = some(builder.config.data_files)
         raise UserError(f"The {_name(chosen)} has no split '{chosen.split}'; it has {splits}.")
     for row in builder.as_streaming_dataset(split=chosen.split).decode(False):
         yield {name: plain(value) for name, value in row.items()}
@@ -305,8 +305,3 @@ def _sentence(chosen: HubSet, error: Exception) -> str:
 
 def _name(chosen: HubSet) -> str:
     return f"dataset '{chosen.dataset}{'/' + chosen.config if chosen.config else ''}'"
-
-
-def _some(names: Iterable[str], most: int = 12) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

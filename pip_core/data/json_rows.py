@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 
-from ..core.errors import UserError
+from ..core.errors import UserError, some
 from .conversations import is_conversation
 
 # Characters that a single value may have, and that are read at a time.
@@ -87,7 +87,7 @@ def _table(value: object, where: str) -> Iterator[dict]:
         return
     tables = [k for k, v in value.items() if _are(dict, v) and not is_conversation(v)]
     if len(tables) > 1:
-        raise UserError(f"{where}: holds several tables ({', '.join(tables)}). Give each a file of its own.")
+        raise UserError(f"{where}: holds several tables ({some(tables)}). Give each a file of its own.")
     columns = list(value.values())
     if tables:
         yield from (_row(row, where) for row in value[tables[0]])

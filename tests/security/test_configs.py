@@ -31,6 +31,7 @@ from pip_core.data.writing import writing_of
         {"vocab_size": 10**15},
         {"num_hidden_layers": 900, "intermediate_size": 10**6},
         {"text_config": {"num_hidden_layers": 10**8}},
+        {"head_dim": 10**9},
         {"num_labels": 10**9},
         {"model_type": "nemotron_h", "hybrid_override_pattern": "M" * 10**5},
         {"hidden_size": 0},
@@ -66,6 +67,10 @@ def test_only_the_column_that_is_needed_is_read(tmp_path):
     assert rows_at_once(parquet.ParquetFile(path).metadata, "text", ["text", "a"]) > 100
     with pytest.raises(UserError, match="picture, text, a"):
         documents(f"{path}#nothing")
+    (tmp_path / "wide.json").write_text(json.dumps({f"c{n}" * 50: ["x"] for n in range(1000)}))
+    with pytest.raises(UserError, match="and 988 more") as caught:
+        documents(str(tmp_path / "wide.json"))
+    assert len(str(caught.value)) < 1500
 
 
 @pytest.mark.parametrize("letter", ["a", "ж"])

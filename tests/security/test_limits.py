@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from pip_core.checkpoints.hub import ask_hub
 from pip_core.core import events as ev
@@ -123,6 +124,8 @@ def test_another_process_does_what_may_take_any_memory_and_time(server):
             aside.call(time.sleep, 60)
         with pytest.raises(UserError, match="PIP_STUDIO_LOOK_GB"):
             aside.call(bytearray, 8 * GB)
+        with pytest.raises(UserError, match="PIP_STUDIO_LOOK_GB"):
+            aside.call(torch.empty, 8 * GB)
         with pytest.raises(UserError, match="not valid JSON"):
             aside.call(Recipe.from_json, "{")
         assert aside.call(abs, -1) == 1
