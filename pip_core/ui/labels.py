@@ -55,16 +55,6 @@ DARK = """
 <button class="ghost" onclick="pip.dark(!document.body.classList.contains('dark'))"
  aria-label="Light or dark">◐</button>
 """
-STEPS = """
-<ol class="how">
-<li><b>Score</b> The model reads a clean and a misspelt text. Each part is scored by how differently it reacts
-to the two.</li>
-<li><b>Remove</b> The part with the lowest score is removed and the rest is scored again, until the target is
-reached.</li>
-<li><b>Measure</b> Accuracy and perplexity after every step, compared with the whole model. At the end you get
-a checkpoint that transformers loads.</li>
-</ol>
-"""
 # Buttons: component, label.
 ACTIONS = (
     *(("stop", "Stop"), ("pause", "Pause"), ("undo", "Undo last"), ("resume", "Resume")),

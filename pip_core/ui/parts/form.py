@@ -57,9 +57,14 @@ def layout(page: Services) -> Sequence[Node]:
             _step(control("model", "Dropdown", choices=form.MODELS, **typed), html("model_line"), search),
             _step(control("calibration", "Dropdown", choices=form.TEXTS, **typed), texts),
             _step(how, html("method_note")),
-            _step(control("target", "Slider", minimum=2, maximum=60, step=1), html("plan")),
-            # Enabled once the browser has sent its token: a run started before would have no owner.
-            Node("Button", "go", (), {"value": "Prune", "variant": "primary", "interactive": False}),
+            _step(control("target", "Slider", minimum=2, maximum=60, step=1)),
+            # Together, so that what will be removed is read where it is pressed, on a low window too.
+            column(
+                html("plan"),
+                # Enabled once the browser has sent its token: a run started before would have no owner.
+                Node("Button", "go", (), {"value": "Prune", "variant": "primary", "interactive": False}),
+                elem_id="decide",
+            ),
             html("kept", **serving.kept(page.queue.root)),
             blocks,
             measured,

@@ -64,7 +64,6 @@ def layout(page: Services) -> Sequence[Node]:
         ),
         *METHOD.layout(page),
         *finished,
-        words(labels.STEPS, elem_classes=IDLE),
         card("Log", html("log", status.log(NOTHING)), classes=RUN),
         folding(
             "Charts as numbers",
