@@ -21,7 +21,7 @@ _WIDTHS = re.compile(
 _AT_LEAST_ONE = ("hidden_size", "n_embd", "d_model", "vocab_size")
 # What has one entry, or one letter, a layer; and what transformers makes a list of.
 _LENGTHS = dict.fromkeys(("layer_types", "block_types", "hybrid_override_pattern"), MOST_LAYERS)
-_LABELS, MOST_LABELS = "num_labels", 10**6
+_LABELS, MOST_LABELS = "num_labels", 50_000
 # Bytes of files that are read whole, by how their names end; in memory they take up to twenty times as much.
 # The largest published tokenizer has 35 MB, the largest index of weights 20 MB.
 _MB = 10**6
@@ -66,6 +66,8 @@ def check_bounds(config: dict) -> None:
         for name, value in part.items():
             if isinstance(value, list) and len(value) > _LENGTHS.get(name, 10**6):
                 raise _too_large(name, f"a list of {len(value)}")
+            if isinstance(value, dict) and len(value) > MOST_LABELS:
+                raise _too_large(name, f"a table of {len(value)}")
             if isinstance(value, str) and name in _LENGTHS and len(value) > _LENGTHS[name]:
                 raise _too_large(name, f"{len(value)} letters")
             if isinstance(value, bool) or not isinstance(value, int | float):

@@ -33,6 +33,7 @@ from pip_core.data.writing import writing_of
         {"text_config": {"num_hidden_layers": 10**8}},
         {"head_dim": 10**9},
         {"num_labels": 10**9},
+        {"id2label": dict.fromkeys(range(200_000), "x")},
         {"model_type": "nemotron_h", "hybrid_override_pattern": "M" * 10**5},
         {"hidden_size": 0},
         {"vocab_size": -1},
