@@ -115,7 +115,7 @@ def test_load_gives_a_model_that_generates(llama_folder):
     model, tokenizer = pip_core.load(str(llama_folder), dtype="float32")
     ids = tokenizer("The dog ran", return_tensors="pt").input_ids
     assert model.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > ids.shape[1]
-    with pytest.raises(UserError, match="Dtype: enter"):
+    with pytest.raises(UserError, match="Number format: enter"):
         pip_core.load(str(llama_folder), dtype="int4")
 
 

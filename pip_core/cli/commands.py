@@ -229,7 +229,7 @@ def evaluate(
         str, typer.Option(help="text for perplexity: a name or a file", show_default=False)
     ] = "",
     perplexity_windows: Annotated[
-        int, typer.Option(min=0, help="windows of the held-back text; 0 means all")
+        int, typer.Option(min=0, help="windows of the held-out text; 0 means all")
     ] = 0,
     perplexity_tokens: Annotated[int, typer.Option(min=8, help="tokens per window")] = 256,
     dtype: Dtype = "auto",
@@ -363,7 +363,7 @@ def _stop_on_signals(folder: Callable[[], Path | None]) -> None:
 
 
 def _measured_with(model: str) -> dict:
-    """Tasks and held-back text that a run, or a model exported by one, was measured with."""
+    """Tasks and held-out text that a run, or a model exported by one, was measured with."""
     from ..checkpoints import export
     from ..runs import files
 

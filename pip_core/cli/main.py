@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from ..core.environment import prepare_environment, quiet_libraries, several_launched
 from ..core.errors import UserError
-from ..core.settings import SettingInfo
+from ..core.settings import SettingInfo, option_of
 from ..engine.repeatable import COMMAND_OF_STAGE
 from .commands import COMMANDS
 from .options import GIVEN, Command, split_switches, takes_settings, with_settings
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _together(words) if several_launched() else _run(words)
     except UserError as error:
-        return _mistake(str(error))
+        option = f" The option is {option_of(error.setting)}." if error.setting else ""
+        return _mistake(str(error) + option)
     except typer.TyperException as error:  # a mistake in the command line itself
         return _mistake(error.format_message().rstrip(".") + "." + _hint(error))
     except BrokenPipeError:

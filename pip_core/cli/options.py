@@ -113,7 +113,7 @@ def split_switches(
         elif option == info.option and text.lower() in SWITCH_VALUES:
             values[info.name] = SWITCH_VALUES[text.lower()]
         else:
-            raise UserError(f"{info.label}: enter {info.takes}, not {text!r}.")
+            raise UserError(f"{info.label}: enter {info.takes}, not {text!r}.", info.name)
     return rest, values
 
 

@@ -11,7 +11,14 @@ class UserError(Exception):
 
     The message is one or two plain sentences: what is wrong, and what would be right. The command
     line prints it and exits with code 2; the page shows it; neither shows a traceback.
+
+    Attributes:
+        setting: name of the recipe's setting that is to be put right; empty where it is none.
     """
+
+    def __init__(self, message: str = "", setting: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 def shortened(text: str, most: int = 240) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -55,43 +56,52 @@ class Settings(BaseModel):
 
 
 def setting(
-    default: Any, doc: str, takes: str, label: str = "", share: bool = False, **constraints: Any
+    default: Any,
+    doc: str,
+    takes: str,
+    label: str = "",
+    hint: str = "",
+    share: bool = False,
+    called: Mapping[str, str] = MappingProxyType({}),
+    **constraints: Any,
 ) -> Any:
     """A field.
 
     Args:
         doc: what the setting means, with its unit.
         takes: what may be entered, to stand after "enter".
-        label: what people read beside its control; empty for its name.
+        label: what people call it, in the form, in errors and in comparisons; empty for its name in words.
+        hint: one short line below its control; empty for `doc`.
+        called: value -> what people read for it.
         share: whether it is a share of something, which people may read in percent. A number that is
             constrained to at most 1 is one anyway.
     """
-    extra: dict[str, Any] = {"takes": takes}
-    if label:
-        extra["label"] = label
-    if share:
-        extra["share"] = True
+    words = {"label": label, "hint": hint, "called": dict(called), "share": share}
+    extra: dict[str, Any] = {"takes": takes, **{key: value for key, value in words.items() if value}}
     return Field(default, description=doc, json_schema_extra=extra, **constraints)
 
 
-def whole(default: int, low: int, high: int, doc: str, label: str = "") -> Any:
+def whole(default: int, low: int, high: int, doc: str, label: str = "", hint: str = "") -> Any:
     """A whole number from `low` to `high`."""
-    return setting(default, doc, f"a whole number from {low:,} to {high:,}", label, ge=low, le=high)
+    return setting(default, doc, f"a whole number from {low:,} to {high:,}", label, hint, ge=low, le=high)
 
 
-def text(default: str, doc: str) -> Any:
+def text(default: str, doc: str, label: str = "", hint: str = "") -> Any:
     """A text that is not empty."""
-    return setting(default, doc, "a non-empty text", pattern=r"\S")
+    return setting(default, doc, "a non-empty text", label, hint, pattern=r"\S")
 
 
-def switch(default: bool | str, doc: str, label: str = "") -> Any:
+def switch(default: bool | str, doc: str, label: str = "", hint: str = "") -> Any:
     """True or false."""
-    return setting(default, doc, "true or false" + (" or auto" if default == AUTO else ""), label)
+    return setting(default, doc, "true or false" + (" or auto" if default == AUTO else ""), label, hint)
 
 
-def choice(default: str, options: Sequence[str], doc: str) -> Any:
+def choice(
+    default: str, options: Sequence[str], doc: str, label: str = "", hint: str = "", **more: Any
+) -> Any:
     """One of `options`; the field's type is a `Literal` of the same."""
-    return setting(default, f"{doc}: {', '.join(options)}", f"one of {', '.join(options)}")
+    names = ", ".join(options)
+    return setting(default, f"{doc}: {names}", f"one of {names}", label, hint, **more)
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,9 @@ class SettingInfo:
         stage: name of the stage that owns it; `stage_title` what people read.
         kind: "switch", "whole", "number", "text", "names" or "numbers".
         options: the only values it takes, where these are few.
-        title: what people read beside its control, where that is not the name; empty where it is.
+        title: what people call it, where that is not its name; empty where it is.
+        hint: one short line below its control; empty where `doc` stands there.
+        called: (value, what people read for it).
         share: whether it is a share of something, which people may read in percent.
         words: values of a number that are no numbers, such as `auto`.
     """
@@ -118,16 +130,27 @@ class SettingInfo:
     title: str = ""
     share: bool = False
     words: tuple[str, ...] = ()
+    hint: str = ""
+    called: tuple[tuple[str, str], ...] = ()
 
     @property
     def option(self) -> str:
         """Its name on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return option_of(self.name)
 
     @property
     def label(self) -> str:
-        """Its name in words."""
-        return self.name.replace("_", " ").capitalize()
+        """What people call it, without a unit."""
+        return self.title or _in_words(self.name)
+
+
+def option_of(name: str) -> str:
+    """A setting's option on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def _in_words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 def describe_settings(part: type[Settings], stage: str, title: str) -> list[SettingInfo]:
@@ -146,6 +169,8 @@ def describe_settings(part: type[Settings], stage: str, title: str) -> list[Sett
             schema[name].get("label", ""),
             _is_share(schema[name]),
             _words(schema[name]),
+            schema[name].get("hint", ""),
+            tuple(schema[name].get("called", {}).items()),
         )
         for name, field in part.model_fields.items()
     ]
@@ -184,13 +209,14 @@ def read_settings(part: type[Settings], values: Mapping[str, object]) -> Setting
     try:
         return part(**values)
     except ValidationError as error:
-        raise UserError(_sentence(part, error, values)) from None
+        raise _told(part, error, values) from None
 
 
-def _sentence(part: type[Settings], error: ValidationError, values: Mapping[str, object]) -> str:
+def _told(part: type[Settings], error: ValidationError, values: Mapping[str, object]) -> UserError:
     first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "value_error":  # a check of our own, whose sentence says it all
-        return str(first["ctx"]["error"])
-    name = str(first["loc"][0])
-    takes = part.model_json_schema()["properties"].get(name, {}).get("takes", "another value")
-    return f"{name.replace('_', ' ').capitalize()}: enter {takes}, not {values.get(name)!r}."
+        return UserError(str(first["ctx"]["error"]), name)
+    schema = part.model_json_schema()["properties"].get(name, {})
+    called, takes = schema.get("label") or _in_words(name), schema.get("takes", "another value")
+    return UserError(f"{called}: enter {takes}, not {values.get(name)!r}.", name)

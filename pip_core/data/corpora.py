@@ -1,7 +1,7 @@
 """Texts to calibrate and to measure on: shipped, on the Hub, in a file of the user's, or pasted.
 
-The shipped calibration domains and the held-back text are in `assets/text`, one file each, documents
-separated by two blank lines. Calibration never draws from the held-back text.
+The shipped calibration domains and the held-out text are in `assets/text`, one file each, documents
+separated by two blank lines. Calibration never draws from the held-out text.
 
 A text's name is one of:
 - a shipped text (`SHIPPED`: the domains, and the demo model's stories), or a held-back one;

@@ -127,7 +127,7 @@ class Context:
     @cached_property
     def heldout(self) -> list[str]:
         """Documents that perplexity is measured on."""
-        return documents(self.recipe.heldout, "held-back text")
+        return documents(self.recipe.heldout, "held-out text")
 
     @cached_property
     def calibration_text(self) -> CalibrationText:

@@ -1,4 +1,4 @@
-"""Measuring a model: perplexity on held-back text and accuracy on tasks, both with standard errors.
+"""Measuring a model: perplexity on held-out text and accuracy on tasks, both with standard errors.
 
 Both are generators that yield after each batch, so that a run can report progress and be stopped, and
 return their result. Neither depends on what was pruned.
@@ -66,7 +66,7 @@ def text_windows(
     count = len(ids) // tokens
     if count < 2:
         raise UserError(
-            f"The held-back text has {len(ids)} tokens; at least two windows of {tokens} are needed."
+            f"The held-out text has {len(ids)} tokens; at least two windows of {tokens} are needed."
         )
     windows = ids[: count * tokens].view(count, tokens)
     if limit and limit < count:
@@ -104,7 +104,7 @@ def perplexity(
         yield len(part) * group.size
     means = [mean for some in group.gather(means) for mean in some]
     nll = torch.tensor(means, dtype=torch.float64)
-    check_finite(nll, "the model's cross-entropies on the held-back text")
+    check_finite(nll, "the model's cross-entropies on the held-out text")
     # The perplexity of a model that was pruned too far can exceed every float.
     value = math.exp(min(float(nll.mean()), LARGEST))
     se = value * float(nll.std()) / math.sqrt(len(nll))

@@ -115,7 +115,7 @@ def compare_latency(
 ) -> Generator[Step, None, LatencyComparison]:
     """Measure the speed and memory of two models that take turns.
 
-    The prompt is the beginning of the shipped held-back text, in each model's own tokens.
+    The prompt is the beginning of the shipped held-out text, in each model's own tokens.
 
     Raises:
         UserError: lengths that are not positive, fewer than 2 rounds, a prompt and answer longer than the

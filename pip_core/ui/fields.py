@@ -14,7 +14,6 @@ from ..core.recipe import GLOBAL, Recipe
 from ..core.settings import AUTO, SettingInfo
 from ..core.units import ATTENTION, MLP, WIDTH
 from ..data.corpora import PASTED
-from . import labels
 
 # A component's name to the properties it gets, such as `{"stop": {"visible": True}}`.
 Changes = dict[str, dict]
@@ -73,7 +72,9 @@ def fields() -> tuple[str, ...]:
 def controls() -> list[Control]:
     """The generated fields, stage by stage."""
     return [
-        Control(_component(info), info.stage_title, _kind(info), label_of(info), _info(info), _choices(info))
+        Control(
+            _component(info), info.stage_title, _kind(info), label_of(info), hint_of(info), _choices(info)
+        )
         for info in advanced()
     ]
 
@@ -138,15 +139,12 @@ def _kind(info: SettingInfo) -> str:
 
 def label_of(info: SettingInfo) -> str:
     """What the form calls a setting; whatever else names one calls it so too."""
-    known = labels.CONTROLS.get(info.name)
-    if known:
-        return known[0]
-    return (info.title or info.label) + (", %" if info.share else "")
+    return info.label + (", %" if info.share else "")
 
 
-def _info(info: SettingInfo) -> str:
-    known = labels.CONTROLS.get(info.name)
-    return known[1] if known else info.doc[:1].upper() + info.doc[1:]
+def hint_of(info: SettingInfo) -> str:
+    """The line below a setting's control."""
+    return info.hint or info.doc[:1].upper() + info.doc[1:]
 
 
 def _choices(info: SettingInfo) -> tuple[tuple[str, str], ...]:
@@ -158,7 +156,8 @@ def _choices(info: SettingInfo) -> tuple[tuple[str, str], ...]:
         names = (AUTO, *(SHARES if info.share else ()))
     else:
         return ()
-    return tuple((labels.OPTIONS.get((info.name, name), name), name) for name in names)
+    called = dict(info.called)
+    return tuple((called.get(name, name), name) for name in names)
 
 
 def _read(info: SettingInfo, value: object) -> object:
@@ -189,7 +188,7 @@ def _number(info: SettingInfo, value: object) -> float | int | str:
         number = float(text)
     except ValueError:
         shown = f", not '{text}'" if text else ""
-        raise UserError(f"{label_of(info)}: enter {takes}{shown}.") from None
+        raise UserError(f"{label_of(info)}: enter {takes}{shown}.", info.name) from None
     if info.share:
         # 30 % is 0.3, not 0.30000000000000004 or so.
         return round(number / 100, 10)

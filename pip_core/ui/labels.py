@@ -75,42 +75,13 @@ IMPORTANCE = "Importance <small>pale = least important</small>"
 COST = "What it costs <small>change from the whole model; band: ± one standard error of the change</small>"
 METHOD = "See the method <small>a run's own texts, scores and removals</small>"
 STAGE_CURVES = "On the way <small>what the stage at work reports</small>"
-# Every control made by hand, and settings with shorter words than their own: a label and one short line.
+# Controls that are no setting's: a label and one short line. Settings bring their own, see `core.settings`.
 CONTROLS = {
-    "model": ("Model", "From the list, a Hugging Face id, or a folder"),
     "search": ("Search", "A part of its name; nothing of it is downloaded"),
     "found": ("Found", "Choose one"),
-    "calibration": ("Calibration text", "Auto picks one; or a file, or hub:OWNER/NAME"),
-    "kinds": ("Misspellings", "How words of the second version are changed"),
-    "rate": ("Words misspelt, %", "How different the second version is"),
     "pasted": ("Your own text", "Replaces the text above"),
-    "method": ("Method", "How parts are scored"),
-    "units": ("Remove", "Blocks, heads, channels"),
-    "target": ("How much, %", "Of all parameters"),
-    "keep": ("Keep", "Never touch these blocks"),
-    "drop": ("Drop", "Remove these blocks first, in this order"),
     "measured_tasks": ("Tasks", "Auto picks some; or a file, or NAME=FILE"),
     "questions": ("Your own questions", 'One per line: {"query": "…", "choices": ["…", "…"], "gold": 0}'),
-    "items": ("Items per task", "Measured after every removal; 0 takes all"),
-    "windows": ("Windows", "Pairs of text passages read per round"),
-    "window_tokens": ("Window length, tokens", "Of the clean passage"),
-    "seed": ("Seed", "The same recipe always removes the same parts"),
-    "measure": ("Measure", "After every round, or at the end only"),
-    "heldout": ("Held-out text", "For perplexity; auto picks one for this model"),
-    "perplexity_windows": ("Held-out windows", "Passages for perplexity; 0 takes the whole text"),
-    "perplexity_tokens": ("Held-out window length, tokens", "Of a passage for perplexity"),
-    "allocation": ("Heads and channels", "How many are removed from each block"),
-    "depth_share": ("Share taken as whole blocks, %", "Where blocks and then channels are removed"),
-    "step": ("Removed per round", "A number of units, or a share below 1; 0 = automatic"),
-    "per_parameter": ("Score per parameter", "Compares units of unequal size by score per parameter"),
-    "dtype": ("Number format", "Used for computing"),
-    "recover": ("Recovery training", "What is left learns from the whole model; takes minutes to hours"),
-    "recover_tokens": ("Recovery tokens", "Read at most; 0 = automatic"),
-    "recover_rate": ("Recovery learning rate", "The highest; lower it where learning diverges"),
-    "recover_text": (
-        "Recovery text",
-        "calibration; written (by the whole model); or a file, or hub:OWNER/NAME",
-    ),
     "upto": ("Keep the first … removals", "Of this run, in the branch"),
     "prompt": ("Prompt", "Both models answer it; empty asks what is shown"),
     "suggested": ("Suggestions", "Prompts that suit this model"),
@@ -122,14 +93,6 @@ CONTROLS = {
     "push_token": ("Token", "For this push only, and kept nowhere; empty where you are logged in"),
     "push_public": ("Public", "Once it is verified; otherwise only you see it"),
     "push_overwrite": ("Overwrite", "Replace what the repository holds; its history keeps that"),
-}
-# (setting, option) -> words.
-OPTIONS = {
-    ("allocation", "equal"): "the same number per block",
-    ("allocation", "global"): "lowest scores, wherever they are",
-    ("measure", "every"): "every round",
-    ("measure", "end"): "at the end",
-    ("recover", "until-level"): "until it stops helping",
 }
 # A short story, since the first model in the list knows nothing else; any other can read it too.
 SAMPLE = (

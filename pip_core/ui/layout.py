@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..core.recipe import Recipe
 from . import labels
-from .fields import Changes
+from .fields import Changes, hint_of, label_of
 
 if TYPE_CHECKING:
     from ..runs.queue import RunQueue
@@ -145,8 +146,9 @@ def chart(name: str, value: dict) -> Node:
 
 
 def control(name: str, kind: str, **options: Any) -> Node:
-    """A control with its label and its one short line, see `labels.CONTROLS`."""
-    label, info = labels.CONTROLS[name]
+    """A control with its label and its one short line: a setting's own, or see `labels.CONTROLS`."""
+    known = {info.name: info for info in Recipe.settings()}
+    label, info = labels.CONTROLS.get(name) or (label_of(known[name]), hint_of(known[name]))
     return Node(kind, name, (), {"label": label, "info": info, **options})
 
 

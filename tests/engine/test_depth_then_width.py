@@ -141,7 +141,7 @@ def test_the_plan_knows(mix):
         ({"units": ("blocks", "mlp", "heads")}, "cannot be removed in one run"),
         ({"step": 2}, "the step per iteration is a share of the parameters"),
         ({"depth_share": 1.0}, "above 0 and below 1"),
-        ({"depth_share": "half"}, "Depth share: enter a number"),
+        ({"depth_share": "half"}, "Share taken as whole blocks: enter a number"),
     ],
 )
 def test_recipes_that_are_refused(mix, changes, message):

@@ -314,7 +314,7 @@ def test_blocks_that_add_nothing(tmp_path, tokenizer, recipe):
         ({"tasks": ("chess",)}, "Unknown task 'chess'"),
         ({"tasks": ("gone.jsonl",)}, "The task 'gone.jsonl' does not exist"),
         ({"calibration": "gone.txt"}, "The calibration text 'gone.txt' does not exist"),
-        ({"heldout": "gone.txt"}, "The held-back text 'gone.txt' does not exist"),
+        ({"heldout": "gone.txt"}, "The held-out text 'gone.txt' does not exist"),
         ({"target": 0.999}, "would leave no block"),
         ({"target": 0.001}, "less than half a block"),
         ({"calibration": "code", "windows": 5000}, "holds at most"),

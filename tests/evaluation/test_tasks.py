@@ -152,8 +152,8 @@ def test_a_text_is_called_what_it_is_for(tmp_path):
     missing = str(tmp_path / "gone.txt")
     with pytest.raises(UserError, match="The calibration text '"):
         calibration_texts(missing)
-    with pytest.raises(UserError, match="The held-back text '"):
-        documents(missing, "held-back text")
+    with pytest.raises(UserError, match="The held-out text '"):
+        documents(missing, "held-out text")
     with pytest.raises(UserError, match="not exist"):
         documents(str(tmp_path))
 

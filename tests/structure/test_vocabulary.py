@@ -341,5 +341,5 @@ def test_an_early_export_cannot_be_told_by_a_recipe(trimming, whole):
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, "half"])
 def test_bad_shares(value):
-    with pytest.raises(UserError, match="Vocabulary: enter a number"):
+    with pytest.raises(UserError, match="Rare tokens removed: enter a number"):
         Recipe(vocabulary=value)

@@ -29,7 +29,7 @@ from pip_core.ui import (
     status,
     verdict,
 )
-from pip_core.ui.fields import fields, from_form, to_form
+from pip_core.ui.fields import controls, fields, from_form, to_form
 from pip_core.ui.handlers import PageHandlers
 from pip_core.ui.html import millions, table
 
@@ -121,6 +121,17 @@ def test_what_is_wrong_is_said_beside_its_field_before_a_run(queue, looks, field
     assert said in changes[place]["value"]
     assert "y" * 100 not in changes[place]["value"]
     assert "x" * 100 not in changes[place]["value"]
+
+
+def test_errors_form_and_comparison_call_a_setting_the_same():
+    known = {info.name: info for info in Recipe.settings()}
+    control = next(c for c in controls() if c.name == "setting_heldout")
+    assert control.label == known["heldout"].label == "Held-out text"
+    for info in known.values():
+        with pytest.raises(UserError) as wrong:
+            Recipe(**{info.name: object()})
+        assert str(wrong.value).startswith(f"{info.label}: enter ")
+        assert wrong.value.setting == info.name
 
 
 def test_an_uploaded_task_is_asked_instead_of_the_usual_ones(tmp_path):

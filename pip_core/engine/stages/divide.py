@@ -47,6 +47,8 @@ class DivideSettings(Settings):
         100_000,
         "where the division of the target is measured: calibration windows that nothing was scored on, on "
         "which the cost of each kind is measured",
+        "Windows to divide on",
+        "Passages on which blocks, channels and tokens are weighed against each other",
     )
 
 

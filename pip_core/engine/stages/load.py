@@ -28,13 +28,23 @@ class LoadSettings(Settings):
     measures = frozenset({"model", "dtype", "weights"})
     of_model = frozenset({"weights"})
 
-    model: str = text(DEMO, "model reference: demo, smollm2-135m, a local folder, a GGUF file or a Hub id")
-    dtype: Literal["auto", "float32", "bfloat16"] = choice("auto", DTYPES, "number format to compute in")
+    model: str = text(
+        DEMO,
+        "model reference: demo, smollm2-135m, a local folder, a GGUF file or a Hub id",
+        "Model",
+        "From the list, a Hugging Face id, or a folder",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = choice(
+        "auto", DTYPES, "number format to compute in", "Number format", "Used for computing"
+    )
     placement: Literal["auto", "resident", "streamed"] = choice(
         AUTO,
         (AUTO, RESIDENT, STREAMED),
         "where the model's weights are: resident in memory, or streamed, which reads a block from disk when "
         "it is used and takes longer; auto streams what does not fit into memory",
+        "Where the weights are",
+        "In memory, or read from disk block by block; auto reads what does not fit",
+        called={RESIDENT: "in memory", STREAMED: "read from disk"},
     )
     weights: str = setting(
         "",

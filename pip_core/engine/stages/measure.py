@@ -1,4 +1,4 @@
-"""Measure: perplexity on held-back text and accuracy on tasks, of the dense and of the finished model."""
+"""Measure: perplexity on held-out text and accuracy on tasks, of the dense and of the finished model."""
 
 from __future__ import annotations
 
@@ -26,15 +26,50 @@ class MeasureSettings(Settings):
     beside_auto = frozenset({"tasks"})
 
     measure: Literal["every", "end"] = choice(
-        EVERY, (EVERY, END), "when to measure, after every iteration or what comes out at the end"
+        EVERY,
+        (EVERY, END),
+        "when to measure, after every iteration or what comes out at the end",
+        "Measure",
+        "After every round, or at the end only",
+        called={EVERY: "every round", END: "at the end"},
     )
     tasks: Names = setting(
-        (AUTO,), "tasks: shipped or standard names, NAME=PATH, or paths of files", "a list of names"
+        (AUTO,),
+        "tasks: shipped or standard names, NAME=PATH, or paths of files",
+        "a list of names",
+        "Tasks",
+        "Auto picks some; or a file, or NAME=FILE",
     )
-    items: int = whole(60, 0, 1_000_000, "items measured per task; 0 means all of them")
-    heldout: str = text(AUTO, "text for perplexity, as for calibration")
-    perplexity_windows: int = whole(8, 0, 1_000_000, "windows for perplexity; 0 means the whole text")
-    perplexity_tokens: int = whole(256, 8, 8192, "length of a perplexity window, in tokens")
+    items: int = whole(
+        60,
+        0,
+        1_000_000,
+        "items measured per task; 0 means all of them",
+        "Items per task",
+        "Measured after every removal; 0 takes all",
+    )
+    heldout: str = text(
+        AUTO,
+        "text for perplexity, as for calibration",
+        "Held-out text",
+        "For perplexity; auto picks one for this model",
+    )
+    perplexity_windows: int = whole(
+        8,
+        0,
+        1_000_000,
+        "windows for perplexity; 0 means the whole text",
+        "Held-out windows",
+        "Passages for perplexity; 0 takes the whole text",
+    )
+    perplexity_tokens: int = whole(
+        256,
+        8,
+        8192,
+        "length of a perplexity window, in tokens",
+        "Held-out window length, tokens",
+        "Of a passage for perplexity",
+    )
 
     @field_validator("tasks")
     @classmethod
@@ -106,7 +141,7 @@ def evaluator_for(
     """Texts and tasks, tokenised and packed for a model.
 
     Raises:
-        UserError: too little held-back text, or no task that this model can be asked.
+        UserError: too little held-out text, or no task that this model can be asked.
     """
     tokens = min(recipe.perplexity_tokens, loaded.context)
     windows = text_windows(heldout, loaded.tokenizer, tokens, recipe.perplexity_windows)

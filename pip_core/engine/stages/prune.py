@@ -36,15 +36,23 @@ class PruneSettings(Settings):
 
     hands_over = frozenset({"method", "units"})
 
-    method: str = text(OURS, f"scoring method: {', '.join(m.name for m in METHODS)}")
+    method: str = text(
+        OURS, f"scoring method: {', '.join(m.name for m in METHODS)}", "Method", "How parts are scored"
+    )
     target: Annotated[float, Field()] = setting(
         0.2,
         "share of all parameters to remove, between 0 and 1",
         "a number above 0 and below 1",
+        "How much",
+        "Of all parameters",
         share=True,
     )
     units: Names = setting(
-        (AUTO,), f"what is removed: {', '.join(KINDS)}", f"a list of names, of {', '.join(KINDS)}"
+        (AUTO,),
+        f"what is removed: {', '.join(KINDS)}",
+        f"a list of names, of {', '.join(KINDS)}",
+        "Remove",
+        "Blocks, heads, channels",
     )
     allocation: Literal["equal", "global"] = choice(
         EQUAL,
@@ -52,13 +60,23 @@ class PruneSettings(Settings):
         "heads and channels: equal removes the same number from every block, after whole blocks where these "
         "are "
         "removed too; global removes the lowest scores wherever they are, whole blocks among them",
+        "Heads and channels",
+        "How many are removed from each block",
+        called={EQUAL: "the same number per block", GLOBAL: "lowest scores, wherever they are"},
     )
-    per_parameter: bool = switch(True, "rank units of unequal size by score per parameter")
+    per_parameter: bool = switch(
+        True,
+        "rank units of unequal size by score per parameter",
+        "Score per parameter",
+        "Compares units of unequal size by score per parameter",
+    )
     step: float = setting(
         0.0,
         "removed per iteration: a whole number of units (of every block where equal), a share of all "
         "parameters below 1, or 0 for the usual: one block or half, or 5 % of the parameters",
         "a whole number of units, a share between 0 and 1, or 0",
+        "Removed per round",
+        "A number of units, or a share below 1; 0 = automatic",
     )
     depth_share: float = setting(
         0.5,
@@ -66,6 +84,8 @@ class PruneSettings(Settings):
         "target that "
         "blocks make up",
         "a number above 0 and below 1",
+        "Share taken as whole blocks",
+        "Where blocks and then channels are removed",
         share=True,
     )
     head_share: Annotated[float, Field(ge=0, le=1)] | Auto = setting(
@@ -73,14 +93,22 @@ class PruneSettings(Settings):
         "where heads and channels are removed, the same number from every block: the share of what both make "
         "up that heads are; auto: in proportion to their parameters",
         "a number from 0 to 1, or auto",
+        "Share taken as heads",
+        "Where heads and channels are removed; auto follows their sizes",
     )
     keep: Numbers = setting(
-        (), "blocks that nothing is removed from, by their number from 0", "a list of block numbers from 0"
+        (),
+        "blocks that nothing is removed from, by their number from 0",
+        "a list of block numbers from 0",
+        "Keep",
+        "Never touch these blocks",
     )
     drop: Numbers = setting(
         (),
         "blocks that are removed first, in this order, before anything is scored",
         "a list of block numbers from 0",
+        "Drop",
+        "Remove these blocks first, in this order",
     )
     plain: bool = switch(True, "refuse shapes that an ordinary checkpoint cannot have")
 

@@ -50,6 +50,7 @@ class VocabularySettings(Settings):
         "divides the target among them",
         "a number from 0 to 1, measured or auto",
         "Rare tokens removed",
+        "Share of the target; auto picks one, measured weighs tokens against other parts",
     )
     vocabulary_limit: Annotated[float, Field(gt=0, lt=1)] | Auto = setting(
         AUTO,
@@ -58,6 +59,7 @@ class VocabularySettings(Settings):
         "finds cheap where that is measured",
         "a number above 0 and below 1, or auto",
         "Most of the vocabulary",
+        "No larger share of the tokens is removed",
     )
 
     keep_tokens: Names = setting(
@@ -66,6 +68,7 @@ class VocabularySettings(Settings):
         "for those that a text is written with",
         "a list of script:NAME, file:PATH or text:WORDS",
         "Tokens to keep",
+        "script:NAME for a script, file:PATH or text:WORDS for what a text needs",
     )
 
     @field_validator("keep_tokens")

@@ -30,29 +30,52 @@ class TextSettings(Settings):
     hands_over = frozenset({"calibration", "seed"})
 
     calibration: str = text(
-        AUTO, "text to score on: a name, a dataset on the Hub or a file, see docs/evaluation.md"
+        AUTO,
+        "text to score on: a name, a dataset on the Hub or a file, see docs/evaluation.md",
+        "Calibration text",
+        "Auto picks one; or a file, or hub:OWNER/NAME",
     )
-    windows: int = whole(16, 1, 100_000, "calibration windows (pairs of views) per iteration")
-    window_tokens: int = whole(128, 8, 8192, "length of a window's clean view, in tokens")
+    windows: int = whole(
+        16,
+        1,
+        100_000,
+        "calibration windows (pairs of views) per iteration",
+        "Windows",
+        "Pairs of text passages read per round",
+    )
+    window_tokens: int = whole(
+        128,
+        8,
+        8192,
+        "length of a window's clean view, in tokens",
+        "Window length, tokens",
+        "Of the clean passage",
+    )
     kinds: Names = setting(
         PERTURBATION_KINDS,
         f"character edits of the perturbed view: {', '.join(PERTURBATION_KINDS)}",
         f"a list of names, one or more of {', '.join(PERTURBATION_KINDS)}",
+        "Misspellings",
+        "How words of the second version are changed",
     )
     rate: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.6, "share of the words that are edited, 0 < rate <= 1", "a number above 0 and at most 1"
+        0.6,
+        "share of the words that are edited, 0 < rate <= 1",
+        "a number above 0 and at most 1",
+        "Words misspelt",
+        "How different the second version is",
     )
-    seed: int = whole(0, 0, 2**32 - 1, "seed of every random draw")
+    seed: int = whole(
+        0, 0, 2**32 - 1, "seed of every random draw", "Seed", "The same recipe always removes the same parts"
+    )
 
     @field_validator("kinds")
     @classmethod
     def _known_kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [k for k in kinds if k not in PERTURBATION_KINDS]
         if unknown or not kinds:
-            raise ValueError(
-                f"Unknown perturbation {', '.join(unknown) or '(none chosen)'}: choose one or more "
-                f"of {', '.join(PERTURBATION_KINDS)}."
-            )
+            wrong = f", not {', '.join(unknown)}" if unknown else ""
+            raise ValueError(f"Misspellings: enter one or more of {', '.join(PERTURBATION_KINDS)}{wrong}.")
         return kinds
 
     @classmethod
@@ -108,7 +131,7 @@ def refuse_measured(context: Context, text: CalibrationText, what: str) -> None:
     """
     if {d for domain in text.domains for d in domain.documents} & set(context.heldout):
         raise UserError(
-            f"The {what} holds documents of the held-back text '{title(context.recipe.heldout)}', and a "
+            f"The {what} holds documents of the held-out text '{title(context.recipe.heldout)}', and a "
             "model must not be measured on what it was made with. Choose another text for one of the two."
         )
 
@@ -135,7 +158,7 @@ def _warnings(context: Context) -> Iterator[Warned]:
 
 def overlaps(context: Context, text: CalibrationText, name: str) -> Iterator[Warned]:
     """A warning for everything that is measured and overlaps with a text; `name` says which text."""
-    measured = {f"documents of the held-back text '{title(context.recipe.heldout)}'": context.heldout}
+    measured = {f"documents of the held-out text '{title(context.recipe.heldout)}'": context.heldout}
     for task in context.tasks:
         if isinstance(task, Pages):
             measured[f"documents of {task.name}"] = list(task.pages)

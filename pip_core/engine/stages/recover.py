@@ -56,6 +56,9 @@ class RecoverSettings(Settings):
         (OFF, SHORT, UNTIL_LEVEL),
         "recovery training at the end: what is left learns from the dense model's predictions, for a number "
         "of tokens or until it stops helping; whatever does not help is not kept",
+        "Recovery training",
+        "What is left learns from the whole model; takes minutes to hours",
+        called={UNTIL_LEVEL: "until it stops helping"},
     )
     recover_tokens: int = whole(
         0,
@@ -63,14 +66,22 @@ class RecoverSettings(Settings):
         1_000_000_000,
         f"tokens that recovery learns from, at most; 0 is the usual: {USUAL[SHORT]:,} where short, and "
         f"{USUAL[UNTIL_LEVEL]:,} otherwise",
+        "Recovery tokens",
+        "Read at most; 0 = automatic",
     )
     recover_rate: Annotated[float, Field(gt=0, le=0.1)] = setting(
-        1e-4, "highest learning rate of recovery", "a number above 0 and at most 0.1"
+        1e-4,
+        "highest learning rate of recovery",
+        "a number above 0 and at most 0.1",
+        "Recovery learning rate",
+        "The highest; lower it where learning diverges",
     )
     recover_text: str = text(
         AUTO,
         "text that recovery learns from: written (by the dense model itself), a text as for calibration, or "
         "written+NAME for half of each",
+        "Recovery text",
+        "calibration; written (by the whole model); or a file, or hub:OWNER/NAME",
     )
 
     @classmethod

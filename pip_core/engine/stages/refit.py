@@ -45,12 +45,15 @@ class RefitSettings(Settings):
         "by "
         "least squares towards the dense model; pip-gate then scores blocks by what that cannot give back",
         "Repair without training (least squares)",
+        "Refits the parts that stay to the whole model; auto goes by the method",
     )
     refit_tokens: int = whole(
         0,
         0,
         100_000_000,
         "calibration tokens the refit reads; 0 is the usual: 32 for each input of the widest projection",
+        "Repair tokens",
+        "Of the calibration text; 0 = automatic",
     )
 
     @classmethod

@@ -38,6 +38,8 @@ class SampleSettings(Settings):
         AUTO,
         "prompt that the model answers after every removal, so that one sees what becomes of it; auto asks "
         f"something that suits the model, where that takes under {LITTLE:.0%} of the run; {OFF} asks nothing",
+        "Sample prompt",
+        f"The model answers it after every removal; {OFF} asks nothing",
     )
 
     @field_validator("sample")
@@ -45,7 +47,7 @@ class SampleSettings(Settings):
     def _not_long(cls, sample: str) -> str:
         if len(sample) > LONGEST:
             raise ValueError(
-                f"Sample: enter a prompt of at most {LONGEST:,} characters, not {len(sample):,}."
+                f"Sample prompt: enter a prompt of at most {LONGEST:,} characters, not {len(sample):,}."
             )
         return sample
 
@@ -90,7 +92,7 @@ class Sample(Stage):
         if not 0 < read <= state.loaded.context - TOKENS:
             if self._asked_for:
                 raise UserError(
-                    f"Sample: the prompt has {read} tokens, and the model reads at most "
+                    f"Sample prompt: the prompt has {read} tokens, and the model reads at most "
                     f"{state.loaded.context}, {TOKENS} of its answer among them. Enter a shorter one."
                 )
             return

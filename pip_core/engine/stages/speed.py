@@ -35,6 +35,8 @@ class SpeedSettings(Settings):
         (AUTO, ON, OFF),
         "whether speed and memory of the exported model are measured beside the dense model's at the end; "
         f"auto does where that takes under {LITTLE:.0%} of the run",
+        "Speed and memory",
+        "Measured at the end, beside the whole model; auto skips it where that takes long",
     )
 
 
