@@ -106,7 +106,7 @@ def load(
             weights other than the expected ones, or another number format.
     """
     if dtype not in DTYPES:
-        raise UserError(f"Dtype: enter one of {', '.join(DTYPES)}, not {dtype!r}.")
+        raise UserError(f"Number format: enter one of {', '.join(DTYPES)}, not {dtype!r}.", "dtype")
     source = yield from resolve(reference)
     yield Loading(f"loading {source.name}")
     source = replace(source, weights_sha256=weights_sha256(source.folder))
