@@ -24,6 +24,12 @@ WIDTH_STEP = 0.05
 MOST_TOKENS = 0.5
 
 
+def kinds_of(recipe: Recipe) -> tuple[str, ...]:
+    """The kinds of units that a recipe removes; only tokens where these make up the whole target, whatever
+    units it lists."""
+    return ("tokens",) if recipe.vocabulary == 1 else recipe.units
+
+
 def unit_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId] = frozenset()) -> PruningBudget:
     """What will be removed as units, rows of the vocabulary left aside. Arguments as for `budget_of`.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..budget.targets import kinds_of
 from ..core import events as ev
 from ..core.csv_cells import cell
 from ..core.errors import UserError
@@ -278,8 +279,9 @@ def _measured(dense: ev.Evaluated, now: ev.Evaluated) -> dict:
 
 def _settings(recipe: Recipe) -> str:
     """What a recipe removes and how, in a few words."""
-    words = ", ".join(recipe.units)
-    if set(recipe.units) & set(WIDTH):
+    kinds = kinds_of(recipe)
+    words = ", ".join(kinds)
+    if set(kinds) & set(WIDTH):
         words += "; equal" if recipe.allocation == EQUAL else "; global"
     extra = [stage.name for stage in stages_for(recipe) if stage.changes_model and stage.enabled]
     return "; ".join([words, *extra])

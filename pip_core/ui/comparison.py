@@ -10,6 +10,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from ..budget.targets import kinds_of
 from ..core.csv_cells import cell
 from ..core.recipe import Recipe
 from ..core.settings import SettingInfo
@@ -174,4 +175,4 @@ def unlike(found: Sequence[Compared]) -> str:
 
 def _removes(run: Compared) -> str:
     """What a run removed, or is asked to remove where it has removed nothing yet."""
-    return run.summary.removed_description or ", ".join(run.recipe.units)
+    return run.summary.removed_description or ", ".join(kinds_of(run.recipe))

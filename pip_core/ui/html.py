@@ -68,3 +68,11 @@ def duration(seconds: float) -> str:
     if seconds < 50:
         return "under a minute"
     return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
+
+
+def press(act: str, run_id: str, words: str, label: str, more: str = "") -> str:
+    """A button whose press the browser answers, see `pip.rows` in `assets/courtesies.js`."""
+    return (
+        f"<button type='button' class='ghost small' data-act='{act}' data-run='{run_id}' "
+        f"aria-label='{escape(label, quote=True)}'{more}>{words}</button>"
+    )

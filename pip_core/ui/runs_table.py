@@ -10,7 +10,7 @@ from ..reporting.messages import percent
 from ..runs.gallery import examples
 from ..runs.index import RunInfo
 from ..runs.queue import RunQueue
-from .html import empty, millions, table
+from .html import empty, millions, press, table
 
 LONGEST_LABEL = 48
 COLUMNS = ("run", "started", "model", "method", "target", "state", "kept above chance", "size")
@@ -41,7 +41,7 @@ def runs_table(listed: Sequence[RunInfo], shown: str = "", thrown: Sequence[tupl
     """
     back = "".join(
         f"<p class='line thrown' role='status'>“{escape(name)}” is deleted. "
-        f"{_press('restore', run_id, 'Undo', f'Undo deleting {name}')}</p>"
+        f"{press('restore', run_id, 'Undo', f'Undo deleting {name}')}</p>"
         for run_id, name in thrown
     )
     if not listed:
@@ -76,21 +76,14 @@ def _row(info: RunInfo, shown: str) -> list[str]:
 
 
 def _presses(info: RunInfo) -> str:
-    made = [_press("share", info.id, "Share", f"Share {info.name}")]
+    made = [press("share", info.id, "Share", f"Share {info.name}")]
     if info.state != "newer":
         texts = f" data-name='{escape(info.name, quote=True)}' data-note='{escape(info.note, quote=True)}'"
-        made.append(_press("edit", info.id, "Edit", f"Edit {info.name}", texts))
+        made.append(press("edit", info.id, "Edit", f"Edit {info.name}", texts))
     if info.state not in ("starting", "running", "stopping"):
         texts = f" data-name='{escape(info.name, quote=True)}'"
-        made.append(_press("delete", info.id, "Delete", f"Delete {info.name}", texts))
+        made.append(press("delete", info.id, "Delete", f"Delete {info.name}", texts))
     return "".join(made)
-
-
-def _press(act: str, run_id: str, words: str, label: str, more: str = "") -> str:
-    return (
-        f"<button type='button' class='ghost small' data-act='{act}' data-run='{run_id}' "
-        f"aria-label='{escape(label, quote=True)}'{more}>{words}</button>"
-    )
 
 
 def menu(queue: RunQueue, listed: Sequence[RunInfo], run_id: str) -> list[tuple[str, str]]:

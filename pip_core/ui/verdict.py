@@ -10,7 +10,7 @@ from ..evaluation.statistics import retained
 from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
 from .difference_text import above_guessing, paired_change
-from .html import empty
+from .html import empty, press
 
 # Kept above guessing, and perplexity over the dense model's, from which on a verdict is not good, or bad.
 WORSE, BAD = 0.9, 0.5
@@ -35,8 +35,12 @@ def tone(summary: RunSummary) -> str:
     return "worse" if share < WORSE or surprise > WORSE_PERPLEXITY else "good"
 
 
-def banner(summary: RunSummary, state: str) -> str:
-    """The verdict in one line, and what it rests on in another. While a run is running its place is kept."""
+def banner(summary: RunSummary, state: str, run_id: str = "") -> str:
+    """The verdict in one line, and what it rests on in another. While a run is running its place is kept.
+
+    Args:
+        run_id: of a run whose link is offered beside the verdict; empty where none is.
+    """
     dense, now = summary.dense, summary.latest
     done = state == "finished" and isinstance(summary.ending, ev.Finished)
     if not done or dense is None or now is None or now.of_dense:
@@ -59,7 +63,8 @@ def banner(summary: RunSummary, state: str) -> str:
     early = ""
     if summary.early:
         early = f" Exported after {len(summary.removals)} of {summary.planned} iterations."
+    share = f" {press('share', run_id, 'Share', 'Copy the link of this run')}" if run_id else ""
     return (
-        f"<div class='banner {found}'><p class='headline'>{smaller} · {keeps}{others}</p>"
+        f"<div class='banner {found}'><p class='headline'>{smaller} · {keeps}{others}{share}</p>"
         f"<p class='line'>{escape(WORDS[found] + early)} {escape(' · '.join(notes))}.</p></div>"
     )

@@ -6,8 +6,11 @@ import json
 
 import pytest
 
+from pip_core.comparing import results
 from pip_core.comparing.sweep import read_plan
 from pip_core.core.errors import UserError
+from pip_core.core.recipe import Recipe
+from pip_core.core.units import CHANNELS
 
 
 @pytest.mark.parametrize(("text", "message"), [("[{", "cannot be read"), ('{"label": "a"}', "a JSON list")])
@@ -24,3 +27,10 @@ def test_a_plan_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "plan.json"
     path.write_text("\ufeff" + json.dumps([{"label": "one", "seed": 3}]), encoding="utf-8")
     assert [entry["label"] for entry in read_plan(path)] == ["one"]
+
+
+def test_settings_of_a_run_that_removes_only_tokens_say_tokens():
+    recipe = Recipe(model="llama", units=(CHANNELS,), vocabulary=1.0, refit=False)
+    assert results._settings(recipe).startswith("tokens")
+    assert CHANNELS not in results._settings(recipe)
+    assert results._settings(recipe.replace(vocabulary=0.5)).startswith(f"{CHANNELS}; equal")

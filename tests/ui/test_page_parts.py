@@ -233,6 +233,7 @@ def test_the_verdict_is_as_good_as_the_model():
         assert f"banner {tone}'" in verdict.banner(summary, "finished")
         assert f"status {dot}'" in status.status(summary, "finished")
     assert "appears here" in verdict.banner(good, "running")
+    assert "data-act='share' data-run='abc'" in verdict.banner(good, "finished", "abc")
 
 
 def test_a_run_exported_early_says_so():

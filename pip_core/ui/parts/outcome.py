@@ -47,7 +47,7 @@ def offer(shown: Shown) -> Changes:
     # What is lost is not offered in the brightest colour.
     loud = "secondary" if verdict.tone(shown.summary) == "bad" else "primary"
     return {
-        "banner": {"value": verdict.banner(shown.summary, shown.state)},
+        "banner": {"value": verdict.banner(shown.summary, shown.state, shown.run_id)},
         "get": {"visible": finished and not shown.example, "variant": loud},
         "try_it": {"visible": finished and not shown.example},
         "again": {"visible": finished and shown.example},
