@@ -10,7 +10,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pip_core.structure.anatomy import anatomy_of
-from pip_core.structure.families import FAMILIES, blocks_of
+from pip_core.structure.families import FAMILIES, blocks_of, residual_scale
+from pip_core.structure.hooks import first_of, hidden_states
 
 from .. import zoo
 from ..bypass import stack_of
@@ -51,6 +52,28 @@ def test_blocks_are_found(name):
     assert [b.parameters for b in anatomy.blocks] == [
         sum(p.numel() for p in block.parameters()) for block in stack_of(model)
     ]
+
+
+# OPT's older form norms the sum; what a family that is not listed adds is only guessed.
+@pytest.mark.parametrize("name", [n for n in zoo.CONFIGS if n not in UNLISTED | {"opt-norm-after"}])
+def test_a_block_is_its_input_and_what_its_halves_add(name):
+    model = zoo.build(name)
+    anatomy, scale, found = anatomy_of(model.config), residual_scale(model.config), {}
+    block, made = blocks_of(model)[1], anatomy.blocks[1]
+    modules = [block, *(block.get_submodule(path) for path in made.added)]
+    for number, module in enumerate(modules):
+        module.register_forward_hook(
+            lambda _, args, kwargs, output, number=number: found.update(
+                {number: (hidden_states(args, kwargs) if not number else None, first_of(output).clone())}
+            ),
+            with_kwargs=True,
+        )
+    logits(model)
+    (before, after), (_, attention), (_, mlp) = found[0], found[1], found[2]
+    attention, mlp = attention.reshape(after.shape), mlp.reshape(after.shape)
+    # Where a half's output holds the stream already, the second one's is the block's.
+    expected = mlp if anatomy.family.adds_residual else before + scale * (attention + mlp)
+    torch.testing.assert_close(expected, after, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", zoo.CONFIGS)
