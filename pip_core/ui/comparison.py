@@ -17,7 +17,8 @@ from ..core.settings import SettingInfo
 from ..reporting.messages import describe_removal, format_duration, percent
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import LINES, say
-from .curves import add_run, finish, frame
+from .cost import frame
+from .curves import add_run, finish
 from .difference_text import kept_share
 from .fields import UNASKED, label_of
 from .html import empty, table
@@ -41,7 +42,8 @@ class Compared:
 def chart(found: Sequence[Compared]) -> go.Figure:
     """Accuracy and perplexity of every run against parameters removed, as lines with error bars."""
     shown = [(n, c) for n, c in enumerate(found) if c.summary.dense is not None]
-    figure = frame(max((c.summary.started.planned_share for _, c in shown), default=0.2))
+    share = max((c.summary.started.planned_share for _, c in shown), default=0.2)
+    figure = frame(share, "accuracy, %", "perplexity")
     if not shown:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)

@@ -35,7 +35,7 @@ def cost_curves(summary: RunSummary) -> go.Figure:
 # Plotly takes longer to make this chart than all else of a refresh, and most events change nothing of it.
 @lru_cache(maxsize=16)
 def _drawn(share: float, points: tuple[Evaluated, ...]) -> go.Figure:
-    chart = _frame(share)
+    chart = frame(share, "accuracy, points", "perplexity, ×")
     chart.update_layout(meta={"groups": [], "slides": True})
     if not points:
         chart.update_xaxes(visible=False)
@@ -69,16 +69,26 @@ def removed(dense: Evaluated, point: Evaluated) -> float:
     return round(100 * (1 - point.parameters / dense.parameters), 2)
 
 
-def _frame(share: float) -> go.Figure:
-    """Two empty rows that share what is removed, from nothing to `share` of the parameters."""
+def frame(share: float, accuracy: str, perplexity: str) -> go.Figure:
+    """Two empty rows, accuracy above perplexity, down to `share` of the parameters removed.
+
+    Args:
+        accuracy, perplexity: titles of their axes.
+    """
     chart = make_subplots(
-        rows=2, cols=1, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.08, figure=figure()
+        rows=2,
+        cols=1,
+        shared_xaxes=True,
+        row_heights=[0.6, 0.4],
+        vertical_spacing=0.08,
+        figure=figure(),
     )
-    chart.update_xaxes(range=[-1, 100 * share + 1], gridcolor=FAINT, zeroline=False)
+    # Every run begins with the whole model, on the left.
+    chart.update_xaxes(range=[-1, 100 * share + 1.5], gridcolor=FAINT, zeroline=False)
     chart.update_xaxes(title={"text": "parameters removed, %", "standoff": 6}, row=2, col=1)
     chart.update_yaxes(gridcolor=FAINT, zeroline=False, nticks=5)
-    chart.update_yaxes(title={"text": "accuracy, points", "standoff": 6}, row=1, col=1)
-    chart.update_yaxes(title={"text": "perplexity, ×", "standoff": 6}, row=2, col=1)
+    chart.update_yaxes(title={"text": accuracy, "standoff": 8}, row=1, col=1)
+    chart.update_yaxes(title={"text": perplexity, "standoff": 8}, row=2, col=1)
     return chart
 
 
@@ -171,7 +181,7 @@ def _perplexities(chart: go.Figure, dense: Evaluated, points: Sequence[Evaluated
         1,
     )
     if max(ratios) > WIDE * min(ratios):
-        title = {"text": "perplexity, × (log)", "standoff": 6}
+        title = {"text": "perplexity, × (log)", "standoff": 8}
         chart.update_yaxes(type="log", title=title, nticks=4, row=2, col=1)
     else:
         low, span = min(ratios), max(max(ratios) - min(ratios), SPAN)

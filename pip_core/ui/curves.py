@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ..core import events as ev
 from ..engine.stages import describe
 from ..reporting.messages import describe_removal, percent
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import FAINT, GREY, figure, name_line
+from ..reporting.theme import GREY, name_line
 from .cost import name_of, removed
 from .html import empty, millions, table
 
@@ -88,25 +87,6 @@ def finish(
         )
     else:
         chart.update_yaxes(range=[0, 1.15 * max(perplexities)], row=2, col=1)
-
-
-def frame(share: float) -> go.Figure:
-    """Two empty rows, accuracy above perplexity, down to `share` of the parameters removed."""
-    chart = make_subplots(
-        rows=2,
-        cols=1,
-        shared_xaxes=True,
-        row_heights=[0.6, 0.4],
-        vertical_spacing=0.08,
-        figure=figure(),
-    )
-    # Every run begins with the whole model, on the left.
-    chart.update_xaxes(range=[-1, 100 * share + 1.5], gridcolor=FAINT, zeroline=False)
-    chart.update_xaxes(title={"text": "parameters removed, %", "standoff": 6}, row=2, col=1)
-    chart.update_yaxes(gridcolor=FAINT, zeroline=False, nticks=5)
-    chart.update_yaxes(title={"text": "accuracy, %", "standoff": 8}, row=1, col=1)
-    chart.update_yaxes(title={"text": "perplexity", "standoff": 8}, row=2, col=1)
-    return chart
 
 
 def measurement_table(summary: RunSummary) -> str:
