@@ -7,13 +7,13 @@ window.pip = {
     const options = { displaylogo: false, displayModeBar: false, responsive: false };
     const meta = () => props.value?.layout.meta || {};
     const chosen = new Set();
-    let bare = null, chips = null;
+    let bare = null, chips = null, stale = false;
     // A number is written into the cells of a heatmap where they are wide enough for it.
     const narrow = () => plot.clientWidth < 70 + 14 * Math.max(0, ...props.value.data.filter(d => d.texttemplate).map(d => d.x.length));
     // Where the slider above stands.
     const shapes = () => {
       const own = props.value.layout.shapes || [], at = pip.slid;
-      if (!meta().slides || at === null || plot.clientWidth === 0) return own;
+      if (!meta().slides || at === null) return own;
       return [...own, { type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: "#2f6fde", width: 1.5, dash: "dot" } }];
     };
     const shown = trace => {
@@ -53,21 +53,24 @@ window.pip = {
     };
     const draw = () => {
       if (!props.value || !window.Plotly) return;
+      // What is not shown has no width, and Plotly would take one of its own: it is drawn once it is shown.
+      stale = !plot.clientWidth;
+      if (stale) return;
       bare = narrow();
       choose();
       window.Plotly.react(plot, props.value.data.map(shown), { ...props.value.layout, shapes: shapes() }, options);
     };
-    // A chart in a tab that is not shown has no width until it is.
     new ResizeObserver(() => {
-      if (!plot.data || !plot.clientWidth) return;
-      if (bare !== narrow()) draw();
-      window.Plotly.Plots.resize(plot);
+      if (!plot.clientWidth || !props.value) return;
+      if (stale || bare !== narrow()) draw();
+      if (plot.data) window.Plotly.Plots.resize(plot);
     }).observe(plot);
     draw();
     watch("value", draw);
     let waits = false;
     if (meta().slides) document.addEventListener("pip-slide", () => {
-      if (waits || !plot.data) return;
+      stale ||= !plot.clientWidth;
+      if (waits || stale || !plot.data) return;
       waits = true;
       requestAnimationFrame(() => { waits = false; window.Plotly.relayout(plot, { shapes: shapes() }); });
     });
@@ -95,7 +98,7 @@ window.pip = {
   // The field it begins with the name of is marked, and so is one that the plan objects to.
   refusals() {
     const notice = document.getElementById("notice");
-    let pressed = null, copy = null;
+    let pressed = null, copy = null, latest = null;
     const clear = () => { copy?.remove(); copy = null; notice.classList.add("past"); };
     document.addEventListener("click", event => {
       const button = event.target.closest("button");
@@ -111,9 +114,13 @@ window.pip = {
       }
     };
     new MutationObserver(() => {
+      const problem = notice.querySelector(".problem");
+      // Gradio writes into the notice while a handler works, also one with nothing to object to.
+      const now = problem && problem.dataset.at + problem.textContent;
+      if (now === latest) return;
+      latest = now;
       copy?.remove();
       notice.classList.remove("past");
-      const problem = notice.querySelector(".problem");
       // Where the plan says it already, once is enough.
       const said = problem && document.getElementById("plan").textContent.includes(problem.textContent);
       if (problem && !said && pressed?.isConnected && !pressed.closest("#controls")) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def refresh(
     if now[:3] != before[:3] or now[7] != before[7]:
         changes["zip"] = _zip(packing)
         if packing is not None and packing.error:
-            changes["notice"] = {"value": problem(packing.error)}
+            changes["notice"] = {"value": problem(packing.error, str(time.monotonic()))}
     if now[4] != before[4]:
         changes |= show_comparison(queue, present)
     return {**changes, "seen": {"value": [*now, drawn]}}
