@@ -14,8 +14,9 @@ from pip_core.runs.worker import WORKER_MODULES
 
 # What `cheaper` reads: an environment variable, by which workers verify tiny models too; a number of windows,
 # taken for no other reason, or another variable, of runs that wait for a test in their second iteration; the
-# name of the file that lets them go on.
-VERIFY, LASTING, HELD, GO_ON = "PIP_STUDIO_TESTS_VERIFY", 17, "PIP_STUDIO_TESTS_HELD", "go-on"
+# name of the file that lets them go on, and of the one that makes every run wait there.
+VERIFY, LASTING, HELD = "PIP_STUDIO_TESTS_VERIFY", 17, "PIP_STUDIO_TESTS_HELD"
+GO_ON, HOLD = "go-on", "hold"
 # Started when a test first asks; it ends with the test run.
 SERVER = ForkServer(
     (*WORKER_MODULES, "pip_core.comparing.sweep", "pip_core.planning.inspect_model", "tests.cheaper")

@@ -6,6 +6,7 @@ import os
 import signal
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from pip_core.runs import files, run_directory, worker
 from pip_core.runs.queue import RunQueue
 
 from .. import tiny
-from ..processes import warm_server
+from ..processes import HOLD, warm_server
 from ..run_queues import state
 from ..runs.test_run_directory import wait_for
 
@@ -41,11 +42,16 @@ def until(queue: RunQueue, true: Callable[[], bool]) -> None:
 def scoring(queue: RunQueue, run_id: str, iteration: int) -> bool:
     progress = queue.summary(run_id)[0].progress
     return (
-        isinstance(progress, ev.Progress)
-        and progress.stage == "scoring"
-        and progress.iteration == iteration
-        and progress.done >= 5
+        isinstance(progress, ev.Progress) and progress.stage == "scoring" and progress.iteration == iteration
     )
+
+
+@pytest.fixture
+def hold(tmp_path) -> Path:
+    """While this file lies there, every run waits in its second iteration."""
+    found = tmp_path / HOLD
+    found.touch()
+    return found
 
 
 def test_two_runs_one_worker_and_the_product(living, recipe):
@@ -69,8 +75,8 @@ def test_two_runs_one_worker_and_the_product(living, recipe):
         assert {"model/model.safetensors", "model/config.json"} <= set(archive.namelist())
 
 
-def test_killed_while_starting_and_while_running_then_on(living, recipe):
-    run_id = living.start(recipe.replace(windows=120), "me")
+def test_killed_while_starting_and_while_running_then_on(living, recipe, hold):
+    run_id = living.start(recipe, "me")
     folder = living.folder(run_id)
     # Just launched, it has no lock yet.
     os.kill(worker.launched(folder)["pid"], signal.SIGKILL)
@@ -85,6 +91,7 @@ def test_killed_while_starting_and_while_running_then_on(living, recipe):
     os.kill(worker.launched(folder)["pid"], signal.SIGKILL)
     wait_for(lambda: state(living, run_id) == "interrupted")
     before = ev.removals(run_directory.read_events(folder))
+    hold.unlink()
     # Another process of the page, since then.
     again = RunQueue(living.root, server=living.server)
     assert again.continue_interrupted() == [run_id]
@@ -95,8 +102,8 @@ def test_killed_while_starting_and_while_running_then_on(living, recipe):
     until(again, lambda: state(again, run_id) == "finished")
 
 
-def test_paused_undone_and_on_differently(living, recipe):
-    run_id = living.start(recipe.replace(windows=120), "me")
+def test_paused_undone_and_on_differently(living, recipe, hold):
+    run_id = living.start(recipe, "me")
     folder = living.folder(run_id)
     until(living, lambda: scoring(living, run_id, 2))
     living.pause(run_id)
@@ -114,6 +121,7 @@ def test_paused_undone_and_on_differently(living, recipe):
     living.stop(run_id)
     until(living, lambda: state(living, run_id) == "stopped")
     wait_for(lambda: not (folder / files.LAUNCHED).exists())  # a moment after its last word
+    hold.unlink()
     forked = living.fork(run_id, {"windows": 3, "method": "pip"}, 1, "me")
     until(living, lambda: state(living, forked) == "finished")
     found = run_directory.read_events(living.folder(forked))
