@@ -1,8 +1,10 @@
-"""The bench: every method on SmolLM2-135M-Instruct, or another model, on real questions.
+"""The benches of docs/results.md: `python -m benchmarks.quality --data FOLDER --out DIR` runs all of them.
 
-`python -m benchmarks.quality --data FOLDER --out DIR [--plan PLAN] [--model MODEL]` runs a plan of this
-folder through `python -m pip_core compare`, and prints its table. A bench that was stopped goes
-on where it was.
+Each bench is a plan of this folder, compared on one model, below DIR/NAME: every method at the same share of
+parameters, its refit and its questions the same. `smollm2` and `gemma` ask questions with right and wrong
+answers; `smollm2-writing` and `gemma-writing` look at what the models write, and at bits per byte. A bench
+that was stopped goes on where it was when the same command is given again, and one that is finished prints
+its tables. `--only A,B` names benches; what stands behind `--` (`-- --items 400`) holds for all their runs.
 
 Recipes were chosen on questions 1 to 300 and 801 to 1,100 of ARC-Easy, PIQA and LAMBADA; the bench asks
 the others, 2,000 at most, and COPA, which nothing was chosen on. Calibration is the shipped domains, or
@@ -12,17 +14,21 @@ the others, 2,000 at most, and COPA, which nothing was chosen on. Calibration is
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import gemma
 from pip_core.data.corpora import DOMAINS
 
 HERE = Path(__file__).parent
 DEVELOPED_ON = (range(300), range(800, 1100))
 SPLIT = ("arc_easy", "piqa", "lambada_openai")
 SETTINGS = {
-    "model": "smollm2-135m",
     "target": "0.2",
     "windows": "16",
     "window-tokens": "128",
@@ -32,48 +38,108 @@ SETTINGS = {
     "perplexity-windows": "12",
     "perplexity-tokens": "512",
 }
+# Documents of a text whose bits per byte are measured and that is continued, and the longest part of each.
+DOCUMENTS, CHARACTERS = 24, 2000
 
 
-def split(data: Path, out: Path) -> dict[str, Path]:
-    """Task -> a file of its questions that nothing was chosen on."""
-    out.mkdir(parents=True, exist_ok=True)
+def questions(data: Path, out: Path) -> list[str]:
+    """Tasks of questions that nothing was chosen on; their files are written into `out`."""
     files = {"copa": data / "copa.jsonl"}
     for task in SPLIT:
         rows = (data / f"{task}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         files[task] = out / f"{task}.jsonl"
         others = (row for i, row in enumerate(rows) if not any(i in seen for seen in DEVELOPED_ON))
         files[task].write_text("".join(others), encoding="utf-8")
-    return files
+    return [f"{task}={files[task]}" for task in sorted(files)]
 
 
-def command(data: Path, out: Path, plan: Path, model: str) -> list[str]:
-    """The comparison as a command."""
-    files = split(data, out / "data")
-    calibration = "mix:" + ",".join(f"{name}=1" for name in DOMAINS)
-    given = {
+def writing(data: Path, out: Path) -> list[str]:
+    """The tasks that are answered in writing, and held-back texts of several domains.
+
+    The texts are articles of WikiText-2's test text, passages of novels (LAMBADA, those that nothing was
+    chosen on), and the shipped held-out texts.
+    """
+    wiki = (data / "wikitext2_test.txt").read_text(encoding="utf-8")
+    articles = re.split(r"^ = [^=].* = $", wiki, flags=re.MULTILINE)[1:]
+    rows = [
+        json.loads(row) for row in (data / "lambada_openai.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    novels = [row["context"] + row["continuation"] for row in rows[DEVELOPED_ON[-1].stop :]]
+    texts = ["heldout", "stories-heldout"]
+    for name, documents in (("wikitext", articles), ("novels", novels)):
+        path = out / f"{name}.txt"
+        parts = [document.strip()[:CHARACTERS] for document in documents[:DOCUMENTS]]
+        path.write_text("\n\n\n".join(parts) + "\n", encoding="utf-8")
+        texts.append(str(path))
+    tasks = ["copying", "arithmetic", "following", *(f"bits={text}" for text in texts)]
+    return [*tasks, "continue=heldout", f"continue={out / 'wikitext.txt'}"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One comparison.
+
+    Attributes:
+        model: makes the reference of the model, given a folder to fetch it into.
+        tasks: makes the tasks, given the folder of the data and one for files.
+    """
+
+    model: Callable[[Path], str]
+    tasks: Callable[[Path, Path], list[str]]
+
+
+def _smollm2(place: Path) -> str:
+    return "smollm2-135m"
+
+
+def _gemma(place: Path) -> str:
+    return str(gemma.fetch(place))
+
+
+BENCHES = {
+    "smollm2": Bench(_smollm2, questions),
+    "gemma": Bench(_gemma, questions),
+    "smollm2-writing": Bench(_smollm2, writing),
+    "gemma-writing": Bench(_gemma, writing),
+}
+
+
+def command(name: str, data: Path, out: Path, given: Sequence[str] = ()) -> list[str]:
+    """A bench as a command.
+
+    Args:
+        given: options that hold for all its runs, in the place of the usual ones.
+    """
+    files = out / "data"
+    files.mkdir(parents=True, exist_ok=True)
+    calibration = "mix:" + ",".join(f"{domain}=1" for domain in DOMAINS)
+    settings = {
         **SETTINGS,
-        "model": model,
+        "model": BENCHES[name].model(files),
         "calibration": f"{calibration},{data / 'wikitext2_valid.txt'}={len(DOMAINS)}",
         "heldout": str(data / "wikitext2_test.txt"),
-        "tasks": ",".join(f"{task}={files[task]}" for task in sorted(files)),
-        "plan": str(plan),
-        "out": str(out / plan.stem),
+        "tasks": ",".join(BENCHES[name].tasks(data, files)),
+        "plan": str(HERE / f"{name}.json"),
+        "out": str(out / name),
     }
-    words = [word for name, value in given.items() for word in (f"--{name}", value)]
-    return [sys.executable, "-m", "pip_core", "compare", *words, "--no-export"]
+    words = [word for option, value in settings.items() for word in (f"--{option}", value)]
+    return [sys.executable, "-m", "pip_core", "compare", *words, "--no-export", *given]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="arc_easy.jsonl, piqa.jsonl, ...")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--plan", type=Path, default=HERE / "plan.json")
-    parser.add_argument(
-        "--model", default=SETTINGS["model"], help="for Gemma 3 270M: what benchmarks.gemma prints"
-    )
+    parser.add_argument("--only", type=lambda names: names.split(","), default=list(BENCHES))
+    parser.add_argument("settings", nargs="*", help="behind --: options that hold for all runs")
     args = parser.parse_args()
-    data, out = args.data.resolve(), args.out.resolve()
-    return subprocess.run(command(data, out, args.plan, args.model), check=False).returncode
+    if unknown := sorted(set(args.only) - set(BENCHES)):
+        parser.error(f"there is no bench {', '.join(unknown)}: choose {', '.join(BENCHES)}")
+    for name in args.only:
+        asked = command(name, args.data.resolve(), args.out.resolve(), args.settings)
+        if code := subprocess.run(asked, check=False).returncode:
+            return code
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Finalists over all their seeds: `python -m benchmarks.quality.seeds --runs DIR/plan LABEL OTHER ...`.
+"""Finalists over all their seeds: `python -m benchmarks.quality.seeds --runs DIR/smollm2 LABEL OTHER ...`.
 
 A run's label, and those that add ", seed N" to it, are one recipe. Printed are its accuracy and what it
 keeps of the dense model's, mean over tasks and seeds, and the difference of the first recipe to every

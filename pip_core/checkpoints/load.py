@@ -9,7 +9,7 @@ pruned is refused before its weights are downloaded.
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,6 +87,7 @@ def load(
     resumed_dtype: str = "",
     expected_sha256: str = "",
     placement: str = RESIDENT,
+    check: Callable[[PreTrainedTokenizerBase, PreTrainedConfig], None] | None = None,
 ) -> Generator[Loading, None, Loaded]:
     """Load a model reference.
 
@@ -97,6 +98,7 @@ def load(
         expected_sha256: checksum of the weights that a recipe recorded (see `checksum.weights_sha256`);
             empty for any weights.
         placement: RESIDENT, or STREAMED for a model whose blocks are read from disk when they are used.
+        check: is given tokenizer and config before any weight is read, and raises what is wrong with them.
 
     Returns:
         The model; its `source` states the checksum of its weights.
@@ -109,9 +111,14 @@ def load(
         raise UserError(f"Number format: enter one of {', '.join(DTYPES)}, not {dtype!r}.", "dtype")
     source = yield from resolve(reference)
     yield Loading(f"loading {source.name}")
+    tokenizer = None
+    if check is not None and not is_nonuniform(source.folder):
+        config, _ = config_in(source.folder, source.name)
+        tokenizer = tokenizer_in(source.folder, source.name)
+        check(tokenizer, config)
     source = replace(source, weights_sha256=weights_sha256(source.folder))
     check_expected(reference, source, expected_sha256)
-    return load_folder(source, dtype, resumed_dtype, placement)
+    return load_folder(source, dtype, resumed_dtype, placement, tokenizer)
 
 
 def load_model(reference: str, dtype: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -208,9 +215,17 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
 
 
 def load_folder(
-    source: Source, dtype: str = "auto", resumed_dtype: str = "", placement: str = RESIDENT
+    source: Source,
+    dtype: str = "auto",
+    resumed_dtype: str = "",
+    placement: str = RESIDENT,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Loaded:
-    """Load the checkpoint in `source.folder`; see `load`."""
+    """Load the checkpoint in `source.folder`; see `load`.
+
+    Args:
+        tokenizer: its tokenizer, where that was read before.
+    """
     if is_nonuniform(source.folder):
         return _load_nonuniform(source, dtype)
     config, notes = config_in(source.folder, source.name)
@@ -218,7 +233,7 @@ def load_folder(
     assert isinstance(declared, torch.dtype)  # a loaded config names no format by a string
     compute, stored = _formats(declared, dtype, resumed_dtype)
     # Before the weights, which take longer.
-    tokenizer = tokenizer_in(source.folder, source.name)
+    tokenizer = tokenizer_in(source.folder, source.name) if tokenizer is None else tokenizer
     if placement == STREAMED:
         model, lacking, unused = load_streamed(source.folder, source.name, config, compute)
         refuse_incomplete(source.name, sorted(lacking), sorted(unused))

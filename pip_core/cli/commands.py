@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,7 @@ from .gguf import gguf
 from .options import Command, names
 from .push import push
 from .recipe_files import read_recipe
-
-if TYPE_CHECKING:
-    pass
+from .tokens import tokens
 
 Settings = Mapping[str, object]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="folder of the run", show_default=False)]
@@ -309,6 +307,7 @@ COMMANDS: tuple[Command, ...] = (
     fork,
     push,
     gguf,
+    tokens,
     runs,
     inspect,
     compare,

@@ -17,6 +17,8 @@ from ..core.settings import Settings
 from ..reporting.description import Description
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
     from .context import Context
     from .state import RunState
 
@@ -96,6 +98,15 @@ class Stage(ABC):
 
     def check(self, context: Context) -> None:  # noqa: B027 (most stages have nothing to check)
         """What can be said to be wrong before anything is downloaded.
+
+        Raises:
+            UserError: in plain words.
+        """
+
+    def check_tokenizer(  # noqa: B027 (most stages take any)
+        self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
+    ) -> None:
+        """What can be said to be wrong as soon as the model is on this machine, before its weights are read.
 
         Raises:
             UserError: in plain words.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..budget.allocation import complete
 from ..budget.pruning_budget import current_sites
@@ -210,6 +211,15 @@ class RunState(Context):
         ids = torch.cat([self.token_subset.retokenize(row) for part in rows for row in part])
         new = ids[: len(ids) // length * length].view(-1, length)
         return list(new.split(size)), list(self.token_subset.kept[new].split(size))
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+        """Let every stage say what is wrong before any weight is read.
+
+        Raises:
+            UserError: see `Stage.check_tokenizer`.
+        """
+        for stage in self.stages:
+            stage.check_tokenizer(tokenizer, config)
 
     def discard_partial(self) -> None:
         """Delete the checkpoint that was being made, where it was not put in its place."""

@@ -1,9 +1,8 @@
 """Reducing the vocabulary: a model and its tokenizer with fewer tokens.
 
-A large share of a small model's parameters are rows of its vocabulary, and most tokens are rare. A
-removed token is replaced by the two tokens that it was merged from, or recursively by theirs; so every
-text can still be read and written, some of it in more tokens. This holds for byte pair encoding, where a
-token is made of others; other tokenizers are refused.
+A large share of a small model's parameters are rows of its vocabulary, and most tokens are rare. What was
+written with a removed token is written with those that are left; so every text can still be read and
+written, some of it in more tokens. How, depends on the kind of the tokenizer, see `subwords`.
 """
 
 from __future__ import annotations
@@ -29,9 +28,19 @@ from ..core.errors import UserError
 from ..core.finite import to_json
 from .families import blocks_of, skeleton, tables_of
 from .kept_weights import check_kept, kept_sums
+from .subwords import KINDS, Subwords
 from .token_ids import change_around, change_config, change_ids, ids_in_config, ids_in_tokenizer
 
 FILE = "tokenizer.json"
+# Other files of a tokenizer, which would say again what it was before.
+OTHER_FILES = (
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "added_tokens.json",
+    "tokenizer.model",
+    "spiece.model",
+)
 # Matrix kernels are fastest on multiples of it, and it costs a few rows.
 MULTIPLE = 8
 INSTEAD = "Keep the whole vocabulary (vocabulary: 0), or choose another model."
@@ -39,7 +48,7 @@ INSTEAD = "Keep the whole vocabulary (vocabulary: 0), or choose another model."
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens of a byte pair encoding, and which of them must be kept.
+    """The tokens of a tokenizer, and which of them must be kept.
 
     Attributes:
         written: contents of the tokenizer's `tokenizer.json`.
@@ -64,41 +73,45 @@ class Vocabulary:
             generation: settings for generating text, which name tokens too.
 
         Raises:
-            UserError: the tokenizer is no byte pair encoding, or has tokens that the model has no row for.
+            UserError: tokens cannot be removed from the tokenizer, see `check_kind`, or it has some that the
+                model has no row for.
+        """
+        found = Vocabulary.read(tokenizer, config.vocab_size)
+        found.check_rows()
+        named = ids_in_config(config) | (ids_in_config(generation) if generation is not None else set())
+        unmade = set(found.ids.values()) - found.parts.keys()
+        unknown = set() if found.words.unknown is None else {found.words.unknown}
+        fixed = (named | unmade | ids_in_tokenizer(found.written) | unknown) & set(range(found.rows))
+        return replace(found, fixed=frozenset(fixed))
+
+    @staticmethod
+    def read(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
+        """The tokens alone; none is known to be needed.
+
+        Raises:
+            UserError: see `check_kind`.
         """
         written = _written(tokenizer)
         check_kind(written)
-        found = Vocabulary(written, config.vocab_size, frozenset())
-        found.check_rows()
-        named = ids_in_config(config) | (ids_in_config(generation) if generation is not None else set())
-        unmade = {i for token, i in found.ids.items() if token not in found.made}
-        unknown = written["model"].get("unk_token")
-        unknown = {found.ids[unknown]} if unknown in found.ids else set()
-        fixed = (named | unmade | ids_in_tokenizer(written) | unknown) & set(range(config.vocab_size))
-        return Vocabulary(written, config.vocab_size, frozenset(fixed))
+        return Vocabulary(written, rows, frozenset())
 
     @cached_property
-    def ids(self) -> dict[str, int]:
+    def words(self) -> Subwords:
+        """What splits words into tokens."""
+        return KINDS[self.written["model"]["type"]](self.written)
+
+    @property
+    def ids(self) -> Mapping[str, int]:
         """Token -> its id."""
-        return self.written["model"]["vocab"]
+        return self.words.ids
 
-    @cached_property
-    def made(self) -> dict[str, tuple[str, str]]:
-        """Token -> the two tokens that it is merged from, by the first of its merges."""
-        found: dict[str, tuple[str, str]] = {}
-        for one, other in _merges(self.written):
-            if one in self.ids and other in self.ids:
-                found.setdefault(one + other, (one, other))
-        return found
-
-    @cached_property
-    def parts(self) -> dict[int, tuple[int, int]]:
-        """Id -> the ids of the two tokens it is merged from."""
-        pairs = self.made.items()
-        return {self.ids[t]: (self.ids[a], self.ids[b]) for t, (a, b) in pairs if t in self.ids}
+    @property
+    def parts(self) -> Mapping[int, tuple[int, ...]]:
+        """Id of a token that may go -> ids of those that its text can be written with."""
+        return self.words.parts
 
     def keeping(self, tokens: Iterable[int]) -> Vocabulary:
-        """The same, with further tokens that stay, and those that they are merged from."""
+        """The same, with further tokens that stay, and those that they are made of."""
         kept, waiting = set(self.fixed), list(tokens)
         while waiting:
             if (token := waiting.pop()) not in kept:
@@ -138,7 +151,7 @@ class Vocabulary:
     def keep(self, scores: torch.Tensor, count: int) -> torch.Tensor:
         """The ids to keep: `count` of them, ascending, int64.
 
-        A token is kept together with those that it is merged from, because the merges could not reach it
+        A token is kept together with those that it is made of, because merges could not reach it
         otherwise. Of equal scores the lower id is kept, which is the more frequent token.
 
         Args:
@@ -185,13 +198,14 @@ class VocabularySubset:
 
     def retokenize_token(self, token: int) -> tuple[int, ...]:
         """The new ids of the text of one dense id."""
-        if token in self.new:
-            return (self.new[token],)
-        return tuple(i for part in self.vocabulary.parts[token] for i in self.retokenize_token(part))
+        return tuple(self.vocabulary.words.resplit([token], self.new))
 
     def retokenize(self, ids: torch.Tensor) -> torch.Tensor:
-        """The new ids of the text of dense `ids`; both `(T,)` int64, the new row may be longer."""
-        return torch.tensor([i for token in ids.tolist() for i in self.retokenize_token(token)])
+        """The new ids of the text of dense `ids`; both `(T,)` int64, the new row may be longer.
+
+        It begins with those of the first id, so that what is predicted behind it is the same text.
+        """
+        return torch.tensor(self.vocabulary.words.resplit(ids.tolist(), self.new))
 
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """`tokenizer` without the removed tokens, written and read again.
@@ -203,7 +217,7 @@ class VocabularySubset:
             tokenizer.save_pretrained(place)
             written = json.loads((Path(place) / FILE).read_text(encoding="utf-8"))
             (Path(place) / FILE).write_text(to_json(self._rewritten(written)), encoding="utf-8")
-            for name in ("vocab.json", "merges.txt", "added_tokens.json"):
+            for name in OTHER_FILES:
                 (Path(place) / name).unlink(missing_ok=True)
             self._renumber(Path(place) / "tokenizer_config.json")
             found = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
@@ -212,12 +226,7 @@ class VocabularySubset:
 
     def _rewritten(self, written: dict) -> dict:
         """The contents of `tokenizer.json` with the kept tokens alone, renumbered."""
-        model = written["model"]
-        vocab = {token: self.new[i] for token, i in model["vocab"].items() if i in self.new}
-        model["vocab"] = dict(sorted(vocab.items(), key=lambda item: item[1]))
-        model["merges"] = [
-            [a, b] for a, b in _merges(written) if a in vocab and b in vocab and a + b in vocab
-        ]
+        written["model"] = type(self.vocabulary.words)(written).rewritten(self.new)
         for token in written["added_tokens"]:
             token["id"] = self.new[token["id"]]
         return change_around(written, self.new.__getitem__)
@@ -290,31 +299,29 @@ class VocabularySubset:
 def check_kind(written: Mapping[str, Any]) -> None:
     """Refuse a tokenizer that tokens cannot be removed from.
 
-    A token of a Unigram or WordPiece tokenizer is made of no two others: without it a text is split anew as a
-    whole, so that no token of the dense model says how it is written then.
-
     Args:
         written: contents of its `tokenizer.json`; empty where it has none.
 
     Raises:
-        UserError: it is no byte pair encoding.
+        UserError: it is of another kind than those of `subwords`, or some text would not be the same without
+            one of them.
     """
     kind = written.get("model", {}).get("type")
-    if kind != "BPE":
+    if kind not in KINDS:
         how = f"is of the kind {kind}" if kind else f"has no {FILE}"
         raise UserError(
-            "Tokens can only be removed from a byte pair encoding, where a token is made of two others; "
-            f"this model's tokenizer {how}. {INSTEAD}"
+            f"Tokens can only be removed from a tokenizer that splits words into pieces "
+            f"({', '.join(KINDS)}); this model's tokenizer {how}. {INSTEAD}"
         )
+    if not written.get("decoder"):
+        raise UserError(
+            "This model's tokenizer has no decoder and puts a space between any two tokens that it writes, "
+            f"so a word in more tokens would be another text. {INSTEAD}"
+        )
+    KINDS[kind](written).check()
 
 
 def _written(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """The contents of a tokenizer's `tokenizer.json`; empty where it has none."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return json.loads(backend.to_str()) if backend is not None else {}
-
-
-def _merges(written: Mapping) -> list[tuple[str, str]]:
-    """A tokenizer's merges; older files write each as one text with a space."""
-    pairs = (m.split(" ") if isinstance(m, str) else m for m in written["model"]["merges"])
-    return [(left, right) for left, right in pairs]

@@ -21,8 +21,8 @@ LONGEST_NAME, LONGEST_TEXT, LONGEST_OBJECT = 1000, 2_000_000, 4_000_000
 # Of a list of names: blocks, runs, tasks.
 MOST_NAMES = 2000
 LARGEST = 1e12
-TEXTS = ("pasted", "questions", "prompt", "text", "suggested")
-NUMBERS = ("target", "upto", "rate", "items")
+TEXTS = ("pasted", "questions", "prompt", "text", "suggested", "lengthened")
+NUMBERS = ("target", "upto", "rate", "items", "token_page")
 SWITCHES = ("push_public", "push_overwrite")
 NAME_LISTS = ("picked", "chosen", "methods", "measured_tasks", "keep", "drop", "kinds")
 ASKED = ("act", "run", "name", "note")

@@ -86,7 +86,7 @@ class Load(Stage):
     def run(self, state: RunState) -> Iterator[Event]:
         recipe, past = state.recipe, state.past
         state.loaded = yield from load(
-            recipe.model, recipe.dtype, past.dtype, recipe.weights, state.placement
+            recipe.model, recipe.dtype, past.dtype, recipe.weights, state.placement, state.check_tokenizer
         )
         state.settle_model()
         state.shape = Shape.dense(state.anatomy)

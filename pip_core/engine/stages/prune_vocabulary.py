@@ -14,11 +14,13 @@ from typing import Annotated
 
 import torch
 from pydantic import Field, field_validator
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from ...core.events import Event, StageResult, event
+from ...core.events import Event, event
 from ...core.json_text import parse_json
 from ...core.recipe import DEMO, OURS, Recipe
 from ...core.settings import AUTO, MEASURED, Auto, Measured, Names, Settings, setting
+from ...core.token_removal import TokensRemoved, packed, unpacked
 from ...data.calibration import TOKEN_PAIRS
 from ...data.files import own_file, read_text
 from ...reporting.description import Description
@@ -88,19 +90,17 @@ class VocabularySettings(Settings):
 
 
 @event
-class VocabularyPruned(StageResult):
+class VocabularyPruned(TokensRemoved):
     """After `iteration` removals the tokens that mattered least were removed, `tokens` of the dense model's
     `rows`.
 
     `first` are some that were removed first, `last` those that were removed last, `next` those that would
     have been removed next; as the tokenizer writes them. `removed_description` says in words what was removed
     since the dense model. `scripts` are (script, tokens of it that were removed, of so many, in how many
-    tokens one of them is written now), `longer` how many times as many tokens the calibration text takes;
-    a run of an older version has neither.
+    tokens one of them is written now), `longer` how many times as many tokens the calibration text takes,
+    `ids` the ids of the removed rows, packed; a run of an older version has none of these.
     """
 
-    tokens: int
-    rows: int
     first: tuple[str, ...]
     last: tuple[str, ...]
     next: tuple[str, ...]
@@ -109,17 +109,21 @@ class VocabularyPruned(StageResult):
     seconds: float
     scripts: tuple[tuple[str, int, int, float], ...] = ()
     longer: float | None = None
+    ids: str = ""
+
+    def removed(self) -> list[int]:
+        return unpacked(self.ids, self.rows) if self.ids else []
 
     def sentence(self) -> str:
         return f"{self._words()} {self.parameters / 1e6:.1f}M parameters are left."
 
     def _words(self) -> str:
         some, spared = (", ".join(map(repr, tokens[:6])) for tokens in (self.last, self.next))
+        # Rows without a token, which go first, have nothing to show.
+        last = f" The last to be removed were {some}; the next would have been {spared}." if some else ""
         return (
             f"{self.tokens:,} of {self.rows:,} tokens were removed, those that mattered least; words that "
-            f"used them "
-            f"are now split into smaller tokens. The last to be removed were {some}; the next would have "
-            f"been {spared}.{self._longer()}"
+            f"used them are now split into smaller tokens.{last}{self._longer()}"
         )
 
     def _longer(self) -> str:
@@ -160,6 +164,10 @@ class PruneVocabulary(Stage):
             written = parse_json(tokenizer.read_text(encoding="utf-8"))
         if written and self.recipe.vocabulary != MEASURED:
             check_kind(written)
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+        if self.recipe.vocabulary != MEASURED:
+            Vocabulary.of(tokenizer, config)
 
     def estimate(self, context: Context) -> Cost:
         recipe, sizes = self.recipe, context.sizes
@@ -205,6 +213,7 @@ class PruneVocabulary(Stage):
             time.monotonic() - began,
             tuple((script, *counts) for script, counts in scripts.items())[:SCRIPTS],
             longer,
+            packed((i for i in range(vocabulary.rows) if i not in subset.new), vocabulary.rows),
         )
 
     @classmethod

@@ -16,10 +16,12 @@ from . import (
     outcome,
     push,
     status,
+    tokens,
 )
 
 HEAD, FORM = head.PART, form.PART
 ABOVE = (status.PART, outcome.PART)
 TABS = (live.PART, chat.PART, inspect.PART, compare.PART, download.PART)
-# Those that stand in a tab of another: the slider above the charts, and ways to take a model along.
-PARTS = (HEAD, FORM, *ABOVE, answers.PART, method.PART, *TABS, gguf.PART, push.PART)
+# Those that stand in a tab of another: the slider above the charts, the removed tokens, and ways to take a
+# model along.
+PARTS = (HEAD, FORM, *ABOVE, answers.PART, method.PART, *TABS, gguf.PART, push.PART, tokens.PART)

@@ -8,12 +8,14 @@ from .. import form, heatmap, inspection
 from ..fields import Changes
 from ..layout import Node, Part, Services, Wire, button, card, html
 from ..shown import NOTHING, Shown
+from .tokens import PART as TOKENS
 
 
-def layout(_: Services) -> Sequence[Node]:
+def layout(page: Services) -> Sequence[Node]:
     return [
         card("The network", html("maps", "<p class='empty'>The dense and the pruned model appear here.</p>")),
         card("Task by task", html("tasks", inspection.tasks(NOTHING))),
+        *TOKENS.layout(page),
         card("Scores", html("scores", heatmap.score_table(NOTHING))),
         card(
             "Speed and memory", html("speed", inspection.speed(None)), button("measure", "Measure both now")

@@ -1,0 +1,119 @@
+"""Unigram and WordPiece: texts without some pieces are split as the tokenizer without them splits them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from pip_core.core import events as ev
+from pip_core.core.errors import UserError
+from pip_core.core.paths import ASSETS
+from pip_core.core.recipe import Recipe
+from pip_core.engine.run import run
+from pip_core.engine.stages.prune_vocabulary import VocabularyPruned
+from pip_core.structure.vocabulary import Vocabulary, VocabularySubset, check_kind
+
+from .. import tiny, zoo
+
+TRAINED_ON = [str(ASSETS / "text" / f"{name}.txt") for name in ("dialogue", "encyclopedic")]
+SPECIAL = ["[UNK]", "<s>", "</s>"]
+
+
+def _trained(tokenizer: Tokenizer, trainer) -> PreTrainedTokenizerFast:
+    tokenizer.train(TRAINED_ON, trainer)
+    start = tokenizer.token_to_id("<s>")
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="[UNK]"
+    )
+
+
+def unigram() -> PreTrainedTokenizerFast:
+    made = Tokenizer(models.Unigram())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=900, special_tokens=SPECIAL, unk_token="[UNK]", show_progress=False
+    )
+    return _trained(made, trainer)
+
+
+def word_piece() -> PreTrainedTokenizerFast:
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=900, special_tokens=SPECIAL, show_progress=False)
+    return _trained(made, trainer)
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, PreTrainedTokenizerFast]:
+    return {"Unigram": unigram(), "WordPiece": word_piece()}
+
+
+@pytest.mark.parametrize("kind", ["Unigram", "WordPiece"])
+@pytest.mark.parametrize("share", [0.9, 0.6, 0.0])
+def test_a_text_is_split_as_the_smaller_tokenizer_splits_it(made, kind, share):
+    tokenizer = made[kind]
+    vocabulary = Vocabulary.of(tokenizer, zoo.CONFIGS["llama"]())
+    scores = torch.rand(vocabulary.rows, generator=torch.Generator().manual_seed(3))
+    tokens = len(vocabulary.ids)
+    left = max(len(vocabulary.fixed), int(share * tokens))
+    assert len(vocabulary.fixed) < tokens / 4
+    subset = VocabularySubset(vocabulary, vocabulary.keep(scores, left))
+    smaller = subset.tokenizer(tokenizer)
+    held_out = (ASSETS / "text" / "heldout.txt").read_text(encoding="utf-8")
+    for text in (held_out, "Snowboarders, 東京 and antidisestablishmentarianism! [UNK]", "a"):
+        before, after = tokenizer(text)["input_ids"], smaller(text)["input_ids"]
+        assert subset.retokenize(torch.tensor(before)).tolist() == after
+        assert smaller.decode(after) == tokenizer.decode(before)
+        assert len(after) >= len(before)
+    # A row that begins inside a word: what follows its first token is the same text.
+    row = torch.tensor(tokenizer(held_out)["input_ids"][5:60])
+    whole, first = subset.retokenize(row).tolist(), subset.retokenize(row[:1]).tolist()
+    assert whole[: len(first)] == first == list(subset.retokenize_token(int(row[0])))
+    names = [smaller.convert_ids_to_tokens(whole), tokenizer.convert_ids_to_tokens(row.tolist())]
+    one, other = ("".join(part).replace("##", "") for part in names)
+    assert one == other
+
+
+def test_a_run_removes_pieces(made, tmp_path):
+    model = tiny.save(tmp_path / "model", "llama", made["Unigram"])
+    tasks = [tiny.write_lines(tmp_path / "choices.jsonl", tiny.choice_rows())]
+    asked: Recipe = tiny.recipe_for(
+        model, tasks, target=0.32, vocabulary=1.0, vocabulary_limit=0.7, measure="end"
+    )
+    events = list(run(asked, tmp_path / "out"))
+    assert isinstance(events[-1], ev.Finished), events[-1]
+    (removed,) = tiny.only(events, VocabularyPruned)
+    left, read = AutoTokenizer.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained
+    assert read(tmp_path / "out").config.vocab_size == removed.rows - removed.tokens
+    assert left.backend_tokenizer.model.__class__.__name__ == "Unigram"
+    assert len(removed.removed()) == removed.tokens
+    # More than the rows without a token, which go first.
+    assert removed.tokens > zoo.VOCABULARY - len(made["Unigram"]) + 100
+    assert removed.longer > 1
+    text = "The fox is quick."
+    assert left.decode(left(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_what_could_not_be_written_is_refused_before_any_weight(made, tmp_path, monkeypatch):
+    lacking = models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2, "abc": 3, "##bc": 4}, unk_token="[UNK]")
+    pieces = Tokenizer(lacking)
+    pieces.decoder = decoders.WordPiece()
+    no_decoder = Tokenizer(models.BPE())
+    words = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    for tokenizer, why in ((pieces, "##c"), (no_decoder, "no decoder"), (words, "WordLevel")):
+        with pytest.raises(UserError, match=why):
+            check_kind(json.loads(tokenizer.to_str()))
+    folder = tiny.save(tmp_path / "model", "llama", PreTrainedTokenizerFast(tokenizer_object=words))
+    read = []
+    monkeypatch.setattr("pip_core.checkpoints.load.weights_sha256", read.append)
+    monkeypatch.setattr("pip_core.engine.stages.prune_vocabulary.TOKENIZER", "not known before it is loaded")
+    events = list(run(tiny.recipe_for(folder, vocabulary=0.5)))
+    assert isinstance(events[-1], ev.Failed)
+    assert "WordLevel" in events[-1].message
+    assert read == []
