@@ -1,18 +1,20 @@
 """An exported model as a GGUF file, as llama.cpp reads it: made by llama.cpp's own converter, and checked.
 
-The converter is a script of llama.cpp's sources, which no package that this project depends on brings:
-`PIP_STUDIO_LLAMA_CPP` names a folder of them. It is run in a process of its own.
+The package auto-round ships the converter; `PIP_STUDIO_LLAMA_CPP` names a folder of llama.cpp's sources to
+take it from instead. It is run in a process of its own (`gguf_convert`), and writes weights in float16, or in
+8 bits in blocks of 32 with a scale each.
 
 It looks up how a tokenizer splits text by a hash of a sample's token ids, and so refuses a tokenizer from
 which tokens were removed. For such a model it is told the entry of the dense model's tokenizer, which splits
 alike.
 
 What was made is loaded back by transformers, in another process, and compared with the model: the same tokens
-for the same texts, and the logits of its weights rounded to float16.
+for the same texts, and the logits of its weights as the file rounds them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -37,11 +39,17 @@ from .load import resolve
 from .nonuniform import is_nonuniform
 
 VARIABLE = "PIP_STUDIO_LLAMA_CPP"
-SCRIPT = "convert_hf_to_gguf.py"
+# The package that ships the converter, and where in it; in llama.cpp's sources it is at their top.
+PACKAGE, WITHIN = "auto_round", Path("export", "export_to_gguf")
+CONVERTER = Path("conversion", "__init__.py")
 NO_CONVERTER = (
-    f"A GGUF file is made by llama.cpp's own converter, which is not here. Get llama.cpp's sources and set "
-    f"{VARIABLE} to their folder, the one that holds {SCRIPT}."
+    "A GGUF file is made by llama.cpp's own converter, which is not here. It comes with the package "
+    f"auto-round (Python 3.11 or later): 'pip install auto-round'. Or set {VARIABLE} to a folder of "
+    "llama.cpp's sources."
 )
+# Formats of a file, and how people call them.
+FLOAT16, EIGHT_BITS = "f16", "q8_0"
+FORMATS = {FLOAT16: "float16", EIGHT_BITS: "8 bits, Q8_0"}
 # Model type -> the field that lists its blocks' kinds, and the order that llama.cpp takes for granted, which
 # begins anew after its last block.
 _SLIDING, _FULL = "sliding_attention", "full_attention"
@@ -53,22 +61,11 @@ ORDERED: dict[str, tuple[str, tuple]] = {
 }
 # In what the converter says of a tokenizer whose hash it does not know.
 UNKNOWN_SPLITTING = "pre-tokenizer was not recognized"
+# A share of weights that is worth a sentence.
+AT_LEAST = 0.01
 # Of the largest logit: the converter rounds as this project does, but computes in another order.
 ALLOWED = 2**-12
-# The converter, told what it knows of the tokenizer in the folder that is its first argument.
-TOLD = """
-import sys
-from transformers import AutoTokenizer
-try:
-    from conversion.base import TextModel
-except ImportError:
-    from convert_hf_to_gguf import TextModel
-import convert_hf_to_gguf
-dense, known = AutoTokenizer.from_pretrained(sys.argv.pop(1)), TextModel.get_vocab_base_pre
-TextModel.get_vocab_base_pre = lambda self, tokenizer: known(self, dense)
-convert_hf_to_gguf.main()
-"""
-CHECK = ("-m", "pip_core.checkpoints.gguf_check")
+CONVERT, CHECK = ("-m", "pip_core.checkpoints.gguf_convert"), ("-m", "pip_core.checkpoints.gguf_check")
 POLL_SECONDS = 0.5
 
 
@@ -77,37 +74,66 @@ class Converted:
     """A GGUF file that was made and checked.
 
     Attributes:
-        largest_difference: of the logits, between it and the model with weights rounded to float16.
+        format: one of FORMATS.
+        largest_difference: of the logits, between it and the model with weights rounded as in the file.
+        same_choice: share of the places in the texts of the check where its most likely token is that of the
+            model as it is.
+        aside: share of its weights that are not in 8 bits, where the others are.
     """
 
     file: Path
+    format: str
     bytes: int
     largest_difference: float
+    same_choice: float
+    aside: float
+
+    def sentence(self) -> str:
+        """What was found of it."""
+        said = (
+            f"{self.bytes / 1e6:.0f} MB, in {FORMATS[self.format]}. Loaded back, it splits texts as the "
+            f"model does, and its logits are those of the rounded weights (largest difference "
+            f"{self.largest_difference:.0e}); its most likely next token is the model's in "
+            f"{100 * self.same_choice:.1f} % of the places that were looked at."
+        )
+        if self.format == EIGHT_BITS and self.aside > AT_LEAST:
+            said += (
+                f" {100 * self.aside:.0f} % of its weights are not in 8 bits: most of them have a width that "
+                "is no multiple of 32."
+            )
+        return said
 
 
 def converter() -> Path:
-    """The folder that holds llama.cpp's converter.
+    """The folder that holds llama.cpp's converter, which is not imported.
 
     Raises:
         UserError: there is none.
     """
-    named = os.environ.get(VARIABLE)
-    if not named:
-        raise UserError(NO_CONVERTER)
-    folder = Path(named).expanduser()
-    if not (folder / SCRIPT).is_file():
-        raise UserError(f"{VARIABLE} is '{named}', where there is no {SCRIPT}.")
-    return folder
+    if named := os.environ.get(VARIABLE):
+        folder = Path(named).expanduser()
+        if not (folder / CONVERTER).is_file():
+            raise UserError(
+                f"{VARIABLE} is '{named}', where there is no {CONVERTER}. It names a folder of llama.cpp's "
+                "sources, of 2026 or later."
+            )
+        return folder
+    package = importlib.util.find_spec(PACKAGE)
+    for place in (package and package.submodule_search_locations) or ():
+        if (Path(place, WITHIN) / CONVERTER).is_file():
+            return Path(place, WITHIN)
+    raise UserError(NO_CONVERTER)
 
 
 def write_gguf(
-    model: Path, target: Path, teller: Generator[Loading, None, Path | None]
+    model: Path, target: Path, teller: Generator[Loading, None, Path | None], format: str = FLOAT16
 ) -> Generator[Loading, None, Converted]:
-    """Convert the exported model in `model` to the file `target`, in float16, and check it.
+    """Convert the exported model in `model` to the file `target`, and check it.
 
     Args:
         teller: finds whose tokenizer the converter is told, see `teller_of`; it begins once nothing else
             speaks against a conversion.
+        format: one of FORMATS.
 
     Raises:
         UserError: there is no converter, the model is not an ordinary checkpoint, the converter refuses it,
@@ -124,19 +150,26 @@ def write_gguf(
     size = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as place:
         made = Path(place, "converted.gguf")
-        script = [str(sources / SCRIPT)] if told is None else ["-c", TOLD, str(told)]
         yield from _run(
-            [*script, str(model.resolve()), "--outfile", str(made), "--outtype", "f16"],
+            [*CONVERT, str(model.resolve()), str(made), format, *([str(told)] if told else [])],
             "converting to GGUF",
             Path(place),
+            # Sources bring the package gguf that they need.
             PYTHONPATH=os.pathsep.join((str(sources / "gguf-py"), str(sources))),
-            total=size,
+            total=size if format == FLOAT16 else size // 2,
         )
-        check = [*CHECK, str(model.resolve()), str(made)]
+        check = [*CHECK, str(model.resolve()), str(made), format]
         found = json.loads((yield from _run(check, "loading the GGUF file back", Path(place))))
         _judge(found)
         made.replace(target)
-    return Converted(target, target.stat().st_size, found["largest_difference"])
+    return Converted(
+        target,
+        format,
+        target.stat().st_size,
+        found["largest_difference"],
+        found["same_choice"],
+        found["aside"],
+    )
 
 
 def refuse_other_order(config: Mapping[str, Any]) -> None:

@@ -105,6 +105,12 @@ def from_hub(repo: str, revision: str = "") -> Generator[Loading, None, Source]:
     if any(not (config.parent / f.rfilename).is_file() for f in wanted):
         check_download(f"The model '{repo}'")
     folder = yield from _download(repo, revision, total)
+    # Where the Hub says no in the middle, its client gives what there is.
+    if missing := [f.rfilename for f in wanted if not (folder / f.rfilename).is_file()]:
+        raise UserError(
+            f"The Hub did not send all of '{repo}' ({missing[0]} is missing): it was deleted, closed or "
+            "changed meanwhile. Try again, or choose another model."
+        )
     return _hub_source(repo, folder)
 
 

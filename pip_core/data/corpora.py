@@ -133,8 +133,8 @@ def documents(
 
     Args:
         what: the text's purpose, for error messages.
-        characters: read documents until they hold so many characters. 0 reads all of a file, and
-            `POOL_CHARACTERS` of a dataset on the Hub.
+        characters: read documents until they hold so many characters. 0 reads `LONGEST_TEXT` of a
+            file, and `POOL_CHARACTERS` of a dataset on the Hub.
         online: False never asks the Hub and reads the cache alone.
 
     Raises:
@@ -212,11 +212,12 @@ def _documents(name: str, what: str, characters: int, online: bool) -> list[str]
     if "#" in name and not path.exists():
         shorter, _, field = name.rpartition("#")
         path = own_file(shorter)
+    most = characters or LONGEST_TEXT
     if not kind_of(path):
-        longest = min(LONGEST_TEXT, BYTES_PER_CHARACTER * characters or LONGEST_TEXT)
-        return _upto(_split(read_text(path, what, longest)), characters)
+        longest = min(LONGEST_TEXT, BYTES_PER_CHARACTER * most)
+        return _upto(_split(read_text(path, what, longest)), most)
     table = iterate(path, what, lambda names: columns_for(names, field))
-    return _upto(_column(table, field, f"The {what} '{path.name}'"), characters)
+    return _upto(_column(table, field, f"The {what} '{path.name}'"), most)
 
 
 def _is_path(name: str) -> bool:
@@ -292,12 +293,12 @@ def _text(value: object, field: str | None, where: str) -> str:
 
 
 def _upto(texts: Iterable[str], characters: int) -> list[str]:
-    """The first of `texts` that hold `characters` characters; all for 0."""
+    """The first of `texts` that hold `characters` characters."""
     found, sum_ = [], 0
     for text in texts:
         found.append(text)
         sum_ += len(text)
-        if characters and sum_ >= characters:
+        if sum_ >= characters:
             break
     return found
 

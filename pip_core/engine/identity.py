@@ -10,11 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from ..checkpoints.checksum import file_sha256
+from ..checkpoints.checksum import file_sha256, weights_sha256
+from ..checkpoints.load import check_expected, resolve
+from ..checkpoints.reference import local_folder
 from ..core.errors import UserError
 from ..core.events import Started
+from ..core.progress import drain
 from ..core.recipe import Recipe
 from ..data.corpora import title
 
@@ -57,6 +61,21 @@ def model_digest(folder: Path) -> str:
     """`digest` of a checkpoint's files beside its weights (see `MODEL_FILES`)."""
     paths = [folder / name for name in MODEL_FILES if (folder / name).is_file()]
     return digest(f"{path.name} {file_sha256(path)}" for path in paths)
+
+
+def folder_contents(recipe: Recipe) -> dict[str, str]:
+    """The digest of the recipe's model, by its setting's name, where that is a folder of this machine, whose
+    weights must have the recipe's checksum. Others are told apart by their commit.
+
+    Raises:
+        UserError: the weights are others, or there is no such folder.
+    """
+    folder = local_folder(recipe.model)
+    if folder is None:
+        return {}
+    found = replace(drain(resolve(recipe.model)), weights_sha256=weights_sha256(folder))
+    check_expected(recipe.model, found, recipe.weights)
+    return {"model": model_digest(folder)}
 
 
 def check_settings(recipe: Recipe, began: Started, since: Collection[str]) -> None:

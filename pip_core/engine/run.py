@@ -20,6 +20,7 @@ from ..core.process_group import current
 from ..core.progress import Halted, stoppable
 from ..core.recipe import Recipe
 from .context import Context
+from .identity import folder_contents
 from .stages import stages_for
 from .state import RunState
 from .together import together
@@ -109,6 +110,7 @@ def check_without_downloads(recipe: Recipe, history: Sequence[ev.Event] = ()) ->
             with suppress(NotDownloaded):
                 stage.check(context)
         if context.past.started:
+            context.past.check_same_contents(recipe, folder_contents(recipe))
             for stage in context.stages:
                 with suppress(NotDownloaded):
                     context.past.check_same_contents(recipe, stage.contents(context))

@@ -34,8 +34,8 @@ QUEUED, LAUNCHED, RESTARTED = "queued", "launched", "restarted"
 SCRATCH = "scratch"
 # Folder of what anybody may read of a run on a page that is open to others.
 PUBLIC = "public"
-# The exported model as llama.cpp reads it.
-GGUF = "pruned-f16.gguf"
+# The exported model as llama.cpp reads it, in one of `gguf_export.FORMATS`.
+GGUF = "pruned-*.gguf"
 
 
 class UnreadableRun(UserError):
@@ -135,6 +135,11 @@ def read_object(path: Path, **types: type | tuple[type, ...]) -> dict:
     return found
 
 
+def gguf_file(format: str) -> str:
+    """The name of the exported model's GGUF file in a format."""
+    return GGUF.replace("*", format)
+
+
 def damaged(path: Path, reason: str) -> UnreadableRun:
     return UnreadableRun(f"The run is damaged: '{path.name}' cannot be read ({reason}).")
 
@@ -210,6 +215,17 @@ def read_undo(folder: Path) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS and int(text)):
         raise damaged(folder / UNDO, "it holds no number of an iteration")
     return int(text)
+
+
+def read_launched(folder: Path) -> dict:
+    """What was noted of the worker that was launched last: "pid", "began" (of its process, in seconds since
+    1970), "said" (bytes of events before it), "command", and "at" (seconds of this machine's monotonic clock,
+    which all of its processes share). Empty where nothing was, or the note is damaged, or that worker came to
+    its end by itself."""
+    try:
+        return read_object(folder / LAUNCHED)
+    except (FileNotFoundError, UnreadableRun):
+        return {}
 
 
 def drop_damaged_requests(folder: Path) -> None:

@@ -109,11 +109,10 @@ def _begin(
     note = scratch / NOTE
     known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
     owner = api.whoami()["name"]
-    if known.get("owner") == owner and known.get("id") and known["before"] <= len(history):
-        found = api.inspect_job(job_id=known["id"], namespace=owner)
-        if _stage(found.status) in ("RUNNING", "SCHEDULING", "COMPLETED"):
-            return Job(api, known["id"], owner, known["repo"], known["before"])
     mine = known.get("owner") == owner
+    followed = mine and known.get("id") and known["before"] <= len(history)
+    if followed and _goes_on(api, known["id"], owner):
+        return Job(api, known["id"], owner, known["repo"], known["before"])
     repo = known["repo"] if mine else f"{owner}/pip-studio-run-{secrets.token_hex(4)}"
     api.create_repo(repo, private=True, exist_ok=True)
     lines = "".join(ev.to_line(event, time.time()) + "\n" for event in history)
@@ -131,6 +130,17 @@ def _begin(
     scratch.mkdir(exist_ok=True)
     write(note, json.dumps({"id": job.id, "owner": owner, "repo": repo, "before": len(history)}))
     return Job(api, job.id, owner, repo, len(history))
+
+
+def _goes_on(api: HfApi, job: str, owner: str) -> bool:
+    """Whether a job can still be followed to the end of the run; one that the Hub has forgotten cannot."""
+    try:
+        found = api.inspect_job(job_id=job, namespace=owner)
+    except HfHubHTTPError as error:
+        if error.response.status_code == 404:
+            return False
+        raise
+    return _stage(found.status) in ("RUNNING", "SCHEDULING", "COMPLETED")
 
 
 def _follow(

@@ -38,6 +38,7 @@ from .files import (
     UNDO,
     UnreadableRun,
     drop_damaged_requests,
+    read_launched,
     read_object,
     write,
 )
@@ -245,7 +246,7 @@ class RunQueue(RunStore):
         with self._locked():
             found = []
             for folder in self._folders():
-                command = worker.launched(folder).get("command")
+                command = read_launched(folder).get("command")
                 if command is None or worker.working(folder) or run_directory.has_request(folder):
                     continue
                 with suppress(UserError, FileNotFoundError):  # it cannot be read, or was just deleted

@@ -38,6 +38,7 @@ from .files import (
     STOP,
     UNDO,
     drop_damaged_requests,
+    read_launched,
     read_recipe,
     read_undo,
     write,
@@ -143,7 +144,7 @@ def work(
         with _recording(folder) as file:
             out = folder / MODEL if export else None
             scratch = folder / SCRATCH
-            overdue = _deadline() if launched else lambda: False
+            overdue = _deadline(folder) if launched else lambda: False
             try:
                 ReplayState.of(history).check_same_settings(recipe)
             except UserError as error:
@@ -183,9 +184,12 @@ def work(
             apply_pending_undo(folder)
 
 
-def _deadline() -> Callable[[], bool]:
-    """Whether the time is over that a worker of the page may take."""
-    hours, began = limits().run_hours, time.monotonic()
+def _deadline(folder: Path) -> Callable[[], bool]:
+    """Whether the time is over that a run of the page may take since it was launched; it may have been worked
+    on in several calls since."""
+    hours, now = limits().run_hours, time.monotonic()
+    noted = read_launched(folder).get("at")
+    began = min(noted, now) if isinstance(noted, float) else now
     return lambda: hours is not None and time.monotonic() - began > hours * 3600
 
 

@@ -25,7 +25,7 @@ from ..core.device import user_message
 from ..core.environment import child_environment
 from ..core.errors import UserError, shortened
 from ..core.fork_server import ForkServer, Process, start_afresh
-from .files import EVENTS, LAUNCHED, LOCK, LOG, PAUSE, QUEUED, STOP, UnreadableRun, read_object, write
+from .files import EVENTS, LAUNCHED, LOCK, LOG, PAUSE, QUEUED, STOP, read_launched, write
 from .run_directory import has_request
 
 # Before what a worker writes to its standard error.
@@ -76,24 +76,14 @@ def working(folder: Path) -> bool:
 def silent(folder: Path) -> bool:
     """Whether the worker that was launched has yet to record its first event."""
     try:
-        return (folder / EVENTS).stat().st_size == launched(folder).get("said")
+        return (folder / EVENTS).stat().st_size == read_launched(folder).get("said")
     except OSError:
         return False
 
 
-def launched(folder: Path) -> dict:
-    """What was noted of the worker that was launched last: "pid", "began" (seconds since 1970), "said"
-    (bytes of events before it) and "command". Empty where nothing was, or the note is damaged, or that worker
-    came to its end by itself."""
-    try:
-        return read_object(folder / LAUNCHED)
-    except (FileNotFoundError, UnreadableRun):
-        return {}
-
-
 def _launching(folder: Path) -> bool:
     """Whether the process that was launched still exists."""
-    found = launched(folder)
+    found = read_launched(folder)
     try:
         process = psutil.Process(found["pid"])
         # The system gives the number of a process that ended to another one, sooner or later.
@@ -181,7 +171,8 @@ def launch(
 
 
 def begin(folder: Path, command: str) -> int:
-    """Make a run ready for a worker: earlier requests to stop are dropped, and its log says what begins.
+    """Make a run ready for a worker: earlier requests to stop are dropped, with what was noted
+    of an earlier worker, and its log says what begins.
 
     Returns:
         Bytes of events so far.
@@ -190,7 +181,7 @@ def begin(folder: Path, command: str) -> int:
         UserError: the disk is full, or the folder cannot be written.
     """
     try:
-        for name in (STOP, PAUSE):
+        for name in (STOP, PAUSE, LAUNCHED):
             (folder / name).unlink(missing_ok=True)
         with (folder / LOG).open("ab") as log:
             log.write(f"{LOG_MARK}{command}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
@@ -206,7 +197,7 @@ def note(folder: Path, process: psutil.Process, said: int, command: str) -> None
         psutil.Error: it has ended.
     """
     facts = {"pid": process.pid, "began": process.create_time(), "said": said, "command": command}
-    write(folder / LAUNCHED, json.dumps(facts))
+    write(folder / LAUNCHED, json.dumps({**facts, "at": time.monotonic()}))
 
 
 def _not_started(error: OSError) -> UserError:

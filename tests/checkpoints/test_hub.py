@@ -98,16 +98,26 @@ def repos(tmp_path_factory, llama_folder, tokenizer) -> dict[str, Path | str]:
         "org/good": good,
         "org/pickled": pickled,
         "org/bare": bare,
+        "org/vanishing": good,
         "org/code": copy("code", model_type="mystery", auto_map={"AutoModel": "m.M"}),
         "org/bert": tiny.save_bert(root / "bert", tokenizer),
         "org/gated": hubs.GATED,
     }
 
 
+class Forgetful(hubs.Hub):
+    """A Hub on which one model is deleted between its config and its weights."""
+
+    def at(self, repo: str, revision: str):
+        # Whoever fetches a whole model asks for its commit first.
+        gone = repo == "org/vanishing" and f"GET /api/models/{repo}/revision/main" in self.requests
+        return (hubs.PRIVATE, "") if gone else super().at(repo, revision)
+
+
 @pytest.fixture(scope="module")
 def online(repos, tmp_path_factory) -> Outcome:
     home = tmp_path_factory.mktemp("home")
-    with hubs.Hub(repos).open() as hub:
+    with Forgetful(repos).open() as hub:
         found, errors = load_all([*repos, *REVISIONS, "org/missing", "not an id"], hub.url, home)
     return Outcome(found, hub, home, errors)
 
@@ -176,6 +186,11 @@ def test_refuses_before_any_weight_is_fetched(online, reference, message):
     assert "\n" not in online.found[reference]["error"]
     assert not {f for f in online.hub.fetched(reference) if f.endswith((".safetensors", ".bin"))}
     assert online.found[reference]["told"] == []
+
+
+def test_a_model_that_is_deleted_while_it_is_fetched(online):
+    assert "The Hub did not send all of 'org/vanishing'" in online.found["org/vanishing"]["error"]
+    assert "model.safetensors" not in online.hub.fetched("org/vanishing")
 
 
 @pytest.mark.parametrize(

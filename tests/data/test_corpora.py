@@ -72,7 +72,7 @@ def test_duplicates_are_dropped_and_counted(tmp_path):
     assert (domain.documents, domain.duplicates) == (("One.", "Two.", "Three."), 2)
 
 
-def test_columns_of_a_table(tmp_path):
+def test_columns_of_a_table(tmp_path, monkeypatch):
     rows = [{"id": str(n), "body": f"Text {n}\r\nends.\n", "text": f"t{n}"} for n in range(5)]
     path = tiny.write_lines(tmp_path / "own.jsonl", rows)
     assert documents(path) == [f"t{n}" for n in range(5)]
@@ -80,6 +80,9 @@ def test_columns_of_a_table(tmp_path):
     assert documents(f"{path}#body", characters=20) == ["Text 0\nends.", "Text 1\nends."]
     (tmp_path / "a.csv").write_text("number,words\n1,\n2,two words\n")
     assert documents(f"{tmp_path / 'a.csv'}#words") == ["two words"]
+    giant = tiny.write_lines(tmp_path / "giant.jsonl", [{"text": f"text {n}"} for n in range(9)])
+    monkeypatch.setattr(corpora, "LONGEST_TEXT", 13)
+    assert documents(str(giant)) == ["text 0", "text 1", "text 2"]
     only = tiny.write_lines(tmp_path / "only.jsonl", [{"n": 1, "words": "one"}, {"n": 2, "words": None}])
     assert documents(only) == ["one"]
     named = tiny.write_lines(tmp_path / "a#b.jsonl", [{"text": "A file's name may hold the sign."}])

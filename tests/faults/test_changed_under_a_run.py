@@ -67,12 +67,11 @@ def test_a_run_whose_files_changed_goes_on_only_when_they_are_put_back(begun, ru
         assert isinstance(last, ev.Failed)
         assert re.search(sentence, last.message)
         assert not (run / files.MODEL).exists()
-        if not name.startswith("model"):  # a worker says it of the model, once that is loaded
-            with pytest.raises(UserError, match=sentence):
-                operations.extend(run, 0.3)
-            with pytest.raises(UserError, match=sentence):
-                operations.fork(run, run.parent / "fork", {"target": 0.3})
-            assert not (run.parent / "fork").exists()
+        with pytest.raises(UserError, match=sentence):
+            operations.extend(run, 0.3)
+        with pytest.raises(UserError, match=sentence):
+            operations.fork(run, run.parent / "fork", {"target": 0.3})
+        assert not (run.parent / "fork").exists()
     finally:
         (begun / name).write_bytes(before)
     assert ev.removals(run_directory.read_events(run)) == ev.removals(said)
@@ -89,6 +88,10 @@ def test_other_weights_are_refused(begun, run, llama_folder):
         *_, last = run_directory.work(run)
         assert isinstance(last, ev.Failed)
         assert "weights" in last.message
+        said = run_directory.read_events(run)
+        with pytest.raises(UserError, match="weights"):
+            operations.extend(run, 0.3)
+        assert run_directory.read_events(run) == said
     finally:
         shutil.copy(llama_folder / "model.safetensors", weights)
 

@@ -32,6 +32,7 @@ class JobHub(WritableHub):
         asked: what each job was asked for.
         said: what the last job has said.
         until: a part of a line of it, with which the connection of whoever follows is cut; empty for none.
+        forgets: whether it knows no job any more, and does none.
     """
 
     def __init__(self, root: Path) -> None:
@@ -40,11 +41,18 @@ class JobHub(WritableHub):
         self.said: list[str] = []
         self.until = ""
         self.stage = "RUNNING"
+        self.forgets = False
 
     def write(self, request, verb: str, path: str, body: bytes) -> bool:
         if not path.startswith("/api/jobs/"):
             return super().write(request, verb, path, body)
-        if path == "/api/jobs/me":
+        if self.forgets and verb == "GET":
+            send(request, 404, b"{}", {})
+            return True
+        if path == "/api/jobs/me" and self.forgets:
+            self.asked.append(json.loads(body))
+            self.said, self.stage = [], "ERROR"
+        elif path == "/api/jobs/me":
             self.asked.append(json.loads(body))
             self.said, self.stage = [], "RUNNING"
             arguments = self.asked[-1]["command"][3:]
@@ -89,6 +97,11 @@ def test_a_job_prunes_and_its_model_is_here(hub, run, tmp_path, recipe):
     hub.until = '"Removed"'
     assert "job ended before" in tiny.only(on_hub(run), ev.Failed)[-1].message
     hub.until = ""
+    hub.forgets = True  # as it does with jobs in time: another one is begun
+    for begun in (2, 3):
+        assert jobs.SPACE in tiny.only(on_hub(run), ev.Failed)[-1].message
+        assert len(hub.asked) == begun
+    hub.forgets = False
     for event in run_directory.work(run, engine=jobs.on_hub("a10g-small")):
         if isinstance(event, ev.Started):
             run_directory.request_stop(run)
@@ -96,7 +109,7 @@ def test_a_job_prunes_and_its_model_is_here(hub, run, tmp_path, recipe):
     assert "POST /api/jobs/me/j1/cancel" in hub.requests
     events = on_hub(run)
     assert isinstance(events[-1], ev.Finished)
-    assert len(hub.asked) == 3
+    assert len(hub.asked) == 5
     assert {a["flavor"] for a in hub.asked} == {"a10g-small"}
     assert all(a["secrets"] == {"HF_TOKEN": "hf_writes"} for a in hub.asked)
     (repo,) = hub.written
@@ -114,7 +127,12 @@ def test_a_job_prunes_and_its_model_is_here(hub, run, tmp_path, recipe):
 
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [({"whoami": 401}, "token"), ({"/api/jobs/me": 402}, "credit"), ({"/api/jobs/me": 403}, "may")],
+    [
+        ({"whoami": 401}, "token"),
+        ({"/api/jobs/me": 402}, "credit"),
+        ({"/api/jobs/me": 403}, "may"),
+        ({"/api/jobs/me": 404}, jobs.SPACE),
+    ],
 )
 def test_a_job_that_cannot_begin_is_one_sentence(hub, run, fault, said, monkeypatch):
     hub.faults = fault

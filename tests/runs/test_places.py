@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextvars import ContextVar
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -34,16 +35,19 @@ class Refusal(Exception):
 
 
 class Gpu:
-    """Stands in for `spaces.GPU`: lends to each call what its turn says, and notes who asked for how long."""
+    """Stands in for `spaces.GPU`: lends to each call what its turn says, and notes who asked for how long,
+    and when their run was launched."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
+        self.began: list[float] = []
         self.turns: list[Refusal | None] = []
 
     def __call__(self, duration):
         def decorated(task):
             def wrapped(*arguments):
                 self.asked.append((VISITOR.get(), duration(*arguments)))
+                self.began.append(files.read_launched(Path(arguments[0]))["at"])
                 turn = self.turns.pop(0) if self.turns else None
                 if turn:
                     raise turn
@@ -86,6 +90,7 @@ def test_a_run_in_calls_removes_what_it_removes_in_one(gpu, tmp_path, recipe, mo
     assert state(queue, run_id) == "paused"
     assert "1s left" in tiny.only(events, ev.Warned)[-1].message
     assert gpu.asked == [("me", 4)] * 3
+    assert len(set(gpu.began)) == 1
     assert len(tiny.only(events, ev.Started)) == 2
     VISITOR.set("me again")
     queue.resume(run_id)

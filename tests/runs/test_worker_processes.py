@@ -79,7 +79,7 @@ def test_killed_while_starting_and_while_running_then_on(living, recipe, hold):
     run_id = living.start(recipe, "me")
     folder = living.folder(run_id)
     # Just launched, it has no lock yet.
-    os.kill(worker.launched(folder)["pid"], signal.SIGKILL)
+    os.kill(files.read_launched(folder)["pid"], signal.SIGKILL)
     wait_for(lambda: state(living, run_id) == "interrupted")
     assert "ended from outside" in living.listed("me")[0].message
     assert living.schedule_workers() == []  # what was interrupted waits for its owner
@@ -88,7 +88,7 @@ def test_killed_while_starting_and_while_running_then_on(living, recipe, hold):
     assert state(living, run_id) == "running"
     with pytest.raises(UserError, match="still running"):
         living.extend(run_id, 0.29)
-    os.kill(worker.launched(folder)["pid"], signal.SIGKILL)
+    os.kill(files.read_launched(folder)["pid"], signal.SIGKILL)
     wait_for(lambda: state(living, run_id) == "interrupted")
     before = ev.removals(run_directory.read_events(folder))
     hold.unlink()

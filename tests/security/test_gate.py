@@ -12,7 +12,7 @@ import pytest
 from gradio.state_holder import SessionState, StateHolder
 
 from app import StudioPage
-from pip_core.checkpoints.gguf_export import SCRIPT, VARIABLE
+from pip_core.checkpoints.gguf_export import CONVERTER, FORMATS, VARIABLE
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.runs import files
@@ -81,7 +81,8 @@ def test_no_file_of_a_run_goes_out_but_those_that_are_offered(tmp_path, monkeypa
 def test_every_file_that_the_page_offers_goes_out(queue, workers, looks, tmp_path, monkeypatch, local):
     """What each button for a download of the page's parts is given, of a finished run and its comparison."""
     monkeypatch.setenv("PIP_STUDIO_LOCAL_FILES", local)
-    (tmp_path / SCRIPT).touch()
+    (tmp_path / CONVERTER).parent.mkdir()
+    (tmp_path / CONVERTER).touch()
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     scored, exported = ev.Scored(1, "blocks", (0.5,) * 5, 1.0), ev.Exported("x", 1000, 1, 0.0, 20, 1.0)
     run_id = ended(
@@ -98,7 +99,8 @@ def test_every_file_that_the_page_offers_goes_out(queue, workers, looks, tmp_pat
     folder = queue.folder(run_id)
     (folder / files.MODEL).mkdir()
     (folder / files.MODEL / "README.md").touch()
-    (folder / files.GGUF).touch()
+    for form in FORMATS:
+        (folder / files.gguf_file(form)).touch()
     queue.packed(run_id)
     page = StudioPage(queue)
     page.handlers.looks = looks

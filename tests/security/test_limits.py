@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from pip_core.core.limits import limits, local_files, rows
 from pip_core.core.recipe import Recipe
 from pip_core.data import hub_datasets
 from pip_core.planning.admission import admitted
-from pip_core.runs import run_directory
+from pip_core.runs import files, run_directory
 from pip_core.ui import serving
 from pip_core.ui.follow import Followers
 
@@ -66,6 +67,11 @@ def test_a_worker_stops_when_its_time_is_over(tmp_path, recipe, monkeypatch):
     monkeypatch.setenv("PIP_STUDIO_RUN_HOURS", "0.0000001")
     *_, said, last = run_directory.work(tmp_path / "run", launched=True)
     assert isinstance(last, ev.Stopped)
+    # Several calls on a GPU that is lent are one launch.
+    monkeypatch.setenv("PIP_STUDIO_RUN_HOURS", "1")
+    note = {"at": time.monotonic() - 3601}
+    files.write(tmp_path / "run" / files.LAUNCHED, json.dumps(note))
+    assert isinstance(list(run_directory.work(tmp_path / "run", launched=True))[-1], ev.Stopped)
     assert isinstance(said, ev.Warned)
     assert "PIP_STUDIO_RUN_HOURS" in said.message
     monkeypatch.delenv("PIP_STUDIO_RUN_HOURS")
@@ -139,13 +145,13 @@ def test_a_container_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
     (tmp_path / "groups").write_text("0::/a/b\n4:memory:/c\n")
     assert memory.total_memory() > GB
-    for folder, files in {
+    for folder, holds in {
         "a": {"memory.max": "3000", "memory.current": "2000", "memory.stat": "anon 5\ninactive_file 500"},
         "a/b": {"memory.max": "max", "memory.current": "2000"},
         "memory/c": {"memory.limit_in_bytes": "4000", "memory.usage_in_bytes": "100"},
     }.items():
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
+        for name, text in holds.items():
             (tmp_path / folder / name).write_text(text)
     assert memory.total_memory() == 3000
     assert memory.free_memory() == 1500

@@ -8,12 +8,12 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
-from ...checkpoints.gguf_export import converter, teller_here, write_gguf
+from ...checkpoints.gguf_export import FORMATS, converter, teller_here, write_gguf
 from ...core.errors import UserError
 from ...core.events import Loading
 from ...core.recipe import Recipe
 from ...reporting.messages import percent
-from ...runs.files import GGUF, MODEL
+from ...runs.files import MODEL, gguf_file
 from ...runs.queue import RunQueue
 from ..fields import Changes
 from ..html import problem
@@ -29,16 +29,22 @@ _making = threading.Lock()
 def layout(_: Services) -> Sequence[Node]:
     return [
         row(
-            button("gguf_make", "Make a GGUF file (float16)", visible=False),
-            button("gguf", "Download the GGUF file", "DownloadButton", visible=False),
+            *(
+                button(f"gguf_make_{form}", f"Make a GGUF file ({words})", visible=False)
+                for form, words in FORMATS.items()
+            ),
+            *(
+                button(f"gguf_{form}", f"Download the GGUF file ({words})", "DownloadButton", visible=False)
+                for form, words in FORMATS.items()
+            ),
             elem_id="gguf_row",
         ),
         html("gguf_state"),
     ]
 
 
-def make(queue: RunQueue, looks: Looks, run_id: str) -> Iterator[Changes]:
-    """Make the file, and say how far it is."""
+def make(form: str, queue: RunQueue, looks: Looks, run_id: str) -> Iterator[Changes]:
+    """Make the file in a format, and say how far it is."""
     folder = queue.folder(run_id)
     if folder is None or not (folder / MODEL).is_dir():
         yield {"gguf_state": {"value": problem("There is no exported model yet.")}}
@@ -47,9 +53,8 @@ def make(queue: RunQueue, looks: Looks, run_id: str) -> Iterator[Changes]:
         yield {"gguf_state": {"value": problem(BUSY)}}
         return
     try:
-        steps = write_gguf(
-            folder / MODEL, folder / GGUF, _teller(looks, folder / MODEL, queue.recipe(run_id))
-        )
+        teller = _teller(looks, folder / MODEL, queue.recipe(run_id))
+        steps = write_gguf(folder / MODEL, folder / gguf_file(form), teller, form)
         try:
             while True:
                 step = next(steps)
@@ -60,12 +65,11 @@ def make(queue: RunQueue, looks: Looks, run_id: str) -> Iterator[Changes]:
             made = end.value
         finally:
             steps.close()
-        words = (
-            f"<p class='line'>{made.bytes / 1e6:.0f} MB. Loaded back, it splits texts as the model does, and "
-            "its logits are those of the rounded weights (largest difference "
-            f"{made.largest_difference:.0e}).</p>"
-        )
-        yield {"gguf_state": {"value": words}, "gguf": {"visible": True, "value": str(made.file)}}
+        yield {
+            "gguf_state": {"value": f"<p class='line'>{escape(made.sentence())}</p>"},
+            f"gguf_make_{form}": {"visible": False},
+            f"gguf_{form}": {"visible": True, "value": str(made.file)},
+        }
     except UserError as error:
         yield {"gguf_state": {"value": problem(str(error))}}
     finally:
@@ -79,33 +83,39 @@ def _teller(looks: Looks, model: Path, recipe: Recipe) -> Generator[Loading, Non
 
 
 def wires(page: Services) -> Sequence[Wire]:
-    outputs = ("gguf_state", "gguf")
-    return [Wire(("gguf_make.click",), partial(make, page.queue, page.handlers.looks), ("run",), outputs)]
+    return [
+        Wire(
+            (f"gguf_make_{form}.click",),
+            partial(make, form, page.queue, page.handlers.looks),
+            ("run",),
+            ("gguf_state", f"gguf_make_{form}", f"gguf_{form}"),
+        )
+        for form in FORMATS
+    ]
 
 
 def offer(shown: Shown) -> Changes:
-    """The button; or why there is none."""
+    """For each format the file that is there, or else the button that makes it; or why there is none."""
     finished = shown.state == "finished" and shown.summary.exported is not None and not shown.example
     why = ""
     try:
         converter()
     except UserError as error:
         why = f"<p class='line'>GGUF: {escape(str(error))}</p>"
-    file = shown.folder / GGUF if shown.folder else None
-    there = finished and file is not None and _is_of_the_model(shown)
-    return {
-        "gguf_make": {"visible": finished and not why},
-        "gguf": {"visible": there, "value": str(file) if there else None},
-        "gguf_state": {"value": why if finished else ""},
-    }
+    changes: Changes = {"gguf_state": {"value": why if finished else ""}}
+    for form in FORMATS:
+        file = shown.folder / gguf_file(form) if shown.folder and finished else None
+        there = file is not None and _is_of_the_model(file)
+        changes[f"gguf_make_{form}"] = {"visible": finished and not why and not there}
+        changes[f"gguf_{form}"] = {"visible": there, "value": str(file) if there else None}
+    return changes
 
 
-def _is_of_the_model(shown: Shown) -> bool:
-    """Whether the file that is there was made of the model that is there now."""
-    if shown.folder is None:
-        return False
-    file, model = shown.folder / GGUF, shown.folder / MODEL
+def _is_of_the_model(file: Path) -> bool:
+    """Whether a file that is there was made of the model that is there now."""
+    model = file.parent / MODEL
     return file.is_file() and model.is_dir() and file.stat().st_mtime >= model.stat().st_mtime
 
 
-PART = Part("gguf", layout, wires, offered=("gguf_make", "gguf", "gguf_state"), offer=offer)
+NAMES = tuple(f"gguf_{made}{form}" for form in FORMATS for made in ("make_", ""))
+PART = Part("gguf", layout, wires, offered=(*NAMES, "gguf_state"), offer=offer)
