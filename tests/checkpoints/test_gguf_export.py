@@ -70,7 +70,7 @@ def test_without_a_converter_it_is_said_how_to_get_one(model, tmp_path, monkeypa
 def test_the_package_ships_the_converter_that_is_used(monkeypatch):
     """Its release may move it, or change what `gguf_convert` takes from it."""
     if importlib.util.find_spec(PACKAGE) is None:
-        pytest.skip("auto-round needs Python 3.11")
+        pytest.skip("auto-round is not installed: it needs Python 3.11")
     monkeypatch.delenv(VARIABLE, raising=False)
     package = converter() / CONVERTER.parent
     names = {
