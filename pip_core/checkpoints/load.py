@@ -22,7 +22,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..core.device import device, fast_bfloat16, is_out_of_memory
+from ..core.accelerator import device
+from ..core.device import fast_bfloat16, is_out_of_memory
 from ..core.errors import UserError
 from ..core.events import Loading
 from ..core.finite import nonfinite_weight

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from ..core.device import device
+from ..core.accelerator import device
 from ..core.errors import UserError
 from ..core.finite import to_json
 from ..structure.families import blocks_of

@@ -1,21 +1,20 @@
-"""What this machine is and has: device, number formats, memory, and what to say when it has no more."""
+"""What this machine has: number formats, memory, and what to say when it has no more."""
 
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
+from .accelerator import VARIABLE, device, free_bytes, has_bfloat16, synchronize
 from .errors import UserError
-from .lent_gpu import elsewhere
 from .limits import GB, limits
-from .memory import free_memory
 
 # Parts of what the processor's and the accelerators' allocators say, in lower case.
 OUT_OF_MEMORY = (
@@ -26,46 +25,56 @@ OUT_OF_MEMORY = (
     "defaultcpuallocator",
     "bad_alloc",
 )
-
-
-def device() -> torch.device:
-    """Where this process computes: of several that torchrun started, each has a GPU of its own."""
-    if not torch.cuda.is_available() or elsewhere():
-        return torch.device("cpu")
-    rank = int(os.environ.get("LOCAL_RANK", "0"))
-    return torch.device("cuda", rank % max(1, torch.cuda.device_count()))
+# What torch says of an accelerator that does not answer any more, in lower case, before what happened.
+DEVICE_ERRORS = ("cuda error", "hip error", "mps error", "command buffer", "device lost", "device_lost")
 
 
 @lru_cache(maxsize=1)
 def fast_bfloat16() -> bool:
-    """Whether this machine computes in bfloat16 no slower than in float32. A processor's flags alone do not
-    say: some that have the instructions take twice as long with them."""
-    if device().type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    ask = getattr(torch.cpu, "get_capabilities", None)  # not in older releases of torch
-    found = ask() if ask else {}
-    if not any(found.get(flag) for flag in ("avx512_bf16", "amx_bf16", "bf16")):
+    """Whether this machine computes in bfloat16 no slower than in float32: known of CUDA and XPU, otherwise
+    measured. A processor's flags alone do not say: some that have the instructions take twice as long with
+    them."""
+    place = device()
+    known = has_bfloat16(place)
+    if known is not None:
+        return known
+    if place.type == "cpu" and not _has_instructions():
         return False
-    bfloat16, float32 = (
-        (torch.randn(512, 576, dtype=dtype), torch.randn(1536, 576, dtype=dtype))
-        for dtype in (torch.bfloat16, torch.float32)
-    )
-    # In turn, and the best of each, so that what else the machine does counts for both alike.
-    seconds = [(_product_seconds(*bfloat16), _product_seconds(*float32)) for _ in range(8)]
+    times = 1 if place.type == "cpu" else 4  # a few hundred rows keep no accelerator busy
+    try:
+        bfloat16, float32 = (
+            (
+                torch.randn(512 * times, 576 * times, dtype=dtype, device=place),
+                torch.randn(1536 * times, 576 * times, dtype=dtype, device=place),
+            )
+            for dtype in (torch.bfloat16, torch.float32)
+        )
+        # In turn, and the best of each, so that what else the machine does counts for both alike.
+        seconds = [(_product_seconds(*bfloat16), _product_seconds(*float32)) for _ in range(8)]
+    except (RuntimeError, TypeError):  # an accelerator without this format
+        return False
     return min(s for s, _ in seconds) <= min(s for _, s in seconds)
 
 
+def _has_instructions() -> bool:
+    """Whether this processor has instructions for bfloat16."""
+    ask = getattr(torch.cpu, "get_capabilities", None)  # not in older releases of torch
+    found = ask() if ask else {}
+    return any(found.get(flag) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def _product_seconds(inputs: torch.Tensor, weight: torch.Tensor) -> float:
+    synchronize(inputs.device)
     began = time.perf_counter()
     torch.nn.functional.linear(inputs, weight)
+    synchronize(inputs.device)
     return time.perf_counter() - began
 
 
 def memory_at_hand() -> float:
     """Bytes that a model may take here now: free on the device that would compute, or less where a run is
     limited to less."""
-    free = torch.cuda.mem_get_info()[0] if device().type == "cuda" else free_memory()
-    most = limits().run_gb
+    free, most = free_bytes(device()), limits().run_gb
     return free if most is None else min(free, most * GB)
 
 
@@ -94,6 +103,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(part in text for part in OUT_OF_MEMORY)
 
 
+def is_device_gone(error: BaseException) -> bool:
+    """Whether `error` means that an accelerator does not answer: it was taken away, reset or has failed."""
+    if is_out_of_memory(error) or not isinstance(error, RuntimeError):
+        return False
+    kind: Any = getattr(torch, "AcceleratorError", None)  # not in older releases of torch
+    text = str(error).lower()
+    return (kind is not None and isinstance(error, kind)) or any(part in text for part in DEVICE_ERRORS)
+
+
 def user_message(error: Exception) -> str | None:
     """The message for the user about `error`; None where it is a fault of this program."""
     if isinstance(error, UserError):
@@ -106,6 +124,12 @@ def user_message(error: Exception) -> str | None:
         return (
             f"This program has no permission to use '{path}'. Change the permissions of that file or folder, "
             "or choose another one."
+        )
+    if is_device_gone(error):
+        return (
+            f"The accelerator does not answer any more ({text.strip().splitlines()[0]}). Nothing decided is "
+            "lost: resume the run, in a new process, once the device is there again; with "
+            f"{VARIABLE}=cpu it goes on without it."
         )
     if is_out_of_memory(error):
         return (

@@ -25,6 +25,10 @@ VARIABLES = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     # The tokenizers library warns whenever a process that used it starts another one.
     "TOKENIZERS_PARALLELISM": "false",
+    # cuBLAS repeats itself with buffers of fixed sizes alone.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # What torch has no kernel for on Apple's GPUs is computed by the processor.
+    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
 }
 
 

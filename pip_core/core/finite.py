@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
 from .errors import UserError
+from .float64 import total
 
 # Numbers that are looked at together: 8 MB of float64.
 NUMBERS = 2**20
@@ -42,7 +44,7 @@ def nonfinite_weight(model: nn.Module) -> str:
         # A sum is finite if every term is, except for an overflow of float64, which no real weight reaches.
         # Some at a time, since torch makes a copy in float64 of what it adds up.
         parts = weight.detach().reshape(-1).split(NUMBERS)
-        if not all(bool(part.sum(dtype=torch.float64).isfinite()) for part in parts):
+        if not all(math.isfinite(total(part)) for part in parts):
             return name
     return ""
 

@@ -43,6 +43,7 @@ class Context:
             can be exported whatever fails after them.
         exporting: whether a checkpoint will be written.
         pruning: whether more units may be removed.
+        placement: where the weights are, see `core.recipe`; found out where it was not given.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Context:
         exporting: bool = True,
         pruning: bool = True,
         anatomy: Anatomy | None = None,
+        placement: str = "",
     ) -> None:
         self.recipe = recipe
         self.history = list(history)
@@ -65,6 +67,8 @@ class Context:
         self.exporting = exporting
         self.pruning = pruning
         self._anatomy = anatomy
+        if placement:
+            self.__dict__["placement"] = placement
 
     @cached_property
     def scorer(self) -> Scorer:

@@ -13,12 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..core import events as ev
+from ..core import notices, portions
+from ..core.accelerator import device
 from ..core.decisions import Decided, settled
-from ..core.device import peak_memory, user_message
+from ..core.device import is_out_of_memory, peak_memory, user_message
 from ..core.network import NotDownloaded, without_downloads
 from ..core.process_group import current
 from ..core.progress import Halted, stoppable
-from ..core.recipe import Recipe
+from ..core.recipe import STREAMED, Recipe
+from ..core.repeatable import repeatable
+from ..core.settings import AUTO
 from .context import Context
 from .identity import folder_contents
 from .stages import stages_for
@@ -47,9 +51,11 @@ def run(
     Raises:
         Exception: only for a fault of this program, after a Failed event was yielded.
     """
+    notices.begin()
+    portions.begin()
     try:
-        with together(recipe, out, history, prune_on, scratch):
-            yield from _run(recipe, out, history, stop, prune_on, scratch)
+        with together(recipe, out, history, prune_on, scratch), repeatable(device()):
+            yield from _where_it_fits(recipe, out, history, stop, prune_on, scratch)
     except Halted:
         pass
     except _StageError as failure:
@@ -75,13 +81,53 @@ def _failed(error: Exception, stage: str = "") -> Iterator[ev.Event]:
     yield ev.Failed(message, stage)
 
 
+def _where_it_fits(
+    recipe: Recipe,
+    out: Path | None,
+    history: Sequence[ev.Event],
+    stop: Callable[[], bool],
+    prune_on: bool,
+    scratch: Path | None,
+) -> Iterator[ev.Event]:
+    """The run; and where memory runs out in the middle of it, on from there with weights read from disk."""
+    seen = list(history)
+    failure = ""
+    try:
+        for event in _run(recipe, out, history, stop, prune_on, scratch):
+            seen.append(event)
+            yield event
+    except _StageError as error:
+        if current().size > 1 or not is_out_of_memory(error.error) or not _can_stream(recipe, seen, out):
+            raise
+        failure = error.stage
+    # No exception is under way here, so that what the attempt held is let go.
+    if failure:
+        portions.release()
+        yield ev.Warned(
+            f"Memory ran out in '{failure}'. The run goes on from there with the model's weights read from "
+            "disk, block by block, which takes longer and comes to the same."
+        )
+        yield from _run(recipe, out, seen, stop, prune_on, scratch, STREAMED)
+
+
+def _can_stream(recipe: Recipe, history: Sequence[ev.Event], out: Path | None) -> bool:
+    """Whether a run that holds its weights in memory would do without, and its recipe leaves that open."""
+    context = check(recipe, history, out is not None)
+    return recipe.placement == AUTO and context.placement != STREAMED and not context.not_streamed
+
+
 def check(
-    recipe: Recipe, history: Sequence[ev.Event] = (), exporting: bool = True, pruning: bool = True
+    recipe: Recipe,
+    history: Sequence[ev.Event] = (),
+    exporting: bool = True,
+    pruning: bool = True,
+    placement: str = "",
 ) -> Context:
     """Whatever can be said to be wrong before a model is downloaded or a run is made.
 
     Args:
         history: events that the run would go on from.
+        placement: where the weights are to be; empty where that is still to be found out.
 
     Returns:
         What is known of the run, its budget among it.
@@ -89,7 +135,7 @@ def check(
     Raises:
         UserError: what is wrong, from the first stage that objects.
     """
-    context = Context(recipe, stages_for(recipe), history, exporting, pruning)
+    context = Context(recipe, stages_for(recipe), history, exporting, pruning, placement=placement)
     for stage in context.stages:
         stage.check(context)
     if context.past.started:
@@ -133,6 +179,14 @@ def _left_out(state: RunState) -> Iterator[ev.Event]:
         yield warning
 
 
+def _noticed(state: RunState) -> Iterator[ev.Event]:
+    """What was said since the last event."""
+    for notice in notices.taken():
+        if notice.on_card:
+            state.warnings.append(notice.message)
+        yield ev.Warned(notice.message)
+
+
 def _run(
     recipe: Recipe,
     out: Path | None,
@@ -140,9 +194,10 @@ def _run(
     stop: Callable[[], bool],
     prune_on: bool,
     scratch: Path | None,
+    placement: str = "",
 ) -> Iterator[ev.Event]:
     recipe = settled(recipe, history)
-    context = check(recipe, history, out is not None, prune_on)
+    context = check(recipe, history, out is not None, prune_on, placement)
     _ = context.placement  # by the memory at hand before anything is loaded
     state = RunState(context, out, scratch)
 
@@ -162,6 +217,7 @@ def _run(
                 for event in stoppable(stage.run(state), stop, stopped):
                     if event.result_of == stage.name:
                         state.results[stage.name] = event
+                    yield from _noticed(state)
                     yield event
                     if isinstance(event, Decided):
                         state.settle(event, stages[place + 1 :])

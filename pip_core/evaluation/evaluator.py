@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from ..core.batching import rows_of
 from ..core.errors import UserError
 from ..core.events import Evaluated, Skipped, TaskResult, TextResult
 from ..core.finite import check_finite
+from ..core.portions import in_portions
 from ..core.process_group import current
 from ..core.progress import map_progress
 from ..core.special_tokens import count_at_end
@@ -92,15 +94,8 @@ def perplexity(
     means: list[float] = []
     per_batch, group = max(1, BATCH_TOKENS // windows.shape[1]), current()
     for part in group.share(windows.split(per_batch)):
-        read = [row if retokenize is None else retokenize(row) for row in part]
-        begins = [1 if retokenize is None else len(retokenize(row[:1])) for row in part]
-        rows, lengths = rows_of(read)
-        with torch.inference_mode():
-            rows = rows.to(model.device)
-            logits = model(input_ids=rows, use_cache=False).logits
-            for row, scores, begin, end in zip(rows, logits, begins, lengths.tolist(), strict=True):
-                nats = F.cross_entropy(scores[begin - 1 : end - 1].float(), row[begin:end], reduction="sum")
-                means.append(float(nats) / (windows.shape[1] - 1))
+        for nats in in_portions(partial(_window_nats, model, retokenize), list(part)):
+            means += [each / (windows.shape[1] - 1) for each in nats]
         yield len(part) * group.size
     means = [mean for some in group.gather(means) for mean in some]
     nll = torch.tensor(means, dtype=torch.float64)
@@ -109,6 +104,22 @@ def perplexity(
     value = math.exp(min(float(nll.mean()), LARGEST))
     se = value * float(nll.std()) / math.sqrt(len(nll))
     return Perplexity(value, se, len(nll), windows.shape[1])
+
+
+@torch.inference_mode()
+def _window_nats(
+    model: PreTrainedModel, retokenize: Retokenize | None, windows: Sequence[torch.Tensor]
+) -> list[float]:
+    """The cross-entropy of each window `(T,)` in nats, its first token left out, read in one batch."""
+    read = [row if retokenize is None else retokenize(row) for row in windows]
+    begins = [1 if retokenize is None else len(retokenize(row[:1])) for row in windows]
+    rows, lengths = rows_of(read)
+    rows = rows.to(model.device)
+    logits = model(input_ids=rows, use_cache=False).logits
+    return [
+        float(F.cross_entropy(scores[begin - 1 : end - 1].float(), row[begin:end], reduction="sum"))
+        for row, scores, begin, end in zip(rows, logits, begins, lengths.tolist(), strict=True)
+    ]
 
 
 class TaskBatches:

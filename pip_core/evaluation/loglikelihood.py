@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel
 from ..core.batching import Tree, rows_of_trees, tree_of
 from ..core.device import is_out_of_memory
 from ..core.errors import UserError
+from ..core.portions import in_portions
 from ..core.process_group import current
 from ..structure.hooks import Args, Hooks, Kwargs
 from .requests import Request
@@ -120,10 +122,11 @@ class Likelihoods:
         group = current()
         own: dict[int, Likelihood] = {}
         for batch in group.share(self._trees[done:] if self.shares else self._chains):
-            own |= _score(model, batch, greedy)
+            for part in in_portions(partial(_score, model, greedy), batch):
+                own |= part
             yield sum(e.cost for e in batch) * group.size
-        for part in group.gather(own):
-            found |= part
+        for each in group.gather(own):
+            found |= each
         if not all(math.isfinite(nats) for nats, _ in found.values()):
             raise UserError(
                 "The model's log-likelihoods are not finite numbers (NaN or infinity), so it cannot be "
@@ -137,13 +140,17 @@ class Likelihoods:
         found: dict[int, Likelihood] = {}
         try:
             for batch in self._trees[: self._first]:
-                found |= _score(model, batch, greedy)
+                for part in in_portions(partial(_score, model, greedy), batch):
+                    found |= part
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             if not _refuses_mask(error):
                 raise
             return {}
         allowed = ROUNDING.get(model.dtype, ROUNDING[torch.float32])
-        for number, (apart, _) in _score(model, self._probes, greedy).items():
+        alone: dict[int, Likelihood] = {}
+        for part in in_portions(partial(_score, model, greedy), self._probes):
+            alone |= part
+        for number, (apart, _) in alone.items():
             targets = next(t for e in self._probes for n, _, t in e.requests if n == number)
             if not abs(found[number][0] - apart) <= allowed * len(targets):
                 return {}
@@ -199,7 +206,7 @@ def make_batches(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 
 @torch.inference_mode()
-def _score(model: PreTrainedModel, batch: Sequence[Entry], greedy: bool) -> dict[int, Likelihood]:
+def _score(model: PreTrainedModel, greedy: bool, batch: Sequence[Entry]) -> dict[int, Likelihood]:
     """The likelihoods of a batch by request number."""
     ids, positions, mask = rows_of_trees([e.tree for e in batch], model.dtype)
     width = ids.shape[1]
@@ -224,7 +231,7 @@ def _score(model: PreTrainedModel, batch: Sequence[Entry], greedy: bool) -> dict
         likelihoods[mine] = part[rows, words] - part.logsumexp(-1)[rows]
         if greedy:
             likeliest[mine] = part.argmax(-1)[rows] == words
-    likelihoods, likeliest, found, at = likelihoods.double().cpu(), likeliest.cpu(), {}, 0
+    likelihoods, likeliest, found, at = likelihoods.cpu().double(), likeliest.cpu(), {}, 0
     for entry in batch:
         for number, nodes, _ in entry.requests:
             end = at + len(nodes)

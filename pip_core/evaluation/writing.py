@@ -6,11 +6,13 @@ likeliest token at every step, so that the same model writes the same.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import statistics
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 
 from ..core.errors import UserError
 from ..core.events import TaskResult, WritingResult
+from ..core.portions import in_portions
 from .items import checksum, text, texts
 from .loglikelihood import BATCH_COST
 from .requests import Encoder, chat_text
@@ -170,7 +173,8 @@ class Writer:
         """
         found: dict[int, str] = {}
         for batch in self._batches(model):
-            found |= zip(batch, self._continued(model, batch), strict=True)
+            texts = in_portions(partial(self._continued, model), batch)
+            found |= zip(batch, itertools.chain.from_iterable(texts), strict=True)
             yield sum(map(self._cost, batch))
         return [found[n] for n in range(len(self._prompts))]
 

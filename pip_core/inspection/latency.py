@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from ..checkpoints.load import Loaded
+from ..core.accelerator import name_of, synchronize
 from ..core.decoding import read_on
 from ..core.errors import UserError
 from ..data.corpora import HELDOUT, documents
@@ -154,7 +155,7 @@ def compare_latency(
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
         rounds=rounds,
-        device=_device_name(dense.model.device),
+        device=name_of(dense.model.device),
         threads=torch.get_num_threads(),
         dtype=" and ".join(formats),
     )
@@ -276,10 +277,5 @@ def _storage(tensors: Iterable[torch.Tensor]) -> int:
 
 def _now(model: PreTrainedModel) -> float:
     """The time in seconds, after the device has finished its work."""
-    if model.device.type != "cpu":
-        torch.accelerator.synchronize(model.device)
+    synchronize(model.device)
     return time.perf_counter()
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

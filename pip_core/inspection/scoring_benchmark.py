@@ -26,7 +26,8 @@ from transformers import (
 )
 
 from ..checkpoints.load import load, resolve
-from ..core.device import device, peak_memory
+from ..core.accelerator import device
+from ..core.device import peak_memory
 from ..core.finite import to_json
 from ..core.paths import ROOT
 from ..core.progress import drain

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
-from ..core.device import device
+from ..core.accelerator import device, total_bytes
 from ..core.errors import UserError
 from ..core.limits import GB, limits, variable
-from ..core.memory import total_memory
 from ..core.network import without_downloads
 from ..core.recipe import Recipe
 from ..engine.run import check_without_downloads
@@ -49,6 +46,4 @@ def run_memory() -> float:
     set_ = limits().run_gb
     if set_ is not None:
         return set_ * GB
-    if device().type == "cuda":
-        return torch.cuda.get_device_properties(0).total_memory
-    return total_memory()
+    return total_bytes(device())

@@ -19,9 +19,8 @@ from ..budget.budget import budget_for
 from ..checkpoints.load import config_of
 from ..checkpoints.reference import cached_by_checkpoint
 from ..core import lent_gpu
-from ..core.device import device
+from ..core.accelerator import device, free_bytes
 from ..core.errors import UserError
-from ..core.memory import free_memory
 from ..core.recipe import STREAMED, Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS, CHANNELS
@@ -148,9 +147,7 @@ def memory_for(recipe: Recipe) -> Mapping[str, float]:
 
 def available_memory() -> int:
     """Bytes free for a model on the device that would compute."""
-    if device().type == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    return free_memory()
+    return int(free_bytes(device()))
 
 
 @cached_by_checkpoint(maxsize=32)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..core.float64 import double
 from ..core.units import MLP
 from ..structure.anatomy import Anatomy
 from ..structure.families import residual_scale
@@ -92,7 +93,7 @@ def substitutes(
             regression.check()
             change = regression.solve(RIDGE)
         if change is not None and predecessor is not None:
-            found[position] = Substitute(predecessor[0], change.T.to(stream.stream[0].dtype))
+            found[position] = Substitute(predecessor[0], change.T.to(stream.stream[0]))
         before = (path, kept) if path and kept else None
         yield position + 1
     return found
@@ -108,4 +109,4 @@ def apply_substitute(blocks: nn.ModuleList, position: int, substitute: Substitut
         UserError: the weight would not be finite.
     """
     module = blocks[position - 1].get_submodule(substitute.path)
-    add_to_weight(module, substitute.weight.T.double() / scale)
+    add_to_weight(module, double(substitute.weight.T) / scale)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..core.errors import UserError
+from ..core.float64 import double
 from ..core.units import ATTENTION, MLP
 from ..structure.anatomy import Anatomy, Block
 from ..structure.families import blocks_of
@@ -142,7 +143,8 @@ def add_to_weight(module: nn.Module, change: torch.Tensor) -> None:
         UserError: the sum is not finite in the weight's number format.
     """
     weight = module.get_parameter("weight")
-    moved = (weight_of(module).double() + change).to(weight.dtype)
+    before = double(weight_of(module))
+    moved = (before + double(change).to(before.device)).to(weight.dtype)
     if not bool(moved.isfinite().all()):
         raise UserError(
             "A weight solved anew is not a finite number in the chosen number format. Choose float32, or "

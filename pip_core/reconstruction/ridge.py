@@ -7,6 +7,7 @@ import math
 import torch
 
 from ..core.errors import UserError
+from ..core.float64 import double, total
 from ..core.process_group import ProcessGroup
 
 # In units of the mean squared input.
@@ -53,10 +54,10 @@ class Regression:
         return not any(float(half.gram.diagonal().sum()) for half in self._halves)
 
     def solve(self, ridge: float) -> torch.Tensor | None:
-        """`((G + ridge * mean(diag G) * I)^-1 C)'` over the whole text, `(outputs, inputs)` in float64; None
-        where it has no finite value."""
+        """`((G + ridge * mean(diag G) * I)^-1 C)'` over the whole text, `(outputs, inputs)` in float64, on
+        the processor where the device has no such numbers; None where it has no finite value."""
         one, other = self._halves
-        change = solved(one.gram + other.gram, one.cross + other.cross, ridge, torch.float64)
+        change = solved(double(one.gram + other.gram), double(one.cross + other.cross), ridge)
         return None if change is None else change.T
 
     def best(self) -> torch.Tensor | None:
@@ -74,11 +75,10 @@ class Regression:
     def _error(self, half: int, ridge: float) -> float | None:
         """The squared error in the other half, with `half`'s solution; None where there is none."""
         here, there = self._halves[half], self._halves[1 - half]
-        w = solved(here.gram, here.cross, ridge, torch.float32)
+        w = solved(here.gram.clone(), here.cross, ridge)
         if w is None:
             return None
-        change = (w * (there.gram @ w - 2 * there.cross)).sum(dtype=torch.float64)
-        return float(change) + there.square
+        return total(w * (there.gram @ w - 2 * there.cross)) + there.square
 
 
 class _Sums:
@@ -96,15 +96,15 @@ class _Sums:
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.gram.addmm_(x.T, x)
         self.cross.addmm_(x.T, y)
-        self.square += float(y.square().sum(dtype=torch.float64))
+        self.square += total(y.square())
 
 
-def solved(gram: torch.Tensor, cross: torch.Tensor, ridge: float, dtype: torch.dtype) -> torch.Tensor | None:
-    """`(G + ridge * mean(diag G) * I)^-1 C`, `(inputs, outputs)`; None where it has no finite value."""
-    gram = gram.to(dtype, copy=True)
+def solved(gram: torch.Tensor, cross: torch.Tensor, ridge: float) -> torch.Tensor | None:
+    """`(G + ridge * mean(diag G) * I)^-1 C`, `(inputs, outputs)`, in the format of both, and where they are;
+    None where it has no finite value. `gram` is overwritten."""
     gram.diagonal().add_(ridge * gram.diagonal().mean())
     factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed):
         return None
-    found = torch.cholesky_solve(cross.to(dtype), factor)
+    found = torch.cholesky_solve(cross, factor)
     return found if bool(found.isfinite().all()) else None

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import torch
 from transformers import PreTrainedModel
 
+from ..core.repeatable import repeatable_attention
+
 # Positions whose predictions are turned into float32 at a time: 64 x 50,000 words are 13 MB each.
 POSITIONS = 64
 
@@ -39,7 +41,7 @@ def learn(
         The sum of the loss over the batch's positions, in nats.
     """
     wanted = _logits(dense, same)
-    with torch.enable_grad():
+    with torch.enable_grad(), repeatable_attention(ids.device):
         logits = pruned(input_ids=ids, use_cache=False).logits
     found = logits.detach().flatten(0, 1)
     gradient = torch.empty_like(found)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..core import portions
 from ..core.device import is_out_of_memory
 from ..core.errors import UserError
 from .distillation import learn
@@ -182,21 +183,39 @@ class Trainer:
         return due and (not self.looks or self.looks[-1].tokens < self.tokens)
 
     def _step(self, optimiser: Optimiser) -> Generator[int, None, None]:
-        chosen = self._order(self.step)
-        loss = 0.0
-        for part in chosen.split(PASS_ROWS):
-            ids = self.rows[part].to(self.pruned.device)
-            loss += learn(
-                self.pruned, self.dense, ids, self.same[part], self.watch.kept, chosen.numel() * ids.shape[1]
-            )
-            optimiser.collect()
-            yield self.tokens
+        chosen, loss = self._order(self.step), None
+        while loss is None:
+            loss = yield from self._passes(optimiser, chosen)
         if not math.isfinite(loss):
             raise Diverged
         optimiser.step(self.schedule.at(self.step))
         self.step += 1
         self.losses = (self.losses[0] + loss, self.losses[1] + chosen.numel() * self.rows.shape[1])
         yield self.tokens
+
+    def _passes(self, optimiser: Optimiser, chosen: torch.Tensor) -> Generator[int, None, float | None]:
+        """Collect the gradient of a step on the rows `chosen`.
+
+        Returns:
+            The sum of the loss; None where memory ran out, and the step is begun anew with fewer rows at a
+            time.
+        """
+        loss, count = 0.0, portions.size(PASS_ROWS)
+        try:
+            for part in chosen.split(count):
+                ids = self.rows[part].to(self.pruned.device)
+                positions = chosen.numel() * ids.shape[1]
+                loss += learn(self.pruned, self.dense, ids, self.same[part], self.watch.kept, positions)
+                optimiser.collect()
+                yield self.tokens
+            return loss
+        except Exception as error:
+            if count < 2 or not is_out_of_memory(error):
+                raise
+        # No exception is under way here, so that what the attempt held is let go.
+        optimiser.forget()
+        portions.halve(count)
+        return None
 
     def _order(self, step: int) -> torch.Tensor:
         """Numbers of the rows of a step: all rows in a new order, then again."""

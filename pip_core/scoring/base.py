@@ -17,6 +17,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.batching import rows_of
+from ..core.float64 import total as sum_of
+from ..core.repeatable import repeatable_attention
 from ..core.units import KINDS
 from ..data.calibration import ScoringPass
 from ..data.perturbation import Pair
@@ -127,7 +129,7 @@ def loss_of(model: PreTrainedModel, ids: torch.Tensor) -> float:
     with torch.inference_mode():
         for logits, targets in predictions(model, ids):
             found = logits.float().log_softmax(dim=-1).gather(1, targets[:, None])
-            total -= float(found.sum(dtype=torch.float64))
+            total -= sum_of(found)
     return total / (len(ids) - 1)
 
 
@@ -156,7 +158,10 @@ def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Se
     """
     rows, lengths = rows_of(ids)
     # The weights of a streamed block are gone when the next is computed: no backward pass could hold them.
-    with recomputed(block for block in blocks_of(model) if is_streamed(block)):
+    with (
+        recomputed(block for block in blocks_of(model) if is_streamed(block)),
+        repeatable_attention(rows.device),
+    ):
         logits = model(input_ids=rows, use_cache=False).logits
         with torch.no_grad():
             gradient = torch.zeros_like(logits)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from ..core.float64 import double
 from ..core.units import DEPTH
 from ..data.calibration import ScoringPass
 from ..structure.sites import Site
@@ -54,7 +55,7 @@ class _Pass:
 
     def add(self, batch: Batch) -> None:
         def on_activation(index: int, before: torch.Tensor, after: torch.Tensor) -> None:
-            cosine = F.cosine_similarity(before.double(), after.double())
+            cosine = F.cosine_similarity(double(before), double(after))
             self.turned[index] += float((1 - cosine).sum())
 
         for pair in batch:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..core.float64 import double
 from ..core.units import DEPTH, MLP
 from ..data.calibration import ScoringPass
 from ..structure.sites import Site
@@ -101,7 +102,7 @@ def entropy(states: torch.Tensor) -> float:
     """
     count, features = states.shape
     k = min(NEIGHBOURS, count - 1)
-    points = states.double()
+    points = double(states)
     # The nearest of all is the state itself.
     radii = torch.cdist(points, points).topk(k + 1, largest=False).values[:, -1]
     logs = float(radii.clamp(min=1e-10).log().mean())

@@ -77,7 +77,7 @@ class _Pass:
 
 def _standardised(site: Site, block: nn.Module, moments: Moments) -> torch.Tensor:
     weight = site.output_weight(block).detach()
-    fluctuation = moments.variance * weight.float().square().sum(dim=0).double().cpu()
+    fluctuation = moments.variance * weight.float().square().sum(dim=0).cpu().double()
     spread = fluctuation.std()
     # Where all features of a site are alike, none is preferred.
     found = (fluctuation - fluctuation.mean()) / spread if spread > 0 else torch.zeros_like(fluctuation)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..core.float64 import double
+
 
 @dataclass
 class Moments:
@@ -27,7 +29,7 @@ class Moments:
 
     def add(self, values: torch.Tensor) -> None:
         """Take in `values`, shape `(T, features)`."""
-        part = values.double()
+        part = double(values)
         mean = part.mean(dim=0)
         squares = (part - mean).square().sum(dim=0).cpu()
         found = self.joined(Moments(len(part), mean.cpu(), squares))

@@ -83,7 +83,7 @@ class _Pass:
         if len(self.found) < self.least:
             raise UserError(self.too_few)
         columns = [
-            s.output_weight(self.blocks[s.position]).detach().float().square().sum(dim=0).double().cpu()
+            s.output_weight(self.blocks[s.position]).detach().float().square().sum(dim=0).cpu().double()
             for s in self.sites
         ]
         totals = [torch.zeros(s.size, dtype=torch.float64) for s in self.sites]

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..core.float64 import total as sum_of
 from ..core.units import BLOCKS
 from ..structure.hooks import Args, Hooks, Kwargs, first_of, hidden_states, residual, with_first
 from ..structure.sites import Site
@@ -102,6 +103,6 @@ def _nats(model: PreTrainedModel, ids: torch.Tensor, kept: torch.Tensor | None, 
         found = logits.float()
         whole = (found if kept is None else found.index_select(1, kept)).logsumexp(dim=-1)
         losses = whole - found.gather(1, targets[:, None])[:, 0]
-        total += float(losses[max(first - place, 0) :].sum(dtype=torch.float64))
+        total += sum_of(losses[max(first - place, 0) :])
         place += len(losses)
     return total

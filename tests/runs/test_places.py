@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pip_core.core import device, lent_gpu
+from pip_core.core import accelerator, lent_gpu
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
@@ -151,10 +151,11 @@ def test_a_call_leaves_before_a_decision_that_would_come_too_late():
 
 def test_on_zero_gpu_the_page_asks_nothing_of_the_gpu(gpu, monkeypatch):
     """`spaces` makes torch say in the page that there is a GPU, which cannot be used."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert device.device().type == "cpu"
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    assert accelerator.device().type == "cpu"
     with lent_gpu.lent():
-        assert device.device().type == "cuda"
+        assert accelerator.device().type == "cuda"
     plan = make_plan(Recipe())
     assert 0 < plan.seconds < 3600
 
