@@ -30,7 +30,7 @@ from ..core.finite import nonfinite_weight
 from ..core.network import NotDownloaded, is_unreachable
 from ..core.process_group import current
 from ..core.progress import drain
-from ..core.recipe import DEMO, RESIDENT, STREAMED
+from ..core.recipe import DEMO, DISPATCHED, RESIDENT
 from ..structure.families import check_config
 from . import bundled
 from .checksum import weights_sha256
@@ -52,6 +52,7 @@ from .gguf_files import SUFFIX as GGUF
 from .gguf_files import config_in_file, folder_of, gguf_file, unpack
 from .hub import ask_hub, config_file, from_hub, hub_failure
 from .nonuniform import is_nonuniform, load_nonuniform
+from .placing import places
 from .reference import HUB, PYPI, bundled_config_folder, local_folder, split_reference
 from .streaming import load_streamed
 
@@ -89,6 +90,7 @@ def load(
     expected_sha256: str = "",
     placement: str = RESIDENT,
     check: Callable[[PreTrainedTokenizerBase, PreTrainedConfig], None] | None = None,
+    resident_blocks: int = 0,
 ) -> Generator[Loading, None, Loaded]:
     """Load a model reference.
 
@@ -98,7 +100,8 @@ def load(
         resumed_dtype: what "auto" was resolved to by the run that is resumed; empty for a new run.
         expected_sha256: checksum of the weights that a recipe recorded (see `checksum.weights_sha256`);
             empty for any weights.
-        placement: RESIDENT, or STREAMED for a model whose blocks are read from disk when they are used.
+        placement: RESIDENT; STREAMED for a model whose blocks are read from disk when they are used; or
+            DISPATCHED, of which `resident_blocks` stay on the devices that compute.
         check: is given tokenizer and config before any weight is read, and raises what is wrong with them.
 
     Returns:
@@ -119,7 +122,7 @@ def load(
         check(tokenizer, config)
     source = replace(source, weights_sha256=weights_sha256(source.folder))
     check_expected(reference, source, expected_sha256)
-    return load_folder(source, dtype, resumed_dtype, placement, tokenizer)
+    return load_folder(source, dtype, resumed_dtype, placement, tokenizer, resident_blocks)
 
 
 def load_model(reference: str, dtype: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -221,6 +224,7 @@ def load_folder(
     resumed_dtype: str = "",
     placement: str = RESIDENT,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    resident_blocks: int = 0,
 ) -> Loaded:
     """Load the checkpoint in `source.folder`; see `load`.
 
@@ -235,8 +239,9 @@ def load_folder(
     compute, stored = _formats(declared, dtype, resumed_dtype)
     # Before the weights, which take longer.
     tokenizer = tokenizer_in(source.folder, source.name) if tokenizer is None else tokenizer
-    if placement == STREAMED:
-        model, lacking, unused = load_streamed(source.folder, source.name, config, compute)
+    if placement != RESIDENT:
+        where = places(config, compute, resident_blocks if placement == DISPATCHED else 0)
+        model, lacking, unused = load_streamed(source.folder, source.name, config, compute, where)
         refuse_incomplete(source.name, sorted(lacking), sorted(unused))
         _check_weights(model, source.name)
         return Loaded(model, tokenizer, source, stored, config, notes)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,11 +24,13 @@ from transformers.initialization import no_init_weights
 from ..core.accelerator import device
 from ..core.errors import UserError
 from ..core.finite import to_json
+from ..structure.dispatched import align
 from ..structure.families import blocks_of
-from ..structure.streamed import Stored, Stream, raw
+from ..structure.streamed import Held, Stored, Stream, raw
 from .checksum import INDEX, WEIGHTS
 from .contents import FORMATS, Header, headers, same_name
 from .folder import config_in
+from .placing import DISK, MEMORY, Place
 from .reload_check import main as check_reload
 
 # As safetensors names number formats, and what torch calls them.
@@ -45,13 +48,18 @@ GENERATION = "generation_config.json"
 
 
 def load_streamed(
-    folder: Path, name: str, config: PreTrainedConfig, dtype: torch.dtype
+    folder: Path,
+    name: str,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    where: Mapping[int, Place] = MappingProxyType({}),
 ) -> tuple[PreTrainedModel, set[str], set[str]]:
-    """The model in `folder`, its blocks on disk, in evaluation mode.
+    """The model in `folder`, its blocks on disk or where else they are to be, in evaluation mode.
 
     Args:
         name: what people call it.
         dtype: number format to compute in.
+        where: by a block's number where it goes, see `placing`; on disk where that is not said.
 
     Returns:
         The model, the names of weights that the files lack, and those of tensors that it has no use for.
@@ -79,12 +87,15 @@ def load_streamed(
             if stored.shape != tuple(tensor.shape):
                 continue  # which is told by whoever counts what is missing
             block = numbers.get(id(module))
+            goes = place if block is None else where.get(block, DISK)
             if not isinstance(tensor, nn.Parameter):
                 tensor.copy_(stored.read())
-            elif block is None:
-                setattr(module, leaf, nn.Parameter(stored.read().to(place, dtype)))
+            elif isinstance(goes, torch.device):
+                setattr(module, leaf, nn.Parameter(stored.read().to(goes, dtype)))
             else:
-                setattr(module, leaf, stream.weight(stored, block))
+                assert block is not None
+                kept = Held(stored.read().to(dtype)) if goes == MEMORY else stored
+                setattr(module, leaf, stream.weight(kept, block))
     model.tie_weights()
     missing = {path for path, weight in model.named_parameters() if weight.is_meta}
     unused = found.keys() - used
@@ -92,8 +103,12 @@ def load_streamed(
         raise _not_streamed(name, f"they hold {min(unused)} where it computes with {min(missing)}")
     if (folder / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    for buffer in model.buffers():
-        buffer.data = buffer.data.to(place)
+    for module in model.modules():
+        goes = where.get(numbers.get(id(module), -1), place)
+        for buffer in module.buffers(recurse=False):
+            buffer.data = buffer.data.to(goes if isinstance(goes, torch.device) else place)
+    if any(isinstance(goes, torch.device) and goes != place for goes in where.values()):
+        align(model)
     return model.eval(), missing, set(unused)
 
 

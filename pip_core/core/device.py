@@ -12,9 +12,10 @@ from typing import Any
 import psutil
 import torch
 
-from .accelerator import VARIABLE, device, free_bytes, has_bfloat16, synchronize
+from .accelerator import VARIABLE, device, devices, free_bytes, has_bfloat16, synchronize
 from .errors import UserError
 from .limits import GB, limits
+from .process_group import current
 
 # Parts of what the processor's and the accelerators' allocators say, in lower case.
 OUT_OF_MEMORY = (
@@ -75,6 +76,14 @@ def memory_at_hand() -> float:
     """Bytes that a model may take here now: free on the device that would compute, or less where a run is
     limited to less."""
     free, most = free_bytes(device()), limits().run_gb
+    return free if most is None else min(free, most * GB)
+
+
+def memory_of_all() -> float:
+    """Bytes that a model may take on all accelerators of this process together, as `memory_at_hand`."""
+    several = current().size > 1  # each process has one then
+    free = free_bytes(device()) if several else sum(map(free_bytes, devices()))
+    most = limits().run_gb
     return free if most is None else min(free, most * GB)
 
 

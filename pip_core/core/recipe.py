@@ -25,7 +25,7 @@ MIXED, HELDOUT = "mixed", "heldout"
 EQUAL, GLOBAL = "equal", "global"
 EVERY, END = "every", "end"
 # Where the model's weights are while it is computed with.
-RESIDENT, STREAMED = "resident", "streamed"
+RESIDENT, DISPATCHED, STREAMED = "resident", "dispatched", "streamed"
 
 
 class Recipe:

@@ -11,11 +11,11 @@ from ..budget.budget import budget_for
 from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
 from ..core.cached import cached_property
-from ..core.device import memory_at_hand
+from ..core.device import memory_at_hand, memory_of_all
 from ..core.events import Event, Failed, SettingsChanged
 from ..core.network import NotDownloaded
 from ..core.process_group import current
-from ..core.recipe import DEMO, RESIDENT, STREAMED, Recipe
+from ..core.recipe import DEMO, DISPATCHED, RESIDENT, STREAMED, Recipe
 from ..core.settings import AUTO
 from ..data.calibration import CalibrationText
 from ..data.corpora import documents
@@ -89,24 +89,63 @@ class Context:
 
     @cached_property
     def sizes(self) -> ModelSizes:
-        return replace(sizes_of(self.recipe.model, self.recipe.dtype), placement=self.placement)
+        found = sizes_of(self.recipe.model, self.recipe.dtype)
+        return replace(found, placement=self.placement, resident_blocks=self.resident_blocks)
 
     @cached_property
     def placement(self) -> str:
-        """Where the model's weights are while it is computed with: streamed where the recipe says so, or
-        where a run would need more memory than there is, and could be streamed."""
+        """Where the model's weights are while it is computed with: as the recipe says, or the first that fits
+        of one device, of all devices with what is beside them, and of the disk."""
         if self.recipe.placement != AUTO:
             return self.recipe.placement
-        whole = Context(
-            self.recipe.replace(placement=RESIDENT),
+        whole = self._placed(RESIDENT)
+        if whole.peak_memory <= self._at_hand[0]:
+            return RESIDENT
+        most = self._most_blocks
+        if whole.not_streamed:
+            return DISPATCHED if most == len(self.anatomy.blocks) else RESIDENT
+        return DISPATCHED if most else STREAMED
+
+    @cached_property
+    def resident_blocks(self) -> int:
+        """How many blocks stay where they are computed with."""
+        if self.placement == DISPATCHED:
+            return self._most_blocks
+        return len(self.anatomy.blocks) if self.placement == RESIDENT else 0
+
+    @property
+    def offloads(self) -> bool:
+        """Whether some blocks are brought to where they are computed with, and given up again."""
+        return self.resident_blocks < len(self.anatomy.blocks)
+
+    @cached_property
+    def _at_hand(self) -> tuple[float, float]:
+        """Bytes at hand on the device that computes, and on all together; of several processes the least."""
+        one = memory_at_hand()
+        found = current().gather((one, max(one, memory_of_all())))
+        return min(one for one, _ in found), min(together for _, together in found)
+
+    @cached_property
+    def _most_blocks(self) -> int:
+        """As many blocks as fit on all devices together, beside what a run needs without them."""
+        count = len(self.anatomy.blocks)
+        fits = (n for n in range(count, 0, -1) if self._placed(DISPATCHED, n).peak_memory <= self._at_hand[1])
+        return next(fits, 0)
+
+    def _placed(self, placement: str, resident_blocks: int | None = None) -> Context:
+        """The same run with its weights elsewhere."""
+        found = Context(
+            self.recipe,
             self.stages,
             self.history,
             self.exporting,
             self.pruning,
             self._anatomy,
+            placement,
         )
-        fits = whole.peak_memory <= min(current().gather(memory_at_hand()))
-        return RESIDENT if fits or whole.not_streamed else STREAMED
+        if resident_blocks is not None:
+            found.__dict__["resident_blocks"] = resident_blocks
+        return found
 
     @property
     def not_streamed(self) -> str:
@@ -200,7 +239,7 @@ class Context:
     @cached_property
     def whole_work(self) -> float:
         """Token-blocks of the whole run, from its beginning, without what stages do beside its point."""
-        run = Context(self.recipe, self.stages, anatomy=self.anatomy)
+        run = Context(self.recipe, self.stages, anatomy=self.anatomy, placement=RESIDENT)
         return sum(sum(s.estimate(run).work.values()) for s in run.stages if not s.incidental)
 
     def is_little(self, work: float) -> bool:

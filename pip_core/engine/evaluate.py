@@ -39,7 +39,12 @@ def evaluate(recipe: Recipe) -> Iterator[ev.Event]:
     """
     context = Context(recipe, [])
     _ = context.tasks, context.heldout  # what is wrong with them is said before a model is loaded
-    loaded = yield from load(recipe.model, recipe.dtype, placement=context.placement)
+    loaded = yield from load(
+        recipe.model,
+        recipe.dtype,
+        placement=context.placement,
+        resident_blocks=context.resident_blocks,
+    )
     evaluator = evaluator_for(recipe, loaded, context.tasks, context.heldout)
     yield from evaluator.skipped
     clock, done = Clock({"measuring": evaluator.tokens}), 0

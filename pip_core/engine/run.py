@@ -65,11 +65,17 @@ def run(
 
 
 class _StageError(Exception):
-    """What went wrong in a stage."""
+    """What went wrong in a stage.
 
-    def __init__(self, error: Exception, stage: str) -> None:
+    Attributes:
+        can_stream: whether the run held weights in memory that it could read from disk instead, and its
+            recipe leaves that open.
+    """
+
+    def __init__(self, error: Exception, stage: str, can_stream: bool) -> None:
         self.error = error
         self.stage = stage
+        self.can_stream = can_stream
 
 
 def _failed(error: Exception, stage: str = "") -> Iterator[ev.Event]:
@@ -97,7 +103,7 @@ def _where_it_fits(
             seen.append(event)
             yield event
     except _StageError as error:
-        if current().size > 1 or not is_out_of_memory(error.error) or not _can_stream(recipe, seen, out):
+        if current().size > 1 or not is_out_of_memory(error.error) or not error.can_stream:
             raise
         failure = error.stage
     # No exception is under way here, so that what the attempt held is let go.
@@ -110,10 +116,8 @@ def _where_it_fits(
         yield from _run(recipe, out, seen, stop, prune_on, scratch, STREAMED)
 
 
-def _can_stream(recipe: Recipe, history: Sequence[ev.Event], out: Path | None) -> bool:
-    """Whether a run that holds its weights in memory would do without, and its recipe leaves that open."""
-    context = check(recipe, history, out is not None)
-    return recipe.placement == AUTO and context.placement != STREAMED and not context.not_streamed
+def _can_stream(state: RunState) -> bool:
+    return state.recipe.placement == AUTO and state.placement != STREAMED and not state.not_streamed
 
 
 def check(
@@ -224,7 +228,7 @@ def _run(
             except Halted:
                 raise
             except Exception as error:
-                raise _StageError(error, stage.name) from error
+                raise _StageError(error, stage.name, _can_stream(state)) from error
             if not place:
                 yield from _left_out(state)
     finally:

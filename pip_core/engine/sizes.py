@@ -12,7 +12,7 @@ from ..checkpoints.load import config_of
 from ..checkpoints.reference import cached_by_checkpoint
 from ..checkpoints.tokenizer_size import tokenizer_bytes
 from ..core.device import fast_bfloat16
-from ..core.recipe import RESIDENT, STREAMED
+from ..core.recipe import RESIDENT
 from ..reconstruction.refit import widest
 from ..structure.anatomy import anatomy_of
 from ..structure.families import blocks_of, skeleton
@@ -37,6 +37,7 @@ class ModelSizes:
         widest_inputs: inputs of the widest projection that a refit may solve; 0 where there is none.
         streamed: bytes of the weights in memory where blocks are read when they are used: one block, and what
             is outside the blocks.
+        block: bytes of the largest block; of a dispatched model `resident_blocks` stay in memory.
         expert_weights: whether the experts of a mixture are one weight.
         placement: where the weights are.
         tokenizer: bytes of the file that its tokenizer is read from.
@@ -52,18 +53,26 @@ class ModelSizes:
     expert_weights: bool = False
     placement: str = RESIDENT
     tokenizer: int = 0
+    block: int = 0
+    resident_blocks: int = 0
 
     @property
     def held(self) -> int:
-        return self.streamed if self.placement == STREAMED else self.weights
+        if self.placement == RESIDENT:
+            return self.weights
+        return min(self.weights + self.block, self.streamed + self.resident_blocks * self.block)
 
     @property
     def kept_activations(self) -> int:
-        """Numbers a token leaves behind for a backward pass. Of a streamed model these are what enters each
-        block, and one block's."""
+        """Numbers a token leaves behind for a backward pass. Of blocks that are read when they are used these
+        are what enters each, and one block's."""
         if self.placement == RESIDENT:
             return sum(self.block_activations)
-        return max(self.block_activations) + 2 * len(self.block_activations) * self.width
+        kept, read = (
+            sorted(self.block_activations)[-self.resident_blocks :] if self.resident_blocks else [],
+            len(self.block_activations) - self.resident_blocks,
+        )
+        return sum(kept) + (max(self.block_activations) + 2 * read * self.width if read else 0)
 
     @property
     def itemsize(self) -> int:
@@ -105,6 +114,7 @@ def sizes_of(reference: str, dtype: str) -> ModelSizes:
         (parameters - sum(blocks) + max(blocks)) * number.itemsize,
         any(p.dim() == 3 for p in blocks_of(model).parameters()),
         tokenizer=tokenizer_bytes(reference),
+        block=max(blocks) * number.itemsize,
     )
 
 

@@ -21,7 +21,7 @@ from ..checkpoints.reference import cached_by_checkpoint
 from ..core import lent_gpu
 from ..core.accelerator import device, free_bytes
 from ..core.errors import UserError
-from ..core.recipe import STREAMED, Recipe
+from ..core.recipe import Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS, CHANNELS
 from ..engine.context import Context
@@ -53,7 +53,8 @@ class Plan:
         stages: titles of the stages that change the model after the last removal.
         seconds: for the whole run on this machine, roughly.
         memory: bytes the run needs at its peak, roughly; `available` are free now.
-        placement: where the model's weights are meanwhile: `resident` in memory, or `streamed` from disk.
+        placement: where the model's weights are meanwhile, see `core.recipe`.
+        resident_blocks: how many blocks stay where they are computed with.
     """
 
     anatomy: Anatomy
@@ -66,6 +67,7 @@ class Plan:
     memory: float
     available: int
     placement: str
+    resident_blocks: int
 
 
 @cached_by_checkpoint(maxsize=32)
@@ -112,10 +114,10 @@ def make_plan(recipe: Recipe) -> Plan:
     budget, cost = context.budget, total_cost(context)
     blocks = len(context.anatomy.blocks)
     per_block = seconds_per_token(recipe.model, recipe.dtype) / blocks
-    if context.placement == STREAMED:
-        # Each block is read for every window, and computed once more for a backward pass.
+    if read := blocks - context.resident_blocks:
+        # Such a block is read for every window, and computed once more for a backward pass.
         reading = context.sizes.weights / blocks / (recipe.window_tokens * READ_SPEED)
-        per_block = per_block * RECOMPUTED + reading
+        per_block += read / blocks * (per_block * (RECOMPUTED - 1) + reading)
     return Plan(
         context.anatomy,
         budget.description,
@@ -127,6 +129,7 @@ def make_plan(recipe: Recipe) -> Plan:
         max(cost.memory.values()),
         available_memory(),
         context.placement,
+        context.resident_blocks,
     )
 
 

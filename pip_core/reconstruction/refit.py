@@ -147,7 +147,8 @@ class _Refit:
     def error(self) -> float:
         """Distance between the first batch's streams, as a share of the dense one's length: the mean over
         tokens."""
-        now, wanted = self.pruned.stream[0].float(), self.dense.stream[0].float()
+        now = self.pruned.stream[0].float()
+        wanted = self.dense.stream[0].float().to(now.device)
         found = float(((now - wanted).norm(dim=-1) / wanted.norm(dim=-1)).mean())
         found = self.group.gather(found)[0]
         if not math.isfinite(found):
@@ -209,6 +210,7 @@ class _Refit:
         for h, target in zip(self.pruned.stream, wanted, strict=True):
             with capture_outputs(before) as found:
                 x = capture_input(output, partial(self.pruned.call, index), h).reshape(-1, inputs)
+            h, target = h.to(x.device), target.to(x.device)  # blocks may be on several devices
             missing = (target.float() - h.float()) / self.scale
             if half == MLP:
                 attention = found[made.added[0]].float().reshape(h.shape)

@@ -103,6 +103,7 @@ def trace_block(
             captured |= candidates(block, made, half, h.shape[-1])
     with capture_outputs(captured) as found:
         end = model.call(number, h)
+    h = h.to(end.device)  # blocks may be on several devices
     attention, mlp = (found[path].reshape(h.shape) for path in made.added)
     if adds:
         attention, mlp = attention - h, mlp - attention

@@ -178,7 +178,8 @@ def gate_gradients(
             if site.kind == BLOCKS:
                 added = added - hidden_states(args, kwargs).detach().float()
                 if site.position in given_back:
-                    added = added - given_back.pop(site.position).reshape(added.shape)
+                    back = given_back.pop(site.position).to(added.device)
+                    added = added - back.reshape(added.shape)
             elif site.adds_residual:
                 added = added - residual(args, kwargs).detach().float()
             multiply(index, stream, added.reshape(-1, 1, added.shape[-1]))

@@ -74,6 +74,18 @@ class Stored:
     shape: tuple[int, ...]
     cuts: tuple[tuple[int, torch.Tensor], ...] = ()
 
+    @property
+    def left(self) -> torch.Size:
+        """The shape of what is kept."""
+        shape = list(self.shape)
+        for axis, indices in self.cuts:
+            shape[axis] = len(indices)
+        return torch.Size(shape)
+
+    def narrowed(self, axis: int, indices: torch.Tensor) -> Stored:
+        """Slices of it, which is not read for that."""
+        return replace(self, cuts=(*self.cuts, (axis, indices.cpu())))
+
     def read(self) -> torch.Tensor:
         """The numbers, on the CPU and in the format they are stored in.
 
@@ -103,6 +115,28 @@ class Stored:
         return found
 
 
+@dataclass(frozen=True)
+class Held:
+    """The numbers of a weight in the machine's memory, for an accelerator that is given them when it computes
+    with them."""
+
+    values: torch.Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.values.dtype
+
+    @property
+    def left(self) -> torch.Size:
+        return self.values.shape
+
+    def narrowed(self, axis: int, indices: torch.Tensor) -> Held:
+        return Held(self.values.index_select(axis, indices.cpu()))
+
+    def read(self) -> torch.Tensor:
+        return self.values
+
+
 class Stream:
     """The streamed weights of one model, and which of them are in memory: those of the blocks used last.
 
@@ -125,7 +159,7 @@ class Stream:
         self._folder: tempfile.TemporaryDirectory | None = None
         self._numbers = itertools.count()
 
-    def weight(self, stored: Stored, block: int) -> StreamedWeight:
+    def weight(self, stored: Stored | Held, block: int) -> StreamedWeight:
         """A weight of a block, by the block's number."""
         made = self._made(stored, block)
         self._sizes[block] = self._sizes.get(block, 0) + made.numel() * self.dtype.itemsize
@@ -133,8 +167,7 @@ class Stream:
 
     def narrowed(self, weight: StreamedWeight, axis: int, indices: torch.Tensor) -> StreamedWeight:
         """What is left of a weight, which is not read for that."""
-        cuts = (*weight.stored.cuts, (axis, indices.cpu()))
-        made = self._made(replace(weight.stored, cuts=cuts), weight.block)
+        made = self._made(weight.stored.narrowed(axis, indices), weight.block)
         made.requires_grad_(weight.requires_grad)
         return made
 
@@ -148,7 +181,8 @@ class Stream:
         if not weight.here:
             with torch.inference_mode(False), torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
                 values = weight.stored.read()
-                self.read += values.numel() * values.element_size()
+                if isinstance(weight.stored, Stored):
+                    self.read += values.numel() * values.element_size()
                 if values.dtype != self.dtype and self.device.type == "cpu":
                     values = _given_back(values.numel(), self.dtype).view(values.shape).copy_(values)
                 weight.data = values.to(device=self.device, dtype=self.dtype)
@@ -157,13 +191,17 @@ class Stream:
             self._bytes += weight.numel() * self.dtype.itemsize
 
     def overwrite(self, weight: StreamedWeight, values: torch.Tensor) -> None:
-        """Give a weight other numbers, which are written to disk, in the format they are computed in."""
+        """Give a weight other numbers, kept where it is kept, in the format they are computed in."""
+        made = values.detach().to("cpu", self.dtype).contiguous()
+        if isinstance(weight.stored, Held):
+            weight.stored = Held(made.clone())
+            self.forget()
+            return
         if self._folder is None:
             place = cache_folder() / CHANGED
             place.mkdir(parents=True, exist_ok=True)
             self._folder = tempfile.TemporaryDirectory(dir=place)
         file = Path(self._folder.name, f"{next(self._numbers)}.bin")
-        made = values.detach().to("cpu", self.dtype).contiguous()
         file.write_bytes(raw(made))
         if weight.stored.file.parent == file.parent:
             weight.stored.file.unlink(missing_ok=True)
@@ -182,11 +220,8 @@ class Stream:
                 with torch.inference_mode(False), torch._C.DisableTorchFunctionSubclass():
                     weight.data = self._nothing(weight.shape)
 
-    def _made(self, stored: Stored, block: int) -> StreamedWeight:
-        shape = list(stored.shape)
-        for axis, indices in stored.cuts:
-            shape[axis] = len(indices)
-        made = StreamedWeight(self._nothing(torch.Size(shape)))
+    def _made(self, stored: Stored | Held, block: int) -> StreamedWeight:
+        made = StreamedWeight(self._nothing(stored.left))
         made.stream, made.stored, made.block, made.here = self, stored, block, False
         return made
 
@@ -204,7 +239,7 @@ class StreamedWeight(nn.Parameter):
     """
 
     stream: Stream
-    stored: Stored
+    stored: Stored | Held
     block: int
     here: bool
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..core.errors import UserError, shortened
 from ..core.units import ATTENTION, MLP, WIDTH
 from .anatomy import Anatomy, narrowed
+from .dispatched import keep_aligned
 from .families import Family, blocks_of, replace_blocks, skeleton
 from .shape import Layer, Shape
 from .streamed import narrowed_weight
@@ -165,6 +166,7 @@ def _narrow(
     for name, buffer in block.named_buffers():
         owner, _, leaf = name.rpartition(".")
         setattr(built.get_submodule(owner), leaf, buffer)
+    keep_aligned(block, built)
     return built.train(block.training)
 
 

@@ -7,7 +7,7 @@ from html import escape
 
 from ..checkpoints import bundled
 from ..core.errors import UserError
-from ..core.recipe import DEMO, MIXED, STREAMED, Recipe
+from ..core.recipe import DEMO, DISPATCHED, MIXED, STREAMED, Recipe
 from ..core.settings import AUTO
 from ..core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP
 from ..data.corpora import KNOWN, SHIPPED
@@ -148,6 +148,11 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
     if plan.placement == STREAMED:
         words = f"{_number(plan.memory / 1e9)} GB of {_number(plan.available / 1e9)} GB"
         lines += f"<br>Streams the model from disk, block by block: {words}."
+    elif plan.placement == DISPATCHED:
+        words = f"{_number(plan.memory / 1e9)} GB of {_number(plan.available / 1e9)} GB"
+        count = len(plan.anatomy.blocks)
+        there = f"{plan.resident_blocks} of {count} blocks stay on the devices that compute"
+        lines += f"<br>Spreads the model over devices, memory and disk: {there}, {words}."
     if plan.memory > plan.available:
         words = memory_words(plan.memory, plan.available)
         lines += f"<br><span class='bad'>Too large for this machine: {escape(words)}.</span>"

@@ -9,7 +9,7 @@ from ...checkpoints.load import DTYPES, load
 from ...core.errors import UserError
 from ...core.events import Event, Started, Warned
 from ...core.process_group import current
-from ...core.recipe import DEMO, RESIDENT, STREAMED
+from ...core.recipe import DEMO, DISPATCHED, RESIDENT, STREAMED
 from ...core.settings import AUTO, Settings, choice, setting, text
 from ...data.corpora import pinned
 from ...structure.shape import Shape
@@ -37,14 +37,15 @@ class LoadSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = choice(
         "auto", DTYPES, "number format to compute in", "Number format", "Used for computing"
     )
-    placement: Literal["auto", "resident", "streamed"] = choice(
+    placement: Literal["auto", "resident", "dispatched", "streamed"] = choice(
         AUTO,
-        (AUTO, RESIDENT, STREAMED),
-        "where the model's weights are: resident in memory, or streamed, which reads a block from disk when "
-        "it is used and takes longer; auto streams what does not fit into memory",
+        (AUTO, RESIDENT, DISPATCHED, STREAMED),
+        "where the model's weights are: resident, in the memory of one device; dispatched, over all "
+        "accelerators, memory and disk, with as many blocks as fit on the devices that compute; or streamed, "
+        "every block read from disk when it is used; auto takes the first of these that fits",
         "Where the weights are",
-        "In memory, or read from disk block by block; auto reads what does not fit",
-        called={RESIDENT: "in memory", STREAMED: "read from disk"},
+        "On one device, over several and the disk, or read from disk; auto takes the first that fits",
+        called={RESIDENT: "in memory", DISPATCHED: "over devices and disk", STREAMED: "read from disk"},
     )
     weights: str = setting(
         "",
@@ -74,7 +75,7 @@ class Load(Stage):
                 f"{current().size} processes cannot share {context.recipe.windows} calibration windows. "
                 "Start fewer processes, or ask for more windows."
             )
-        if context.recipe.placement == STREAMED and (why := context.not_streamed):
+        if context.placement != RESIDENT and context.offloads and (why := context.not_streamed):
             raise UserError(
                 f"This run cannot be streamed from disk, block by block: {why}. Choose other settings, or "
                 "the placement 'resident'."
@@ -86,7 +87,13 @@ class Load(Stage):
     def run(self, state: RunState) -> Iterator[Event]:
         recipe, past = state.recipe, state.past
         state.loaded = yield from load(
-            recipe.model, recipe.dtype, past.dtype, recipe.weights, state.placement, state.check_tokenizer
+            recipe.model,
+            recipe.dtype,
+            past.dtype,
+            recipe.weights,
+            state.placement,
+            state.check_tokenizer,
+            state.resident_blocks,
         )
         state.settle_model()
         state.shape = Shape.dense(state.anatomy)

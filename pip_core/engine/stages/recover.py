@@ -202,7 +202,9 @@ class Recover(Stage):
         if own := self.material.own_text:
             yield from warn(state, overlaps(state, own, "text that recovery learns from"))
         number = str(loaded.model.dtype).removeprefix("torch.")
-        dense = load_folder(loaded.source, self.recipe.dtype, number)
+        dense = load_folder(
+            loaded.source, self.recipe.dtype, number, state.placement, resident_blocks=state.resident_blocks
+        )
         ended, outcome = "", None
         try:
             outcome = yield from self._learn(state, dense)

@@ -188,7 +188,9 @@ class Refit(Stage):
         """Refit the model in memory, with the dense one loaded beside it for as long as that takes."""
         loaded = state.loaded
         number = str(loaded.model.dtype).removeprefix("torch.")
-        dense = load_folder(loaded.source, self.recipe.dtype, number, state.placement)
+        dense = load_folder(
+            loaded.source, self.recipe.dtype, number, state.placement, resident_blocks=state.resident_blocks
+        )
         place = loaded.model.device
         here, there = [part.to(place) for part in parts], [part.to(place) for part in same]
         return (yield from refit(dense.model, loaded.model, state.anatomy, state.shape, here, there))
