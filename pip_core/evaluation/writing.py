@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 from ..core.errors import UserError
 from ..core.events import TaskResult, WritingResult
 from ..core.portions import in_portions
+from ..core.process_group import current
 from .items import checksum, text, texts
 from .loglikelihood import BATCH_COST
 from .requests import Encoder, chat_text
@@ -172,10 +173,14 @@ class Writer:
             How many of `tokens` the step took.
         """
         found: dict[int, str] = {}
-        for batch in self._batches(model):
+        own: dict[int, str] = {}
+        group = current()
+        for batch in group.share(self._batches(model)):
             texts = in_portions(partial(self._continued, model), batch)
-            found |= zip(batch, itertools.chain.from_iterable(texts), strict=True)
-            yield sum(map(self._cost, batch))
+            own |= zip(batch, itertools.chain.from_iterable(texts), strict=True)
+            yield sum(map(self._cost, batch)) * group.size
+        for part in group.gather(own):
+            found |= part
         return [found[n] for n in range(len(self._prompts))]
 
     def _cost(self, number: int) -> int:
@@ -194,6 +199,7 @@ class Writer:
             self._filled_up = uneven is None or (
                 self._continued(model, uneven)[0] == self._continued(model, uneven[:1])[0]
             )
+            self._filled_up = all(current().gather(self._filled_up))
         if self._filled_up:
             return mixed
         equal: list[list[int]] = []

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.float64 import double
+from ..core.process_group import ALONE, current
 from ..core.units import MLP
 from ..structure.anatomy import Anatomy
 from ..structure.families import residual_scale
@@ -66,7 +67,8 @@ def substitutes(
     Raises:
         UserError: activations that are not finite.
     """
-    stream = ResidualStream(model, [part.to(model.device) for part in parts])
+    group = current() if len(parts) >= current().size else ALONE  # each needs some
+    stream = ResidualStream(model, [part.to(model.device) for part in group.share(parts)])
     scale, found = residual_scale(model.config), {}
     before: tuple[str, list[torch.Tensor]] | None = None
     last = len(shape.layers) - 1 if wanted is None else max(wanted, default=-1)
@@ -75,6 +77,7 @@ def substitutes(
         if layer.attention and layer.mlp:
             made = anatomy.blocks[layer.block]
             path = trace_block(stream, position, made, anatomy, scale, stream.stream[0], True).paths.get(MLP)
+            path = group.gather(path)[0]
         predecessor = before if wanted is None or position in wanted else None
         followed = wanted is None or position + 1 in wanted
         regression, kept = None, []
@@ -84,16 +87,18 @@ def substitutes(
                 end = stream.call(position, h)
             kept += [x.reshape(-1, x.shape[-1]) for x in inputs.values()]
             if predecessor:
-                x, y = predecessor[1][number], (end - h).reshape(-1, h.shape[-1])
+                x, y = predecessor[1][number], (end - h.to(end.device)).reshape(-1, h.shape[-1])
+                y = y.to(x.device)  # blocks may be on several devices
                 regression = regression or Regression(x.shape[-1], y.shape[-1], y.device)
                 regression.add(x, y)
             stream.stream[number] = end
         change = None
         if regression:
+            regression.add_up(group)
             regression.check()
             change = regression.solve(RIDGE)
         if change is not None and predecessor is not None:
-            found[position] = Substitute(predecessor[0], change.T.to(stream.stream[0]))
+            found[position] = Substitute(predecessor[0], change.T.to(predecessor[1][0]))
         before = (path, kept) if path and kept else None
         yield position + 1
     return found

@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.process_group import ProcessGroup, shared
+from pip_core.core.settings import MEASURED
 from pip_core.engine.run import check
 from pip_core.runs.run_directory import read_events
 
 from ..processes import run_code, start
-from ..tiny import only, recipe_for
+from ..tiny import only, recipe_for, write_lines
 
 # Meets the first process, hears of its run, and is gone.
 GONE = "from pip_core.core.process_group import joined\nwith joined() as group: group.told_by_first(None)"
@@ -32,11 +33,14 @@ def pair_of() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def recipe_file(llama_folder, tasks, tmp_path_factory):
-    recipe = recipe_for(llama_folder, tasks, units=("channels",), refit=True)
-    path = tmp_path_factory.mktemp("recipe") / "recipe.json"
-    path.write_text(
-        recipe.replace(vocabulary=0.1, refit_tokens=4096, windows=4, speed="off", sample="off").to_json()
-    )
+    folder = tmp_path_factory.mktemp("recipe")
+    rows = [{"prompt": "The dog ran to the " * n, "answer": "tree"} for n in range(1, 20)]
+    written = write_lines(folder / "written.jsonl", rows)
+    # Blocks are scored by what their substitutes cannot give back, and all kinds share the target.
+    recipe = recipe_for(llama_folder, [*tasks, written], units=("blocks", "channels"), refit=True)
+    changes = {"vocabulary": MEASURED, "division_windows": 4, "refit_tokens": 4096, "windows": 4}
+    path = folder / "recipe.json"
+    path.write_text(recipe.replace(**changes, items=0, speed="off", sample="off").to_json())
     return path
 
 

@@ -14,6 +14,7 @@ from ...core.curve import CurvePoint
 from ...core.decisions import Decided
 from ...core.errors import UserError
 from ...core.events import Event, Warned, event, value
+from ...core.process_group import current
 from ...core.recipe import EQUAL
 from ...core.settings import MEASURED, Settings, whole
 from ...core.units import DEPTH, HEADS
@@ -228,7 +229,9 @@ class Divide(Stage):
         model, recipe = state.loaded.model, self.recipe
         size = sum(len(pair.clean.text.encode()) for pair in texts)
         work = len(texts) * recipe.window_tokens * state.depth_left
-        dense = yield from state.follow(_total(nats(model, _ids(texts))), "dividing", len(texts), work)
+        dense = yield from state.follow(
+            _total(nats(model, _ids(current().share(texts))), len(texts)), "dividing", len(texts), work
+        )
         back = GIVEN_BACK if recipe.refit else {}
         trials: dict[tuple[int, int], Generator[int, None, float]] = {}
         for n, kind in enumerate(kinds):
@@ -287,13 +290,14 @@ def _ids(texts: Sequence[Pair]) -> list[torch.Tensor]:
     return [pair.clean.ids for pair in texts]
 
 
-def _total(losses: Iterator[float]) -> Generator[int, None, float]:
-    """The sum, saying after each how many are done."""
-    total = 0.0
+def _total(losses: Iterator[float], texts: int) -> Generator[int, None, float]:
+    """The sum over all processes, each of which has the losses of its share of the texts; says after each how
+    many are done."""
+    total, group = 0.0, current()
     for done, one in enumerate(losses, 1):
         total += one
-        yield done
-    return total
+        yield min(done * group.size, texts)
+    return sum(group.gather(total))
 
 
 def _without(
@@ -302,26 +306,30 @@ def _without(
     """The loss without `count` tokens. A text of a domain is judged on tokens that were chosen on the others,
     where there are others: tokens are needed or not by what a text is about, and the model will read more
     than its calibration text."""
-    done, total = 0, 0.0
     whole_ = torch.stack(list(scores.values())).sum(dim=0)
-    for domain in sorted({pair.domain for pair in texts}):
-        own = [pair for pair in texts if pair.domain == domain]
+    shared = current().share(texts)
+
+    def losses() -> Iterator[float]:
+        for domain in sorted({pair.domain for pair in shared}):
+            yield from nats_without(model, without(domain), _ids([p for p in shared if p.domain == domain]))
+
+    def without(domain: int) -> VocabularySubset:
         known = whole_ - scores[domain] if len(scores) > 1 and domain in scores else whole_
-        subset = VocabularySubset(vocabulary, vocabulary.keep(known, vocabulary.rows - count))
-        for loss in nats_without(model, subset, _ids(own)):
-            total, done = total + loss, done + 1
-            yield done
-    return total
+        return VocabularySubset(vocabulary, vocabulary.keep(known, vocabulary.rows - count))
+
+    return (yield from _total(losses(), len(texts)))
 
 
 def _silenced(model, sites: Sequence[Site], units, texts: Sequence[Pair]) -> Generator[int, None, float]:
     """The loss with units masked."""
-    total = 0.0
-    for done, ids in enumerate(_ids(texts), 1):
-        with masked(list(blocks_of(model)), sites, units):
-            total += sum(nats(model, [ids]))
-        yield done
-    return total
+
+    def losses() -> Iterator[float]:
+        for ids in _ids(current().share(texts)):
+            with masked(list(blocks_of(model)), sites, units):
+                found = sum(nats(model, [ids]))
+            yield found
+
+    return (yield from _total(losses(), len(texts)))
 
 
 def _units(equal: bool, kind: _Kind, parameters: float) -> tuple[dict[int, torch.Tensor], int]:
