@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Literal
 
 from ...checkpoints.load import load, load_folder
+from ...core.accelerator import free_bytes
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
 from ...core.events import Event, StageResult, event
-from ...core.memory import free_memory
 from ...core.progress import drain, map_progress
 from ...core.settings import AUTO, Settings, choice
 from ...inspection.latency import WARM_UP, Spread, compare_latency
@@ -99,7 +99,7 @@ class Speed(Stage):
     def run(self, state: RunState) -> Iterator[Event]:
         count, out = len(state.removals), str(state.out)
         needed = ROOM * state.sizes.weights * 2
-        if state.loaded.model.device.type == "cpu" and free_memory() < needed:
+        if free_bytes(state.loaded.model.device) < needed:
             reason = f"both models together need {needed / 1e9:.1f} GB of memory, and less is free."
             yield Timed(count, skipped=reason)
             return
