@@ -140,6 +140,8 @@ class RunState(Context):
 
     @property
     def finishing(self) -> bool:
+        if self.pruning and not self.complete:
+            return super().finishing
         count = len(self.removals)
         # Where tokens alone are removed, there is no removal of a unit before.
         anything = count or (self.pruning and self.budget.tokens and not self.budget.iterations)

@@ -126,12 +126,10 @@ def exports_plainly(reference: str, kind: str) -> bool:
     if kind == BLOCKS:
         trials = [[Units(BLOCKS, b, (0,))] for b in sorted({0, last // 2, last})]
     else:
+        # A config states how many are left in a block, and not which.
         size = anatomy.blocks[0].widths[kind].size
-        gone = size - max(anatomy.group_counts) if kind == HEADS else 1
-        trials = [
-            [Units(kind, b, units) for b, block in enumerate(anatomy.blocks) if kind in block.widths]
-            for units in (tuple(range(gone)), tuple(range(size - gone, size)))
-        ]
+        gone = tuple(range(size - max(anatomy.group_counts) if kind == HEADS else 1))
+        trials = [[Units(kind, b, gone) for b, block in enumerate(anatomy.blocks) if kind in block.widths]]
     for trial in trials:
         model, shape = skeleton(config_of(reference)), dense.without(trial)
         reshape(model, anatomy, dense, shape)

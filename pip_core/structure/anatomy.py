@@ -57,12 +57,12 @@ class Cut:
         Args:
             size: number of units that the weight holds.
         """
+        places = torch.tensor(units, dtype=torch.long)[:, None]
         found, start = [], 0
         for width in self.widths:
-            for unit in units:
-                found.append(torch.arange(start + unit * width, start + (unit + 1) * width))
+            found.append((start + places * width + torch.arange(width)).flatten())
             start += size * width
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
+        return torch.cat(found)
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,24 @@ def refitting(recipe) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(refitting, tmp_path_factory):
+def planned() -> list[float]:
+    """What the clock of the `whole` run was told of the refit, whenever it was told what is left."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(refitting, tmp_path_factory, planned):
     """An undisturbed run with a refit, its export really verified."""
     out = tmp_path_factory.mktemp("refit") / "model"
-    return list(run(refitting, out)), out
+
+    def plan(state, stages):
+        tell(state, stages)
+        planned.append(state.clock.planned.get("refitting", 0.0))
+
+    tell = RunState.plan
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunState, "plan", plan)
+        return list(run(refitting, out)), out
 
 
 def rows_for(recipe: Recipe, loaded: Loaded, anatomy: Anatomy) -> list[torch.Tensor]:
@@ -75,6 +89,12 @@ def test_order_of_events(whole):
     steps = [e for e in events if isinstance(e, ev.Progress) and e.stage == "refitting"]
     assert [(e.done, e.total) for e in steps] == [(n, 3) for n in range(4)]
     assert all(e.remaining >= 0 for e in steps)
+
+
+def test_the_clock_counts_on_the_refit_from_the_beginning(whole, planned):
+    counted = list(itertools.takewhile(bool, planned))
+    assert len(counted) > 2, planned  # before the dense model is measured, units are removed, it is refitted
+    assert counted == pytest.approx([counted[-1]] * len(counted))
 
 
 def test_measured_with_and_without(whole):

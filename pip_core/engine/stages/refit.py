@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ...checkpoints.load import load_folder
 from ...core.errors import UserError
-from ...core.events import Event, StageResult, event
+from ...core.events import Event, Progress, StageResult, event
 from ...core.recipe import DEMO, OURS
 from ...core.settings import AUTO, Auto, Settings, switch, whole
 from ...core.units import BLOCKS
@@ -157,7 +157,9 @@ class Refit(Stage):
 
     def estimate(self, context: Context) -> Cost:
         sizes, tokens = context.sizes, self._tokens(context.sizes)
-        work = tokens * PASSES * context.depth(context.planned) * bool(context.finishing and context.planned)
+        left = context.depth(context.planned)
+        work = tokens * PASSES * left + _ready_tokens(tokens) * (context.depth(0) + left)
+        work *= bool(context.finishing and context.planned)
         memory = {"refit": _memory(sizes, tokens)}
         if looked := self.substitution_tokens(context):
             memory["looking"] = _looking_memory(sizes, looked, len(context.anatomy.blocks))
@@ -168,7 +170,13 @@ class Refit(Stage):
         parts, same = state.as_read(self.rows)
         blocks = len(state.shape.layers)
         work = count_tokens(parts) * PASSES * state.depth_left
-        found = yield from state.follow(self._solve(state, parts, same), "refitting", blocks, work)
+        yield Progress("refitting", iteration, 0, blocks, state.clock.elapsed, state.clock.remaining())
+        state.clock.skip()
+        steps = self._solve(state, parts, same)
+        next(steps)  # before the first block
+        ready = _ready_tokens(count_tokens(parts)) * (state.depth(0) + state.depth_left)
+        state.clock.step("refitting", ready)
+        found = yield from state.follow(steps, "refitting", blocks, work)
         state.changed = True
         yield Refitted(
             iteration,
@@ -208,6 +216,12 @@ def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:
 def count_tokens(parts: list[torch.Tensor]) -> int:
     """Tokens in batches of token ids."""
     return sum(part.numel() for part in parts)
+
+
+def _ready_tokens(tokens: int) -> int:
+    """Tokens that both models read in full, to tell how far apart they are, before the first block is
+    solved."""
+    return min(tokens, BATCH_ROWS * ROW_TOKENS)
 
 
 def first_batches(rows: list[torch.Tensor], wanted: int) -> list[torch.Tensor]:
