@@ -39,8 +39,8 @@ PROBE_TOKENS = 160
 # Of a model that is streamed: bytes read from disk in a second, of a usual one, and its work as a multiple of
 # that of a model in memory.
 READ_SPEED, RECOMPUTED = 1e9, 1.25
-# For each distinct matrix shape; a model has half a dozen.
-PROBE_SECONDS = 0.15
+# For each distinct matrix shape (a model has half a dozen): processor time, fewest products, most weights.
+PROBE_SECONDS, PROBE_TIMES, PROBE_WEIGHTS = 0.06, 5, 4_000_000
 
 
 @dataclass(frozen=True)
@@ -174,22 +174,28 @@ def seconds_per_token(reference: str, dtype: str) -> float:
     if lent_gpu.elsewhere():  # nothing can be timed here
         products = sum(count * math.prod(shape) for shape, count in counts.items())
         return lent_gpu.seconds_per_token(products, len(blocks_of(model)))
-    total = 0.0
-    with torch.inference_mode():
-        for shape, count in counts.items():
-            # A giant matrix is timed on a slice of it.
-            rows = min(shape[0], 8192)
-            slice_ = torch.full((rows, shape[1]), 0.01, dtype=number, device=device())
-            x = torch.full((PROBE_TOKENS, shape[1]), 0.01, dtype=number, device=device())
-            # The best of many: what another program takes meanwhile is not the model's cost.
-            until, each = time.perf_counter() + PROBE_SECONDS, float("inf")
-            while time.perf_counter() < until or each == float("inf"):
-                each = min(each, _timed(x, slice_))
-            total += count * each * shape[0] / rows
-    return total / PROBE_TOKENS * (1 + OVERHEAD)
+    seconds = sum(count * _product_seconds(shape, number) for shape, count in counts.items())
+    return seconds / PROBE_TOKENS * (1 + OVERHEAD)
 
 
-def _timed(x: torch.Tensor, weight: torch.Tensor) -> float:
-    started = time.perf_counter()
-    float((x @ weight.T)[0, 0])
-    return time.perf_counter() - started
+@torch.inference_mode()
+def _product_seconds(shape: torch.Size, number: torch.dtype) -> float:
+    """Seconds that `PROBE_TOKENS` rows take through a matrix, the best of many times: what another program
+    takes meanwhile is not the model's cost."""
+    # A giant matrix is timed on a slice of it.
+    rows = min(shape[0], max(1, PROBE_WEIGHTS // shape[1]))
+    weight = torch.full((rows, shape[1]), 0.01, dtype=number, device=device())
+    x = torch.full((PROBE_TOKENS, shape[1]), 0.01, dtype=number, device=device())
+    # On a processor by this thread's own time, which stands still while another program runs in its place.
+    clock = time.thread_time if device().type == "cpu" else time.perf_counter
+    _multiply(x, weight)  # the first time it is made ready
+    best, done, until = math.inf, 0, clock() + PROBE_SECONDS
+    while done < PROBE_TIMES or clock() < until:
+        started = clock()
+        _multiply(x, weight)
+        best, done = min(best, clock() - started), done + 1
+    return best * shape[0] / rows
+
+
+def _multiply(x: torch.Tensor, weight: torch.Tensor) -> None:
+    float((x @ weight.T)[0, 0])  # is waited for

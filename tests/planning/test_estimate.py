@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.engine.run import run
+from pip_core.planning import estimate
 from pip_core.planning.estimate import anatomy_for, make_plan
 
 from .. import tiny, zoo
@@ -27,6 +32,19 @@ def test_the_plan_is_what_the_run_does(checkpoints, tasks, family):
 
 def test_more_work_takes_longer(recipe):
     assert make_plan(recipe.replace(windows=5000)).seconds > make_plan(recipe).seconds
+
+
+def test_the_first_product_and_a_passing_load_are_not_the_models_cost(monkeypatch):
+    # Of SmolLM2 one matrix that was timed once, in 0.8 s, made a plan of four minutes one of 23.7 hours.
+    now, each = 0.0, itertools.chain([0.8, 0.5, 0.9], itertools.repeat(0.02))
+
+    def multiply(*_):
+        nonlocal now
+        now += next(each)
+
+    monkeypatch.setattr(estimate, "_multiply", multiply)
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(thread_time=lambda: now, perf_counter=lambda: now))
+    assert estimate._product_seconds(torch.Size((4, 8)), torch.float32) == pytest.approx(0.02)
 
 
 def test_no_weights_are_needed(llama_folder, tmp_path):
