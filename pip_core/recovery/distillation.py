@@ -20,6 +20,8 @@ from ..core.repeatable import repeatable_attention
 
 # Positions whose predictions are turned into float32 at a time: 64 x 50,000 words are 13 MB each.
 POSITIONS = 64
+# Log-probability that what is held for impossible is taken for, so that it adds nothing and no infinity.
+IMPOSSIBLE = -1e4
 
 
 def learn(
@@ -46,9 +48,10 @@ def learn(
     found = logits.detach().flatten(0, 1)
     gradient = torch.empty_like(found)
     total = 0.0
-    for part, p, log_q in _compared(wanted, found, kept):
-        total += _divergence(p, log_q)
-        gradient[part] = ((log_q.exp() - p) / positions).to(gradient.dtype)
+    for part, log_p, log_q in _compared(wanted, found, kept):
+        p = log_p.exp()
+        total += _divergence(p, log_p, log_q)
+        gradient[part] = log_q.exp_().sub_(p).div_(positions)
     del wanted
     logits.backward(gradient.view_as(logits))
     return total
@@ -63,7 +66,8 @@ def divergence(
 ) -> float:
     """The sum of the loss over a batch's positions in nats, nothing learnt; arguments as for `learn`."""
     wanted, found = _logits(dense, same), _logits(pruned, ids)
-    return sum(_divergence(p, log_q) for _, p, log_q in _compared(wanted, found, kept))
+    parts = _compared(wanted, found, kept)
+    return sum(_divergence(log_p.exp(), log_p, log_q) for _, log_p, log_q in parts)
 
 
 @torch.no_grad()
@@ -76,14 +80,17 @@ def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 def _compared(
     wanted: torch.Tensor, found: torch.Tensor, kept: torch.Tensor | None
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Some positions at a time: which, the dense model's probabilities, the pruned one's log-probabilities;
+    """Some positions at a time: which, and the log-probabilities of the dense model and of the pruned one;
     both float32 `(P, K)`."""
     for start in range(0, len(found), POSITIONS):
         part = slice(start, min(start + POSITIONS, len(found)))
         target = wanted[part] if kept is None else wanted[part].index_select(1, kept.to(wanted.device))
-        yield part, target.to(found.device).float().softmax(-1), found[part].float().log_softmax(-1)
+        yield part, _log_probabilities(target.to(found.device)), _log_probabilities(found[part])
 
 
-def _divergence(p: torch.Tensor, log_q: torch.Tensor) -> float:
-    # xlogy: what the dense model holds for impossible adds nothing.
-    return float((torch.xlogy(p, p) - p * log_q).sum())
+def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    return logits.float().log_softmax(-1).clamp_(min=IMPOSSIBLE)
+
+
+def _divergence(p: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor) -> float:
+    return float(log_p.sub(log_q).mul_(p).sum())

@@ -85,13 +85,14 @@ class Material:
         wanted = tokens // 2 if self.name else tokens
         return min(wanted, MOST_WRITTEN) if self.writes else 0
 
-    def read(self, calibration: Calibration, tokens: int) -> None:
+    def read(self, calibration: Calibration, tokens: int, before: int = 0) -> None:
         """Read and tokenise the texts, and hold some of them out.
 
         Args:
             calibration: the text that is calibrated on, for the dense model's tokenizer: some of it is held
                 out in any case, since it is of several domains usually.
-            tokens: that will be learnt from.
+            tokens: that will be learnt from, with those `before`, which were learnt from already and are not
+                read again where there are others.
 
         Raises:
             UserError: too short a text.
@@ -111,7 +112,9 @@ class Material:
         if self.own_text is not None:
             named = rows(calibration.of_text(self.own_text))
             self.watched = torch.cat([_end(part, WATCHED_ROWS // 2) for part in (self._source, named)])
-        self.rows = apart(named, self.watched)[: -(-wanted // length)] if self.name else named[:0]
+        found = apart(named, self.watched)[: -(-wanted // length)] if self.name else named[:0]
+        fresh = found[(before // 2 if self.writes else before) // length :]
+        self.rows = fresh if len(fresh) * length >= LEAST_TOKENS else found
         if self.name and len(self.rows) * length < LEAST_TOKENS:
             raise UserError(
                 f"{need}, and the text '{title(self.name)}' holds {len(self.rows) * length:,} beside those "

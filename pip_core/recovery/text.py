@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..core.decoding import read_on
+from .attention import fast_attention
 
 # Rows that are written at a time, and tokens that each begins with.
 WRITING_ROWS, BEGINNING = 32, 8
@@ -45,11 +46,12 @@ def write_batch(
     """
     generator = torch.Generator().manual_seed(seed)
     written, cache, given = begun, None, begun
-    while written.shape[1] < length:
-        with torch.no_grad():
-            logits, cache = read_on(dense, given.to(dense.device), cache)
-            chances = logits[:, :known].float().softmax(-1).cpu()
-        given = torch.multinomial(chances, 1, generator=generator)
-        written = torch.cat([written, given], 1)
-        yield len(begun)
+    with fast_attention(dense):
+        while written.shape[1] < length:
+            with torch.no_grad():
+                logits, cache = read_on(dense, given.to(dense.device), cache)
+                chances = logits[:, :known].float().softmax(-1).cpu()
+            given = torch.multinomial(chances, 1, generator=generator)
+            written = torch.cat([written, given], 1)
+            yield len(begun)
     return written

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ..core import portions
 from ..core.device import is_out_of_memory
 from ..core.errors import UserError
+from .attention import fast_attention
 from .distillation import learn
 from .optimiser import RISING, Diverged, Optimiser, Schedule, learning
 from .watch import Look, Watch
@@ -147,7 +148,7 @@ class Trainer:
             UserError: a likelihood is not a finite number before anything was learnt.
         """
         fault = ""
-        with learning(self.pruned) as weights:
+        with learning(self.pruned) as weights, fast_attention(self.pruned, self.dense):
             self._optimiser = optimiser = Optimiser(weights)
             if state is None:
                 self._best_weights = optimiser.copy()

@@ -185,6 +185,21 @@ def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path):
     assert finals[0].perplexity == tiny.only(undisturbed[0], ev.Evaluated)[-1].perplexity
     with pytest.raises(UserError, match="has these settings already"):
         operations.repeat(folder, "recover", {})
+    learnt = exported(folder)
+    # A longer one goes on from there, on text that was not read yet, also where it was killed meanwhile.
+    operations.repeat(folder, "recover", {"recover_tokens": 2 * TOKENS})
+    killed = run_directory.work(folder, prune_on=False)
+    next(e for e in killed if isinstance(e, CurvePoint))
+    killed.close()
+    events = list(run_directory.work(folder))
+    (found,) = tiny.only(events, Recovered)
+    assert (found.earlier, found.tokens) == (TOKENS, TOKENS)
+    assert f"{TOKENS:,} and then {TOKENS:,}" in sentence(found)
+    assert found.before == pytest.approx(tiny.only(undisturbed[0], Recovered)[0].after, rel=0.02)
+    assert found.after < found.before
+    assert tiny.only(events, CurvePoint)[-1].x == 2 * TOKENS
+    assert any(not torch.equal(value, exported(folder)[name]) for name, value in learnt.items())
+    assert "does not reproduce" in (folder / "model" / "README.md").read_text()
     with pytest.raises(UserError, match="depends on target"):
         operations.repeat(folder, "recover", {"target": 0.5})
     operations.undo(folder)

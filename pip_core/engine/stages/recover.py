@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -16,10 +17,11 @@ from ...checkpoints.load import Loaded, load_folder
 from ...core.curve import CurvePoint
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
-from ...core.events import Event, StageResult, Warned, event
+from ...core.events import Event, Warned
 from ...core.progress import map_progress
 from ...core.recipe import DEMO, measuring_settings
 from ...core.settings import AUTO, Settings, choice, setting, text, whole
+from ...core.units import HEADS
 from ...data.calibration import ROW_TOKENS
 from ...data.corpora import title
 from ...evaluation.tasks import STORY_TASKS, TASKS
@@ -34,6 +36,7 @@ from ..sizes import FOOTPRINT_BYTES
 from ..stage import Cost, Stage
 from ..state import RunState
 from .read_texts import contents_of, overlaps, refuse_measured, warn
+from .recover_result import Recovered, learnt_before
 
 OFF, SHORT, UNTIL_LEVEL = "off", "short", "until-level"
 # Tokens that are learnt from where the recipe does not say; of the second, at most.
@@ -46,6 +49,8 @@ PASSES = 3
 WRITING = 4
 # Bytes of the state for each weight that learns: float32 of the weight, two of AdamW, the best so far.
 STATE_BYTES = 16
+# Bytes that attention keeps of a head and a pair of positions, see `recovery.attention`.
+PRODUCT_BYTES = 6
 
 
 class RecoverSettings(Settings):
@@ -89,48 +94,6 @@ class RecoverSettings(Settings):
         return {"recover_text": Material.USUAL}
 
 
-@event
-class Recovered(StageResult):
-    """What was left after `iteration` removals learnt from the dense model on `tokens` of `text`.
-
-    `before` and `after` are the mean divergences of its predictions from the dense model's on held-out text,
-    in nats per token; `answers_before` and `answers_after` the mean log-probabilities of the right answers to
-    `questions` that it is not measured on. `kept` tells after how many tokens it was best: these weights were
-    kept, and 0 means that it is as it was. `ended` says why learning ended early; empty where it did not.
-    """
-
-    tokens: int
-    kept: int
-    text: str
-    before: float
-    after: float
-    questions: int
-    answers_before: float
-    answers_after: float
-    seconds: float
-    ended: str = ""
-
-    def sentence(self) -> str:
-        return f"{self._words()} It took {self.seconds:.0f} s."
-
-    def _words(self) -> str:
-        early = f" {self.ended}" if self.ended else ""
-        if not self.kept:
-            return f"Recovery helped nothing: what was left is as it was.{early}"
-        best = f" It was best after {self.kept:,}, and that was kept." if self.kept < self.tokens else ""
-        asked = (
-            f", and the mean log-probability of right answers from {self.answers_before:.3f} to "
-            f"{self.answers_after:.3f} on {self.questions} questions"
-            if self.questions
-            else ""
-        )
-        return (
-            f"What was left learnt from the dense model on {self.tokens:,} tokens of {self.text}: the "
-            f"divergence of its predictions on held-out text went from {self.before:.3f} to "
-            f"{self.after:.3f} nats per token{asked}.{best}{early}"
-        )
-
-
 class Recover(Stage):
     """Let what is left learn from the dense model."""
 
@@ -172,8 +135,13 @@ class Recover(Stage):
     def pinned(self, state: RunState) -> Mapping[str, str]:
         return {"recover_text": self.material.pinned}
 
+    def _learnt_before(self, context: Context) -> int:
+        """Tokens of the recovery that this one goes on from; 0 where it begins."""
+        before = learnt_before(context.history)
+        return before if before + LEAST_TOKENS <= self.tokens else 0
+
     def prepare(self, state: RunState) -> None:
-        self.material.read(state.calibration, self.tokens)
+        self.material.read(state.calibration, self.tokens, self._learnt_before(state))
         if state.scratch is None:
             return
         needed = 2 * STATE_BYTES * _learning(state.anatomy)
@@ -186,40 +154,52 @@ class Recover(Stage):
 
     def estimate(self, context: Context) -> Cost:
         passes = PASSES * context.depth(context.planned) + context.depth(0)
-        looks = 1 + self.tokens / self._between_looks
+        tokens = self.tokens - self._learnt_before(context)
+        looks = 1 + tokens / self._between_looks(tokens)
         looking = looks * WATCHED_TOKENS * (context.depth(context.planned) + context.depth(0))
-        written = self.material.to_write(self.tokens) * WRITING * context.depth(0)
+        written = self.material.to_write(tokens) * WRITING * context.depth(0)
         work = {"writing": written * context.finishing}
-        work["recovering"] = (self.tokens * passes + looking) * context.finishing
+        work["recovering"] = (tokens * passes + looking) * context.finishing
         return Cost(work, memory={"recovery": _memory(context)})
 
-    @property
-    def _between_looks(self) -> int:
-        return LOOK_TOKENS if self.recipe.recover == UNTIL_LEVEL else max(1, self.tokens // LOOKS)
+    def _between_looks(self, tokens: int) -> int:
+        return LOOK_TOKENS if self.recipe.recover == UNTIL_LEVEL else max(1, tokens // LOOKS)
 
     def run(self, state: RunState) -> Iterator[Event]:
         began, loaded = time.monotonic(), state.loaded
         if own := self.material.own_text:
             yield from warn(state, overlaps(state, own, "text that recovery learns from"))
         number = str(loaded.model.dtype).removeprefix("torch.")
-        dense = load_folder(
-            loaded.source, self.recipe.dtype, number, state.placement, resident_blocks=state.resident_blocks
-        )
-        ended, outcome = "", None
+        ended, outcome, before = "", None, self._learnt_before(state)
         try:
-            outcome = yield from self._learn(state, dense)
+            if before and not _take_over(state, number):
+                before = 0
+                yield Warned(
+                    "The model that recovery would go on from is not there any more: it begins anew."
+                )
+                self.material.read(state.calibration, self.tokens)
+            dense = load_folder(
+                loaded.source,
+                self.recipe.dtype,
+                number,
+                state.placement,
+                resident_blocks=state.resident_blocks,
+            )
+            outcome = yield from self._learn(state, dense, before)
         except UserError as error:
             ended = str(error)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             ended = "Memory ran out."
+        cut_short = state.cut_short
+        # The recipe alone would learn from all of it in one go.
+        state.cut_short |= before > 0
         if outcome is None:
-            yield Recovered(
-                len(state.removals), 0, 0, self._text, 0, 0, 0, 0, 0, time.monotonic() - began, ended
-            )
+            seconds = time.monotonic() - began
+            yield Recovered(len(state.removals), 0, 0, self._text, 0, 0, 0, 0, 0, seconds, ended, before)
             return
-        state.changed |= outcome.helped
+        state.changed |= outcome.helped or before > 0
         start, best = outcome.start, outcome.best
         yield Recovered(
             len(state.removals),
@@ -232,21 +212,24 @@ class Recover(Stage):
             start.right,
             best.right,
             time.monotonic() - began,
-            _why(outcome, state.cut_short),
+            _why(outcome, cut_short),
+            before,
         )
 
     @property
     def _text(self) -> str:
         return self.material.words
 
-    def _learn(self, state: RunState, dense: Loaded) -> Generator[Event, None, Outcome]:
-        """Write what is to be written, and learn."""
-        recipe, key = self.recipe, self._key(state)
-        wanted = self.material.to_write(self.tokens)
+    def _learn(self, state: RunState, dense: Loaded, before: int) -> Generator[Event, None, Outcome]:
+        """Write what is to be written, and learn; `before` as `_learnt_before`."""
+        recipe, key, tokens = self.recipe, self._key(state, before), self.tokens - before
+        # What is read further on is not what was read before.
+        seed = recipe.seed + before
+        wanted = self.material.to_write(tokens)
         if wanted:
             work = wanted * WRITING * len(state.anatomy.blocks)
             known = min(len(dense.tokenizer), dense.config.vocab_size)
-            writing = self.material.write(dense.model, known, wanted, recipe.seed, Kept(state.scratch, key))
+            writing = self.material.write(dense.model, known, wanted, seed, Kept(state.scratch, key))
             yield from state.follow(writing, "writing", wanted, work, added=True)
         watched, same = state.as_read(list(self.material.watched.split(PASS_ROWS)))
         subset = state.token_subset
@@ -261,13 +244,13 @@ class Recover(Stage):
         kept = Kept(state.scratch, key)
         saved = kept.load("state")
         plan = Plan(
-            self.tokens,
+            tokens,
             recipe.recover_rate,
-            max(1, round(self._between_looks / (STEP_ROWS * rows.shape[1]))),
+            max(1, round(self._between_looks(tokens) / (STEP_ROWS * rows.shape[1]))),
             recipe.recover == UNTIL_LEVEL,
         )
         trainer = Trainer(
-            state.loaded.model, dense.model, rows, dense_rows, watch, plan, recipe.seed, kept.saver("state")
+            state.loaded.model, dense.model, rows, dense_rows, watch, plan, seed, kept.saver("state")
         )
         # Exported before it was done: with what was learnt until then.
         state.cut_short |= bool(not state.pruning and saved and saved["step"] < saved["last"])
@@ -290,7 +273,7 @@ class Recover(Stage):
                 yield Warned(f"{kept.fault} If the run is stopped, recovery begins anew.")
             for look in looks:
                 speed = (look.tokens - done) / max(1e-9, time.monotonic() - began)
-                yield self._point(len(state.removals), look, speed if look.tokens > done else 0.0)
+                yield _point(len(state.removals), look, before, speed if look.tokens > done else 0.0)
             looks.clear()
 
     def _plan_clock(self, state: RunState, total: int, done: int) -> None:
@@ -298,22 +281,12 @@ class Recover(Stage):
         planned = self.estimate(state).work["recovering"]
         state.clock.planned["recovering"] = planned * (1 - done / total)
 
-    def _point(self, iteration: int, look: Look, speed: float) -> CurvePoint:
-        values = [("divergence, held-out text", look.heldout)]
-        if look.loss is not None:
-            values.append(("divergence, text learnt from", look.loss))
-        if look.answers:
-            values.append(("right answers, -log p", -look.right))
-        note = f"{speed:.0f} tokens/s" if speed else ""
-        names = ("Recovery", "tokens learnt from", "nats")
-        return CurvePoint(iteration, *names, float(look.tokens), tuple(values), note)
-
-    def _key(self, state: RunState) -> str:
-        """What a saved state belongs to: this recipe, these removals."""
+    def _key(self, state: RunState, before: int) -> str:
+        """What a saved state belongs to: this recipe, these removals, what was learnt before."""
         measuring = measuring_settings() - {"model", "dtype", "weights"}
         settings = {n: v for n, v in state.recipe.to_dict().items() if n not in measuring}
         units = [[u.kind, u.block, list(u.units)] for r in state.removals for u in r.units]
-        return hashlib.sha256(json.dumps([settings, units]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([settings, units, before]).encode()).hexdigest()
 
     @classmethod
     def describe(cls, result: Recovered) -> Description:
@@ -338,6 +311,39 @@ def _counted(work: Generator[int | Look, None, Outcome], looks: list[Look]) -> G
     return map_progress(work, count)
 
 
+def _take_over(state: RunState, number: str) -> bool:
+    """Set the weights to those of the model that the run exported last, which an earlier recovery led to;
+    false where it cannot be read, or is of another shape.
+
+    Args:
+        number: format to compute in.
+    """
+    if state.out is None:
+        return False
+    try:
+        exported = load_folder(replace(state.loaded.source, folder=state.out), number).model.state_dict()
+    except UserError:
+        return False
+    weights = state.loaded.model.state_dict()
+    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in exported.items()}:
+        return False
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(exported[name])
+    return True
+
+
+def _point(iteration: int, look: Look, before: int, speed: float) -> CurvePoint:
+    values = [("divergence, held-out text", look.heldout)]
+    if look.loss is not None:
+        values.append(("divergence, text learnt from", look.loss))
+    if look.answers:
+        values.append(("right answers, -log p", -look.right))
+    note = f"{speed:.0f} tokens/s" if speed else ""
+    names = ("Recovery", "tokens learnt from", "nats")
+    return CurvePoint(iteration, *names, float(before + look.tokens), tuple(values), note)
+
+
 def _why(outcome: Outcome, cut_short: bool) -> str:
     if outcome.fault:
         return outcome.fault
@@ -353,13 +359,15 @@ def _learning(anatomy: Anatomy) -> int:
 
 def _memory(context: Context) -> float:
     """Bytes at the peak: both models (the file that the second is read from stays mapped), gradients, AdamW
-    and the best weights in float32, float32 masters where the model is not; a batch's activations, and both
-    models' logits with their gradient."""
+    and the best weights in float32, float32 masters where the model is not; a batch's activations, what its
+    attention keeps, and both models' logits with their gradient."""
     sizes, anatomy = context.sizes, context.anatomy
     share = context.depth(context.planned) / len(anatomy.blocks)
     learning = _learning(anatomy) * share
     each = STATE_BYTES + (4 + sizes.itemsize if sizes.itemsize < 4 else 0)
     tokens = PASS_ROWS * ROW_TOKENS
     activations = tokens * sizes.itemsize * (share * sum(sizes.block_activations) + 3 * sizes.vocabulary)
+    heads = sum(b.widths[HEADS].size * anatomy.queries for b in anatomy.blocks if HEADS in b.widths)
+    activations += share * heads * PRODUCT_BYTES * tokens * ROW_TOKENS
     models = sizes.weights * 3
     return FOOTPRINT_BYTES + models + learning * each + activations

@@ -1,0 +1,83 @@
+"""What recovery came to, and whether a later one goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...core.events import Event, Exported, RemovalUndone, Removed, SettingsChanged, StageResult, event
+
+# Settings that may change between a recovery and one that goes on from it.
+LONGER = frozenset(("recover", "recover_tokens"))
+
+
+@event
+class Recovered(StageResult):
+    """What was left after `iteration` removals learnt from the dense model on `tokens` of `text`.
+
+    `before` and `after` are the mean divergences of its predictions from the dense model's on held-out text,
+    in nats per token; `answers_before` and `answers_after` the mean log-probabilities of the right answers to
+    `questions` that it is not measured on. `kept` tells after how many tokens it was best: these weights were
+    kept, and 0 means that it is as it was. `ended` says why learning ended early; empty where it did not.
+    `earlier` are the tokens that it had learnt from in recoveries that this one went on from.
+    """
+
+    tokens: int
+    kept: int
+    text: str
+    before: float
+    after: float
+    questions: int
+    answers_before: float
+    answers_after: float
+    seconds: float
+    ended: str = ""
+    earlier: int = 0
+
+    def sentence(self) -> str:
+        return f"{self._words()} It took {self.seconds:.0f} s."
+
+    def _words(self) -> str:
+        early = f" {self.ended}" if self.ended else ""
+        if not self.kept and self.earlier:
+            return (
+                f"Further recovery helped nothing: what was left is as it was after the earlier one.{early}"
+            )
+        if not self.kept:
+            return f"Recovery helped nothing: what was left is as it was.{early}"
+        best = f" It was best after {self.kept:,}, and that was kept." if self.kept < self.tokens else ""
+        further = f"{self.earlier:,} and then " if self.earlier else ""
+        asked = (
+            f", and the mean log-probability of right answers from {self.answers_before:.3f} to "
+            f"{self.answers_after:.3f} on {self.questions} questions"
+            if self.questions
+            else ""
+        )
+        return (
+            f"What was left learnt from the dense model on {further}{self.tokens:,} tokens of {self.text}: "
+            f"the divergence of its predictions on held-out text went from {self.before:.3f} to "
+            f"{self.after:.3f} nats per token{asked}.{best}{early}"
+        )
+
+
+def learnt_before(history: Sequence[Event]) -> int:
+    """Tokens that the exported model of a run had learnt from when somebody asked for a longer recovery of
+    it; 0 where it had not, where something was removed or undone since, or where it is to learn otherwise.
+
+    Args:
+        history: all events of the run, oldest first.
+    """
+    learnt = 0
+    exported = asked = False
+    for one in history:
+        if isinstance(one, Recovered):
+            learnt = one.earlier + one.tokens if one.kept or one.earlier else 0
+            exported = asked = False
+        elif isinstance(one, Exported):
+            # A second export, or one before what was asked for is done, is of a model without recovery.
+            learnt = 0 if exported or asked or one.uneven else learnt
+            exported = True
+        elif isinstance(one, SettingsChanged) and set(one.changed) <= LONGER:
+            asked = True
+        elif isinstance(one, Removed | RemovalUndone | SettingsChanged):
+            learnt = 0
+    return learnt if exported and asked else 0
