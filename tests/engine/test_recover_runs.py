@@ -213,26 +213,29 @@ def test_the_option_is_the_stages_own(capsys):
     assert "--calibration" not in shown
 
 
-@pytest.mark.parametrize("fault", ["memory", "divergence"])
-def test_a_recovery_that_fails_leaves_the_model_as_it_was(recovering, tmp_path, monkeypatch, fault):
-    def learn(*given):
-        if fault == "memory":
-            raise torch.OutOfMemoryError("out of memory")
-        return float("nan")
+def test_a_recovery_that_fails_leaves_the_model_as_it_was(recovering, tmp_path, monkeypatch):
+    def no_memory(*given, **named):
+        raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(trainer, "learn", learn)
-    plain, failing = tmp_path / "plain", tmp_path / "failing"
+    faults = {
+        "dense": (module, "load_folder", no_memory, "memory ran out"),
+        "memory": (trainer, "learn", no_memory, "memory ran out"),
+        "divergence": (trainer, "learn", lambda *given: float("nan"), "not finite"),
+    }
     # Without tokens removed nothing else changes the model either, and it is measured all the same.
     kept = recovering.replace(vocabulary=0.0)
-    work(plain, kept.replace(recover="off"))
-    events = work(failing, kept)
-    assert not tiny.only(events, ev.Evaluated)[-1].final
-    assert isinstance(events[-1], ev.Finished), events[-1]
-    (found,) = tiny.only(events, Recovered)
-    assert not found.kept
-    assert "as it was" in sentence(found)
-    assert ("memory ran out" if fault == "memory" else "not finite") in found.ended
-    assert same(plain, failing)
+    work(tmp_path / "plain", kept.replace(recover="off"))
+    for name, (where, function, failing, words) in faults.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(where, function, failing)
+            events = work(tmp_path / name, kept)
+        assert not tiny.only(events, ev.Evaluated)[-1].final
+        assert isinstance(events[-1], ev.Finished), events[-1]
+        (found,) = tiny.only(events, Recovered)
+        assert not found.kept
+        assert "as it was" in sentence(found)
+        assert words in found.ended.lower()
+        assert same(tmp_path / "plain", tmp_path / name)
 
 
 def test_questions_are_watched_and_the_dense_model_writes(recovering, monkeypatch):
