@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Set
 
 from ..core.errors import UserError
-from ..core.recipe import EQUAL, GLOBAL, Recipe
+from ..core.recipe import EQUAL, EVERY_KIND, GLOBAL, Recipe
 from ..core.settings import MEASURED
-from ..core.units import BLOCKS, DEPTH
+from ..core.units import BLOCKS, DEPTH, WIDTH
 from ..data.corpora import parts
 from ..data.windows import window_counts
 from ..scoring import Scorer, needs_domains
@@ -17,6 +17,9 @@ from ..structure.sites import UnitId, sites_of
 from .division import open_budget
 from .pruning_budget import PruningBudget
 from .targets import floor_percent, target_text, titles, unit_budget, with_vocabulary
+
+# Targets at which it is tried whether kinds can be removed together, when not all can be at every target.
+TRIED_TARGETS = (0.2, 0.4, 0.6)
 
 
 def budget_of(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId] = frozenset()) -> PruningBudget:
@@ -89,6 +92,32 @@ def budget_for(
             f"{floor_percent(free, anatomy)} %, or another method."
         )
     return budget
+
+
+def joining(recipe: Recipe, anatomy: Anatomy, scorer: Scorer) -> tuple[str, ...]:
+    """Kinds of units that may take part in a division beside those of the recipe: what it allows, the method
+    is defined for, and this model can lose together with these in an ordinary checkpoint."""
+    own = recipe.units
+    if recipe.compete != EVERY_KIND or recipe.allocation != EQUAL or recipe.keep or recipe.drop:
+        return ()
+    if set(own) & set(DEPTH) - {BLOCKS}:
+        return ()
+    return tuple(
+        kind
+        for kind in (BLOCKS, *WIDTH)
+        if kind not in own
+        and kind in scorer.kinds
+        and kind not in anatomy.refused
+        and not (kind == BLOCKS and recipe.step >= 1)
+        and any(_possible(recipe.replace(units=(*own, kind), target=t), anatomy) for t in TRIED_TARGETS)
+    )
+
+
+def _possible(recipe: Recipe, anatomy: Anatomy) -> bool:
+    try:
+        return not unit_budget(recipe, anatomy).uneven
+    except UserError:
+        return False
 
 
 def _check_kept_and_dropped(recipe: Recipe, anatomy: Anatomy) -> None:

@@ -7,6 +7,8 @@ spent greedily: every step goes to the kind whose next parameters cost least.
 
 from __future__ import annotations
 
+import math
+import statistics
 from bisect import bisect
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ from dataclasses import dataclass, replace
 from ..core.cached import cached_property
 from ..core.errors import UserError
 from ..core.recipe import Recipe
-from ..core.units import BLOCKS, HEADS, TITLES, WIDTH
+from ..core.units import BLOCKS, HEADS, KINDS, TITLES, WIDTH
 from ..structure.anatomy import Anatomy
 from ..structure.sites import UnitId
 from ..structure.vocabulary import MULTIPLE
@@ -94,6 +96,23 @@ def divide(curves: Sequence[CostCurve], wanted: float) -> dict[str, float]:
     return taken
 
 
+def saving(
+    windows: Sequence[Sequence[CostCurve]], before: Mapping[str, float], after: Mapping[str, float]
+) -> tuple[float, float]:
+    """What one division costs less than another, in nats per byte, and the standard error of that.
+
+    Args:
+        windows: the curves of each window of text, whose costs add up to those of all.
+        before, after: parameters to remove of each kind.
+    """
+    each = [
+        sum(c.cost(before.get(c.kind, 0.0)) - c.cost(after.get(c.kind, 0.0)) for c in curves)
+        for curves in windows
+    ]
+    error = statistics.stdev(each) * math.sqrt(len(each)) if len(each) > 1 else math.inf
+    return sum(each), error
+
+
 def divided(
     recipe: Recipe, anatomy: Anatomy, parts: Mapping[str, float]
 ) -> dict[str, float | str | tuple[str, ...]]:
@@ -109,7 +128,7 @@ def divided(
         least[kind] = sum(b.widths[kind].cost for b in anatomy.blocks if kind in b.widths)
     found = {kind: size for kind, size in parts.items() if size >= least.get(kind, 1) / 2}
     whole = sum(found.values())
-    units = tuple(kind for kind in recipe.units if kind in found)
+    units = tuple(kind for kind in KINDS if kind in found)
     inside = sum(found[kind] for kind in units)
     settled: dict[str, float | str | tuple[str, ...]] = {
         "units": units or recipe.units,

@@ -61,7 +61,7 @@ def prune(
     refuse_taken(out)
     made = read_recipe(recipe).but(**given) if recipe else resolve_auto_units(Recipe().but(**given), given)
     context = check(made)
-    create(out, made)
+    create(out, context.recipe)
     for line in beginnings(context.calibration_text):
         print(line, flush=True)
     return work(out, prune_on=True, on=on)

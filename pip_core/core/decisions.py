@@ -1,8 +1,8 @@
 """What a run decides that its recipe leaves open, such as how a target is divided among kinds of units.
 
-A setting is left open by the value `measured`. The stage that decides says so with an event derived from
-`Decided`; from there on the run's recipe names what was decided, so that a resumed or repeated run removes
-the same units.
+A setting is left open by the value `measured`, or by any value where it says so (`opens`). The stage that
+decides says so with an event derived from `Decided`; from there on the run's recipe names what was decided,
+so that a resumed or repeated run removes the same units.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ def settings_of(event: Event) -> Mapping[str, Any]:
 
 def is_open(recipe: Recipe) -> bool:
     """Whether a recipe leaves a setting to be decided by the run."""
-    return any(getattr(recipe, info.name) == MEASURED for info in recipe.settings() if MEASURED in info.words)
+    return any(
+        getattr(recipe, info.name) == MEASURED
+        if MEASURED in info.words
+        else info.opens and getattr(recipe, info.name) != info.default
+        for info in recipe.settings()
+    )
 
 
 def settled(recipe: Recipe, history: Iterable[Event]) -> Recipe:

@@ -23,6 +23,8 @@ DEMO, STORIES, STORIES_HELDOUT = "demo", "stories", "stories-heldout"
 OURS = "pip-gate"
 MIXED, HELDOUT = "mixed", "heldout"
 EQUAL, GLOBAL = "equal", "global"
+# Kinds of units that a measured division weighs: those that the recipe names, or every one there is.
+NAMED_KINDS, EVERY_KIND = "named", "all"
 EVERY, END = "every", "end"
 # Where the model's weights are while it is computed with.
 RESIDENT, DISPATCHED, STREAMED = "resident", "dispatched", "streamed"

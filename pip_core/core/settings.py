@@ -63,6 +63,7 @@ def setting(
     hint: str = "",
     share: bool = False,
     called: Mapping[str, str] = MappingProxyType({}),
+    opens: bool = False,
     **constraints: Any,
 ) -> Any:
     """A field.
@@ -75,8 +76,9 @@ def setting(
         called: value -> what people read for it.
         share: whether it is a share of something, which people may read in percent. A number that is
             constrained to at most 1 is one anyway.
+        opens: whether any value but the default leaves something for the run to decide, see `core.decisions`.
     """
-    words = {"label": label, "hint": hint, "called": dict(called), "share": share}
+    words = {"label": label, "hint": hint, "called": dict(called), "share": share, "opens": opens}
     extra: dict[str, Any] = {"takes": takes, **{key: value for key, value in words.items() if value}}
     return Field(default, description=doc, json_schema_extra=extra, **constraints)
 
@@ -117,6 +119,7 @@ class SettingInfo:
         called: (value, what people read for it).
         share: whether it is a share of something, which people may read in percent.
         words: values of a number that are no numbers, such as `auto`.
+        opens: whether any value but the default leaves something for the run to decide.
     """
 
     name: str
@@ -132,6 +135,7 @@ class SettingInfo:
     words: tuple[str, ...] = ()
     hint: str = ""
     called: tuple[tuple[str, str], ...] = ()
+    opens: bool = False
 
     @property
     def option(self) -> str:
@@ -171,6 +175,7 @@ def describe_settings(part: type[Settings], stage: str, title: str) -> list[Sett
             _words(schema[name]),
             schema[name].get("hint", ""),
             tuple(schema[name].get("called", {}).items()),
+            schema[name].get("opens", False),
         )
         for name, field in part.model_fields.items()
     ]

@@ -273,7 +273,7 @@ class Calibration:
         Raises:
             UserError: calibration that the method cannot work with, or scores that are not finite.
         """
-        scores = yield from self._feed(scorer.begin(model, blocks, sites), pairs)
+        scores = yield from self.feed(scorer.begin(model, blocks, sites), pairs)
         check_finite(scores, scorer.inf_protects)
         return scores
 
@@ -285,13 +285,14 @@ class Calibration:
         Returns:
             float32 of shape `(V,)` on the CPU, finite; larger means keep.
         """
-        scores = yield from self._feed(scorer.begin_tokens(model), pairs)
+        scores = yield from self.feed(scorer.begin_tokens(model), pairs)
         check_finite([scores])
         return scores
 
-    def _feed(self, work: ScoringPass[Any], pairs: Sequence[Pair]) -> Generator[int, None, Any]:
+    def feed(self, work: ScoringPass[Any], pairs: Sequence[Pair]) -> Generator[int, None, Any]:
         """Hand the pairs to a scoring method, one to a batch: pairs of unequal length side by side would
-        change the last digits of its scores. Several processes share them."""
+        change the last digits of its scores. Several processes share them. Yields and returns as `score`,
+        unchecked."""
         group = current()
         for done, pair in enumerate(group.share(pairs)):
             for _ in work.add([pair.to(self.device)]) or ():

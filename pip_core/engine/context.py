@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import torch
+
 from ..budget.budget import budget_for
 from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
@@ -44,6 +46,8 @@ class Context:
         exporting: whether a checkpoint will be written.
         pruning: whether more units may be removed.
         placement: where the weights are, see `core.recipe`; found out where it was not given.
+        dense_scores: (kind, block) -> scores of the dense model's units on the views of the first removal,
+            where a stage before it has found them.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Context:
         self._anatomy = anatomy
         if placement:
             self.__dict__["placement"] = placement
+        self.dense_scores: dict[tuple[str, int], torch.Tensor] = {}
 
     @cached_property
     def scorer(self) -> Scorer:

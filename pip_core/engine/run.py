@@ -23,6 +23,7 @@ from ..core.progress import Halted, stoppable
 from ..core.recipe import STREAMED, Recipe
 from ..core.repeatable import repeatable
 from ..core.settings import AUTO
+from .aim import aimed
 from .context import Context
 from .identity import folder_contents
 from .stages import stages_for
@@ -139,6 +140,7 @@ def check(
     Raises:
         UserError: what is wrong, from the first stage that objects.
     """
+    recipe = aimed(recipe)
     context = Context(recipe, stages_for(recipe), history, exporting, pruning, placement=placement)
     for stage in context.stages:
         stage.check(context)
@@ -154,8 +156,9 @@ def check_without_downloads(recipe: Recipe, history: Sequence[ev.Event] = ()) ->
     Raises:
         UserError: as `check`.
     """
-    context = Context(recipe, stages_for(recipe), history)
     with without_downloads():
+        recipe = aimed(recipe)
+        context = Context(recipe, stages_for(recipe), history)
         for stage in context.stages:
             with suppress(NotDownloaded):
                 stage.check(context)

@@ -161,6 +161,26 @@ def compare_latency(
     )
 
 
+def speed_ratios(
+    dense: PreTrainedModel, other: PreTrainedModel, prompt_tokens: int, new_tokens: int, rounds: int
+) -> Generator[int, None, tuple[Spread, Spread]]:
+    """How many times as fast as the dense model another reads a prompt and writes, taking turns as in
+    `compare_latency`. What they read is one token over and over.
+
+    Yields:
+        How many rounds are done, those of the warm-up among them.
+    """
+    prompt = torch.zeros(1, prompt_tokens, dtype=torch.long, device=dense.device)
+    measured = []
+    for number in range(-WARM_UP, rounds):
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        measured.append(_round((dense, other), (prompt, prompt), new_tokens, order))
+        yield len(measured)
+    counted = measured[WARM_UP:]
+    reading = Spread.of([r.prefill[0] / r.prefill[1] for r in counted])
+    return reading, Spread.of([r.decode[0] / r.decode[1] for r in counted])
+
+
 def weights_memory(model: PreTrainedModel) -> int:
     """Bytes of a model's parameters and buffers; memory that several share is counted once."""
     return _storage((*model.parameters(), *model.buffers()))

@@ -24,6 +24,7 @@ from ..core.errors import UserError
 from ..core.recipe import Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS, CHANNELS
+from ..engine.aim import aimed
 from ..engine.context import Context
 from ..engine.sizes import number_format
 from ..engine.stage import Cost
@@ -82,7 +83,8 @@ def anatomy_for(reference: str) -> Anatomy:
 
 def resolve_auto_units(recipe: Recipe, given: Mapping = MappingProxyType({})) -> Recipe:
     """A recipe whose usual units its model or method cannot lose, or not as far as its target, with the
-    first that can be removed instead: whole blocks, or channels. Units that are not the usual ones stay.
+    first that can be removed instead: whole blocks, or channels. Units that are not the usual ones stay. A
+    target in bytes is put as the share that it is.
 
     Args:
         given: settings that somebody chose; units among them stay too, unless they are `auto`.
@@ -90,6 +92,7 @@ def resolve_auto_units(recipe: Recipe, given: Mapping = MappingProxyType({})) ->
     Raises:
         UserError: as `anatomy_for`, or an unknown method.
     """
+    recipe = aimed(recipe)
     anatomy, scorer = anatomy_for(recipe.model), get_scorer(recipe.method)
     ways = [recipe]
     if "units" in recipe.automatic() and tuple(given.get("units", (AUTO,))) == (AUTO,):
@@ -110,6 +113,7 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
         UserError: a model that cannot be pruned, or a target that cannot be met.
     """
+    recipe = aimed(recipe)
     context = Context(recipe, stages_for(recipe), anatomy=anatomy_for(recipe.model))
     budget, cost = context.budget, total_cost(context)
     blocks = len(context.anatomy.blocks)

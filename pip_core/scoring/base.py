@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -29,6 +29,8 @@ from ..structure.sites import Site
 from ..structure.streamed import is_streamed
 
 Scores = list[torch.Tensor]
+# Of units; and of the rows of the vocabulary, by domain.
+EveryKind = tuple[Scores, Mapping[int, torch.Tensor]]
 Batch = Sequence[Pair]
 
 # Positions whose logits are in float32 at a time: 32 x 50,000 words are 6 MB.
@@ -107,6 +109,18 @@ class Scorer(ABC):
         """
         raise NotImplementedError(f"{self.name} does not account for a refit")
 
+    def begin_every_kind(
+        self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]
+    ) -> ScoringPass[EveryKind] | None:
+        """Begin to score units of several kinds, and the rows of the vocabulary, in one pass over the pairs;
+        None where the method takes a pass for each.
+
+        Returns:
+            A pass whose `scores()` are those that `begin` finds of each kind by itself, to the last digit;
+            and by domain of the text those that `begin_tokens` finds, added up over the pairs.
+        """
+        return None
+
     def begin_tokens(self, model: PreTrainedModel) -> ScoringPass[torch.Tensor]:
         """Begin to score the rows of the vocabulary; only where the method `scores_tokens`.
 
@@ -145,7 +159,12 @@ def predictions(model: PreTrainedModel, ids: torch.Tensor) -> Iterator[tuple[tor
     return zip(logits.split(POSITIONS), rows[0, 1 : count + 1].split(POSITIONS), strict=True)
 
 
-def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Sequence[float]) -> None:
+def backpropagate(
+    model: PreTrainedModel,
+    ids: Sequence[torch.Tensor],
+    signs: Sequence[float],
+    at_logits: Callable[[int, torch.Tensor], None] | None = None,
+) -> None:
     """Backward pass of `sum_i signs[i] * L(ids[i])`, L the mean next-token cross-entropy in nats.
 
     With signs (1, -1) the gradient is exactly the difference of the two views' gradients. The
@@ -155,6 +174,8 @@ def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Se
     Args:
         ids: rows of token ids, `(T_i,)` each.
         signs: a factor for each row.
+        at_logits: of a single row is given the gradient at the logits, some positions `(n, V)` at a time,
+            float32, and the first of these.
     """
     rows, lengths = rows_of(ids)
     # The weights of a streamed block are gone when the next is computed: no backward pass could hold them.
@@ -170,6 +191,8 @@ def backpropagate(model: PreTrainedModel, ids: Sequence[torch.Tensor], signs: Se
                     end = min(start + POSITIONS, length - 1)
                     part = gradient_at(logits[row, start:end], rows[row, start + 1 : end + 1])
                     gradient[row, start:end] = part.mul_(sign / (length - 1))
+                    if at_logits is not None:
+                        at_logits(start, part)
         logits.backward(gradient)
 
 

@@ -10,10 +10,10 @@ block adds less its `Substitute`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -21,11 +21,12 @@ from transformers import PreTrainedModel
 
 from ..core.units import BLOCKS, DEPTH
 from ..data.calibration import ScoringPass
-from ..data.perturbation import Pair
+from ..data.perturbation import Pair, View
 from ..reconstruction.linear_substitute import Substitute
+from ..structure.families import embedding_weight
 from ..structure.hooks import Args, Hooks, Kwargs, first_of, hidden_states, residual, with_first
 from ..structure.sites import Site
-from .base import Batch, Scorer, Scores, backpropagate, gradients_for
+from .base import Batch, EveryKind, Scorer, Scores, backpropagate, gradients_for
 from .token_gradients import logit_gradients
 
 
@@ -68,6 +69,11 @@ class GateGradientDifference(Scorer):
     ) -> ScoringPass[Scores]:
         return _Pass(model, blocks, sites, self.substitutes)
 
+    def begin_every_kind(
+        self, model: PreTrainedModel, blocks: Sequence[nn.Module], sites: Sequence[Site]
+    ) -> ScoringPass[EveryKind]:
+        return _PassOfEveryKind(model, blocks, sites, self.substitutes)
+
     def begin_tokens(self, model: PreTrainedModel) -> ScoringPass[torch.Tensor]:
         return _TokenPass(model)
 
@@ -90,20 +96,55 @@ class _Pass:
     def add(self, batch: Batch) -> None:
         for pair in batch:
             count = _words_in(pair)
-            clean, perturbed = (
-                gate_gradients(
-                    self.model, self.blocks, self.sites, view.ids, view.words, count, self.substitutes
-                )
-                for view in (pair.clean, pair.perturbed)
-            )
+            clean, perturbed = (self._of_view(view, count) for view in (pair.clean, pair.perturbed))
             for total, one, other in zip(self.totals, clean, perturbed, strict=True):
                 gap = one - other
                 gap = gap.sum(dim=2).abs() if self.mixed else gap.norm(dim=2)
                 total += gap.sum(dim=0).cpu()
             self.pairs += 1
 
+    def _of_view(self, view: View, count: int) -> list[torch.Tensor]:
+        return gate_gradients(
+            self.model, self.blocks, self.sites, view.ids, view.words, count, self.substitutes
+        )
+
     def scores(self) -> Scores:
         return [total / self.pairs for total in self.totals]
+
+
+class _PassOfEveryKind(_Pass):
+    """Ranks no kinds together, and finds by domain what a `_TokenPass` finds: its gradients at the logits are
+    those that the backward pass begins with."""
+
+    sums: ClassVar[tuple[str, ...]] = (*_Pass.sums, "tokens")
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.mixed = False
+        self.tokens: dict[int, torch.Tensor] = {}
+        self._at_logits: list[torch.Tensor] = []
+
+    def add(self, batch: Batch) -> None:
+        for pair in batch:
+            super().add([pair])
+            clean, perturbed = self._at_logits
+            gap = (clean - perturbed).abs_().sum(dim=0).cpu()
+            self.tokens[pair.domain] = self.tokens.get(pair.domain, 0) + gap
+            self._at_logits = []
+
+    def _of_view(self, view: View, count: int) -> list[torch.Tensor]:
+        total = torch.zeros(count, embedding_weight(self.model).shape[0], device=self.model.device)
+        self._at_logits.append(total)
+
+        def add(start: int, gradient: torch.Tensor) -> None:
+            total.index_add_(0, view.words[start + 1 : start + 1 + len(gradient)], gradient)
+
+        return gate_gradients(
+            self.model, self.blocks, self.sites, view.ids, view.words, count, self.substitutes, add
+        )
+
+    def scores(self) -> EveryKind:  # type: ignore[override]
+        return super().scores(), self.tokens
 
 
 class _TokenPass:
@@ -146,6 +187,7 @@ def gate_gradients(
     words: torch.Tensor,
     count: int,
     substitutes: Mapping[int, Substitute] = MappingProxyType({}),
+    at_logits: Callable[[int, torch.Tensor], None] | None = None,
 ) -> list[torch.Tensor]:
     """Gate gradients of one view, per site: shape `(count, units, features)`, float32.
 
@@ -153,6 +195,7 @@ def gate_gradients(
         ids: `(T,)` token ids.
         words: `(T,)` word index of each token, below `count`.
         substitutes: what does not count of whole blocks, by position.
+        at_logits: see `backpropagate`.
     """
     given_back: dict[int, torch.Tensor] = {}
     found: dict[int, torch.Tensor] = {}
@@ -205,5 +248,5 @@ def gate_gradients(
             else:
                 module = block.get_submodule(site.added) if site.added else block
                 hooks.after(module, partial(after_site, index))
-        backpropagate(model, (ids,), (1.0,))
+        backpropagate(model, (ids,), (1.0,), at_logits)
     return [found[index] for index in range(len(sites))]

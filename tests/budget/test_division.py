@@ -53,10 +53,9 @@ def test_settings_remove_what_was_decided(llama_folder):
     alone = divided(recipe, anatomy, {"tokens": wanted, "channels": 3})
     assert alone["vocabulary"] == 1
     assert divided(recipe, anatomy, {"heads": 3000, "channels": 9000})["head_share"] == 0.25
-    mixed = recipe.replace(units=("blocks", "channels"))
-    assert divided(mixed, anatomy, {"blocks": 2e4, "channels": 1e4})["depth_share"] == pytest.approx(
-        2 / 3, 1e-5
-    )
+    joined = divided(recipe, anatomy, {"channels": 1e4, "blocks": 2e4})
+    assert joined["units"] == ("blocks", "channels")
+    assert joined["depth_share"] == pytest.approx(2 / 3, 1e-5)
 
 
 def test_tokens_alone_meet_a_target_up_to_their_limit(llama_folder):

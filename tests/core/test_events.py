@@ -11,6 +11,7 @@ from pip_core.core.curve import CurvePoint
 from pip_core.core.errors import UserError
 from pip_core.core.sample import Sampled
 from pip_core.core.units import Units
+from pip_core.engine.stages.aim import Aimed
 from pip_core.engine.stages.divide import Divided, Share
 from pip_core.engine.stages.prune_vocabulary import VocabularyPruned
 from pip_core.engine.stages.recover import Recovered
@@ -75,6 +76,10 @@ EVERY = (
         2, 24, 64, (" rare",), ("odd", " new"), ("é",), 29300, "2 of 6 blocks and 24 of 64 tokens", 0.5
     ),
     Refitted(2, 4096, 5, 6, "1 MLP (why)", 0.4, 0.2, 9.5),
+    Aimed(
+        *(0, (("target", 0.25), ("target_speedup", "")), "6 of 30 blocks", 6, 0.25),
+        *("decode", 1.3, (("all", 0.25, 1.31, 1.3, 1.33),)),
+    ),
     Divided(
         0,
         (("units", ("channels",)), ("vocabulary", 0.5)),

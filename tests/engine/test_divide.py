@@ -9,6 +9,7 @@ from pip_core.core.curve import CurvePoint
 from pip_core.core.decisions import is_open, settings_of, settled
 from pip_core.core.errors import UserError
 from pip_core.core.settings import MEASURED
+from pip_core.engine import weighing
 from pip_core.engine.run import check, run
 from pip_core.engine.stages.divide import Divided
 from pip_core.reporting.run_summary import RunSummary
@@ -23,6 +24,7 @@ def divided(llama_folder):
     recipe = recipe_for(
         llama_folder,
         units=("channels",),
+        compete="all",
         vocabulary=MEASURED,
         method="pip-gate",
         division_windows=2,
@@ -38,11 +40,27 @@ def test_every_kind_is_measured_and_the_cheapest_pays(divided):
         recipe.target * events[1].parameters, rel=0.01
     )
     assert {share.kind for share in decision.shares} == {"tokens", "channels"}
+    # Others are weighed too, and a recipe's own kinds stay where these save nothing that is sure.
+    assert {kind for kind, *_ in decision.others} == {"blocks", "heads"}
+    assert not any(joined for *_, joined in decision.others)
+    assert 0 < decision.passes < 10
     # The tiny model's text needs its tokens, and its untrained channels do nothing.
     assert max(decision.shares, key=lambda share: share.size).kind == "channels"
     assert decision.held_back
     names = {name for point in only(events, CurvePoint) for name, _ in point.values}
     assert {"tokens", "channels", "channels: chosen"} <= names
+
+
+def test_a_kind_that_is_measured_cheaper_joins(divided, monkeypatch):
+    """As cheap as it would be if the refit gave all of it back."""
+    monkeypatch.setitem(weighing.GIVEN_BACK, "blocks", 1.0)
+    monkeypatch.setitem(weighing.GIVEN_BACK, "channels", -100.0)
+    recipe = divided[0].replace(refit=True, refit_tokens=600, target=0.4)
+    events = list(run(recipe))
+    (decision,) = only(events, Divided)
+    assert [kind for kind, *_, joined in decision.others if joined] == ["blocks"]
+    assert "blocks" in dict(decision.settled)["units"]
+    assert "blocks" in events[-1].removed_description
 
 
 def test_the_summary_follows_the_new_plan(divided):
@@ -58,10 +76,11 @@ def test_what_was_decided_holds_for_a_resumed_and_a_repeated_run(divided):
     recipe, events = divided
     removals = only(events, ev.Removed)
     (decision,) = only(events, Divided)
-    history = [ev.from_line(ev.to_line(e, 0.0))[0] for e in events[: events.index(removals[0]) + 1]]
+    history = [ev.from_line(ev.to_line(e, 0.0))[0] for e in events[: events.index(decision) + 1]]
     resumed = list(run(recipe, history=history))
     assert not only(resumed, Divided)
-    assert [removals[0], *only(resumed, ev.Removed)] == removals
+    # What is scored anew here was taken over from the division there.
+    assert only(resumed, ev.Removed) == removals
     stated = settled(recipe, history)
     assert not is_open(stated)
     assert dict(settings_of(decision)).items() <= stated.to_dict().items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -102,6 +104,21 @@ def test_kinds_together_score_as_alone(pairs, name, kinds):
     for n, kind in enumerate(kinds):
         alone = scores(model, name, pairs, kind)
         torch.testing.assert_close(torch.cat(together[n::2]), alone, **CLOSE)
+
+
+def test_one_pass_finds_what_a_pass_for_each_kind_does(pairs):
+    model, kinds = zoo.build("llama"), (BLOCKS, HEADS, CHANNELS)
+    work = get_scorer("pip-gate").begin_every_kind(model, list(blocks_of(model)), sites_in(model, *kinds))
+    tokens = [get_scorer("pip-gate").begin_tokens(model) for _ in range(2)]
+    for number, pair in enumerate(pairs):
+        pair = replace(pair, domain=number % 2)
+        work.add([pair])
+        tokens[pair.domain].add([pair])
+    units, by_domain = work.scores()
+    for n, kind in enumerate(kinds):
+        assert torch.equal(torch.cat(units[n::3]), scores(model, "pip-gate", pairs, kind))
+    for domain, alone in enumerate(tokens):
+        torch.testing.assert_close(by_domain[domain], alone.scores() * alone.pairs, **CLOSE)
 
 
 @pytest.mark.parametrize("name", NAIVE)

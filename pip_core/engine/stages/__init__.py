@@ -18,6 +18,7 @@ from ...core.recipe import Recipe
 from ...core.registry import Part, set_source
 from ...reporting.description import Description
 from ..stage import Stage
+from .aim import Aim
 from .divide import Divide
 from .export import Export
 from .load import Load
@@ -35,6 +36,7 @@ USUAL: tuple[type[Stage], ...] = (
     Load,
     ReadTexts,
     Measure,
+    Aim,
     Divide,
     Prune,
     PruneVocabulary,

@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 
+from ...budget.aims import bytes_of, speedup_of
 from ...budget.allocation import NOTHING_LEFT, choose, largest_relative_score
 from ...core.errors import UserError
 from ...core.events import Event, Progress, Removed, Scored
-from ...core.recipe import DEMO, EQUAL, EVERY, GLOBAL, OURS
-from ...core.settings import AUTO, Auto, Names, Numbers, Settings, choice, setting, switch, text
+from ...core.recipe import DEMO, EQUAL, EVERY, EVERY_KIND, GLOBAL, NAMED_KINDS, OURS
+from ...core.settings import AUTO, MEASURED, Auto, Names, Numbers, Settings, choice, setting, switch, text
 from ...core.units import BLOCKS, CHANNELS, DEPTH, KINDS, WIDTH, group
 from ...reconstruction.linear_substitute import substitutes
 from ...scoring import METHODS
@@ -47,12 +48,39 @@ class PruneSettings(Settings):
         "Of all parameters",
         share=True,
     )
+    target_bytes: str = setting(
+        "",
+        "instead of target: the bytes that the weights of the exported model may take, such as 200MB",
+        "a size, such as 200MB",
+        "Weights at most",
+        "Instead of a share: such as 200MB; empty to go by the share",
+    )
+    target_speedup: str = setting(
+        "",
+        "instead of target: how many times as fast it is to write (decode) or to read a prompt (prefill), as "
+        "this machine measures it, such as decode:1.3; the run then measures what removing each kind of "
+        "units gains",
+        "decode:TIMES or prefill:TIMES, such as decode:1.3",
+        "Speed-up",
+        "Instead of a share: such as decode:1.3 or prefill:1.5; empty to go by the share",
+        opens=True,
+    )
     units: Names = setting(
         (AUTO,),
         f"what is removed: {', '.join(KINDS)}",
         f"a list of names, of {', '.join(KINDS)}",
         "Remove",
         "Blocks, heads, channels",
+    )
+    compete: Literal["auto", "all", "named"] = choice(
+        AUTO,
+        (AUTO, EVERY_KIND, NAMED_KINDS),
+        "where the division of the target is measured: which kinds of units are weighed beside tokens; all "
+        "lets a kind that units does not name join where it is measured to make the target clearly cheaper, "
+        "named weighs no other; auto is all where units is auto, and named where it is not",
+        "Kinds that compete",
+        "Whether other parts may join where they are measured to cost less",
+        called={EVERY_KIND: "every kind", NAMED_KINDS: "only those chosen"},
     )
     allocation: Literal["equal", "global"] = choice(
         EQUAL,
@@ -124,6 +152,14 @@ class PruneSettings(Settings):
                 f"A target of {self.target * 100:g} % cannot be pruned: choose a share of the "
                 "parameters above 0 % and below 100 %, for example 20 % (0.2)."
             )
+        if self.target_bytes and self.target_speedup:
+            raise ValueError(
+                "A target is bytes (target_bytes) or a speed-up (target_speedup): leave one of them empty."
+            )
+        if self.target_bytes:
+            bytes_of(self.target_bytes)
+        if self.target_speedup:
+            speedup_of(self.target_speedup)
         if not 0 < self.depth_share < 1:
             raise ValueError("The blocks' share of the target (depth_share) is above 0 and below 1.")
         for name in ("keep", "drop"):
@@ -135,8 +171,11 @@ class PruneSettings(Settings):
                 "The step per iteration is a whole number of units, or a share of the parameters between 0 "
                 "and 1."
             )
-        if self.units != (AUTO,):
+        named = self.units != (AUTO,)
+        if named:
             object.__setattr__(self, "units", _ordered(self.units, self.step))
+        if self.compete == AUTO:
+            object.__setattr__(self, "compete", NAMED_KINDS if named else EVERY_KIND)
         return self
 
 
@@ -181,6 +220,8 @@ class Prune(Stage):
     def estimate(self, context: Context) -> Cost:
         recipe, scorer = self.recipe, context.scorer
         left = range(max(context.decided, context.budget.forced), context.planned)
+        if context.dense_scores or recipe.vocabulary == MEASURED:
+            left = left[1:]
         sites = len(sites_of(context.anatomy, Shape.dense(context.anatomy), recipe.units))
         each = recipe.windows * recipe.window_tokens * scorer.cost(sites)
         if BLOCKS in recipe.units and scorer.accounts_for_refit:
@@ -285,8 +326,10 @@ def _score(
         state.substitutes = yield from state.follow(found, "scoring", blocks, work, iteration)
         scorer = scorer.given_substitutes(state.substitutes)
     work = recipe.windows * recipe.window_tokens * scorer.cost(len(sites)) * state.depth_left
-    scoring = state.calibration.score(scorer, model, list(blocks_of(model)), sites, pairs)
-    scores = yield from state.follow(scoring, "scoring", len(pairs), work, iteration)
+    scores = _known(state, sites)
+    if not scores:
+        scoring = state.calibration.score(scorer, model, list(blocks_of(model)), sites, pairs)
+        scores = yield from state.follow(scoring, "scoring", len(pairs), work, iteration)
     for kind in (k for k in recipe.units if any(site.kind == k for site in sites)):
         means: list[float | None] = [None] * len(state.anatomy.blocks)
         for site, one in zip(sites, scores, strict=True):
@@ -294,3 +337,14 @@ def _score(
                 means[site.block] = float(free.mean())
         yield Scored(iteration, kind, tuple(means), time.monotonic() - began)
     return scores
+
+
+def _known(state: RunState, sites: Sequence[Site]) -> list[torch.Tensor]:
+    """The scores of these sites, where the division of the target has found them on the model as it is and on
+    the same views; else none."""
+    known = {} if state.removals or state.substitutes else state.dense_scores
+    state.dense_scores = {}
+    ranked_together = len({site.kind in DEPTH for site in sites}) > 1
+    if ranked_together or any((site.kind, site.block) not in known for site in sites):
+        return []
+    return [known[site.kind, site.block] for site in sites]

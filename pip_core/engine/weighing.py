@@ -1,0 +1,242 @@
+"""Kinds of units are weighed against each other: what each costs at some sizes, and how a target is divided
+by that.
+
+A target is counted in shares of the parameters; or, where it is a speed-up, in shares of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..budget.aims import DOES, time_saved
+from ..budget.division import TOKENS, CostCurve, divide, divided, most_tokens, saving, title_of
+from ..core.curve import CurvePoint
+from ..core.errors import UserError
+from ..core.events import Event
+from ..core.recipe import EQUAL
+from ..data.perturbation import Pair
+from ..structure.vocabulary import Vocabulary
+from .costs_of_kinds import Kind, Steps, chosen_units, without_tokens, without_units
+from .speed_of_shapes import speed_with
+from .state import RunState
+
+CHART = "What removing costs"
+# Shares of the target, or of what can go of a kind where that is less, at which its cost is measured. That of
+# tokens bends, the others rise almost in a straight line; what may join is looked at once before the rest.
+TOKEN_SIZES, UNIT_SIZES, FIRST_LOOK, SECOND_LOOK = (0.25, 0.5, 1.0), (0.5, 1.0), 0.5, 1.0
+# Of the cost of the target: what another kind of units has to save to join.
+LEAST_SAVED = 0.1
+# Share of a kind's cost that the refit gives back, measured on two models: see docs/research-log.md.
+GIVEN_BACK = {"channels": 0.35, "heads": 0.35, "blocks": 0.5}
+# As close to a speed-up as a division has to come, as a part of the time it saves.
+NEAR = 0.05
+
+Other = tuple[str, float, float, bool]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A speed-up to divide.
+
+    Attributes:
+        what: what is to be faster, and how many `times` as fast.
+        worth: kind -> share of the time that goes with each share of all parameters that is removed of it; of
+            kinds that gain anything.
+    """
+
+    what: str
+    times: float
+    worth: Mapping[str, float]
+
+
+class Weighing:
+    """Measures the costs of kinds at some sizes, and divides the target among them.
+
+    Attributes:
+        speed: the speed-up that is the target; None where it is a share of the parameters.
+        reached: how many times as fast a model of the division was measured to be.
+        passes: forward passes over all windows so far.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        texts: Sequence[Pair],
+        vocabulary: Vocabulary | None,
+        speed: Speed | None = None,
+    ) -> None:
+        self.state, self.texts, self.vocabulary, self.speed = state, texts, vocabulary, speed
+        self.model, self.recipe = state.loaded.model, state.recipe
+        self.bytes = sum(len(pair.clean.text.encode()) for pair in texts)
+        self.dense: list[float] = []
+        self.passes, self.reached = 0, 0.0
+        self._wanted = time_saved(speed.times) if speed else self.recipe.target
+
+    # What is measured
+
+    def compared(self, kinds: Sequence[Kind]) -> Generator[Event, None, tuple[list[Kind], tuple[Other, ...]]]:
+        """The kinds that take part, and what is to be said of the others. The recipe's own take part. Of the
+        others those do with which the target costs less, by more than twice the standard error of that and
+        by more than a tenth."""
+        kinds = [kind for kind in kinds if kind.most > 0 and self._worth(kind.name) > 0]
+        self.dense = yield from self._passed(without_units(self.model, (), {}, self.texts))
+        taking = [kind for kind in kinds if not kind.joins]
+        trials = [(k, share) for k in taking for share in (TOKEN_SIZES if k.name == TOKENS else UNIT_SIZES)]
+        for kind, share in sorted(trials, key=lambda trial: trial[1]):
+            yield from self._measure(kind, share)
+        taking = [kind for kind in taking if kind.losses]
+        said: list[Other] = []
+        joined = []
+        for kind in (kind for kind in kinds if kind.joins):
+            yield from self._measure(kind, FIRST_LOOK)
+            if not kind.losses:
+                continue
+            saved, error, enough = self._saved(taking, kind)
+            if enough:
+                yield from self._measure(kind, SECOND_LOOK)
+                saved, error, enough = self._saved(taking, kind)
+            joined += [kind] * enough
+            said.append((kind.name, saved, error, enough))
+        return [*taking, *joined], tuple(said)
+
+    def checked(self, taking: Sequence[Kind]) -> Iterator[Event]:
+        """Measure how fast a model of the division is, and go by that: what the kinds gain together is not
+        exactly what each gains alone.
+
+        Raises:
+            UserError: as `speed_with`.
+        """
+        assert self.speed is not None
+        budget = self.state.budget_by(self.settled(self.divided(taking)))
+        found = yield from speed_with(self.state, budget, self.speed.what, self.speed.times)
+        self.reached, wanted = found.median, time_saved(self.speed.times)
+        saved = time_saved(found.median)
+        if abs(saved - wanted) > NEAR * wanted and saved > 0:
+            self._wanted *= wanted / saved
+            budget = self.state.budget_by(self.settled(self.divided(taking)))
+            found = yield from speed_with(self.state, budget, self.speed.what, self.speed.times)
+            self.reached = found.median
+
+    def _measure(self, kind: Kind, share: float) -> Iterator[Event]:
+        """Measure a kind at a share of the target; nothing where that is less than the least that can go, or
+        was measured."""
+        anatomy = self.state.anatomy
+        parameters = share * min(self._wanted / self._worth(kind.name) * anatomy.parameters, kind.most)
+        if kind.name == TOKENS:
+            assert self.vocabulary is not None
+            count = int(parameters / anatomy.row_parameters)
+            removed = count * anatomy.row_parameters
+            steps = without_tokens(self.model, self.vocabulary, kind.scores, count, self.texts)
+        else:
+            units, removed = chosen_units(self.recipe.allocation == EQUAL, kind, parameters)
+            steps = without_units(self.model, kind.sites, units, self.texts)
+        if not removed or any(removed == size for size, _ in kind.losses):
+            return
+        found = yield from self._passed(steps)
+        kind.losses.append((float(removed), [a - b for a, b in zip(found, self.dense, strict=True)]))
+        kind.losses.sort(key=lambda loss: loss[0])
+        yield _point(removed, [(title_of(kind.name), self._curve(kind).cost(removed))], "measured")
+
+    def _passed(self, steps: Steps) -> Generator[Event, None, list[float]]:
+        """Drain a forward pass over all windows."""
+        count = len(self.texts)
+        work = count * self.recipe.window_tokens * self.state.depth_left
+        self.passes += 1
+        return (yield from self.state.follow(steps, "dividing", count, work))
+
+    # What follows from it
+
+    def divided(self, taking: Sequence[Kind]) -> dict[str, float]:
+        """Parameters to remove of each kind.
+
+        Raises:
+            UserError: they cannot make it as fast as is asked for.
+        """
+        found = divide([self._scaled(kind) for kind in taking], self._wanted)
+        if self.speed and sum(found.values()) < self._wanted * 0.99:
+            each = [(title_of(k.name), k.most / self.state.anatomy.parameters) for k in taking]
+            worth = [self._worth(kind.name) for kind in taking]
+            most = ", ".join(f"{t} {share * w:.0%}" for (t, share), w in zip(each, worth, strict=True))
+            raise UserError(
+                f"A model that {DOES[self.speed.what]} {self.speed.times:g} times as fast is out of reach: "
+                f"{self._wanted:.0%} of the time would have to go, and as measured here at most these shares "
+                f"can: {most or 'none'}. Choose a smaller speed-up, or let blocks take part.",
+                "target_speedup",
+            )
+        return self._parameters(found)
+
+    def settled(self, parts: Mapping[str, float]) -> dict[str, float | str | tuple[str, ...]]:
+        """The settings that remove these parameters of each kind."""
+        recipe, anatomy = self.recipe, self.state.anatomy
+        found = divided(recipe, anatomy, parts)
+        if found["vocabulary"]:
+            fixed = len(self.vocabulary.fixed) if self.vocabulary else 0
+            share = most_tokens(recipe, anatomy, fixed) / anatomy.row_parameters / anatomy.vocabulary
+            found["vocabulary_limit"] = round(share, 6)
+        if self.speed:
+            found |= {"target": round(sum(parts.values()) / anatomy.parameters, 6), "target_speedup": ""}
+        return found
+
+    def costs(self, kind: Kind, size: float) -> tuple[float, float | None]:
+        """What removing `size` parameters of a kind costs, and what the whole target would, in nats per byte;
+        None where the kind cannot make it up."""
+        whole = self._wanted / self._worth(kind.name) * self.state.anatomy.parameters
+        curve = self._curve(kind)
+        return (curve.cost(size) if size else 0.0), (curve.cost(whole) if whole <= curve.most else None)
+
+    def points(self, taking: Sequence[Kind], parts: Mapping[str, float]) -> Iterator[Event]:
+        """The chart once more, with the chosen points in it."""
+        found: dict[float, list[tuple[str, float]]] = {}
+        for kind in taking:
+            curve, title = self._curve(kind), title_of(kind.name)
+            for size, cost in curve.points:
+                found.setdefault(size, []).append((title, cost))
+            if chosen := parts[kind.name]:
+                found.setdefault(chosen, []).append((f"{title}: chosen", curve.cost(chosen)))
+        for size in sorted(found):
+            chosen_here = any(name.endswith(": chosen") for name, _ in found[size])
+            yield _point(size, found[size], "chosen" if chosen_here else "measured")
+
+    def _saved(self, taking: Sequence[Kind], other: Kind) -> tuple[float, float, bool]:
+        """What another kind saves, the standard error of that, and whether it is enough to join."""
+        own, together = [self._scaled(kind) for kind in taking], [self._scaled(k) for k in (*taking, other)]
+        without, with_it = divide(own, self._wanted), divide(together, self._wanted)
+        # What the own kinds cannot make up does not come cheaper by another, but becomes possible.
+        short = sum(without.values()) < self._wanted * 0.999
+        windows = [[self._scaled(k, n) for k in (*taking, other)] for n in range(len(self.texts))]
+        saved, error = saving(windows, without, with_it)
+        whole = sum(curve.cost(without[curve.kind]) for curve in own)
+        settled = self.settled(self._parameters(with_it))
+        units = settled["units"]
+        fits = isinstance(units, tuple) and other.name in units and self._meets(settled)
+        return saved, error, fits and (short or saved > max(2 * error, LEAST_SAVED * whole))
+
+    def _meets(self, settled: Mapping[str, object]) -> bool:
+        """Whether a budget can be made of a division."""
+        try:
+            self.state.budget_by(settled)
+        except UserError:
+            return False
+        return True
+
+    def _worth(self, kind: str) -> float:
+        return self.speed.worth.get(kind, 0.0) if self.speed else 1.0
+
+    def _parameters(self, parts: Mapping[str, float]) -> dict[str, float]:
+        """What a division takes of the target, in parameters."""
+        return {k: part / self._worth(k) * self.state.anatomy.parameters for k, part in parts.items()}
+
+    def _curve(self, kind: Kind, window: int | None = None) -> CostCurve:
+        back = GIVEN_BACK.get(kind.name, 0.0) if self.recipe.refit else 0.0
+        return kind.curve(self.bytes, back, window)
+
+    def _scaled(self, kind: Kind, window: int | None = None) -> CostCurve:
+        """A curve by how much of the target is made up, in place of parameters."""
+        curve, each = self._curve(kind, window), self._worth(kind.name) / self.state.anatomy.parameters
+        points = tuple((size * each, cost) for size, cost in curve.points)
+        return replace(curve, points=points, most=curve.most * each)
+
+
+def _point(size: float, values: Sequence[tuple[str, float]], note: str) -> CurvePoint:
+    return CurvePoint(0, CHART, "parameters removed", "nats per byte", size, tuple(values), note)
