@@ -66,7 +66,7 @@ class StudioPage:
 
     def build(self) -> gr.Blocks:
         """The page's components and events."""
-        with serving.guarded(gr.Blocks, gr.Error)(**serving.PAGE) as blocks:
+        with serving.guarded(gr.Blocks, gr.Error, self.queue.root)(**serving.PAGE) as blocks:
             for node in page.layout(self.services):
                 self.make(node)
             self.opening(blocks)

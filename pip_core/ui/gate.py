@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from ..core.limits import local_files
 from ..runs import files, retention
@@ -22,6 +24,8 @@ OFFERED = (
 OFFERED_HERE = (files.RECIPE, files.EVENTS)
 # Of the folder of tables: one in a folder that cannot be guessed.
 TABLE = re.compile(r"[0-9a-f]{24}/[^/]+\.csv")
+# In place of the folder of the runs in addresses of files: where it lies is nobody's business.
+RUNS = "the-runs"
 # How gradio's addresses name a file.
 _FILE = re.compile(r".*/file[=/](?P<path>.+)", re.DOTALL)
 # What gradio asks of its own server while it starts.
@@ -50,6 +54,9 @@ class Gate:
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable[[dict], Awaitable]) -> None:
         """Pass a request on, or answer it."""
+        if scope["type"] == "http" and f"={RUNS}/" in scope["path"]:
+            path = scope["path"].replace(f"={RUNS}/", f"={self.root}/", 1)
+            scope = {**scope, "path": path, "raw_path": quote(path, safe="/=").encode()}
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif not self.ready.is_set() and scope["path"] != OWN:
@@ -69,6 +76,21 @@ class Gate:
         plain = os.path.abspath(os.path.join("/", named["path"]))
         real = os.path.realpath(plain)
         return all(is_offered(path, self.root) for path in {plain, real} if path_in(path, self.root))
+
+
+def hide_folder(outputs: Iterable[Any], root: Path) -> None:
+    """Name files of the runs by addresses that do not name the folder that they lie in.
+
+    Args:
+        outputs: of an event, as they go to the browser; changed in place.
+        root: the folder of the runs.
+    """
+    for output in outputs:
+        file = output.get("value") if isinstance(output, dict) and "__type__" in output else output
+        path = file.get("path") if isinstance(file, dict) and file.get("url") else None
+        if isinstance(path, str) and path.startswith(f"{root}/"):
+            named = f"{RUNS}/{path.removeprefix(f'{root}/')}"
+            file |= {"path": named, "url": f"{file['url'].partition('=')[0]}={quote(named)}"}
 
 
 def path_in(path: str, folder: str) -> bool:

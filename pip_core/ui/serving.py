@@ -18,7 +18,7 @@ from ..core.volumes import volume_of
 from ..data.files import UPLOADS as UPLOADS_VARIABLE
 from ..runs import retention
 from ..runs.store import ARRIVING, UPLOADS
-from .gate import Gate, answer
+from .gate import Gate, answer, hide_folder
 
 # Where gradio puts uploads, and what it copies.
 TEMPORARY = "GRADIO_TEMP_DIR"
@@ -57,14 +57,16 @@ def prepare_to_serve(root: Path) -> None:
 
 
 def kept(root: Path) -> dict[str, Any]:
-    """What becomes of runs when a Space restarts, as a line of the page; nothing on a machine of one's own.
+    """What a Space lets a visitor do, and what becomes of runs when it restarts, as a line of the page;
+    nothing on a machine of one's own.
 
     Args:
         root: the folder of the runs.
     """
     if not on_space():
         return {"value": "", "visible": False}
-    volume, days = volume_of(root), limits().keep_days
+    set_, volume = limits(), volume_of(root)
+    days, hours = set_.keep_days, set_.run_hours
     words = (
         f"Runs are kept on the volume {escape(str(volume))} when this Space restarts."
         if volume
@@ -72,7 +74,9 @@ def kept(root: Path) -> dict[str, Any]:
     )
     if days is not None:
         words += f" A run that ended is deleted after {days:g} day{'' if days == 1 else 's'}."
-    return {"value": f"<p class='line'>{words}</p>", "visible": True}
+    most = "" if hours is None else f"A run may take {hours:g} hour{'' if hours == 1 else 's'} here. "
+    most += f"Up to {set_.runs_per_owner} of yours may wait or run at once."
+    return {"value": f"<p class='line'>{most} {words}</p>", "visible": True}
 
 
 def is_loopback(address: str | None) -> bool:
@@ -135,13 +139,14 @@ class BoundedUploads:
         return self._bytes
 
 
-def guarded(blocks: Any, error: Any) -> Any:
+def guarded(blocks: Any, error: Any, root: Path) -> Any:
     """A class of gradio's pages that refuses what its components cannot read and events that only the browser
-    handles, where gradio's own writes a traceback.
+    handles, where gradio's own writes a traceback; and that does not say where the runs are.
 
     Args:
         blocks: `gradio.Blocks`.
         error: `gradio.Error`.
+        root: the folder of the runs.
     """
 
     class Guarded(blocks):
@@ -159,5 +164,10 @@ def guarded(blocks: Any, error: Any) -> Any:
                 raise
             except Exception:  # whatever a component raises for a value of another type
                 raise error(UNFIT, print_exception=False) from None
+
+        async def postprocess_data(self, *arguments: Any, **named: Any) -> Any:
+            outputs = await super().postprocess_data(*arguments, **named)
+            hide_folder(outputs, root)
+            return outputs
 
     return Guarded

@@ -17,7 +17,7 @@ from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.runs import files
 from pip_core.ui import refresh, serving, shown
-from pip_core.ui.gate import OWN, Gate
+from pip_core.ui.gate import OWN, RUNS, Gate, hide_folder
 from pip_core.ui.parts import download
 from pip_core.ui.sessions import lean
 from pip_core.ui.shown import Shown
@@ -72,6 +72,7 @@ def test_no_file_of_a_run_goes_out_but_those_that_are_offered(tmp_path, monkeypa
     for address in ("/gradio_api/file=", "/file=", "/gradio_api/file/"):
         assert [name for name in goes if asked(gate, f"{address}{tmp_path}/{name}")] == []
         assert [name for name in stays if asked(gate, f"{address}{tmp_path}/{name}") != 404] == []
+    assert [name for name in stays if asked(gate, f"/gradio_api/file={RUNS}/{name}") != 404] == []
     assert asked(gate, f"/gradio_api/file={os.path.relpath(tmp_path, '/')}/{RUN}/worker.log") == 404
     assert asked(gate, "/") == asked(gate, "/gradio_api/file=/usr/plotly.min.js") == 0
     assert asked(gate, "/gradio_api/deep_link") == 404
@@ -108,11 +109,20 @@ def test_every_file_that_the_page_offers_goes_out(queue, workers, looks, tmp_pat
     buttons = {name for name, made in page.ui.items() if isinstance(made, gradio.DownloadButton)}
     ready = threading.Event()
     ready.set()
-    gate = Gate(passed_on, queue.root, ready)
+    passed = []
+
+    async def served(scope, receive, send):
+        passed.append(scope["path"])
+
+    gate = Gate(served, queue.root, ready)
     changes = refresh.refresh(queue, {"owner": "me"}, run_id, [], [run_id])
     given = {name: changes[name].get("value") for name in buttons}
     assert [name for name, path in given.items() if not path or not Path(path).is_file()] == []
-    assert [name for name, path in given.items() if asked(gate, f"/gradio_api/file={path}") != 0] == []
+    sent = [{"path": path, "url": f"/gradio_api/file={path}"} for path in given.values()]
+    hide_folder([sent[0], *({"__type__": "update", "value": file} for file in sent[1:])], queue.root)
+    assert not [file for file in sent if str(queue.root) in str(file)]
+    assert [file for file in sent if asked(gate, file["url"]) != 0] == []
+    assert passed == [f"/gradio_api/file={path}" for path in given.values()]
 
 
 def test_what_is_downloaded_from_an_open_page_names_no_folder_of_it(queue, workers, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from ...core.limits import local_files
 from ...data.files import PACKED, TABLES
 from ...scoring import METHODS
 from .. import fields, finding, form, serving
@@ -13,6 +14,8 @@ from ..handlers import NEW_RUN, PREVIEW
 from ..layout import LAST, Node, Part, Services, Wire, column, control, folding, html, row, words
 
 TEXT_FILES = [".txt", ".md", *TABLES, PACKED]
+# What a model can be where no folder of this machine can be named.
+ON_THE_HUB = "From the list, or a Hugging Face id"
 SEVERAL = {"trigger_mode": "multiple"}
 TASK_FILES = [*TABLES, PACKED]
 
@@ -51,10 +54,15 @@ def layout(page: Services) -> Sequence[Node]:
         control("questions", "Textbox", lines=2, max_lines=6),
         _upload("upload_task", "Upload questions", TASK_FILES),
     )
+    named = {} if local_files() else {"info": ON_THE_HUB}
     return [
         folding(
             "What to prune, and how",
-            _step(control("model", "Dropdown", choices=form.MODELS, **typed), html("model_line"), search),
+            _step(
+                control("model", "Dropdown", choices=form.MODELS, **typed, **named),
+                html("model_line"),
+                search,
+            ),
             _step(control("calibration", "Dropdown", choices=form.TEXTS, **typed), texts),
             _step(how, html("method_note")),
             _step(control("target", "Slider", minimum=2, maximum=60, step=1)),
