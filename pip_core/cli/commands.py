@@ -189,6 +189,14 @@ def compare(
     targets: Annotated[
         str, typer.Option(metavar="A,B,...", help="several targets; draws a curve for each method")
     ] = "",
+    twice: Annotated[
+        bool,
+        typer.Option(
+            "--before-and-after",
+            help="each method before and after what could be done later too, such as recovery",
+            show_default=False,
+        ),
+    ] = False,
     export: Export = True,
 ) -> int:
     """Prune a model by several methods, and compare what they keep."""
@@ -202,7 +210,7 @@ def compare(
         shares = [float(target) for target in names(targets)]
     except ValueError:
         raise UserError(f"Targets are shares between 0 and 1, not '{targets}'.") from None
-    entries = entries_for(names(methods), read_plan(plan) if plan else (), shares, given)
+    entries = entries_for(names(methods), read_plan(plan) if plan else (), shares, given, twice)
     label, last = "", None
     _stop_on_signals(lambda: out / label if label else None)
     with Display() as display:

@@ -9,7 +9,7 @@ from ..core import events as ev
 from ..core.errors import UserError
 from ..core.recipe import Recipe
 from .results import SweepResults, collect, write
-from .sweep import Entry, align_targets, entries_from, run_sweep
+from .sweep import Entry, align_targets, before_and_after, entries_from, run_sweep
 
 
 def compare(
@@ -18,6 +18,7 @@ def compare(
     *,
     plan: Sequence[Mapping] = (),
     targets: Sequence[float] = (),
+    twice: bool = False,
     export: bool = True,
     on_event: Callable[[str, ev.Event], None] = lambda label, event: None,
     **settings: object,
@@ -37,6 +38,8 @@ def compare(
         methods: names of methods, each with the settings that it was published with.
         plan: instead of methods, lines `{"label": ..., any setting of a recipe: ...}`.
         targets: shares of all parameters to remove, each between 0 and 1; by default the recipe's target.
+        twice: each method before and after what could be done later in a finished run, such as recovery; the
+            second run takes the removals from the first.
         export: whether each run ends with an exported model.
         on_event: called with the label of a run and each of its events.
         settings: settings of a recipe that hold for all runs.
@@ -48,7 +51,7 @@ def compare(
     Raises:
         UserError: neither methods nor a plan, both, or settings that do not go together.
     """
-    entries = entries_for(methods, plan, targets, settings)
+    entries = entries_for(methods, plan, targets, settings, twice)
     for label, event in run_sweep(Path(out), entries, export):
         on_event(label, event)
     results = collect(Path(out), entries)
@@ -65,7 +68,11 @@ def check_either(methods: object, plan: object) -> None:
 
 
 def entries_for(
-    methods: Sequence[str], plan: Sequence[Mapping], targets: Sequence[float], settings: Mapping[str, object]
+    methods: Sequence[str],
+    plan: Sequence[Mapping],
+    targets: Sequence[float],
+    settings: Mapping[str, object],
+    twice: bool = False,
 ) -> list[Entry]:
     """The runs of a comparison; see `compare`.
 
@@ -77,4 +84,5 @@ def entries_for(
     base = Recipe()
     target = base.replace(target=given.pop("target", base.target)).target
     lines = list(plan) or [{"label": method, "method": method} for method in methods]
-    return align_targets(entries_from(base, given, lines, list(targets) or [target]))
+    entries = align_targets(entries_from(base, given, lines, list(targets) or [target]))
+    return before_and_after(entries) if twice else entries

@@ -2,7 +2,8 @@
 
 Every run is an ordinary run directory that a process of its own works on, so that its peak memory is its own.
 A comparison that was stopped goes on where it was: finished runs are kept, others are resumed. The dense
-model is measured once for all runs that measure in the same way.
+model is measured once for all runs that measure in the same way, and runs that differ only in what follows
+the last removal take the removals from one another.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..core import events as ev
-from ..core.decisions import settings_of
+from ..core.decisions import Decided, settings_of
 from ..core.errors import UserError
 from ..core.recipe import Recipe, measuring_settings
+from ..core.settings import option_of
 from ..engine.run import check
+from ..engine.stages import repeatable
 from ..planning.estimate import resolve_auto_units
 from ..runs.files import EVENTS, RECIPE
 from ..runs.recorded import Tail, read_events
@@ -85,6 +88,29 @@ def entries_from(
     if repeated:
         raise UserError(f"Every run needs a label of its own; repeated: {', '.join(repeated)}.")
     return entries
+
+
+def before_and_after(entries: Sequence[Entry]) -> list[Entry]:
+    """Each entry also without the stages that could be done later, such as recovery, and first.
+
+    Raises:
+        UserError: an entry has no such stage.
+    """
+    found = []
+    for entry in entries:
+        asked = [kind for kind in repeatable() if kind(entry.recipe).enabled]
+        if not asked:
+            options = ", ".join(sorted(option_of(name) for kind in repeatable() for name in kind.switched_on))
+            raise UserError(
+                f"'{entry.label}' has nothing that could be done later, so it is the same before and after: "
+                f"ask for it too ({options})."
+            )
+        usual = Recipe().to_dict()
+        off = {name: usual[name] for kind in asked for name in kind.Settings.model_fields}
+        suffix = "".join(f"+{kind.name}" for kind in asked)
+        found.append(replace(entry, recipe=entry.recipe.replace(**off)))
+        found.append(replace(entry, label=f"{entry.label}{suffix}", curve=f"{entry.curve}{suffix}"))
+    return found
 
 
 def read_plan(path: Path) -> list:
@@ -160,9 +186,10 @@ def run_sweep(
             yield entry.label, ev.Failed(damaged[entry.label])
             continue
         if not place.exists():
-            dense = dense_measurement(folder, sound, entry.recipe)
-            history = [dense.event] if dense else []
-            create(place, entry.recipe.replace(**dense.pins) if dense else entry.recipe, history)
+            begun = removed_before(folder, sound, entry.recipe)
+            dense = None if begun else dense_measurement(folder, sound, entry.recipe)
+            taken = begun or (TakenOver((dense.event,), dense.pins) if dense else TakenOver(()))
+            create(place, entry.recipe.replace(**taken.pins), taken.events)
         if isinstance(_last_event(place), ev.Finished):
             continue
         last = None
@@ -223,6 +250,35 @@ def dense_measurement(folder: Path, entries: Sequence[Entry], recipe: Recipe) ->
         pins = _pins(events)
         if dense and all(pins.get(name) for name in MEASURED_WITH):
             return DenseMeasurement(dense, {n: v for n, v in pins.items() if n not in different})
+    return None
+
+
+@dataclass(frozen=True)
+class TakenOver:
+    """What a run begins with: events of another, and settings that bind it to what they are of."""
+
+    events: tuple[ev.Event, ...]
+    pins: Mapping[str, str] = field(default_factory=dict)
+
+
+def removed_before(folder: Path, entries: Sequence[Entry], recipe: Recipe) -> TakenOver | None:
+    """The removals, and what was decided and measured on the way, of a finished run by a recipe that differs
+    only in what follows the last removal; None where there is none."""
+    later = {name for kind in repeatable() for name in kind.Settings.model_fields}
+    for other in entries:
+        different = set(recipe.differences(other.recipe))
+        if not different or different - later or not (folder / other.label).exists():
+            continue
+        events = read_events(folder / other.label)
+        pins = _pins(events)
+        if isinstance(events[-1] if events else None, ev.Finished) and all(map(pins.get, MEASURED_WITH)):
+            kept = tuple(
+                e
+                for e in ev.effective_events(events)
+                if isinstance(e, Decided | ev.Scored | ev.Removed)
+                or (isinstance(e, ev.Evaluated) and not e.final)
+            )
+            return TakenOver(kept, {n: v for n, v in pins.items() if n not in later})
     return None
 
 

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from pip_core.comparing import results
-from pip_core.comparing.sweep import read_plan
+from pip_core.comparing.sweep import entries_from, read_plan
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
-from pip_core.core.units import CHANNELS
+from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS
 
 
 @pytest.mark.parametrize(("text", "message"), [("[{", "cannot be read"), ('{"label": "a"}', "a JSON list")])
@@ -34,3 +34,25 @@ def test_settings_of_a_run_that_removes_only_tokens_say_tokens():
     assert results._settings(recipe).startswith("tokens")
     assert CHANNELS not in results._settings(recipe)
     assert results._settings(recipe.replace(vocabulary=0.5)).startswith(f"{CHANNELS}; equal")
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ([], "nothing to compare"),
+        ([{"method": "flap"}], 'an object with a "label"'),
+        (["flap"], 'an object with a "label"'),
+        ([{"label": "a", "method": "magic"}], "Unknown method 'magic'"),
+        ([{"label": "a", "method": 3}], "must be a name"),
+        ([{"label": "a", "colour": "red"}], "settings no recipe has: colour"),
+        ([{"label": "a/b"}], "'a/b' cannot name a run"),
+        ([{"label": ".."}], "cannot name a run"),
+        ([{"label": "dense"}], "cannot name a run"),
+        ([{"label": "a"}, {"label": "a"}], "repeated: a"),
+        ([{"label": "a", "windows": 0}], "Windows: enter a whole number"),
+        ([{"label": "a", "units": [BLOCKS, ATTENTION]}], "cannot be removed in one run"),
+    ],
+)
+def test_plans_that_make_no_sense(plan, message):
+    with pytest.raises(UserError, match=message):
+        entries_from(Recipe(), {}, plan, [0.2])

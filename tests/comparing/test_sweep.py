@@ -92,28 +92,6 @@ def test_targets_make_curves():
     ]
 
 
-@pytest.mark.parametrize(
-    ("plan", "message"),
-    [
-        ([], "nothing to compare"),
-        ([{"method": "flap"}], 'an object with a "label"'),
-        (["flap"], 'an object with a "label"'),
-        ([{"label": "a", "method": "magic"}], "Unknown method 'magic'"),
-        ([{"label": "a", "method": 3}], "must be a name"),
-        ([{"label": "a", "colour": "red"}], "settings no recipe has: colour"),
-        ([{"label": "a/b"}], "'a/b' cannot name a run"),
-        ([{"label": ".."}], "cannot name a run"),
-        ([{"label": "dense"}], "cannot name a run"),
-        ([{"label": "a"}, {"label": "a"}], "repeated: a"),
-        ([{"label": "a", "windows": 0}], "Windows: enter a whole number"),
-        ([{"label": "a", "units": [BLOCKS, ATTENTION]}], "cannot be removed in one run"),
-    ],
-)
-def test_plans_that_make_no_sense(plan, message):
-    with pytest.raises(UserError, match=message):
-        entries_from(Recipe(), {}, plan, [0.2])
-
-
 def test_all_aim_at_what_whole_blocks_come_to(llama_folder):
     base = tiny.recipe_for(llama_folder)
     found = align_targets(entries_for(base, {}, ["flap", "sleb", "taylor"], [0.3, 0.12]))
@@ -155,6 +133,29 @@ def test_the_dense_model_is_measured_once(done, entries):
     assert measured == [entries[0].label]
     dense = [tiny.only(read_events(folder / e.label), ev.Evaluated)[0] for e in entries]
     assert dense[1] == dense[2] == dense[0]
+
+
+def test_before_and_after_are_of_the_same_removals(done, entries, tmp_path, monkeypatch):
+    monkeypatch.setattr("pip_core.engine.stages.recover.TASKS", ())
+    with pytest.raises(UserError, match="nothing that could be done later"):
+        sweep.before_and_after(entries)
+    asked = {"recover": "short", "recover_tokens": 2304, "recover_text": "calibration"}
+    learning = replace(entries[1], recipe=entries[1].recipe.replace(**asked))
+    before, after = sweep.before_and_after([learning])
+    assert (before.label, before.recipe.recover) == (entries[1].label, "off")
+    folder = shutil.copytree(done[0], tmp_path / "twice")
+    reported = going(folder, [before, after])
+    assert {label for label, _ in reported} == {after.label}
+    removed = [tiny.only(read_events(folder / e.label), ev.Removed) for e in (before, after)]
+    assert removed[0] == removed[1]
+    assert not [e for _, e in reported if isinstance(e, ev.Removed | ev.Scored)]
+    assert [e for _, e in reported if e.result_of == "recover"]
+    assert [row.label for row in results.collect(folder, [before, after])] == [
+        "dense",
+        before.label,
+        after.label,
+    ]
+    assert not going(folder, [before, after])
 
 
 def test_another_measurement_is_not_taken_over(done, entries, llama_folder):
