@@ -3,7 +3,8 @@
 A run's label, and those that add ", seed N" to it, are one recipe. Printed are its accuracy and what it
 keeps of the dense model's, mean over tasks and seeds, and the difference of the first recipe to every
 other: of each question the share of seeds that answer it right, paired, with a standard error over
-questions; for every task, and their mean. `--tasks a,b` looks at those alone.
+questions; for every task, and their mean. What is under two errors is called level. `--tasks a,b` looks at
+those alone.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from pip_core.core import events as ev
+from pip_core.engine import stages  # noqa: F401 (their events are in the runs' records)
 from pip_core.evaluation.statistics import retained
 from pip_core.runs.run_directory import read_events
 
+# Two recipes whose difference is under so many standard errors are called level.
+LEVEL_ERRORS = 2
 Shares = dict[str, list[float]]
 
 
 def measured(folder: Path) -> tuple[ev.Evaluated, ev.Evaluated] | None:
-    """The first measurement, which is the dense model's, and the last; None where there are not two."""
-    found = [e for e in read_events(folder) if isinstance(e, ev.Evaluated)]
-    return (found[0], found[-1]) if len(found) > 1 else None
+    """The first measurement of a finished run, which is the dense model's, and the last; else None."""
+    events = read_events(folder) if folder.is_dir() else []
+    found = [e for e in events if isinstance(e, ev.Evaluated)]
+    return (found[0], found[-1]) if events and isinstance(events[-1], ev.Finished) else None
 
 
 def shares(found: list[ev.Evaluated], tasks: list[str]) -> Shares:
@@ -89,7 +94,10 @@ def main() -> None:
     first, *others = args.labels
     for label in others:
         gaps = differences(found[first], found[label])
-        said = ", ".join(f"{name} {gap:+.1%} ± {se:.1%}" for name, (gap, se) in gaps.items())
+        said = ", ".join(
+            f"{name} {gap:+.1%} ± {se:.1%}{' (level)' if abs(gap) < LEVEL_ERRORS * se else ''}"
+            for name, (gap, se) in gaps.items()
+        )
         print(f"{first} minus {label}: {said}")
 
 

@@ -43,6 +43,8 @@ class ResultRow:
         removed: share of all parameters that was removed; `target` is the share that the recipe asks for.
         perplexity_se: standard error, as every `..._se`.
         tasks: task -> (accuracy, its standard error).
+        bits: text -> its bits per byte.
+        repeated: text that was continued -> (share that repeats itself, its standard error).
         kept: mean accuracy divided by that of the dense model.
         above_chance: the same above the accuracy of guessing, the mean over tasks, as in
             `statistics.Retained`; None where the dense model only guesses. `left_out` are tasks on which it
@@ -66,6 +68,8 @@ class ResultRow:
     perplexity: float
     perplexity_se: float
     tasks: Mapping[str, tuple[float, float]]
+    bits: Mapping[str, float]
+    repeated: Mapping[str, tuple[float, float]]
     accuracy: float
     accuracy_se: float
     kept: float
@@ -176,7 +180,7 @@ def collect(folder: Path, entries: Sequence[Entry]) -> SweepResults:
 
 def write(folder: Path, results: SweepResults) -> None:
     """Write results into `folder`: for programs (JSON, CSV), as a table (markdown) and as a chart (HTML)."""
-    listed = [{**dataclasses.asdict(row), "tasks": dict(row.tasks)} for row in results.rows]
+    listed = [dataclasses.asdict(row) for row in results.rows]
     whole = {
         "recipe": results.recipe.to_dict(),
         "dense": dataclasses.asdict(results.dense) if results.dense else None,
@@ -207,6 +211,8 @@ def markdown(results: SweepResults) -> str:
         return "Nothing is measured yet.\n"
     tasks, items = [t.name for t in dense.tasks], sorted({t.items for t in dense.tasks})
     head = ["method", "settings", "removed units", "removed", "perplexity", *tasks, "mean"]
+    texts, written = [t.name for t in dense.texts], [w.name for w in dense.writing]
+    head += [*texts, *(f"repeated, {name}" for name in written)]
     head += [
         "kept above chance",
         "kept, guessing included",
@@ -232,6 +238,8 @@ def markdown(results: SweepResults) -> str:
         cells.append(f"{row.perplexity:.2f} ± {row.perplexity_se:.2f}")
         cells += ["{:.1%} ± {:.1%}".format(*row.tasks[t]) if t in row.tasks else "-" for t in tasks]
         cells.append(f"{row.accuracy:.1%} ± {row.accuracy_se:.1%}")
+        cells += [f"{row.bits[t]:.3f}" if t in row.bits else "-" for t in texts]
+        cells += ["{:.1%} ± {:.1%}".format(*row.repeated[w]) if w in row.repeated else "-" for w in written]
         shares = [(row.above_chance, row.above_chance_se), (row.kept, row.kept_se)]
         cells += ["100 %"] * 2 if row.label == DENSE else [_share(*share) for share in shares]
         if row.label == DENSE:
@@ -241,6 +249,12 @@ def markdown(results: SweepResults) -> str:
             cells.append(f"{row.difference:+.1%} ± {row.difference_se:.1%}{noise}")
             cells += [f"{row.scoring:.1f}", f"{row.seconds:.0f}", f"{row.peak_memory / 1e9:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
+    if texts or written:
+        lines += [
+            "",
+            "Bits are those of a byte of the text; repeated is the share of runs of four words that occur "
+            "earlier in what was written. Neither counts in the mean.",
+        ]
     if left_out := results.rows[0].left_out:
         lines += ["", f"Left out above chance: {', '.join(left_out)}, where the dense model only guesses."]
     if results.off_budget:
@@ -264,6 +278,8 @@ def _measured(dense: ev.Evaluated, now: ev.Evaluated) -> dict:
         "perplexity": now.perplexity,
         "perplexity_se": now.perplexity_se,
         "tasks": {t.name: (t.accuracy, t.se) for t in now.tasks},
+        "bits": {t.name: t.bits_per_byte for t in now.texts},
+        "repeated": {w.name: (w.repeated, w.se) for w in now.writing},
         "accuracy": now.accuracy,
         "accuracy_se": now.accuracy_se,
         "kept": kept.share,
@@ -292,4 +308,7 @@ def _flat(row: ResultRow) -> dict:
     flat = dataclasses.asdict(row)
     for name, (accuracy, se) in flat.pop("tasks").items():
         flat[name], flat[f"{name}_se"] = accuracy, se
+    flat |= flat.pop("bits")
+    for name, (share, se) in flat.pop("repeated").items():
+        flat[name], flat[f"{name}_se"] = share, se
     return flat

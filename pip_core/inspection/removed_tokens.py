@@ -29,6 +29,8 @@ from ..structure.vocabulary import FILE, Vocabulary, VocabularySubset
 PAGE, EXAMPLES, LONGEST = 50, 5, 1_000_000
 # What stands where bytes are no whole letter.
 PARTIAL = "\ufffd"
+# How SentencePiece writes a space.
+SPACE = "▁"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class Lengths:
     Attributes:
         before, after: its tokens for the dense model and for the pruned one.
         examples: removed tokens of the text, those that occur most often first: (text, the texts of the
-            tokens that it is written with now, how often it occurs).
+            tokens that it is written with now, how often it occurs). Bytes that are no whole letter are
+            U+FFFD in them.
     """
 
     before: int
@@ -92,7 +95,7 @@ class Lengths:
         share = self.after / self.before - 1
         held = f" What fits into 1,000 tokens of the pruned model took {round(1000 / (1 + share)):,} before."
         words = "; ".join(
-            f"“{text.strip() or text}” was one token and is now {' + '.join(f'“{p}”' for p in pieces)}"
+            f"{_quoted(text)} was one token and is now {_written(pieces)}"
             + (f" ({times} times)" if times > 1 else "")
             for text, pieces, times in self.examples
         )
@@ -133,16 +136,21 @@ class RemovedTokens:
     def _keys(self) -> list[str]:
         return [_key(text) for text in self._texts]
 
-    def _text(self, token: int) -> str:
+    def _read(self, token: int) -> str:
+        """What a token stands for, as far as it is text."""
         name = self.subset.vocabulary.words.names[token]
-        if "▁" in name:
-            return name.replace("▁", " ")
+        if SPACE in name:
+            return name.replace(SPACE, " ")
         (text,) = self.tokenizer.batch_decode([[token]], clean_up_tokenization_spaces=False)
-        return name if not text or PARTIAL in text else text
+        return text
 
-    def _pieces(self, token: int) -> tuple[str, ...]:
-        kept = self.subset.kept
-        return tuple(self._text(int(kept[i])) for i in self.subset.retokenize_token(token))
+    def _text(self, token: int) -> str:
+        text = self._read(token)
+        return text if text and PARTIAL not in text else self.subset.vocabulary.words.names[token]
+
+    def _pieces(self, token: int) -> list[int]:
+        """The dense ids of what a token is written with now."""
+        return self.subset.kept[list(self.subset.retokenize_token(token))].tolist()
 
     def page(self, wanted: str = "", number: float = 1) -> TokenPage:
         """A page of the tokens that contain a text, whatever the case of its letters; in the order of the
@@ -162,7 +170,12 @@ class RemovedTokens:
         number = int(min(max(number, 1), pages))
         shown = found[(number - 1) * PAGE : number * PAGE]
         tokens = tuple(
-            RemovedToken(self._ids[n], self._texts[n], self._pieces(self._ids[n]), script_of(self._texts[n]))
+            RemovedToken(
+                self._ids[n],
+                self._texts[n],
+                tuple(map(self._text, self._pieces(self._ids[n]))),
+                script_of(self._texts[n]),
+            )
             for n in shown
         )
         return TokenPage(tokens, number, pages, len(found), len(self._ids))
@@ -183,9 +196,19 @@ class RemovedTokens:
         after = self.pruned(text, add_special_tokens=False)["input_ids"]
         gone = Counter(i for i in before if i not in self.subset.new)
         often = sorted(gone.items(), key=lambda item: (-item[1], -len(self._text(item[0])), item[0]))
-        named = [(self._text(i), self._pieces(i), times) for i, times in often]
+        named = [(self._read(i), tuple(map(self._read, self._pieces(i))), n) for i, n in often]
         examples = tuple(one for one in named if PARTIAL not in one[0])[:EXAMPLES]
         return Lengths(len(before), len(after), examples)
+
+
+def _quoted(text: str) -> str:
+    return f"“{text.strip() or text}”"
+
+
+def _written(pieces: tuple[str, ...]) -> str:
+    if any(PARTIAL in piece for piece in pieces):
+        return f"{len(pieces)} tokens, some of them a part of a letter"
+    return " + ".join(map(_quoted, pieces))
 
 
 def _tokens(count: int) -> str:
