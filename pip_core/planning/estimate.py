@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 
-from ..budget.budget import budget_for
+from ..budget.budget import budget_for, joining
 from ..checkpoints.load import config_of
 from ..checkpoints.reference import cached_by_checkpoint
 from ..core import lent_gpu
 from ..core.accelerator import device, free_bytes
 from ..core.errors import UserError
 from ..core.recipe import Recipe
-from ..core.settings import AUTO
+from ..core.settings import AUTO, MEASURED
 from ..core.units import BLOCKS, CHANNELS
 from ..engine.aim import aimed
 from ..engine.context import Context
@@ -40,6 +41,8 @@ PROBE_TOKENS = 160
 # Of a model that is streamed: bytes read from disk in a second, of a usual one, and its work as a multiple of
 # that of a model in memory.
 READ_SPEED, RECOMPUTED = 1e9, 1.25
+# Of the vocabulary, where the division is measured and the tokens that must stay are not known yet.
+MOST = 0.999
 # For each distinct matrix shape (a model has half a dozen): processor time, fewest products, most weights.
 PROBE_SECONDS, PROBE_TIMES, PROBE_WEIGHTS = 0.06, 5, 4_000_000
 
@@ -54,6 +57,8 @@ class Plan:
         stages: titles of the stages that change the model after the last removal.
         seconds: for the whole run on this machine, roughly.
         memory: bytes the run needs at its peak, roughly; `available` are free now.
+        alone: what would go to meet the target by one kind of units or by tokens alone, of those that the
+            run weighs against each other; none where it weighs nothing.
         placement: where the model's weights are meanwhile, see `core.recipe`.
         resident_blocks: how many blocks stay where they are computed with.
     """
@@ -64,6 +69,7 @@ class Plan:
     iterations: int
     uneven: str
     stages: tuple[str, ...]
+    alone: tuple[str, ...]
     seconds: float
     memory: float
     available: int
@@ -129,12 +135,26 @@ def make_plan(recipe: Recipe) -> Plan:
         budget.iterations,
         budget.uneven,
         tuple(stage.title for stage in context.stages if stage.changes_model),
+        tuple(_alone(context)),
         cost.seconds + sum(cost.work.values()) * per_block,
         max(cost.memory.values()),
         available_memory(),
         context.placement,
         context.resident_blocks,
     )
+
+
+def _alone(context: Context) -> Iterator[str]:
+    """What each of the kinds that are weighed would give for the target, where it can meet it."""
+    if context.recipe.vocabulary != MEASURED:
+        return
+    kinds = [*context.recipe.units, *joining(context.recipe, context.anatomy, context.scorer)]
+    ways: list[dict[str, object]] = [{"units": (kind,), "vocabulary": 0.0} for kind in kinds]
+    if context.scorer.scores_tokens:
+        ways.insert(0, {"vocabulary": 1.0, "vocabulary_limit": MOST})
+    for way in ways:
+        with suppress(UserError):
+            yield context.budget_by(way).description
 
 
 def total_cost(context: Context) -> Cost:

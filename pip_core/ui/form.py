@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from ..budget.aims import WRITING, speedup_of
 from ..checkpoints import bundled
 from ..core.errors import UserError
 from ..core.recipe import DEMO, DISPATCHED, MIXED, STREAMED, Recipe
@@ -142,6 +143,17 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
     if recipe.drop:
         locks.append(f"removes {_numbers(recipe.drop)} first")
     notes = [f"{'; '.join(locks)[:1].upper()}{'; '.join(locks)[1:]}."] if locks else []
+    if recipe.target_speedup:
+        what, times = speedup_of(recipe.target_speedup)
+        notes.append(
+            f"How much goes is a guess: the run first measures what it takes to be {times:g} times as fast "
+            f"at {'writing' if what == WRITING else 'reading'} on this machine."
+        )
+    if plan.alone:
+        notes.append(
+            f"By one kind alone this would be {'; or '.join(plan.alone)}. What each costs is measured first; "
+            "'Show the division first' (Advanced) pauses there, before anything is removed."
+        )
     if plan.uneven:
         notes.append("The result needs this project's loader.")
     lines = "".join(f"<br>{escape(note)}" for note in notes)

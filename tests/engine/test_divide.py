@@ -51,16 +51,20 @@ def test_every_kind_is_measured_and_the_cheapest_pays(divided):
     assert {"tokens", "channels", "channels: chosen"} <= names
 
 
-def test_a_kind_that_is_measured_cheaper_joins(divided, monkeypatch):
-    """As cheap as it would be if the refit gave all of it back."""
+def test_a_kind_that_is_measured_cheaper_joins_and_is_shown_before_anything_goes(divided, monkeypatch):
+    """Blocks as cheap as they would be if the refit gave all of them back."""
     monkeypatch.setitem(weighing.GIVEN_BACK, "blocks", 1.0)
     monkeypatch.setitem(weighing.GIVEN_BACK, "channels", -100.0)
-    recipe = divided[0].replace(refit=True, refit_tokens=600, target=0.4)
-    events = list(run(recipe))
-    (decision,) = only(events, Divided)
+    recipe = divided[0].replace(refit=True, refit_tokens=600, target=0.4, show_division=True)
+    shown = list(run(recipe))
+    (decision,) = only(shown, Divided)
+    assert shown[-1] == ev.Paused(0)
+    assert not only(shown, ev.Removed)
     assert [kind for kind, *_, joined in decision.others if joined] == ["blocks"]
     assert "blocks" in dict(decision.settled)["units"]
-    assert "blocks" in events[-1].removed_description
+    resumed = list(run(recipe, history=shown))
+    assert not only(resumed, Divided)
+    assert "blocks" in resumed[-1].removed_description
 
 
 def test_the_summary_follows_the_new_plan(divided):

@@ -10,9 +10,11 @@ import torch
 
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
+from pip_core.engine.aim import aimed
 from pip_core.engine.run import run
 from pip_core.planning import estimate
 from pip_core.planning.estimate import anatomy_for, make_plan
+from pip_core.ui.form import plan_line
 
 from .. import tiny, zoo
 
@@ -28,6 +30,18 @@ def test_the_plan_is_what_the_run_does(checkpoints, tasks, family):
     assert (len(anatomy.blocks), anatomy.parameters) == (started.blocks, started.parameters)
     assert 0 < plan.memory < plan.available
     assert plan.seconds > 0
+
+
+def test_the_plan_says_what_each_kind_alone_would_give(llama_folder):
+    recipe = tiny.recipe_for(
+        llama_folder, units=("channels",), method="pip-gate", vocabulary="measured", compete="all", target=0.1
+    )
+    tokens, channels, blocks, heads = make_plan(recipe).alone
+    assert ["tokens" in tokens, "channels" in channels, "blocks" in blocks, "heads" in heads] == [True] * 4
+    # A target in speed is guessed until it is measured, and the plan says so.
+    faster = aimed(recipe.replace(target_speedup="decode:1.25"))
+    assert faster.target == pytest.approx(0.2)
+    assert "is a guess" in plan_line(make_plan(faster), faster)
 
 
 def test_more_work_takes_longer(recipe):

@@ -10,7 +10,8 @@ from ...budget.division import TOKENS, title_of
 from ...budget.pruning_budget import PruningBudget
 from ...core.decisions import Decided
 from ...core.errors import UserError
-from ...core.events import Event, event
+from ...core.events import Event, Paused, event
+from ...core.progress import Halted
 from ...core.recipe import EQUAL
 from ...core.settings import MEASURED
 from ...core.units import BLOCKS, DEPTH
@@ -116,6 +117,8 @@ class Aim(Stage):
             times,
             tuple(timed),
         )
+        if settled and self.recipe.show_division:
+            yield from pause()
 
     def _found(self, state: RunState, what: str, times: float) -> Generator[Event, None, tuple]:
         """The share of the parameters with which it is as fast as is asked for: the share that was tried is
@@ -151,6 +154,16 @@ class Aim(Stage):
     @classmethod
     def describe(cls, result: Aimed) -> Description:
         return Description(result.sentence(), "", (result.words(),))
+
+
+def pause() -> Iterator[Event]:
+    """End the run before its first removal, with what was decided, so that it can be looked at.
+
+    Raises:
+        Halted: always.
+    """
+    yield Paused(0)
+    raise Halted
 
 
 def worth(aimed: Aimed) -> dict[str, float]:

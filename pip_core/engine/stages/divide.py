@@ -15,7 +15,7 @@ from ...budget.pruning_budget import prunable_sites
 from ...core.decisions import Decided
 from ...core.errors import UserError
 from ...core.events import Event, Warned, event, value
-from ...core.settings import MEASURED, Settings, whole
+from ...core.settings import MEASURED, Settings, switch, whole
 from ...data.calibration import check_finite
 from ...data.perturbation import Pair
 from ...reporting.description import Description
@@ -28,7 +28,7 @@ from ..costs_of_kinds import Kind, drawn, most_of
 from ..stage import Cost, Stage
 from ..state import RunState
 from ..weighing import TOKEN_SIZES, UNIT_SIZES, Speed, Weighing
-from .aim import Aimed, worth
+from .aim import Aimed, pause, worth
 from .prune_vocabulary import vocabulary_of
 
 Found = TypeVar("Found")
@@ -45,6 +45,13 @@ class DivideSettings(Settings):
         "which the cost of each kind is measured",
         "Windows to divide on",
         "Passages on which blocks, channels and tokens are weighed against each other",
+    )
+    show_division: bool = switch(
+        False,
+        "where the run measures how the target is divided, or what a speed-up takes: pause with what was "
+        "found, before anything is removed; resuming goes on from there and measures nothing anew",
+        "Show the division first",
+        "Pauses once it is measured what would go, before anything does",
     )
 
 
@@ -188,6 +195,8 @@ class Divide(Stage):
             scored + measured,
             (weighing.speed.what, weighing.reached) if weighing.speed else None,
         )
+        if self.recipe.show_division:
+            yield from pause()
 
     def _scored(
         self, state: RunState, pairs: list[Pair], vocabulary: Vocabulary | None
