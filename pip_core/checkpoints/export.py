@@ -117,7 +117,7 @@ def write_checkpoint(loaded: Loaded, shape: Shape, partial: Path, facts: dict) -
         )
     text = to_json(facts, indent=1)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(loaded, partial.parent)
+    check_space(loaded, partial.parent)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         if is_streamed(model):
@@ -197,12 +197,22 @@ def _beside(folder: Path, suffix: str) -> Path:
     return folder.with_name(folder.name + suffix)
 
 
-def _check_space(loaded: Loaded, where: Path) -> None:
+def check_space(loaded: Loaded, where: Path, left: float = 1.0) -> None:
+    """Refuse to write where there is no room.
+
+    Args:
+        where: a folder on the disk, which need not exist yet.
+        left: the share of the model's weights that will be written.
+
+    Raises:
+        UserError: not enough disk space.
+    """
+    where = next(place for place in (where.absolute(), *where.absolute().parents) if place.exists())
     weights = list(loaded.model.parameters())
-    needed = sum(p.numel() * p.element_size() for p in weights) + MARGIN_BYTES
+    needed = left * sum(p.numel() * p.element_size() for p in weights) + MARGIN_BYTES
     if any(p.dtype != loaded.stored for p in weights):
         # A weights file and its copy in the stored format exist side by side for a while.
-        stored = sum(p.numel() for p in weights) * loaded.stored.itemsize
+        stored = left * sum(p.numel() for p in weights) * loaded.stored.itemsize
         needed += min(stored, int(SHARD_GB * 1e9))
     free = shutil.disk_usage(where).free
     if free < needed:

@@ -1,4 +1,5 @@
-"""Run several recipes that differ in the method, one after another, below one folder.
+"""Run several recipes that differ in the method, below one folder: one after another, or beside one another
+on several accelerators.
 
 Every run is an ordinary run directory that a process of its own works on, so that its peak memory is its own.
 A comparison that was stopped goes on where it was: finished runs are kept, others are resumed. The dense
@@ -11,11 +12,12 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..core import events as ev
+from ..core.accelerator import VARIABLE, devices
 from ..core.decisions import Decided, settings_of
 from ..core.errors import UserError
 from ..core.recipe import Recipe, measuring_settings
@@ -25,7 +27,7 @@ from ..engine.stages import repeatable
 from ..planning.estimate import resolve_auto_units
 from ..runs.files import EVENTS, RECIPE
 from ..runs.recorded import Tail, read_events
-from ..runs.run_directory import create, recipe_of
+from ..runs.run_directory import create, recipe_of, request_stop
 from ..runs.worker import launch, why_interrupted
 from ..scoring import get_scorer
 
@@ -161,49 +163,110 @@ def run_sweep(
     folder: Path,
     entries: Sequence[Entry],
     export: bool = True,
-    worker: Callable[[Path, bool], Iterator[ev.Event]] | None = None,
+    worker: Callable[[Path, bool], Iterator[ev.Event | None]] | None = None,
+    lanes: Sequence[str] = (),
 ) -> Iterator[tuple[str, ev.Event]]:
-    """Work on every entry that is not finished, one after another; yields labels with their events.
+    """Work on every entry that is not finished; yields labels with their events. On several accelerators each
+    works on a run of its own, as soon as the dense model was measured for it.
 
     A run that fails, or whose record is damaged, says so, and the others go on. The comparison ends early
     where a run was stopped.
 
     Args:
         export: whether each run ends with an exported model.
-        worker: works on a run's directory, given whether to export; by default a process of its own.
+        worker: works on a run's directory, given whether to export, and yields None where nothing is new; by
+            default a process of its own.
+        lanes: what runs are done beside one another, one on each: numbers of accelerators; by default those
+            that are here.
 
     Raises:
         UserError: a directory below `folder` holds another run than the entry's.
     """
-    worker = worker or work_in_a_process
     damaged = {e.label: why for e in entries if (why := _damage(folder / e.label))}
     sound = [e for e in entries if e.label not in damaged]
     for entry in sound:
         _check_same(folder, sound, entry)
-    for entry in entries:
-        place = folder / entry.label
-        if entry.label in damaged:
-            yield entry.label, ev.Failed(damaged[entry.label])
-            continue
-        if not place.exists():
-            begun = removed_before(folder, sound, entry.recipe)
-            dense = None if begun else dense_measurement(folder, sound, entry.recipe)
-            taken = begun or (TakenOver((dense.event,), dense.pins) if dense else TakenOver(()))
-            create(place, entry.recipe.replace(**taken.pins), taken.events)
-        if isinstance(_last_event(place), ev.Finished):
-            continue
-        last = None
-        for last in worker(place, export):
-            yield entry.label, last
-        if isinstance(last, ev.Stopped | ev.Paused):
-            return
+    waiting, going = list(entries), dict[str, _UnderWay]()
+    lanes, stopped = list(lanes) or _accelerators(), False
+    try:
+        while going or (waiting and not stopped):
+            for lane in (lane for lane in lanes if lane not in going):
+                while waiting and not stopped and _may_begin(folder, sound, waiting[0], going):
+                    entry = waiting.pop(0)
+                    if entry.label in damaged:
+                        yield entry.label, ev.Failed(damaged[entry.label])
+                    elif place := _begun(folder, sound, entry):
+                        work = worker(place, export) if worker else work_in_a_process(place, export, lane)
+                        going[lane] = _UnderWay(entry, work)
+                        break
+            new = False
+            for lane, run in list(going.items()):
+                try:
+                    event = next(run.work)
+                except StopIteration:
+                    del going[lane]
+                    new = True
+                    continue
+                if event is not None:
+                    new = True
+                    yield run.entry.label, event
+                if isinstance(event, ev.Stopped | ev.Paused) and not stopped:
+                    stopped = True
+                    for other in going.values():
+                        if other is not run:
+                            request_stop(folder / other.entry.label)
+            if not new and going:
+                time.sleep(POLL_SECONDS)
+    finally:
+        for run in going.values():
+            if isinstance(run.work, Generator):
+                run.work.close()  # at once: it may hold a process
 
 
-def work_in_a_process(place: Path, export: bool) -> Iterator[ev.Event]:
-    """Work on a run in a process of its own, and pass its events on as they are recorded."""
+@dataclass(frozen=True)
+class _UnderWay:
+    entry: Entry
+    work: Iterator[ev.Event | None]
+
+
+def _accelerators() -> list[str]:
+    """A lane for each accelerator, by its number; one without a name where there are not several."""
+    found = devices()
+    return [str(number) for number in range(len(found))] if len(found) > 1 else [""]
+
+
+def _may_begin(folder: Path, entries: Sequence[Entry], entry: Entry, going: Mapping[str, _UnderWay]) -> bool:
+    """Whether a run need not wait for what another measures, the dense model, or for its removals."""
+    later = {name for kind in repeatable() for name in kind.Settings.model_fields}
+    different = [set(entry.recipe.differences(run.entry.recipe)) for run in going.values()]
+    if any(not names - later for names in different):
+        return False
+    alike = any(not names & measuring_settings() for names in different)
+    return not alike or dense_measurement(folder, entries, entry.recipe) is not None
+
+
+def _begun(folder: Path, sound: Sequence[Entry], entry: Entry) -> Path | None:
+    """The directory of an entry's run, made where there is none; None where it is finished."""
+    place = folder / entry.label
+    if not place.exists():
+        begun = removed_before(folder, sound, entry.recipe)
+        dense = None if begun else dense_measurement(folder, sound, entry.recipe)
+        taken = begun or (TakenOver((dense.event,), dense.pins) if dense else TakenOver(()))
+        create(place, entry.recipe.replace(**taken.pins), taken.events)
+    return None if isinstance(_last_event(place), ev.Finished) else place
+
+
+def work_in_a_process(place: Path, export: bool, lane: str = "") -> Iterator[ev.Event | None]:
+    """Work on a run in a process of its own, and pass its events on as they are recorded; None where there is
+    no new one.
+
+    Args:
+        lane: number of the accelerator that it has to itself; empty where it may take what is there.
+    """
     tail = Tail(place)
     tail.poll()
-    process, last = launch(place, "resume", *([] if export else ["--no-export"])), None
+    options = [] if export else ["--no-export"]
+    process, last = launch(place, "resume", *options, variables={VARIABLE: lane} if lane else {}), None
     try:
         while True:
             # Asked before reading, so that the events it recorded just before its end are still read.
@@ -212,7 +275,7 @@ def work_in_a_process(place: Path, export: bool) -> Iterator[ev.Event]:
                 yield last
             if ended:
                 break
-            time.sleep(POLL_SECONDS)
+            yield None
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from .errors import UserError
 from .lent_gpu import elsewhere
 from .memory import free_memory, total_memory
 
-# Environment variable: `cpu` leaves an accelerator alone.
+# Environment variable: `cpu` leaves accelerators alone, a number takes that one alone.
 VARIABLE = "PIP_STUDIO_DEVICE"
 PROCESSOR = torch.device("cpu")
 
@@ -28,13 +29,21 @@ def device() -> torch.device:
 
 
 def devices() -> list[torch.device]:
-    """All accelerators of the kind that is here; the processor alone where there is none, or none to use."""
-    if elsewhere() or os.environ.get(VARIABLE, "").strip().lower() == "cpu":
+    """All accelerators of the kind that is here; the processor alone where there is none, or none to use.
+
+    Raises:
+        UserError: the environment asks for one that there is not.
+    """
+    asked = os.environ.get(VARIABLE, "").strip().lower()
+    if elsewhere() or asked == "cpu":
         return [PROCESSOR]
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if found is None:
         return [PROCESSOR]
-    return [torch.device(found.type, n) for n in range(max(1, torch.accelerator.device_count()))]
+    numbers = range(max(1, torch.accelerator.device_count()))
+    if asked and (not asked.isdecimal() or int(asked) not in numbers):
+        raise UserError(f"{VARIABLE} must be cpu or a number from 0 to {numbers[-1]}, not '{asked}'.")
+    return [torch.device(found.type, n) for n in ([int(asked)] if asked else numbers)]
 
 
 def name_of(place: torch.device) -> str:

@@ -17,10 +17,11 @@ from ..core import notices, portions
 from ..core.accelerator import device
 from ..core.decisions import Decided, settled
 from ..core.device import is_out_of_memory, peak_memory, user_message
+from ..core.memory import give_back
 from ..core.network import NotDownloaded, without_downloads
 from ..core.process_group import current
 from ..core.progress import Halted, stoppable
-from ..core.recipe import STREAMED, Recipe
+from ..core.recipe import RESIDENT, STREAMED, Recipe
 from ..core.repeatable import repeatable
 from ..core.settings import AUTO
 from .aim import aimed
@@ -218,6 +219,8 @@ def _run(
                 continue
             if stage.by_one_process and not current().first:
                 continue
+            if state.placement != RESIDENT:
+                give_back()  # what a stage leaves behind is room that the next one needs
             if place:
                 state.plan(s for s in stages[place:] if s in state.stages)
             try:

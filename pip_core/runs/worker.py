@@ -13,9 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 from filelock import FileLock, Timeout
@@ -140,7 +141,12 @@ def why_interrupted(folder: Path) -> str:
 
 
 def launch(
-    folder: Path, command: str, *options: str, server: ForkServer | None = None, token: str = ""
+    folder: Path,
+    command: str,
+    *options: str,
+    server: ForkServer | None = None,
+    token: str = "",
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Process:
     """Start a worker: `resume` to continue pruning, `export` to export the model as pruned so far. No other
     worker may hold the run.
@@ -148,6 +154,7 @@ def launch(
     Args:
         server: forks the worker, which then need not load its libraries.
         token: of the visitor who asks; it goes through a pipe, and is read by `lent_token`.
+        variables: of the environment, for this worker alone.
 
     Raises:
         UserError: the system starts no process, or the disk is full.
@@ -158,7 +165,7 @@ def launch(
             process = (server.start if server else start_afresh)(
                 "pip_core",
                 [command, str(folder), "--launched", *(["--lent"] if token else []), *options],
-                child_environment(),
+                child_environment(**variables),
                 stdin=given,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -239,6 +239,23 @@ def test_what_is_finished_stays_and_what_was_cut_off_goes_on(done, entries, tmp_
         assert again == before
 
 
+def test_runs_are_done_beside_one_another_once_the_dense_model_is_measured(done, entries, tmp_path):
+    """One on each accelerator."""
+    undisturbed, _ = done
+    reported = list(sweep.run_sweep(tmp_path, entries, False, here, lanes=["0", "1"]))
+    labels = [label for label, event in reported]
+    first, second, third = (e.label for e in entries)
+    began = labels.index(second)
+    assert any(isinstance(e, ev.Evaluated) and e.of_dense for label, e in reported[:began])
+    assert first in labels[began:]  # under way still
+    assert labels.index(third) > began
+    measured = [label for label, e in reported if isinstance(e, ev.Evaluated) and e.of_dense]
+    assert measured == [first]
+    for label in labels:
+        again, before = (tiny.only(read_events(f / label), ev.Removed) for f in (tmp_path, undisturbed))
+        assert [r.units for r in again] == [r.units for r in before]
+
+
 def test_a_stop_ends_the_comparison(entries, tmp_path):
     reported = []
     for label, event in sweep.run_sweep(tmp_path, entries, False, here):
@@ -267,7 +284,7 @@ def test_a_worker_that_dies_is_told(entries, tmp_path, monkeypatch):
     place = tmp_path / "gone"
     run_directory.create(place, entries[0].recipe)
     (place / "recipe.json").write_text("{")
-    reported = list(sweep.work_in_a_process(place, False))
+    reported = [event for event in sweep.work_in_a_process(place, False) if event is not None]
     assert reported == [ev.Failed(reported[0].message)]
     assert "not valid JSON" in reported[0].message
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -393,3 +395,11 @@ def test_files_of_a_space_are_not_read(recipe, tmp_path, monkeypatch):
     for changes in ({"calibration": str(own)}, {"heldout": str(own)}, {"tasks": (str(own) + ".jsonl",)}):
         with pytest.raises(UserError, match="open to others"):
             run_module.check(recipe.replace(**{"tasks": ("facts",), **changes}))
+
+
+def test_a_disk_too_small_for_the_export_is_said_before_anything_is_scored(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    *before, last = run(recipe, tmp_path / "run" / "model")
+    assert isinstance(last, ev.Failed)
+    assert "1 MB are free" in last.message
+    assert not [e for e in before if isinstance(e, ev.Evaluated | ev.Scored)]

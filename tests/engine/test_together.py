@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import tempfile
 
@@ -18,8 +19,14 @@ from pip_core.runs.run_directory import read_events
 from ..processes import run_code, start
 from ..tiny import only, recipe_for, write_lines
 
-# Meets the first process, hears of its run, and is gone.
-GONE = "from pip_core.core.process_group import joined\nwith joined() as group: group.told_by_first(None)"
+# Meets the first process, hears of its run, and is killed while that waits for what it would add.
+GONE = """
+import os, signal
+from pip_core.core.process_group import joined
+with joined() as group:
+    group.told_by_first(None)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.fixture
@@ -75,7 +82,7 @@ def test_a_process_that_ends_ends_the_run_in_a_sentence(recipe_file, pair_of, tm
         first = start(
             "prune", "--recipe", recipe_file, "--out", tmp_path / "run", stderr=said, RANK="0", **pair_of
         )
-        assert run_code(GONE, RANK="1", **pair_of).returncode == 0
+        assert run_code(GONE, RANK="1", **pair_of).returncode == -signal.SIGKILL
         assert first.wait(240) == 2
         said.seek(0)
         assert "Another process of this run has ended" in said.read()

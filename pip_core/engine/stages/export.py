@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...checkpoints.export import prepare_folder, round_to_stored, write_checkpoint
+from ...checkpoints.export import check_space, prepare_folder, round_to_stored, write_checkpoint
 from ...core.events import Event, Progress
 from ...core.process_group import current
 from ...data.private import shareable
@@ -25,6 +25,10 @@ class Export(Stage):
 
     def estimate(self, context: Context) -> Cost:
         return Cost(seconds=SECONDS * context.exporting)
+
+    def prepare(self, state: RunState) -> None:
+        if state.out is not None and current().first:
+            check_space(state.loaded, state.out.parent, 1 - state.budget.share)
 
     def needed(self, state: RunState) -> bool:
         return state.finishing or state.out is not None
