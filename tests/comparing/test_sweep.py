@@ -19,20 +19,16 @@ from pip_core.comparing import results, sweep
 from pip_core.comparing.sweep import Entry, align_targets, dense_measurement, entries_from
 from pip_core.core import events as ev
 from pip_core.core.errors import UserError
-from pip_core.core.recipe import Recipe
-from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP
+from pip_core.core.units import ATTENTION, MLP
 from pip_core.evaluation import statistics
 from pip_core.runs import run_directory
 from pip_core.runs.recorded import read_events
 from pip_core.runs.worker import launch
-from pip_core.scoring import METHODS, get_scorer
+from pip_core.scoring import get_scorer
 
 from .. import tiny
 from ..processes import cli, warm_server
-
-
-def entries_for(base: Recipe, given: dict, methods: list[str], targets: list[float]) -> list[Entry]:
-    return entries_from(base, given, [{"label": m, "method": m} for m in methods], targets)
+from .test_plan_files import entries_for
 
 
 def here(place: Path, export: bool) -> Iterator[ev.Event]:
@@ -55,61 +51,6 @@ def done(tmp_path_factory, entries) -> tuple[Path, list[tuple[str, ev.Event]]]:
     """A comparison of three methods, undisturbed."""
     folder = tmp_path_factory.mktemp("compared") / "new"
     return folder, going(folder, entries)
-
-
-def test_methods_start_from_what_they_were_published_with():
-    found = {e.label: e.recipe for e in entries_for(Recipe(), {}, [m.name for m in METHODS], [0.2])}
-    for scorer in METHODS:
-        assert found[scorer.name] == Recipe().replace(method=scorer.name, **scorer.usual)
-    assert found["sleb"].units == found["block-influence"].units == (BLOCKS,)
-    assert found["flap"].units == found["multi-domain"].units == (HEADS, CHANNELS)
-    assert (found["flap"].allocation, found["flap"].per_parameter) == ("global", False)
-
-
-def test_what_is_given_comes_before_what_is_usual_and_a_plan_before_both():
-    given = {"units": (CHANNELS,), "windows": 7}
-    plan = [
-        {"label": "a", "method": "flap"},
-        {"label": "b", "method": "flap", "units": [HEADS], "target": 0.1},
-    ]
-    a, b = entries_from(Recipe(), given, plan, [0.2])
-    assert (a.recipe.units, a.recipe.windows, a.recipe.allocation, a.recipe.target) == (
-        (CHANNELS,),
-        7,
-        "global",
-        0.2,
-    )
-    assert (b.recipe.units, b.recipe.windows, b.recipe.target) == ((HEADS,), 7, 0.1)
-
-
-def test_targets_make_curves():
-    found = entries_for(Recipe(), {}, ["random", "sleb"], [0.1, 0.25])
-    assert [(e.label, e.curve, e.recipe.target) for e in found] == [
-        ("random-0.1", "random", 0.1),
-        ("random-0.25", "random", 0.25),
-        ("sleb-0.1", "sleb", 0.1),
-        ("sleb-0.25", "sleb", 0.25),
-    ]
-
-
-def test_all_aim_at_what_whole_blocks_come_to(llama_folder):
-    base = tiny.recipe_for(llama_folder)
-    found = align_targets(entries_for(base, {}, ["flap", "sleb", "taylor"], [0.3, 0.12]))
-    assert [e.label for e in found] == [f"{m}-{t}" for m in ("flap", "sleb", "taylor") for t in (0.3, 0.12)]
-    # One block of the tiny model is 9,280 of 97,632 parameters.
-    for entry in found:
-        count = 3 if entry.label.endswith("0.3") else 1
-        assert entry.recipe.target == pytest.approx(count * 9280 / 97632)
-
-
-def test_what_a_method_cannot_do_is_told_with_its_label(llama_folder):
-    base = tiny.recipe_for(llama_folder)
-    for given, message in (
-        ({"units": (HEADS,)}, "sleb: .* not defined for heads"),
-        ({}, "entrodrop: A target"),
-    ):
-        with pytest.raises(UserError, match=message):
-            align_targets(entries_for(base, given, ["sleb", "entrodrop"], [0.35]))
 
 
 def test_every_run_is_an_ordinary_one(done, entries):
