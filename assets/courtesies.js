@@ -1,13 +1,8 @@
 // Small courtesies: what is pressed in a row of the table of runs, links and code that are copied.
 Object.assign(window.pip, {
-  async copied(button, text) {
+  async copies(button, text) {
     const was = button.textContent;
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
-    } catch {
-      button.textContent = "Select and copy it";
-    }
+    button.textContent = await pip.copied(text) ? "Copied" : "Not copied";
     setTimeout(() => { button.textContent = was; }, 1600);
   },
   link(run) {
@@ -20,7 +15,7 @@ Object.assign(window.pip, {
     const icon = document.createElement("link");
     Object.assign(icon, { rel: "icon", type: "image/svg+xml" });
     const colours = { good: "#15803d", bad: "#c81e1e", warn: "#e8930c", live: "#2f6fde", idle: "#80868f" };
-    let before = "", drawn = "";
+    let before = false, drawn = "";
     const look = () => {
       const status = document.querySelector("#status .status");
       if (!status) return;
@@ -39,21 +34,32 @@ Object.assign(window.pip, {
         document.querySelectorAll("link[rel~=icon]").forEach(link => { if (link !== icon) link.remove(); });
         document.head.append(icon);
       }
-      if (before === "live" && !live && document.hidden && localStorage.getItem("pip-studio-notify") === "1") {
-        new Notification("PIP Studio", { body: `${words}. ${status.querySelector(".detail").textContent}` });
-      }
-      before = live ? "live" : state;
+      const goes = ["waiting", "starting", "running", "stopping"].includes(state);
+      // Of a run that has been thrown away nothing is told.
+      const away = document.hidden || !document.hasFocus();
+      if (before && !goes && state !== "none" && away) pip.tell(`${words}. ${status.querySelector(".detail").textContent}`);
+      before = goes;
     };
     const asks = document.getElementById("notify");
     if (!("Notification" in window)) asks?.parentElement.remove();
-    else asks?.setAttribute("aria-pressed", String(localStorage.getItem("pip-studio-notify") === "1" && Notification.permission === "granted"));
+    else asks?.setAttribute("aria-pressed", String(pip.tells()));
     new MutationObserver(look).observe(document.getElementById("status"), { childList: true, subtree: true });
     look();
   },
+  // Whether the end of a run is told: asked for here, and allowed by the browser.
+  tells: () => localStorage.getItem("pip-studio-notify") === "1" && Notification.permission === "granted",
+  tell(body) {
+    if (!("Notification" in window) || !pip.tells()) return;
+    try {
+      new Notification("PIP Studio", { body, tag: "pip-studio" });
+    } catch { /* a browser of a phone, which shows those of installed pages only */ }
+  },
   async notify(button) {
-    const on = button.getAttribute("aria-pressed") !== "true" && await Notification.requestPermission() === "granted";
-    localStorage.setItem("pip-studio-notify", on ? "1" : "0");
-    button.setAttribute("aria-pressed", String(on));
+    const note = document.getElementById("notify-note"), wanted = button.getAttribute("aria-pressed") !== "true";
+    const allowed = wanted && await Notification.requestPermission();
+    localStorage.setItem("pip-studio-notify", allowed === "granted" ? "1" : "0");
+    button.setAttribute("aria-pressed", String(allowed === "granted"));
+    note.textContent = allowed === "denied" ? "The browser blocks notifications of this page: allow them in its settings." : "";
   },
   keys() {
     document.addEventListener("keydown", event => {
@@ -68,8 +74,51 @@ Object.assign(window.pip, {
     });
     document.addEventListener("click", event => {
       const button = event.target.closest("button.copy");
-      if (button) pip.copied(button, button.closest("figure").querySelector("code").textContent);
+      if (button) pip.copies(button, button.closest("figure").querySelector("code").textContent);
     });
+  },
+  // Where a reader was in each tab of a run: there again when the tab is, and when the page is loaded anew.
+  places() {
+    const kept = "pip-studio-places", run = () => new URL(window.location).searchParams.get("run") || "";
+    const tabs = [...document.querySelectorAll("#tabs button[role=tab]")];
+    const current = () => tabs.findIndex(tab => tab.getAttribute("aria-selected") === "true");
+    let places = {}, tab = current(), wanted = null, until = 0;
+    try { places = JSON.parse(sessionStorage.getItem(kept)) || {}; } catch { /* nothing that can be read */ }
+    history.scrollRestoration = "manual";  // the browser goes there before there is anything
+    const here = () => places[run()] ||= { tab: 0, at: {} };
+    const keep = () => {
+      const runs = Object.keys(places);
+      if (runs.length > 20) delete places[runs[0]];
+      sessionStorage.setItem(kept, JSON.stringify(places));
+    };
+    // What stands below is drawn bit by bit: until the place is there, or the reader goes elsewhere.
+    const go = () => {
+      if (wanted === null) return;
+      window.scrollTo({ top: wanted, behavior: "instant" });
+      if (Math.abs(window.scrollY - wanted) < 2 || Date.now() > until) wanted = null;
+    };
+    const to = place => { wanted = place; until = Date.now() + 10000; go(); };
+    new ResizeObserver(go).observe(document.body);
+    for (const kind of ["wheel", "touchstart", "pointerdown", "keydown"]) {
+      document.addEventListener(kind, () => { wanted = null; }, { capture: true, passive: true });
+    }
+    document.addEventListener("scroll", () => {
+      if (wanted !== null) return;
+      here().at[tab] = window.scrollY;
+      keep();
+    }, { passive: true });
+    new MutationObserver(() => {
+      if (current() === tab || current() < 0) return;
+      tab = here().tab = current();
+      const bar = tabs[tab].getBoundingClientRect().top + window.scrollY - 12;
+      to(here().at[tab] ?? Math.min(window.scrollY, bar));
+      keep();
+    }).observe(document.getElementById("tabs"), { subtree: true, attributes: true, attributeFilter: ["aria-selected"] });
+    pip.back = () => {
+      const { tab: last, at } = here();
+      if (last !== tab) tabs[last]?.click();
+      else if (at[tab]) to(at[tab]);
+    };
   },
   // Who reads an older line of the log stays there when a new one comes above it.
   log() {
@@ -92,7 +141,7 @@ Object.assign(window.pip, {
       return dialog;
     };
     const presses = {
-      share: (button, run) => pip.copied(button, pip.link(run)),
+      share: (button, run) => pip.copies(button, pip.link(run)),
       restore: (_, run) => pip.ask({ act: "restore", run }),
       edit: (button, run) => {
         const dialog = open("edit-run", run);

@@ -4,7 +4,8 @@ window.pip = {
   // in groups (layout.meta.groups: name, words, colour) the reader chooses which of them are shown.
   chart(element, props, watch) {
     const plot = element.querySelector(".plot");
-    const options = { displaylogo: false, displayModeBar: false, responsive: false };
+    // Patterns are named without the page's address, which changes when a run begins: with it no hatch was found.
+    const options = { displaylogo: false, displayModeBar: false, responsive: false, _baseUrl: "" };
     const meta = () => props.value?.layout.meta || {};
     const chosen = new Set();
     let bare = null, chips = null, stale = false;
@@ -75,6 +76,38 @@ window.pip = {
       requestAnimationFrame(() => { waits = false; window.Plotly.relayout(plot, { shapes: shapes() }); });
     });
   },
+  // Several charts side by side, each [title, figure], as many as the value holds.
+  charts(element, props, watch) {
+    const root = element.querySelector(".plots");
+    const options = { displaylogo: false, displayModeBar: false, responsive: false, _baseUrl: "" };
+    let stale = false;
+    const draw = () => {
+      stale = !root.clientWidth;
+      if (stale) return;  // as above
+      const charts = window.Plotly ? props.value?.charts || [] : [];
+      while (root.children.length > charts.length) {
+        window.Plotly.purge(root.lastChild.lastChild);
+        root.lastChild.remove();
+      }
+      charts.forEach(([title, figure], number) => {
+        if (!root.children[number]) {
+          const place = document.createElement("figure"), plot = document.createElement("div");
+          plot.className = "plot";
+          place.append(document.createElement("figcaption"), plot);
+          root.append(place);
+        }
+        const [caption, plot] = root.children[number].children;
+        caption.textContent = title;
+        window.Plotly.react(plot, figure.data, figure.layout, options);
+      });
+    };
+    new ResizeObserver(() => {
+      if (stale) draw();
+      else if (root.clientWidth) for (const { lastChild: plot } of root.children) window.Plotly.Plots.resize(plot);
+    }).observe(root);
+    draw();
+    watch("value", draw);
+  },
   // Where the slider stands, as the share of the parameters removed in %; null where there is none.
   slid: null,
   slide(share) {
@@ -144,7 +177,7 @@ window.pip = {
     if (chosen !== null) document.body.classList.toggle("dark", chosen === "1");
     document.documentElement.lang ||= "en";
     pip.refusals();
-    pip.rows(); pip.told(); pip.keys(); pip.log();
+    pip.rows(); pip.told(); pip.keys(); pip.log(); pip.places();
     // Screen readers hear each event once, and refusals at once; the ticking status line stays silent.
     document.getElementById("latest_message")?.setAttribute("aria-live", "polite");
     document.getElementById("notice")?.setAttribute("aria-live", "assertive");

@@ -45,7 +45,8 @@ def budget_of(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId] = froz
         raise UserError(
             f"{budget.uneven} cannot be described by an ordinary checkpoint, which gives every block the "
             f"same sizes. Nearest to it is {_nearest_plain(recipe, anatomy)}. Choose that, or allow a model "
-            "that only this project's own loader can load (plain: false)."
+            "that only this project's own loader can load.",
+            "plain",
         )
     return budget
 
@@ -70,8 +71,9 @@ def budget_for(
     if recipe.mixed and recipe.allocation == GLOBAL and not scorer.comparable_scores:
         raise UserError(
             f"The method '{scorer.name}' scores blocks and parts of blocks on scales of their own, so they "
-            f"cannot be ranked together. Choose the allocation '{EQUAL}' (first blocks, then the same number "
-            "of parts from every remaining block), or another method."
+            f"cannot be ranked together. Choose '{EQUAL}' for heads and channels (first blocks, then the "
+            "same number of parts from every remaining block), or another method.",
+            "allocation",
         )
     budget = budget_of(recipe, anatomy, pinned_units)
     windows = window_counts([share for _, share in parts(recipe.calibration)], recipe.windows)
@@ -79,8 +81,9 @@ def budget_for(
         raise UserError(needs_domains(scorer))
     if recipe.vocabulary and not scorer.scores_tokens:
         raise UserError(
-            f"The method '{scorer.name}' is not defined for tokens: set the vocabulary's share to 0, or "
-            "choose another method."
+            f"Rare tokens removed: enter 0, or choose another method: '{scorer.name}' is not defined for "
+            "tokens.",
+            "vocabulary",
         )
     protected = scorer.protects(len(anatomy.blocks))
     sites = sites_of(anatomy, Shape.dense(anatomy), recipe.units)
@@ -134,8 +137,9 @@ def _check_kept_and_dropped(recipe: Recipe, anatomy: Anatomy) -> None:
         )
     if recipe.drop and recipe.units != (BLOCKS,):
         raise UserError(
-            f"Only whole blocks can be dropped by their number, and this recipe removes {titles(recipe)}: "
-            "choose the units 'blocks', or drop none."
+            f"Drop: only whole blocks can be dropped by their number, and this recipe removes "
+            f"{titles(recipe)}. Remove whole blocks alone, or drop none.",
+            "drop",
         )
 
 

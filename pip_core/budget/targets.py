@@ -8,7 +8,7 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from ..core.errors import UserError
-from ..core.recipe import EQUAL, Recipe
+from ..core.recipe import EQUAL, GLOBAL, Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS, DEPTH, HEADS, TITLES, WIDTH, format_count
 from ..structure.anatomy import Anatomy
@@ -69,8 +69,9 @@ def with_vocabulary(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId])
     if tokens <= 0:
         raise UserError(
             f"The {units.description} make up {units.share * 100:.1f} % of the parameters, which leaves no "
-            f"token to remove for a target of {recipe.target * 100:g} %. Raise the vocabulary's share of the "
-            "target, or set it to 0."
+            f"token to remove for a target of {recipe.target * 100:g} %. Raise the share of rare tokens, or "
+            "set it to 0.",
+            "vocabulary",
         )
     token_share = tokens * cost / anatomy.parameters
     return replace(
@@ -87,9 +88,10 @@ def _tokens_alone(recipe: Recipe, anatomy: Anatomy, tokens: int, most: float) ->
     rows, each = anatomy.vocabulary, anatomy.row_parameters / anatomy.parameters
     if tokens > most:
         raise UserError(
-            f"{target_text(recipe)} is out of reach of tokens alone: {most:,.0f} of {rows:,} may go "
-            f"(vocabulary_limit), which are {most * each:.1%} of the parameters. Choose a smaller target, a "
-            "higher limit, or a smaller share for the vocabulary, so that units make up the rest."
+            f"{target_text(recipe)} is out of reach of tokens alone: at most {most:,.0f} of {rows:,} are "
+            f"removed, {most * each:.1%} of the parameters. Choose a smaller target, raise 'Most of the "
+            "vocabulary', or lower 'Rare tokens removed', so that other parts make up the rest.",
+            "vocabulary_limit",
         )
     if tokens <= 0:
         least = math.ceil(MULTIPLE * each * 1e4) / 1e2
@@ -110,7 +112,9 @@ def _blocks_then_width(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitI
         rest = recipe.replace(units=recipe.units[1:], target=max(recipe.target - first.share, 1e-9))
         then = _equal_width_budget(rest, left, frozenset(u for u in pinned_units if u[0] != BLOCKS))
     except UserError as error:
-        raise UserError(f"The {part} of this mix (depth_share {recipe.depth_share:g}): {error}") from None
+        share = recipe.depth_share if part == "blocks" else 1 - recipe.depth_share
+        words = f"The {part} of this mix ({100 * share:g} % of the target): {error}"
+        raise UserError(words, "depth_share") from None
     return PruningBudget(
         recipe.target * anatomy.parameters,
         first.share + then.share,
@@ -185,9 +189,10 @@ def _equal_width_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[Unit
     """The same number of width units from every block."""
     if recipe.keep:
         raise UserError(
-            f"Blocks cannot be kept whole where all lose the same number of {TITLES[recipe.units[0]]}: "
-            "choose the allocation 'global' with plain: false (only this project's loader will load the "
-            "result), or whole blocks."
+            f"Keep: no block can be kept where all lose the same number of {TITLES[recipe.units[0]]}. Remove "
+            f"whole blocks, or choose '{GLOBAL}' for heads and channels (only this project's loader will "
+            "load the result).",
+            "allocation",
         )
     sizes: dict[str, int] = {}
     costs: dict[str, int] = {}
@@ -196,7 +201,8 @@ def _equal_width_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[Unit
         if len({w.size for w in widths}) > 1:
             raise UserError(
                 f"The blocks of this model have different numbers of {TITLES[kind]}, so they cannot all lose "
-                "the same number. Choose the allocation 'global' or whole blocks."
+                f"the same number. Choose '{GLOBAL}' for heads and channels, or whole blocks.",
+                "allocation",
             )
         sizes[kind], costs[kind] = widths[0].size, sum(w.cost for w in widths)
     wanted = recipe.target * anatomy.parameters

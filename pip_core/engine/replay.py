@@ -10,7 +10,7 @@ from ..budget.pruning_budget import PruningBudget, current_sites
 from ..core import events as ev
 from ..core.decisions import Decided, settings_of
 from ..core.errors import UserError
-from ..core.recipe import EQUAL, Recipe
+from ..core.recipe import EQUAL, GLOBAL, Recipe
 from ..core.units import BLOCKS, DEPTH, TITLES, format_count
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
@@ -142,8 +142,9 @@ class ReplayState:
         width, uneven = recipe.units[-1] not in DEPTH, shape.uneven()
         if width and uneven and (recipe.plain or recipe.allocation == EQUAL):
             raise UserError(
-                f"This cannot go on with all blocks alike: {uneven} already. Choose the allocation 'global' "
-                "with plain: false."
+                f"This cannot go on with all blocks alike: {uneven} already. Choose '{GLOBAL}' for heads and "
+                "channels, and allow a model that only this project's own loader can load.",
+                "allocation",
             )
         removed = anatomy.parameters - shape.parameters(anatomy)
         unit = max((s.cost for s in sites_of(anatomy, shape, recipe.units)), default=0)

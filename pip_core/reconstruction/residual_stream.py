@@ -149,7 +149,7 @@ def add_to_weight(module: nn.Module, change: torch.Tensor) -> None:
     if not bool(moved.isfinite().all()):
         raise UserError(
             "A weight solved anew is not a finite number in the chosen number format. Choose float32, or "
-            "switch the refit off."
+            "switch the repair without training off."
         )
     overwrite(weight, moved.T if isinstance(module, Conv1D) else moved)
 

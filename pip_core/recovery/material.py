@@ -118,8 +118,8 @@ class Material:
         if self.name and len(self.rows) * length < LEAST_TOKENS:
             raise UserError(
                 f"{need}, and the text '{title(self.name)}' holds {len(self.rows) * length:,} beside those "
-                "that are held out. Use a longer text, or let the dense model write one (recover_text: "
-                "written)."
+                "that are held out. Use a longer text, or 'written': the whole model then writes one.",
+                "recover_text",
             )
 
     def write(

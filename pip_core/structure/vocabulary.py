@@ -43,7 +43,7 @@ OTHER_FILES = (
 )
 # Matrix kernels are fastest on multiples of it, and it costs a few rows.
 MULTIPLE = 8
-INSTEAD = "Keep the whole vocabulary (vocabulary: 0), or choose another model."
+INSTEAD = "Keep all tokens (0 % rare tokens removed), or choose another model."
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ class Vocabulary:
             raise UserError(
                 f"This model's tokenizer has {len(without):,} tokens that the model has no row for, such as "
                 f"'{without[-1]}' (number {tokens[without[-1]]:,}, of {self.rows:,} rows from 0), so its "
-                "vocabulary cannot be cut. Keep the whole vocabulary (vocabulary: 0), or save the model with "
-                "more rows first: model.resize_token_embeddings(len(tokenizer))."
+                "vocabulary cannot be cut. Keep all tokens (0 % rare tokens removed), or save the model "
+                "with more rows first: model.resize_token_embeddings(len(tokenizer))."
             )
 
     def check(self, count: int) -> None:

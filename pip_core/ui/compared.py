@@ -39,9 +39,10 @@ def show_comparison(queue: RunQueue, ids: Sequence[str]) -> Changes:
     """The chosen runs on one chart and in one table."""
     found = compared_runs(queue, ids)
     measured = [c for c in found if c.summary.dense is not None]
+    drawn = [(title, sendable(chart)) for title, chart in comparison.charts(found)]
     changes: Changes = {
         "picked": {"value": list(ids or ())},
-        "comparison": {"value": sendable(comparison.chart(found))},
+        "comparison": {"value": {"charts": drawn}},
         "summary": {"value": comparison.summary(found)},
         "compare_csv": {"visible": False},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -14,6 +14,7 @@ from ..budget.targets import kinds_of
 from ..core.csv_cells import cell
 from ..core.recipe import Recipe
 from ..core.settings import SettingInfo
+from ..data.corpora import PASTED
 from ..reporting.messages import describe_removal, format_duration, percent
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import LINES, say
@@ -21,7 +22,7 @@ from .cost import frame
 from .curves import add_run, finish
 from .difference_text import kept_share
 from .fields import UNASKED, label_of
-from .html import empty, table
+from .html import empty, shortened, table
 
 COLUMNS = (
     *("run", "method", "units", "target", "iteration", "removed", "parameters", "parameters_kept"),
@@ -39,23 +40,37 @@ class Compared:
     state: str = "finished"
 
 
-def chart(found: Sequence[Compared]) -> go.Figure:
-    """Accuracy and perplexity of every run against parameters removed, as lines with error bars."""
-    shown = [(n, c) for n, c in enumerate(found) if c.summary.dense is not None]
-    share = max((c.summary.started.planned_share for _, c in shown), default=0.2)
+def charts(found: Sequence[Compared]) -> list[tuple[str, go.Figure]]:
+    """A chart for every way in which the runs were measured, with what tells it from the others: models,
+    tasks and texts that differ share no axis. Runs have the colours of the table."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, run in enumerate(found):
+        groups.setdefault(tuple(_called(what, run.recipe) for what in _differ(found)), []).append(number)
+    # Where models tell them apart, tasks and texts need not be named.
+    words = next((n for n in range(4) if len({key[:n] for key in groups}) == len(groups)), 3)
+    return [(" · ".join(key[:words]), _chart({n: found[n] for n in runs})) for key, runs in groups.items()]
+
+
+def _chart(found: Mapping[int, Compared]) -> go.Figure:
+    """Accuracy and perplexity of every run against parameters removed, as lines with error bars.
+
+    Args:
+        found: the place of each run in the table -> the run.
+    """
+    shown = {n: c for n, c in found.items() if c.summary.dense is not None}
+    share = max((c.summary.started.planned_share for c in shown.values()), default=0.2)
     figure = frame(share, "accuracy, %", "perplexity")
     if not shown:
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)
-        none = "Choose runs above. Each becomes a line here."
-        say(figure, "None of them is measured yet. Each becomes a line here." if found else none)
+        say(figure, "Nothing is measured yet.<br>Each run becomes a line here.")
         return figure
     points, error = [], []
-    for number, run in shown:
+    for number, run in shown.items():
         add_run(figure, run.summary.dense, run.summary.measured, run.name, LINES[number % len(LINES)])
         points += run.summary.measured
         error += [100 * p.accuracy_se for p in run.summary.measured]
-    finish(figure, [c.summary.dense for _, c in shown], points, error)
+    finish(figure, [c.summary.dense for c in shown.values()], points, error)
     return figure
 
 
@@ -69,7 +84,7 @@ def summary(found: Sequence[Compared]) -> str:
         first = [
             f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>{escape(run.name)}",
             _progress(run),
-            f"{escape(run.recipe.method)} <small>{escape(_removes(run))}</small>",
+            f"<td class='prose'>{escape(run.recipe.method)} <small>{escape(_removes(run))}</small></td>",
             percent(run.recipe.target, 0),
         ]
         if dense is None:
@@ -103,7 +118,10 @@ def _progress(run: Compared) -> str:
 def differences(found: Sequence[Compared]) -> str:
     """The settings in which the recipes differ."""
     rows = [
-        [escape(label_of(s)), *(escape(_shown(s, getattr(c.recipe, s.name))) for c in found)]
+        [
+            escape(label_of(s)),
+            *(f"<td class='prose'>{escape(_shown(s, getattr(c.recipe, s.name)))}</td>" for c in found),
+        ]
         for s in Recipe.settings()
         if s.name not in UNASKED and len({str(getattr(c.recipe, s.name)) for c in found}) > 1
     ]
@@ -156,23 +174,41 @@ def _shown(info: SettingInfo, value: object) -> str:
     """A setting's value as the form has it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if info.share and isinstance(value, int | float):
-        return f"{100 * value:g}"
-    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+    if isinstance(value, int | float):
+        return f"{100 * value if info.share else value:g}"
+    if isinstance(value, tuple):
+        return shortened(", ".join(map(str, value))) or "none"
+    return shortened(dict(info.called).get(str(value), str(value)))
 
 
 def unlike(found: Sequence[Compared]) -> str:
-    """What has to be said where runs stand on one axis that are not measured alike; empty where they are."""
-    ways = {
-        "models": {c.recipe.model for c in found},
-        "tasks": {c.recipe.tasks for c in found},
-        "held-out texts": {c.recipe.heldout for c in found},
-    }
-    differ = [name for name, values in ways.items() if len(values) > 1]
+    """What has to be said of runs that are not measured alike; empty where they are."""
+    differ = _differ(found)
     if not differ:
         return ""
-    words = f"Measured on different {' and '.join(differ)}: compare a line only with lines of its own kind."
+    what = " and ".join(part for part in (", ".join(differ[:-1]), differ[-1]) if part)
+    words = f"Measured on different {what}: each has a chart of its own."
     return f"<p class='line unlike' role='note'><b>Not one scale.</b> {escape(words)}</p>"
+
+
+def _measured_on(recipe: Recipe) -> dict[str, Sequence[str]]:
+    """What a run's figures depend on, beside what was removed."""
+    return {"models": (recipe.model,), "tasks": recipe.tasks, "held-out texts": (recipe.heldout,)}
+
+
+def _differ(found: Sequence[Compared]) -> list[str]:
+    """In which of these the runs differ."""
+    ways = [_measured_on(run.recipe) for run in found]
+    return [what for what in (ways[0] if ways else ()) if len({way[what] for way in ways}) > 1]
+
+
+def _called(what: str, recipe: Recipe) -> str:
+    """What one run was measured on, as the title of a chart."""
+    names = [
+        "your own text" if name.startswith(PASTED) else name.rstrip("/").rsplit("/", 1)[-1]
+        for name in _measured_on(recipe)[what]
+    ]
+    return shortened(", ".join(names) or "no tasks")
 
 
 def _removes(run: Compared) -> str:

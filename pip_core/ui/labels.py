@@ -33,7 +33,7 @@ it.</p>
 <p><b>Keys.</b> <kbd>Ctrl</kbd> or <kbd>⌘</kbd> with <kbd>Enter</kbd> starts the run, <kbd>Alt</kbd> with
 <kbd>1</kbd> to <kbd>5</kbd> opens a tab, <kbd>Esc</kbd> closes a dialog.</p>
 <p><button class="ghost" id="notify" aria-pressed="false" onclick="pip.notify(this)">Notify me when a run
-ends</button></p>
+ends</button> <span class="line" id="notify-note" role="status"></span></p>
 <form method="dialog"><button class="ghost">Close</button></form>
 </dialog>
 """
@@ -90,7 +90,7 @@ CONTROLS = {
     "wanted": ("Search", "A part of a token, or script:NAME, such as script:cyrillic; empty is all"),
     "token_page": ("Page", "Of 50 tokens"),
     "lengthened": ("Your text", "Both tokenizers split it; what it takes now is measured"),
-    "chosen": ("Runs of this browser", "Each becomes a line"),
+    "chosen": ("Runs to compare", "Yours and the examples; each becomes a line"),
     "methods": ("Methods", "One run for each, with the other settings of the form; they wait in the queue"),
     "push_repo": ("Repository", "OWNER/NAME, such as me/smollm2-135m-pruned"),
     "push_token": ("Token", "For this push only, and kept nowhere; empty where you are logged in"),

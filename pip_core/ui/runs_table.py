@@ -13,7 +13,7 @@ from ..runs.queue import RunQueue
 from .html import empty, millions, press, table
 
 LONGEST_LABEL = 48
-COLUMNS = ("run", "started", "model", "method", "target", "state", "kept above chance", "size")
+COLUMNS = ("run", "started", "model", "method", "target", "state", "kept above guessing", "size")
 # States whose words on the page are not their names.
 WORDS = {"waiting": "queued", "newer": "newer version", "interrupted": "ended unexpectedly"}
 

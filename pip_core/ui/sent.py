@@ -154,6 +154,13 @@ def _json(value):
     return value
 
 
+def _form(value: object) -> list:
+    """All values of the form, as they were before it was reset."""
+    if not isinstance(value, list | tuple):
+        raise Refused
+    return checked(fields(), value)
+
+
 def _setting(value: object) -> object:
     """A field of the form that a setting has by itself: a text, a number, or yes and no."""
     if isinstance(value, bool):
@@ -168,6 +175,8 @@ def _read(name: str, value: object) -> object:
         return asked(value)
     if name == "seen":
         return _seen(value)
+    if name == "before":
+        return _form(value)
     if name in TEXTS:
         return text(value, LONGEST_TEXT)
     if name in NUMBERS:

@@ -93,8 +93,8 @@ def test_a_kept_block_makes_the_target_count_the_others(recipe):
             "3 blocks to drop would exceed a target of 20 %, which is 2 blocks. Choose at least 29",
         ),
         ({"keep": (0, 1, 2, 3, 4)}, "keeps all blocks of this model"),
-        ({"drop": (0,), **WIDTH}, "Only whole blocks can be dropped"),
-        ({"keep": (0,), **WIDTH}, "choose the allocation 'global' with plain: false"),
+        ({"drop": (0,), **WIDTH}, "only whole blocks can be dropped"),
+        ({"keep": (0,), **WIDTH}, "choose 'global' for heads and channels"),
         ({"keep": (0,), "units": ("channels",), "allocation": "global"}, "Nearest to it is 2 of 5 blocks"),
     ],
 )

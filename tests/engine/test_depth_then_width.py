@@ -152,11 +152,11 @@ def test_recipes_that_are_refused(mix, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"depth_share": 0.01}, r"The blocks of this mix \(depth_share 0.01\): .* less than half a block"),
+        ({"depth_share": 0.01}, r"The blocks of this mix \(1 % of the target\): .* less than half a block"),
         ({"target": 0.2852, "depth_share": 0.99}, r"The part after the blocks of this mix .* too little"),
         ({"method": "block-influence"}, "is not defined for channels"),
-        ({"drop": (1,)}, "Only whole blocks can be dropped"),
-        ({"keep": (1,)}, "The part after the blocks of this mix .* cannot be kept whole"),
+        ({"drop": (1,)}, "only whole blocks can be dropped"),
+        ({"keep": (1,)}, "The part after the blocks of this mix .* no block can be kept"),
     ],
 )
 def test_goals_that_are_refused(mix, changes, message):

@@ -119,7 +119,7 @@ def test_a_tokenizer_with_more_tokens_than_rows_is_refused_before_scoring(tokeni
     events = list(run(recipe, tmp_path / "out"))
     assert {type(e) for e in events} == {ev.Loading, ev.Failed}
     assert "'[PAD]'" in events[-1].message
-    assert "vocabulary: 0" in events[-1].message
+    assert "0 % rare tokens removed" in events[-1].message
 
 
 def test_a_changed_weight_is_told():

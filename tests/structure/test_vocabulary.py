@@ -133,7 +133,7 @@ def test_what_is_left_answers_alike(family, trim):
 
 def test_tokenizers_that_are_no_byte_pairs_are_refused():
     words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
-    with pytest.raises(UserError, match=r"is of the kind WordLevel.*vocabulary: 0"):
+    with pytest.raises(UserError, match=r"is of the kind WordLevel.*0 % rare tokens removed"):
         Vocabulary.of(PreTrainedTokenizerFast(tokenizer_object=words), zoo.CONFIGS["llama"]())
 
 

@@ -199,7 +199,7 @@ def test_nothing_is_drawn_of_nothing():
     for figure in (
         heatmap.importance_heatmap(RunSummary()),
         cost.cost_curves(RunSummary()),
-        comparison.chart([]),
+        comparison.charts([comparison.Compared("r", Recipe(), RunSummary())])[0][1],
     ):
         assert len(figure.to_json()) < 10_000
     assert "appears here" in heatmap.score_table(RunSummary())
@@ -270,7 +270,13 @@ def test_comparison_tells_recipes_apart():
     assert "Not one scale" not in said
     other = comparison.Compared("c", Recipe(model="a/b"), summary_of_a_run())
     assert "Not one scale" in comparison.summary([one, other])
-    assert len([d for d in comparison.chart([one, two]).data if d.y is not None]) == 4
+    (both,) = comparison.charts([one, two])
+    assert len([d for d in both[1].data if d.y is not None]) == 4
+    # What was measured on another model has axes of its own, and keeps its colour of the table.
+    (first, drawn), (second, apart) = comparison.charts([one, two, other])
+    assert (first, second) == ("demo", "b")
+    assert drawn.data[2].line.color != drawn.data[0].line.color != apart.data[0].line.color
+    assert apart.data[0].line.color not in {trace.line.color for trace in drawn.data}
 
 
 def test_csv_holds_every_measurement_and_score():

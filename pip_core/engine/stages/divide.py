@@ -149,7 +149,8 @@ class Divide(Stage):
         if context.decided:
             raise UserError(
                 "How the target is divided is measured before the first removal, and this run has made some. "
-                "State the vocabulary's share of the target (vocabulary), or keep no removals."
+                "Enter a share of rare tokens to remove, or keep no removals.",
+                "vocabulary",
             )
 
     def estimate(self, context: Context) -> Cost:

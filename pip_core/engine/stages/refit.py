@@ -133,15 +133,16 @@ class Refit(Stage):
         wanted = self.recipe.refit_tokens or USUAL // LEAST * least
         if not least:
             raise UserError(
-                "This model cannot be refitted: its blocks hold no attention or MLP that ends in a "
-                "projection of "
-                "its own. Switch the refit off."
+                "This model cannot be repaired by least squares: its blocks hold no attention or MLP that "
+                "ends in a projection of its own. Switch the repair off.",
+                "refit",
             )
         why = f"for this model ({LEAST} for each input of its widest projection)"
         if wanted < least:
             raise UserError(
                 f"The refit needs at least {least:,} tokens {why}, and is given {wanted:,}. Choose more "
-                "(refit_tokens), or 0 for the usual number."
+                "repair tokens, or 0 for the usual number.",
+                "refit_tokens",
             )
         needed = self.recipe.refit_tokens or least
         reason = "as asked for" if self.recipe.refit_tokens else why

@@ -27,8 +27,10 @@ def layout(_: Services) -> Sequence[Node]:
                 "Chat with both",
                 asking(question, button("ask", "Ask both", variant="primary", scale=1)),
                 row(
-                    control("suggested", "Radio", choices=[], scale=3),
-                    control("longest", "Radio", choices=list(chatting.LENGTHS), value="64", scale=1),
+                    control("suggested", "Radio", choices=[], scale=3, min_width=300),
+                    control(
+                        "longest", "Radio", choices=list(chatting.LENGTHS), value="64", scale=1, min_width=300
+                    ),
                 ),
                 row(*(html(name, shown) for name, shown in sides), elem_id="both-answers"),
                 html("chat-note"),

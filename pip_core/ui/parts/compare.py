@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ...reporting.theme import sendable
 from ...scoring import METHODS
 from .. import comparison, labels
 from ..compared import COMPARISON, show_comparison
@@ -19,7 +18,6 @@ from ..layout import (
     Wire,
     button,
     card,
-    chart,
     column,
     control,
     folding,
@@ -27,6 +25,11 @@ from ..layout import (
     words,
 )
 
+# As many as the runs need.
+CHARTS = {
+    "html_template": "<div class='plots chart'></div>",
+    "js_on_load": "pip.charts(element, props, watch)",
+}
 # What is pressed in a row of the table, as the browser says it.
 ASKED = {
     "html_template": "<span></span>",
@@ -38,7 +41,7 @@ def layout(_: Services) -> Sequence[Node]:
     return [
         column(
             control("chosen", "CheckboxGroup", choices=[]),
-            chart("comparison", sendable(comparison.chart([]))),
+            html("comparison", {"charts": []}, **CHARTS),
             html("summary", comparison.summary([])),
             button("compare_csv", "Download as CSV", "DownloadButton", visible=False),
             elem_classes="card",

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from ...core.limits import local_files
+from ...core.recipe import Recipe
 from ...data.files import PACKED, TABLES
 from ...scoring import METHODS
 from .. import fields, finding, form, serving
 from ..fields import Changes
 from ..handlers import NEW_RUN, PREVIEW
-from ..layout import LAST, Node, Part, Services, Wire, column, control, folding, html, row, words
+from ..layout import LAST, Node, Part, Services, Wire, button, column, control, folding, html, row, words
 
+# What a reset changes beside the fields.
+RESET = ("before", "unreset")
 TEXT_FILES = [".txt", ".md", *TABLES, PACKED]
 # What a model can be where no folder of this machine can be named.
 ON_THE_HUB = "From the list, or a Hugging Face id"
@@ -37,10 +40,7 @@ def layout(page: Services) -> Sequence[Node]:
         html("found_note"),
         control("found", "Radio", choices=[], visible=False),
     )
-    how = row(
-        control("method", "Dropdown", choices=methods, min_width=140),
-        control("units", "Dropdown", min_width=140),
-    )
+    how = control("method", "Dropdown", choices=methods), control("units", "Dropdown")
     blocks = folding(
         "Keep or drop single blocks",
         control("keep", "Dropdown", **several),
@@ -64,7 +64,7 @@ def layout(page: Services) -> Sequence[Node]:
                 search,
             ),
             _step(control("calibration", "Dropdown", choices=form.TEXTS, **typed), texts),
-            _step(how, html("method_note")),
+            _step(*how, html("method_note")),
             _step(control("target", "Slider", minimum=2, maximum=60, step=1)),
             # Together, so that what will be removed is read where it is pressed, on a low window too.
             column(
@@ -77,6 +77,12 @@ def layout(page: Services) -> Sequence[Node]:
             blocks,
             measured,
             folding("Advanced", *_generated()),
+            Node("State", "before", (), {"value": ()}),
+            row(
+                button("reset", "Reset the form", elem_classes="quiet"),
+                button("unreset", "Undo the reset", visible=False, elem_classes="quiet"),
+                elem_id="resetting",
+            ),
             open=True,
             elem_id="form",
         )
@@ -124,6 +130,8 @@ def wires(page: Services) -> Sequence[Wire]:
             refreshes=True,
             finally_js="() => pip.fold()",
         ),
+        Wire(("reset.click",), _reset, names, (*names, *RESET)),
+        Wire(("unreset.click",), _unreset, ("before",), (*names, *RESET)),
         Wire(("upload.upload",), act.upload, ("upload",), ("calibration", "pasted")),
         Wire(("upload_task.upload",), act.upload_task, ("upload_task", *tasks), tasks),
     ]
@@ -131,6 +139,18 @@ def wires(page: Services) -> Sequence[Wire]:
 
 def _chosen(model: str) -> Changes:
     return {"model": {"value": model}} if model else {}
+
+
+def _reset(*values) -> Changes:
+    """The usual values; those that were entered are kept, to be brought back."""
+    usual = fields.to_form(Recipe())
+    changed = [usual[name]["value"] for name in fields.fields()] != list(values)
+    return {**usual, "before": {"value": values}, "unreset": {"visible": changed}}
+
+
+def _unreset(before: Sequence) -> Changes:
+    entered = {name: {"value": value} for name, value in zip(fields.fields(), before, strict=True)}
+    return {**entered, "unreset": {"visible": False}}
 
 
 PART = Part("form", layout, wires)
