@@ -120,6 +120,21 @@ Object.assign(window.pip, {
       else if (at[tab]) to(at[tab]);
     };
   },
+  // Gradio leaves the list of a field open that is left with Tab, and lets Tab stop at a list that scrolls.
+  lists() {
+    const listed = event => event.target.getAttribute?.("role") === "combobox" ? event.target : null;
+    document.addEventListener("keydown", event => {
+      const field = event.key === "Tab" && listed(event);
+      if (field) document.getElementById(field.getAttribute("aria-controls"))?.setAttribute("tabindex", "-1");
+    }, true);
+    document.addEventListener("focusout", event => {
+      const field = listed(event);
+      if (field) setTimeout(() => {
+        if (document.activeElement === field || field.getAttribute("aria-expanded") !== "true") return;
+        field.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", code: "Escape", bubbles: true }));
+      });
+    });
+  },
   // Who reads an older line of the log stays there when a new one comes above it.
   log() {
     const place = document.getElementById("log");

@@ -177,7 +177,7 @@ window.pip = {
     if (chosen !== null) document.body.classList.toggle("dark", chosen === "1");
     document.documentElement.lang ||= "en";
     pip.refusals();
-    pip.rows(); pip.told(); pip.keys(); pip.log(); pip.places();
+    pip.rows(); pip.told(); pip.keys(); pip.log(); pip.places(); pip.lists();
     // Screen readers hear each event once, and refusals at once; the ticking status line stays silent.
     document.getElementById("latest_message")?.setAttribute("aria-live", "polite");
     document.getElementById("notice")?.setAttribute("aria-live", "assertive");

@@ -43,7 +43,7 @@ VARIABLE = "PIP_STUDIO_LLAMA_CPP"
 PACKAGE, WITHIN = "auto_round", Path("export", "export_to_gguf")
 CONVERTER = Path("conversion", "__init__.py")
 NO_CONVERTER = (
-    "A GGUF file is made by llama.cpp's own converter, which is not here. It comes with the package "
+    "A GGUF file needs llama.cpp's own converter, which is not on this machine. It comes with the package "
     f"auto-round (Python 3.11 or later): 'pip install auto-round'. Or set {VARIABLE} to a folder of "
     "llama.cpp's sources."
 )

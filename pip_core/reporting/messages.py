@@ -167,7 +167,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _evaluated(event: ev.Evaluated) -> str:
-    when = "Dense model" if event.of_dense else "Finished model" if event.final else "After removal"
+    when = "Whole model" if event.of_dense else "Finished model" if event.final else "After removal"
     texts = "".join(
         f" Word perplexity of {t.name}: {t.word_perplexity:.2f} ({t.bits_per_byte:.3f} bits per byte)."
         for t in event.texts

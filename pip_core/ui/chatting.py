@@ -25,7 +25,7 @@ QUESTIONS = (
 )
 BEGINNINGS = ("The sky is blue because", "The capital of France is", "Once upon a time there was")
 WORD = re.compile(r"\S+")
-ENDS = {"own": "ended by itself", "length": "stopped at its longest"}
+ENDS = {"own": "ended by itself", "length": "cut at the longest answer"}
 SPACE = "<span class='empty'>The answer appears here.</span>"
 
 
@@ -76,15 +76,15 @@ def drawn(prompt: str, dense: Answer, pruned: Answer) -> tuple[str, str, str]:
     """Both answers as far as they are, and what there is to say of them."""
     whole = bool(dense.end and pruned.end)
     at = first_difference(dense.text, pruned.text, whole)
-    how = "Taken as a turn of a conversation" if dense.turn else "Gone on with as a text"
+    how = "Asked as a chat message" if dense.turn else "Continued as a text"
     notes = [f"{how}: “{prompt}”"]
     if at is not None:
-        notes.append(f"The answers differ from word {at + 1} on, which is marked.")
+        notes.append(f"The answers differ from word {at + 1} on (marked).")
     elif whole:
         notes.append("Both say the same, word for word.")
     if whole and dense.seconds and pruned.seconds and min(dense.tokens, pruned.tokens) > 1:
         ratio = (pruned.tokens / pruned.seconds) / (dense.tokens / dense.seconds)
-        notes.append(f"Here the pruned model wrote at {ratio:.2f} times the speed, both at once.")
+        notes.append(f"The pruned model wrote {ratio:.2f} times as fast, while both ran at once.")
     said = "".join(f"<p class='line'>{escape(note)}</p>" for note in notes)
     return _answer("whole model", dense, at), _answer("pruned model", pruned, at), said
 

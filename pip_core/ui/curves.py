@@ -98,7 +98,7 @@ def measurement_table(summary: RunSummary) -> str:
     for found in summary.measured:
         removal = None if found.final else removals.get(found.iteration)
         done = [words for result in summary.results.values() if (words := describe(result).summary)]
-        other = ("; ".join(done) or "rounded as it is stored") if found.final else "the dense model"
+        other = ("; ".join(done) or "rounded to its number format") if found.final else "the whole model"
         rows.append(
             [
                 str(found.iteration),

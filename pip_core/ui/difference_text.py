@@ -10,11 +10,11 @@ from ..reporting.messages import describe_difference, percent
 def kept_words(dense: Evaluated, now: Evaluated) -> str:
     """What is kept of what the dense model can do above guessing, in a few words."""
     if now.of_dense:
-        return f"± {percent(dense.accuracy_se)}, the dense model"
+        return f"± {percent(dense.accuracy_se)}, the whole model"
     kept = retained(dense, now)
     noise = " (no measurable loss)" if paired_comparison(dense, now).mean.noise else ""
     if kept.above_chance is None:
-        return "the dense model only guesses"
+        return "the whole model only guesses"
     return f"keeps {above_guessing(kept)} above guessing{noise}"
 
 

@@ -56,7 +56,7 @@ class Finder:
             found = find_models(text)
         except UserError as error:
             found = local_models(text, recent)
-            note = problem(f"{error} These are on this machine.")
+            note = problem(f"{error} {'These are' if found else 'Nothing like it is'} on this machine.")
         if not found:
             note = note or f"<p class='line'>No text model with safetensors is called “{escape(text)}”.</p>"
         known: dict[str, str] = {}

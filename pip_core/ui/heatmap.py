@@ -194,7 +194,7 @@ def importance_heatmap(
     every = len(kinds) * max(1, math.ceil(rows / len(kinds) / 12))
     ticks = list(range(1, rows + 1, every))
     chart.update_xaxes(
-        title={"text": "block of the dense model", "standoff": 6},
+        title={"text": "block of the whole model", "standoff": 6},
         range=[-0.6, blocks - 0.4],
         showgrid=False,
         zeroline=False,

@@ -18,18 +18,23 @@ from .network_map import network_map
 
 # Steps of the scale on which predictions differ: the least divergence in nats, and what it means.
 DEGREES = ((0.0, "the same"), (0.05, "a little"), (0.25, "clearly"), (1.0, "another prediction"))
+# What a metric is, for who does not know its name.
+METRICS = {
+    "acc": "accuracy: the likeliest answer is chosen",
+    "acc_norm": "accuracy: the answer that is likeliest per byte is chosen",
+}
 
 
 def maps(summary: RunSummary, anatomy: Anatomy) -> str:
-    """The dense model above what is left of it."""
+    """The whole model above what is left of it."""
     shape = shape_of(summary, anatomy)
     return (
         "<div class='pair'>"
-        + network_map(anatomy, title="the dense model")
+        + network_map(anatomy, title="The whole model")
         + network_map(
             anatomy,
             shape,
-            title=f"now: {summary.removed_description or shape.removed_description(anatomy)} removed",
+            title=f"Now: {summary.removed_description or shape.removed_description(anatomy)} removed",
         )
         + "</div><p class='line'>A column is a block, its attention above its MLP; height is size. "
         "Hollow = removed, half filled = narrowed.</p>" + _results(summary)
@@ -67,10 +72,11 @@ def tasks(summary: RunSummary) -> str:
     """Accuracy per task, dense against now, drawn and in words."""
     dense, now = summary.dense, summary.latest
     if dense is None or now is None:
-        return empty("The accuracy on every task appears here, dense and pruned.")
+        return empty("The accuracy on every task appears here, of the whole model and of what is left.")
     rows = [
         [
-            f"{escape(a.name)} <small>{escape(a.metric)}, {a.items} items</small>",
+            f"{escape(a.name)} <small title='{METRICS.get(a.metric, '')}'>{escape(a.metric)}, {a.items} "
+            "questions</small>",
             percent(a.chance, 0),
             f"{percent(a.accuracy)} ± {percent(a.se)}",
             f"{percent(b.accuracy)} ± {percent(b.se)}",
@@ -79,7 +85,7 @@ def tasks(summary: RunSummary) -> str:
         ]
         for a, b, words in zip(dense.tasks, now.tasks, task_words(dense, now), strict=True)
     ]
-    head = ["task", "guessing", "dense", "now", "0 to 100 %", "difference"]
+    head = ["task", "guessing", "whole model", "now", "0 to 100 %", "difference"]
     return table(head, rows, "Accuracy on every task, with one standard error", "tasks")
 
 
@@ -145,7 +151,7 @@ def speed(found: latency.LatencyComparison | None) -> str:
     share = f"{other / one:.2f}" if one else ""
     rows.append(["cache per token", f"{one / 1e3:.1f} KB", f"{other / 1e3:.1f} KB", share])
     return table(
-        ["", "dense", "pruned", "pruned / dense"],
+        ["", "whole model", "pruned", "pruned / whole"],
         rows,
         f"Batch 1, {found.prompt_tokens} tokens read and {found.new_tokens} written, {found.rounds} rounds, "
         f"{found.dtype} on {found.device}, {found.threads} threads; medians",
@@ -174,7 +180,7 @@ def _bars(dense: float, dense_se: float, now: float, now_se: float, chance: floa
 def _predictions(place: Place) -> str:
     dense = ", ".join(f"{word.strip() or '␣'} {percent(share, 0)}" for word, share in place.dense)
     pruned = ", ".join(f"{word.strip() or '␣'} {percent(share, 0)}" for word, share in place.pruned)
-    return escape(f"{place.divergence:.2f} nats. Dense: {dense}. Pruned: {pruned}.", quote=True)
+    return escape(f"{place.divergence:.2f} nats. Whole model: {dense}. Pruned: {pruned}.", quote=True)
 
 
 def _likeliest(found: Sequence[tuple[str, float]]) -> str:

@@ -69,33 +69,37 @@ FILES = (
     ("scores_csv", "Scores, CSV"),
 )
 SLIDER = (
-    "How it answers <small>drag from 0 % to the target; other words than the whole model's are marked</small>"
+    "How it answers <small>drag from 0 % to the target; words that differ from the whole model's are "
+    "marked</small>"
 )
 IMPORTANCE = "Importance <small>pale = least important</small>"
 COST = "What it costs <small>change from the whole model; band: ± one standard error of the change</small>"
 METHOD = "See the method <small>a run's own texts, scores and removals</small>"
-STAGE_CURVES = "On the way <small>what the stage at work reports</small>"
+STAGE_CURVES = "On the way <small>what the step at work reports</small>"
 # Controls that are no setting's: a label and one short line. Settings bring their own, see `core.settings`.
 CONTROLS = {
-    "search": ("Search", "A part of its name; nothing of it is downloaded"),
+    "search": ("Search", "Part of a model's name; nothing is downloaded"),
     "found": ("Found", "Choose one"),
     "pasted": ("Your own text", "Replaces the text above"),
     "measured_tasks": ("Tasks", "Auto picks some; or a file, or NAME=FILE"),
     "questions": ("Your own questions", 'One per line: {"query": "…", "choices": ["…", "…"], "gold": 0}'),
-    "upto": ("Keep the first … removals", "Of this run, in the branch"),
-    "prompt": ("Prompt", "Both models answer it; empty asks what is shown"),
+    "upto": ("Keep the first … removals", "The branch begins with them"),
+    "prompt": ("Prompt", "Both models answer it. Left empty, the example in grey is asked"),
     "suggested": ("Suggestions", "Prompts that suit this model"),
     "longest": ("Longest answer", "In tokens"),
-    "text": ("Your text", "Both models read it and predict each next token"),
+    "text": ("Your text", "Both models read it and predict every next word piece (token)"),
     "wanted": ("Search", "A part of a token, or script:NAME, such as script:cyrillic; empty is all"),
     "token_page": ("Page", "Of 50 tokens"),
     "lengthened": ("Your text", "Both tokenizers split it; what it takes now is measured"),
     "chosen": ("Runs to compare", "Yours and the examples; each becomes a line"),
-    "methods": ("Methods", "One run for each, with the other settings of the form; they wait in the queue"),
+    "methods": ("Methods", "One run each, with the other settings of the form"),
     "push_repo": ("Repository", "OWNER/NAME, such as me/smollm2-135m-pruned"),
-    "push_token": ("Token", "For this push only, and kept nowhere; empty where you are logged in"),
-    "push_public": ("Public", "Once it is verified; otherwise only you see it"),
-    "push_overwrite": ("Overwrite", "Replace what the repository holds; its history keeps that"),
+    "push_token": (
+        "Access token",
+        "Used for this push and not kept; leave it empty if this machine is logged in",
+    ),
+    "push_public": ("Public", "Everybody sees it, once it is verified"),
+    "push_overwrite": ("Overwrite", "Replace what the repository holds now; its history keeps the old files"),
 }
 # A short story, since the first model in the list knows nothing else; any other can read it too.
 SAMPLE = (

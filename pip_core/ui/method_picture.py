@@ -59,7 +59,7 @@ def method_picture(summary: RunSummary, recipe: Recipe | None, anatomy: Anatomy 
         "views": _views(recipe, reads),
         "count": reads,
         "reads": _reads(reads),
-        "lights": "Each block lights up by its score: pale = it matters least.",
+        "lights": "Each block lights up by its score: pale = least important.",
         "steps": steps,
         "gone": _gone(summary, anatomy, len(summary.removals)),
         "end": end,
@@ -77,7 +77,7 @@ def _reads(texts: int) -> str:
 
 def _leaves(what: str, compares: bool) -> str:
     least = "tells the two texts apart least" if compares else "scores lowest"
-    return f"What {least} leaves: {what}."
+    return f"What {least} is removed: {what}."
 
 
 def _extremes(summary: RunSummary) -> str:

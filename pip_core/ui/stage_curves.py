@@ -15,7 +15,7 @@ def stage_curves(summary: RunSummary) -> go.Figure:
     if not summary.curves:
         chart.update_xaxes(visible=False)
         chart.update_yaxes(visible=False)
-        say(chart, "A stage that measures or learns draws here how far it is.")
+        say(chart, "Steps that learn or measure draw here how far they are.")
         return chart
     title, points = list(summary.curves.items())[-1]
     names = list(dict.fromkeys(name for point in points for name, _ in point.values))

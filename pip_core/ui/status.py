@@ -24,7 +24,7 @@ STATES = {
     "paused": ("idle", "Paused"),
     "stopped": ("idle", "Stopped"),
     "failed": ("bad", "Failed"),
-    "interrupted": ("bad", "The worker ended unexpectedly"),
+    "interrupted": ("bad", "Ended unexpectedly"),
     "damaged": ("bad", "Damaged"),
     "newer": ("bad", "Made by a newer version"),
 }
@@ -172,7 +172,7 @@ def _activity(summary: RunSummary, progress: ev.Progress) -> str:
     stage = progress.stage[:1].upper() + progress.stage[1:]
     share = percent(progress.done / progress.total, 0) if progress.total else ""
     if progress.iteration == 0:
-        return f"{stage} the dense model · {share}"
+        return f"{stage} the whole model · {share}"
     count = (
         "" if progress.total < 2 else share if progress.total > 999 else f"{progress.done}/{progress.total}"
     )

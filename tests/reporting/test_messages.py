@@ -41,7 +41,7 @@ def test_every_event_has_a_sentence(event):
         (ev.Loading("downloading x", 5 * 10**6, 10**7), ["Downloading x", "5 of 10 MB"]),
         (EVERY[2], ["a/b: 3 blocks", "1 of 3 blocks: 20.0 % of all parameters.", "after 2 iterations"]),
         (EVERY[3], ["Scoring, iteration 1: 2 of 3", "0:00 elapsed", "0:02 left"]),
-        (EVERY[4], ["Dense model", "perplexity 12.50 ± 0.30", "accuracy 50.0 % ± 2.0 %", "wikitext: 30.50"]),
+        (EVERY[4], ["Whole model", "perplexity 12.50 ± 0.30", "accuracy 50.0 % ± 2.0 %", "wikitext: 30.50"]),
         (replace(EVERY[4], iteration=2), ["After removal", "perplexity 12.50 ± 0.30", "50.0 % ± 2.0 %"]),
         (replace(EVERY[4], iteration=2, final=True), ["Finished model", "perplexity 12.50 ± 0.30"]),
         (EVERY[5], ["Scored the blocks in 2 s."]),

@@ -46,7 +46,7 @@ class MeasureSettings(Settings):
         1_000_000,
         "items measured per task; 0 means all of them",
         "Items per task",
-        "Measured after every removal; 0 takes all",
+        "Questions asked of each task; 0 = all",
     )
     heldout: str = text(
         AUTO,
@@ -60,7 +60,7 @@ class MeasureSettings(Settings):
         1_000_000,
         "windows for perplexity; 0 means the whole text",
         "Held-out windows",
-        "Passages for perplexity; 0 takes the whole text",
+        "Passages for perplexity; 0 = the whole text",
     )
     perplexity_tokens: int = whole(
         256,

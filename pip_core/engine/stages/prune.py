@@ -96,7 +96,7 @@ class PruneSettings(Settings):
         True,
         "rank units of unequal size by score per parameter",
         "Score per parameter",
-        "Compares units of unequal size by score per parameter",
+        "Compares parts of unequal size by score per parameter",
     )
     step: float = setting(
         0.0,
@@ -104,7 +104,7 @@ class PruneSettings(Settings):
         "parameters below 1, or 0 for the usual: one block or half, or 5 % of the parameters",
         "a whole number of units, a share between 0 and 1, or 0",
         "Removed per round",
-        "A number of units, or a share below 1; 0 = automatic",
+        "A number of parts, or a share below 1; 0 = automatic",
     )
     depth_share: float = setting(
         0.5,

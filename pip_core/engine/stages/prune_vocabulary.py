@@ -70,7 +70,7 @@ class VocabularySettings(Settings):
         "for those that a text is written with",
         "a list of script:NAME, file:PATH or text:WORDS",
         "Tokens to keep",
-        "script:NAME for a script, file:PATH or text:WORDS for what a text needs",
+        "Such as script:Cyrillic, text:WORDS or file:PATH",
     )
 
     @field_validator("keep_tokens")

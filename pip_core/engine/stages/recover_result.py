@@ -53,7 +53,7 @@ class Recovered(StageResult):
             else ""
         )
         return (
-            f"What was left learnt from the dense model on {further}{self.tokens:,} tokens of {self.text}: "
+            f"What was left learnt from the whole model on {further}{self.tokens:,} tokens of {self.text}: "
             f"the divergence of its predictions on held-out text went from {self.before:.3f} to "
             f"{self.after:.3f} nats per token{asked}.{best}{early}"
         )

@@ -92,7 +92,7 @@ class Refitted(StageResult):
             left = f" {same} layers were left as they were: refitting did not help on held-out text.{left}"
         return (
             f"{changed} of the {self.halves} output projections that are left were solved anew on "
-            f"{self.tokens:,} tokens; the distance to the dense model's last hidden states went from "
+            f"{self.tokens:,} tokens; the distance to the whole model's last hidden states went from "
             f"{self.before:.0%} to {self.after:.0%} there.{left}"
         )
 

@@ -78,7 +78,7 @@ def make(form: str, queue: RunQueue, looks: Looks, run_id: str) -> Iterator[Chan
 
 def _teller(looks: Looks, model: Path, recipe: Recipe) -> Generator[Loading, None, Path | None]:
     """The dense model is somebody's: it is looked at in another process, and not downloaded."""
-    yield Loading("looking at the dense model")
+    yield Loading("looking at the whole model")
     return looks.at(recipe)(teller_here, model, recipe.model)
 
 
@@ -101,7 +101,7 @@ def offer(shown: Shown) -> Changes:
     try:
         converter()
     except UserError as error:
-        why = f"<p class='line'>GGUF: {escape(str(error))}</p>"
+        why = f"<p class='line'>{escape(str(error))}</p>"
     changes: Changes = {"gguf_state": {"value": why if finished else ""}}
     for form in FORMATS:
         file = shown.folder / gguf_file(form) if shown.folder and finished else None

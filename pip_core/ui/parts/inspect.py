@@ -13,7 +13,10 @@ from .tokens import PART as TOKENS
 
 def layout(page: Services) -> Sequence[Node]:
     return [
-        card("The network", html("maps", "<p class='empty'>The dense and the pruned model appear here.</p>")),
+        card(
+            "The network",
+            html("maps", "<p class='empty'>The whole model and what is left of it appear here.</p>"),
+        ),
         card("Task by task", html("tasks", inspection.tasks(NOTHING))),
         *TOKENS.layout(page),
         card("Scores", html("scores", heatmap.score_table(NOTHING))),
