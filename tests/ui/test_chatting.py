@@ -31,7 +31,7 @@ def test_answers_say_what_they_are():
     assert "<mark class='first'>&lt;blue&gt;.</mark>" in left
     assert "<mark class='first'>red.</mark>" in right
     assert "8.0 tokens/s" in right
-    assert "turn of a conversation" in note
+    assert "chat message" in note
     assert "from word 3 on" in note
     assert "2.00 times" in note
     assert "Why &amp; how?" in note
