@@ -22,10 +22,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import pip_core.engine.stages  # noqa: F401 - they own the settings of a recipe
@@ -171,8 +173,9 @@ def build(size: tuple[int, int, int, int, int], dtype: torch.dtype, place: torch
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with place:
-            return LlamaForCausalLM(config).eval()
+        with torch.device(place):
+            model = LlamaForCausalLM(config)
+        return model.eval()
     finally:
         torch.set_default_dtype(before)
 
@@ -199,7 +202,7 @@ def parity(bench: Bench) -> Iterator[str]:
         yield "Parity: there is no accelerator here, so there is nothing to compare with the processor."
         return
     processor = build(SMALL, torch.float32, torch.device("cpu"))
-    model = copy.deepcopy(processor).to(bench.place)
+    model = nn.Module.to(copy.deepcopy(processor), bench.place)
     pairs = bench.calibration.pairs(1)[:2]
     for scorer in (m for m in METHODS if BLOCKS in m.kinds):
         one, other = (torch.cat(scores(bench, scorer, m, pairs)) for m in (processor, model))
@@ -213,10 +216,18 @@ def scoring(bench: Bench, name: str, model: PreTrainedModel) -> None:
     pairs = bench.calibration.pairs(1)[: bench.windows]
     tokens = sum(len(view.ids) for pair in pairs for view in (pair.clean, pair.perturbed))
     floor(model, pairs[:1])  # kernels are chosen at the first call
-    bench.measure(name, FLOOR, lambda: floor(model, pairs) or tokens, warm_up=True)
-    bench.measure(name, NAIVE, lambda: bool(naive_scores(model, pairs)) and tokens)
+
+    def read(work: Callable[[], object]) -> Callable[[], int]:
+        def done() -> int:
+            work()
+            return tokens
+
+        return done
+
+    bench.measure(name, FLOOR, read(partial(floor, model, pairs)), warm_up=True)
+    bench.measure(name, NAIVE, read(partial(naive_scores, model, pairs)))
     for scorer in (m for m in METHODS if BLOCKS in m.kinds):
-        bench.measure(name, scorer.name, lambda s=scorer: len(scores(bench, s, model, pairs)) and tokens)
+        bench.measure(name, scorer.name, read(partial(scores, bench, scorer, model, pairs)))
 
 
 def streaming(bench: Bench, name: str, model: PreTrainedModel) -> str:
@@ -230,7 +241,12 @@ def streaming(bench: Bench, name: str, model: PreTrainedModel) -> str:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         streamed, _, _ = load_streamed(Path(folder), name, model.config, model.dtype)
-        bench.measure(name, what, lambda: found.extend(scores(bench, get_scorer(OURS), streamed, pairs)))
+
+        def once() -> int:
+            found.extend(scores(bench, get_scorer(OURS), streamed, pairs))
+            return sum(len(view.ids) for pair in pairs for view in (pair.clean, pair.perturbed))
+
+        bench.measure(name, what, once)
     if not found:
         return ""
     here, there = torch.cat(scores(bench, get_scorer(OURS), model, pairs)), torch.cat(found)
@@ -242,7 +258,12 @@ def measuring(bench: Bench, name: str, model: PreTrainedModel, items: int) -> No
     task = load_task("stories-who", items)
     assert isinstance(task, Task)
     batches = TaskBatches(task, Encoder(bench.tokenizer, CONTEXT))
-    bench.measure(name, "evaluation", lambda: drain(batches.measure(model)) and batches.tokens, warm_up=True)
+
+    def once() -> int:
+        drain(batches.measure(model))
+        return batches.tokens
+
+    bench.measure(name, "evaluation", once, warm_up=True)
 
 
 def refitting(bench: Bench, name: str, dense: PreTrainedModel) -> PreTrainedModel | None:
