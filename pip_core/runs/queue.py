@@ -386,6 +386,7 @@ class RunQueue(RunStore):
             making.rename(self.root / run_id)
         finally:
             shutil.rmtree(making, ignore_errors=True)
+        self.count_use()
         self.schedule_workers()
         return run_id
 

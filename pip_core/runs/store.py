@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,11 +30,13 @@ from ..core.limits import GB, limits
 from ..core.recipe import Recipe
 from ..reporting.run_summary import RunSummary
 from . import retention, worker
-from .files import ABOUT, EVENTS, RECIPE, UnreadableRun, read_about, write
+from .files import ABOUT, EVENTS, RECIPE, UnreadableRun, read_about, read_object, write
 from .index import RunIndex, RunInfo, last_change
 from .retention import ENDED, StoredRun
 
 LOCK = "studio.lock"
+# How many runs began on each day.
+USED = "used.json"
 ID = re.compile(r"[0-9a-f]{24}")
 LONGEST_NAME, LONGEST_NOTE = 80, 300
 PATIENCE_SECONDS = 30.0
@@ -144,6 +147,21 @@ class RunStore:
         """A waiting run's place in the queue, 1 being next; None for a run that does not wait."""
         waiting = [f.name for f in self._waiting()]
         return waiting.index(run_id) + 1 if run_id in waiting else None
+
+    def used(self) -> dict[str, int]:
+        """How many runs began on each day (UTC) that any did; nothing tells whose they were."""
+        try:
+            return read_object(self.root / USED)
+        except (FileNotFoundError, UnreadableRun):
+            return {}
+
+    def count_use(self) -> None:
+        """Count a run that begins. Where that cannot be written the run begins all the same."""
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        with suppress(UserError, OSError), self._locked():
+            found = self.used()
+            before = found.get(day)
+            write(self.root / USED, json.dumps({**found, day: 1 + (before if type(before) is int else 0)}))
 
     # Changing runs
 
@@ -274,14 +292,20 @@ class RunStore:
         return [f for f in sorted(self.root.iterdir()) if f.name[0] != "." and _is_run(f)]
 
     def _waiting(self) -> list[Path]:
-        """Runs that wait for a worker, in order. One that cannot be read does not wait."""
+        """Runs that wait for a worker, in order: the first of each owner, then the second of each, so that
+        nobody waits for all that somebody else asked for. One that cannot be read does not wait."""
         found = []
         for folder in self._folders():
             with suppress(UnreadableRun):
                 queued = self._index.queued(folder)
                 if queued is not None and self._is_readable(folder):
-                    found.append((queued["at"], folder))
-        return [folder for _, folder in sorted(found)]
+                    found.append((queued["at"], folder, self._index.about(folder).get("owner", "")))
+        before: Counter[str] = Counter()
+        turns = []
+        for at, folder, owner in sorted(found):
+            turns.append((before[owner], at, folder))
+            before[owner] += 1
+        return [folder for _, _, folder in sorted(turns)]
 
     def _is_readable(self, folder: Path) -> bool:
         try:

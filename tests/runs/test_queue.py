@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,11 +29,14 @@ def test_as_many_at_once_as_there_are_workers(tmp_path, workers):
     assert [name for name, _ in workers.launched] == ids[:2]
     assert [state(queue, i) for i in ids] == ["starting", "starting", "waiting", "waiting"]
     assert [queue.place(i) for i in ids] == [None, None, 1, 2]
-    assert [i.place for i in queue.listed("me")] == [2, 1, None, None]
+    yours = queue.start(Recipe(), "you")
+    assert [queue.place(i) for i in (*ids, yours)] == [None, None, 1, 3, 2]  # each owner has their turn
+    assert [i.place for i in queue.listed("me")] == [3, 1, None, None]
     assert queue.schedule_workers() == []
     workers.end(queue.folder(ids[1]), FINISHED)
     assert queue.schedule_workers() == [ids[2]]
-    assert queue.place(ids[3]) == 1
+    assert queue.place(yours) == 2
+    assert queue.used() == {time.strftime("%Y-%m-%d", time.gmtime()): 5}
     assert [state(queue, i) for i in ids] == ["starting", "finished", "starting", "waiting"]
 
 
