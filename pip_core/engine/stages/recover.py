@@ -368,6 +368,7 @@ def _memory(context: Context) -> float:
     tokens = PASS_ROWS * ROW_TOKENS
     activations = tokens * sizes.itemsize * (share * sum(sizes.block_activations) + 3 * sizes.vocabulary)
     heads = sum(b.widths[HEADS].size * anatomy.queries for b in anatomy.blocks if HEADS in b.widths)
-    activations += share * heads * PRODUCT_BYTES * tokens * ROW_TOKENS
+    if sizes.itemsize < 4:
+        activations += share * heads * PRODUCT_BYTES * tokens * ROW_TOKENS
     models = sizes.weights * 3
     return FOOTPRINT_BYTES + models + learning * each + activations
