@@ -23,11 +23,12 @@ from .state import RunState
 
 CHART = "What removing costs"
 # Shares of the target, or of what can go of a kind where that is less, at which its cost is measured. That of
-# tokens bends, the others rise almost in a straight line; what may join is looked at once before the rest.
+# tokens bends, the others rise almost in a straight line; what may join is looked at once, and again only where it would give more than that.
 TOKEN_SIZES, UNIT_SIZES, FIRST_LOOK, SECOND_LOOK = (0.25, 0.5, 1.0), (0.5, 1.0), 0.5, 1.0
 # Of the cost of the target: what another kind of units has to save to join.
 LEAST_SAVED = 0.1
-# Share of a kind's cost that the refit gives back, measured on two models: see docs/research-log.md.
+# Share of a kind's cost that the refit gives back, measured on SmolLM2-135M alone: see docs/research-log.md.
+# So a kind that could join is credited with no more than the least of them.
 GIVEN_BACK = {"channels": 0.35, "heads": 0.35, "blocks": 0.5}
 # As close to a speed-up as a division has to come, as a part of the time it saves.
 NEAR = 0.05
@@ -93,7 +94,7 @@ class Weighing:
             if not kind.losses:
                 continue
             saved, error, enough = self._saved(taking, kind)
-            if enough:
+            if enough and self._taken(taking, kind) > kind.losses[-1][0]:
                 yield from self._measure(kind, SECOND_LOOK)
                 saved, error, enough = self._saved(taking, kind)
             joined += [kind] * enough
@@ -198,6 +199,11 @@ class Weighing:
             chosen_here = any(name.endswith(": chosen") for name, _ in found[size])
             yield _point(size, found[size], "chosen" if chosen_here else "measured")
 
+    def _taken(self, taking: Sequence[Kind], other: Kind) -> float:
+        """Parameters that another kind would give, were it to join."""
+        curves = [self._scaled(kind) for kind in (*taking, other)]
+        return self._parameters(divide(curves, self._wanted))[other.name]
+
     def _saved(self, taking: Sequence[Kind], other: Kind) -> tuple[float, float, bool]:
         """What another kind saves, the standard error of that, and whether it is enough to join."""
         own, together = [self._scaled(kind) for kind in taking], [self._scaled(k) for k in (*taking, other)]
@@ -228,8 +234,13 @@ class Weighing:
         return {k: part / self._worth(k) * self.state.anatomy.parameters for k, part in parts.items()}
 
     def _curve(self, kind: Kind, window: int | None = None) -> CostCurve:
-        back = GIVEN_BACK.get(kind.name, 0.0) if self.recipe.refit else 0.0
-        return kind.curve(self.bytes, back, window)
+        return kind.curve(self.bytes, self._given_back(kind), window)
+
+    def _given_back(self, kind: Kind) -> float:
+        """Share of a kind's cost that a refit gives back."""
+        if not self.recipe.refit or kind.name not in GIVEN_BACK:
+            return 0.0
+        return min(GIVEN_BACK.values()) if kind.joins else GIVEN_BACK[kind.name]
 
     def _scaled(self, kind: Kind, window: int | None = None) -> CostCurve:
         """A curve by how much of the target is made up, in place of parameters."""

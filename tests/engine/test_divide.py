@@ -9,9 +9,9 @@ from pip_core.core.curve import CurvePoint
 from pip_core.core.decisions import is_open, settings_of, settled
 from pip_core.core.errors import UserError
 from pip_core.core.settings import MEASURED
-from pip_core.engine import weighing
 from pip_core.engine.run import check, run
 from pip_core.engine.stages.divide import Divided
+from pip_core.engine.weighing import Weighing
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.runs import operations, run_directory
 
@@ -53,8 +53,8 @@ def test_every_kind_is_measured_and_the_cheapest_pays(divided):
 
 def test_a_kind_that_is_measured_cheaper_joins_and_is_shown_before_anything_goes(divided, monkeypatch):
     """Blocks as cheap as they would be if the refit gave all of them back."""
-    monkeypatch.setitem(weighing.GIVEN_BACK, "blocks", 1.0)
-    monkeypatch.setitem(weighing.GIVEN_BACK, "channels", -100.0)
+    given_back = {"blocks": 1.0, "channels": -100.0}
+    monkeypatch.setattr(Weighing, "_given_back", lambda self, kind: given_back.get(kind.name, 0.0))
     recipe = divided[0].replace(refit=True, refit_tokens=600, target=0.4, show_division=True)
     shown = list(run(recipe))
     (decision,) = only(shown, Divided)
