@@ -23,7 +23,8 @@ from .state import RunState
 
 CHART = "What removing costs"
 # Shares of the target, or of what can go of a kind where that is less, at which its cost is measured. That of
-# tokens bends, the others rise almost in a straight line; what may join is looked at once, and again only where it would give more than that.
+# tokens bends, the others rise almost in a straight line; what may join is looked at once, and again only
+# where it would give more than that.
 TOKEN_SIZES, UNIT_SIZES, FIRST_LOOK, SECOND_LOOK = (0.25, 0.5, 1.0), (0.5, 1.0), 0.5, 1.0
 # Of the cost of the target: what another kind of units has to save to join.
 LEAST_SAVED = 0.1
