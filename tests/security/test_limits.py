@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import subprocess
@@ -118,6 +119,32 @@ def test_uploads_are_refused_when_there_are_too_many(tmp_path, monkeypatch):
     asyncio.run(guard({**post, "path": "/gradio_api/queue/join"}, None, send))
     assert passed == ["/gradio_api/upload", "/gradio_api/queue/join"]
     assert sent[0]["status"] == serving.FULL
+
+
+@pytest.mark.parametrize(
+    ("path", "accepted", "packed"),
+    [
+        ("/gradio_api/run/predict", b"gzip", True),
+        ("/here/gradio_api/run/predict", b"gzip, br", True),  # behind a proxy
+        ("/gradio_api/run/predict", b"identity", False),
+        ("/gradio_api/queue/data", b"gzip", False),  # a stream, whose events must not wait for one another
+    ],
+)
+def test_a_refresh_is_compressed_for_browsers_that_take_it(path, accepted, packed):
+    whole, sent = b"<p>Block 12 was removed.</p>" * 100, []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": whole})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"accept-encoding", accepted)]}
+    asyncio.run(serving.CompressedAnswers(app)(scope, None, send))
+    body = b"".join(message.get("body", b"") for message in sent)
+    assert (gzip.decompress(body) if packed else body) == whole
+    assert (len(body) < len(whole) / 5) is packed
 
 
 @pytest.mark.parametrize("server", [lambda: None, warm_server], ids=["fresh", "forked"])
