@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from copy import copy
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ FULL, FULL_WORDS = 507, b"No more files can be uploaded now. Try again later."
 # Where refreshes are answered; gradio compresses files alone. Markup and charts repeat themselves: a fifth is
 # left of a run's refreshes, for 0.2 ms of processor time each.
 ANSWERS, COMPRESSED_FROM, COMPRESSION = "/gradio_api/run", 500, 4
+# What gradio's `skip` says of a component.
+UNCHANGED = {"__type__": "update"}
 UNFIT = "What was sent cannot be used: reload the page and try again."
 
 
@@ -159,7 +162,8 @@ class CompressedAnswers:
 
 def guarded(blocks: Any, error: Any, root: Path) -> Any:
     """A class of gradio's pages that refuses what its components cannot read and events that only the browser
-    handles, where gradio's own writes a traceback; and that does not say where the runs are.
+    handles, where gradio's own writes a traceback; and that does not say where the runs are. It also leaves alone
+    what a handler does not change, where gradio's own makes every component of the answer anew.
 
     Args:
         blocks: `gradio.Blocks`.
@@ -183,9 +187,25 @@ def guarded(blocks: Any, error: Any, root: Path) -> Any:
             except Exception:  # whatever a component raises for a value of another type
                 raise error(UNFIT, print_exception=False) from None
 
-        async def postprocess_data(self, *arguments: Any, **named: Any) -> Any:
-            outputs = await super().postprocess_data(*arguments, **named)
+        async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list:
+            outputs = await self._of_changed(block_fn, predictions, state)
             hide_folder(outputs, root)
             return outputs
+
+        async def _of_changed(self, block_fn: Any, predictions: Any, state: Any) -> list:
+            outputs = block_fn.outputs
+            several = isinstance(predictions, list) and len(predictions) == len(outputs) > 1
+            changed = [n for n, one in enumerate(predictions) if one != UNCHANGED] if several else []
+            if not several or len(changed) == len(outputs):
+                return await super().postprocess_data(block_fn, predictions, state)
+            answer = [None if output.stateful else dict(UNCHANGED) for output in outputs]
+            if changed:
+                fewer = copy(block_fn)
+                fewer.outputs = [outputs[n] for n in changed]
+                values = [predictions[n] for n in changed]
+                made = await super().postprocess_data(fewer, values if len(values) > 1 else values[0], state)
+                for n, one in zip(changed, made, strict=True):
+                    answer[n] = one
+            return answer
 
     return Guarded

@@ -30,6 +30,13 @@ def lean(holder: Any, session: Any) -> Any:
             super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks=()))
             self.config_values = _Nothing()
 
+        def __setitem__(self, key: int, value: Any) -> None:
+            known = self.blocks_config.blocks.get(key)
+            if known is not None and known.stateful:
+                super().__setitem__(key, value)
+            else:
+                self.blocks_config.blocks[key] = value
+
         def _update_config(self, key: int) -> None:
             pass
 

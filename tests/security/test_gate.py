@@ -157,6 +157,31 @@ def test_a_session_holds_no_copy_of_the_page(queue, workers, looks):
     assert len(session.blocks_config.blocks) == len(blocks.blocks)
 
 
+@pytest.mark.parametrize("changed", [{}, {"status": "<p>x"}, {"run": "a", "timer": 2.0}])
+def test_what_a_handler_leaves_alone_is_not_made_anew(changed, tmp_path):
+    with serving.guarded(gradio.Blocks, gradio.Error, tmp_path)() as blocks:
+        made = {
+            "status": gradio.HTML(),
+            "timer": gradio.Timer(10),
+            "tiles": gradio.HTML("<b>9"),
+            "run": gradio.State(""),
+        }
+        made["timer"].tick(lambda: None, None, list(made.values()))
+    (event,) = blocks.fns.values()
+
+    def given():
+        return [gradio.update(value=changed[name]) if name in changed else gradio.skip() for name in made]
+
+    holder = lean(StateHolder, SessionState)()
+    holder.set_blocks(blocks)
+    answered = asyncio.run(blocks.postprocess_data(event, given(), holder["us"]))
+    whole = asyncio.run(gradio.Blocks.postprocess_data(blocks, event, given(), holder["gradio"]))
+    for name, ours, theirs in zip(made, answered, whole, strict=True):
+        assert ours == (theirs if name in changed or name == "run" else gradio.skip())
+    assert holder["us"][made["tiles"]._id] is made["tiles"]
+    assert holder["gradio"][made["tiles"]._id] is not made["tiles"]  # or nothing would be gained
+
+
 def test_what_a_program_starts_on_an_open_page_is_stopped_with_its_key_alone(
     queue, workers, looks, monkeypatch
 ):
