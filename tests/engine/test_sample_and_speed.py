@@ -11,6 +11,7 @@ from pip_core.core.sample import Sampled
 from pip_core.engine.run import run
 from pip_core.engine.stages import describe
 from pip_core.engine.stages.speed import Timed
+from pip_core.engine.state import RunState
 from pip_core.planning.estimate import anatomy_for
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.ui.slider import marked, slider
@@ -19,9 +20,23 @@ from .. import tiny
 
 
 @pytest.fixture(scope="module")
-def asked(recipe, tmp_path_factory) -> tuple[Recipe, list[ev.Event]]:
+def planned() -> list[float]:
+    """Work of answers that the clock of the run counted on, whenever it was told what is left."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def asked(recipe, tmp_path_factory, planned) -> tuple[Recipe, list[ev.Event]]:
     changed = recipe.replace(sample="The harbour was", speed="on")
-    return changed, list(run(changed, tmp_path_factory.mktemp("asked") / "model"))
+
+    def plan(state, stages):
+        tell(state, stages)
+        planned.append(state.clock.planned.get("answering", 0.0))
+
+    tell = RunState.plan
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunState, "plan", plan)
+        return changed, list(run(changed, tmp_path_factory.mktemp("asked") / "model"))
 
 
 def test_the_model_answers_before_and_after_every_removal(asked):
@@ -36,6 +51,11 @@ def test_the_model_answers_before_and_after_every_removal(asked):
     assert not tiny.only(again, Sampled)
     quiet = list(run(recipe.replace(sample="off"), None))
     assert [e.units for e in tiny.only(quiet, ev.Removed)] == [e.units for e in tiny.only(events, ev.Removed)]
+
+
+def test_answers_that_were_given_are_not_counted_on_again(asked, planned):
+    assert planned[0] > 0
+    assert planned[-1] == 0
 
 
 def test_speed_is_a_ratio_with_its_spread_and_stands_in_the_headline(asked):

@@ -104,7 +104,8 @@ class Sample(Stage):
         if not self._worth(context):
             return Cost()
         past = {e.iteration for e in ev.effective_events(context.history) if isinstance(e, Sampled)}
-        return Cost({"answering": self._work(context, past)})
+        given = {iteration for iteration, _ in self.known}  # by this run, too
+        return Cost({"answering": self._work(context, past | given)})
 
     def _worth(self, context: Context) -> bool:
         return self._asked_for or context.is_little(self._work(context, set()))
