@@ -46,14 +46,15 @@ class Clock:
         self.planned[kind] = max(0.0, self.planned.get(kind, 0.0) - work)
         self._last = now
 
+    @property
+    def speeds(self) -> dict[str, float]:
+        """Seconds for a token-block of each kind of work that was done."""
+        return {kind: self._seconds[kind] / done for kind, done in self._done.items() if done}
+
     def remaining(self) -> float:
         """Estimated seconds until the end, from the speeds measured so far."""
         total_work = sum(self._done.values())
         if not total_work:
             return self.fixed
-        overall = sum(self._seconds.values()) / total_work
-        rest = self.fixed
-        for kind, work in self.planned.items():
-            done = self._done.get(kind, 0.0)
-            rest += work * (self._seconds[kind] / done if done else overall)
-        return rest
+        overall, speeds = sum(self._seconds.values()) / total_work, self.speeds
+        return self.fixed + sum(work * speeds.get(kind, overall) for kind, work in self.planned.items())
