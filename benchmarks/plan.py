@@ -1,8 +1,8 @@
-"""Whether a plan holds: `python -m benchmarks.plan` runs recipes on SmolLM2-135M by a clock of processor time.
+"""Whether a plan holds: `python -m benchmarks.plan` runs recipes on SmolLM2-135M by a clock of its own.
 
-For each recipe it prints what the plan said, what the run took (with the process that verifies the export), the
-speed of each kind of work, and by how much the remaining time grew at most. Processor time of one thread is the
-same beside other work, but for what programs take of each other's cache; wall time is not.
+For each recipe it prints what the plan said, what the run took (with the process that verifies the export),
+the speed of each kind of work, and by how much the remaining time grew at most. The clock counts processor
+time of one thread, which is the same beside other work, but for what programs take of each other's cache.
 """
 
 from __future__ import annotations

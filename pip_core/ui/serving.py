@@ -162,8 +162,8 @@ class CompressedAnswers:
 
 def guarded(blocks: Any, error: Any, root: Path) -> Any:
     """A class of gradio's pages that refuses what its components cannot read and events that only the browser
-    handles, where gradio's own writes a traceback; and that does not say where the runs are. It also leaves alone
-    what a handler does not change, where gradio's own makes every component of the answer anew.
+    handles, where gradio's own writes a traceback; and that does not say where the runs are. It also leaves
+    alone what a handler does not change, where gradio's own makes every component of the answer anew.
 
     Args:
         blocks: `gradio.Blocks`.
