@@ -16,8 +16,9 @@ from contextlib import AbstractContextManager
 from ..core.errors import UserError
 from .fields import fields
 
-# Characters of a name, a reference or a choice; of a text that somebody pasted; of all that is sent at once.
-LONGEST_NAME, LONGEST_TEXT, LONGEST_OBJECT = 1000, 2_000_000, 4_000_000
+# Characters of a name or a choice; of a setting, whose error stands beside its field; of a text that somebody
+# pasted; of all that is sent at once.
+LONGEST_NAME, LONGEST_SETTING, LONGEST_TEXT, LONGEST_OBJECT = 1000, 20_000, 2_000_000, 4_000_000
 # Of a list of names: blocks, runs, tasks.
 MOST_NAMES = 2000
 LARGEST = 1e12
@@ -165,7 +166,7 @@ def _setting(value: object) -> object:
     """A field of the form that a setting has by itself: a text, a number, or yes and no."""
     if isinstance(value, bool):
         return value
-    return number(value) if isinstance(value, int | float) else text(value)
+    return number(value) if isinstance(value, int | float) else text(value, LONGEST_SETTING)
 
 
 def _read(name: str, value: object) -> object:

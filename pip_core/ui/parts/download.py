@@ -11,9 +11,11 @@ from ...runs.files import EVENTS, MODEL, PUBLIC, RECIPE
 from ...runs.worker import UNREADABLE
 from .. import comparison, download, labels
 from ..fields import Changes
+from ..html import empty
 from ..layout import Node, Part, Services, button, column, html, row
 from ..shown import NOTHING, Shown, as_file
 from . import gguf, push
+from .chat import NOT_SHIPPED
 
 # Beside the packed model, whose button also depends on how far it is packed; see `refresh`.
 FILES = tuple(name for name, _ in labels.FILES)
@@ -50,10 +52,13 @@ def offer(shown: Shown) -> Changes:
             changes[name] = _offered(folder, file)
     if recipe is None:
         return changes
-    changes["verdict"] = {"value": download.verdict(summary, recipe)}
-    changes["load"] = {"value": download.snippet(summary)}
+    if shown.example:
+        changes["verdict"] = {"value": empty(NOT_SHIPPED)}
+    else:
+        changes["verdict"] = {"value": download.verdict(summary, recipe)}
+        changes["load"] = {"value": download.snippet(summary)}
     command = download.code("The same run on the command line", public(download.command_line(recipe)))
-    if summary.exported is not None and local_files():
+    if summary.exported is not None and local_files() and not shown.example:
         # Elsewhere the folder is none of a visitor's.
         command += download.code("Its model to the Hugging Face Hub", download.push_line(folder))
     changes["command"] = {"value": command}

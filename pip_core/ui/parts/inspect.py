@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...runs.files import MODEL
 from .. import form, heatmap, inspection
 from ..fields import Changes
 from ..layout import Node, Part, Services, Wire, button, card, html
@@ -21,7 +22,9 @@ def layout(page: Services) -> Sequence[Node]:
         *TOKENS.layout(page),
         card("Scores", html("scores", heatmap.score_table(NOTHING))),
         card(
-            "Speed and memory", html("speed", inspection.speed(None)), button("measure", "Measure both now")
+            "Speed and memory",
+            html("speed", inspection.speed(None)),
+            button("measure", "Measure both now", visible=False),
         ),
     ]
 
@@ -41,4 +44,8 @@ def draw(shown: Shown) -> Changes:
     return changes
 
 
-PART = Part("inspect", layout, wires, ("scores", "tasks", "maps"), draw)
+def offer(shown: Shown) -> Changes:
+    return {"measure": {"visible": shown.folder is not None and (shown.folder / MODEL).is_dir()}}
+
+
+PART = Part("inspect", layout, wires, ("scores", "tasks", "maps"), draw, ("measure",), offer)
