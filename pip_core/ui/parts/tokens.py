@@ -22,7 +22,13 @@ def layout(_: Services) -> Sequence[Node]:
         column(
             card(
                 "Removed tokens",
-                row(wanted, page, button("look", "List them", scale=1), equal_height=True),
+                row(
+                    wanted,
+                    page,
+                    button("look", "List them", scale=1),
+                    equal_height=True,
+                    elem_classes="asking",
+                ),
                 html("token_list"),
                 asking(text, button("lengthen", "How much longer is it now?", scale=1)),
                 html("longer"),
