@@ -124,6 +124,20 @@ class Context:
         return self.resident_blocks < len(self.anatomy.blocks)
 
     @cached_property
+    def placement_words(self) -> str:
+        """Where the weights are and what memory that takes, before the run; empty where they are resident."""
+        if self.placement == RESIDENT:
+            return ""
+        one, together = (bytes_ / 1e9 for bytes_ in self._at_hand)
+        needed, count = self.peak_memory / 1e9, len(self.anatomy.blocks)
+        if self.placement == STREAMED:
+            return f"streaming the model from disk, block by block: {needed:.1f} GB of {one:.1f} GB"
+        return (
+            f"spreading the model over devices, memory and disk, {self.resident_blocks} of {count} blocks on "
+            f"the devices that compute: {needed:.1f} GB of {together:.1f} GB"
+        )
+
+    @cached_property
     def _at_hand(self) -> tuple[float, float]:
         """Bytes at hand on the device that computes, and on all together; of several processes the least."""
         one = memory_at_hand()

@@ -206,7 +206,7 @@ def _run(
 ) -> Iterator[ev.Event]:
     recipe = settled(recipe, history)
     context = check(recipe, history, out is not None, prune_on, placement)
-    _ = context.placement  # by the memory at hand before anything is loaded
+    _ = context.placement_words  # by the memory at hand before anything is loaded
     state = RunState(context, out, scratch)
 
     def stopped() -> ev.Event:

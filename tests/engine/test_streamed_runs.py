@@ -17,7 +17,7 @@ from pip_core.checkpoints.placing import DISK, MEMORY, places
 from pip_core.checkpoints.streaming import load_streamed
 from pip_core.checkpoints.verify import STREAMED_TOKENS, verify
 from pip_core.core.errors import UserError
-from pip_core.core.events import Evaluated, Event, Exported, Failed, Removed
+from pip_core.core.events import Evaluated, Event, Exported, Failed, Loading, Removed
 from pip_core.core.recipe import DISPATCHED, RESIDENT, STREAMED, Recipe
 from pip_core.engine.run import check, run
 from pip_core.planning.estimate import make_plan
@@ -83,6 +83,8 @@ def test_a_streamed_run_is_the_same_run(checkpoints, tasks, tmp_path, monkeypatc
         events[DISPATCHED] = list(run(spread, tmp_path / DISPATCHED))
         assert _same(events[DISPATCHED]) == _same(events[RESIDENT])
         others.append(DISPATCHED)
+    said = next(e for e in events[STREAMED] if isinstance(e, Loading))
+    assert "block by block" in said.what
     (exported,) = (e for e in events[STREAMED] if isinstance(e, Exported))
     if family == "llama":  # a fresh process has read it block by block, and generated
         assert exported.tokens == STREAMED_TOKENS

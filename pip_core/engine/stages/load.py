@@ -7,7 +7,7 @@ from typing import Literal
 
 from ...checkpoints.load import DTYPES, load
 from ...core.errors import UserError
-from ...core.events import Event, Started, Warned
+from ...core.events import Event, Loading, Started, Warned
 from ...core.process_group import current
 from ...core.recipe import DEMO, DISPATCHED, RESIDENT, STREAMED
 from ...core.settings import AUTO, Settings, choice, setting, text
@@ -86,6 +86,8 @@ class Load(Stage):
 
     def run(self, state: RunState) -> Iterator[Event]:
         recipe, past = state.recipe, state.past
+        if state.placement_words:
+            yield Loading(state.placement_words)
         state.loaded = yield from load(
             recipe.model,
             recipe.dtype,
