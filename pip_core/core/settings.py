@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -157,10 +158,11 @@ def _in_words(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def describe_settings(part: type[Settings], stage: str, title: str) -> list[SettingInfo]:
+@cache
+def describe_settings(part: type[Settings], stage: str, title: str) -> tuple[SettingInfo, ...]:
     """The settings of one part, in their order."""
     schema = part.model_json_schema()["properties"]
-    return [
+    return tuple(
         SettingInfo(
             name,
             stage,
@@ -178,7 +180,7 @@ def describe_settings(part: type[Settings], stage: str, title: str) -> list[Sett
             schema[name].get("opens", False),
         )
         for name, field in part.model_fields.items()
-    ]
+    )
 
 
 def _words(schema: Mapping) -> tuple[str, ...]:
