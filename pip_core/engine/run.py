@@ -64,6 +64,8 @@ def run(
         yield from _failed(failure.error, failure.stage)
     except Exception as error:
         yield from _failed(error)
+    finally:
+        portions.begin()  # whoever comes next has the memory that this run had
 
 
 class _StageError(Exception):

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .families import blocks_of
-from .hooks import Args, Kwargs
+from .hooks import Args, Kwargs, always_before
 
 _aligned: WeakSet[nn.Module] = WeakSet()
 
@@ -46,7 +46,7 @@ def _align(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if module not in _aligned:
             _aligned.add(module)
-            module.register_forward_pre_hook(_bring, with_kwargs=True)
+            always_before(module, _bring)
 
 
 def _bring(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:

@@ -1,4 +1,5 @@
-"""Hooks on modules and tensors. They are registered here and nowhere else, and always removed.
+"""Hooks on modules and tensors. They are registered here and nowhere else, and removed at the end of a `with`
+block, but for those that belong to a model as long as it lives (`always_before`).
 
 A module's `forward` is never replaced: accelerate, which spreads a model over devices, keeps its own
 dispatch there. What a hook cannot do, leave out a module's computation, is done with a stand-in
@@ -68,6 +69,13 @@ class Hooks:
     def on_gradient(self, tensor: torch.Tensor, function: Callable[[torch.Tensor], None]) -> None:
         """Call `function(gradient)` once the gradient at `tensor` is known."""
         self._stack.callback(tensor.register_hook(function).remove)
+
+
+def always_before(
+    module: nn.Module, function: Callable[[nn.Module, Args, Kwargs], tuple[Args, Kwargs]]
+) -> None:
+    """Call `function(module, args, kwargs)` before `module` from now on: it returns what that is given."""
+    module.register_forward_pre_hook(function, with_kwargs=True)
 
 
 def hidden_states(args: Args, kwargs: Kwargs) -> torch.Tensor:

@@ -318,7 +318,7 @@ def test_a_model_without_halves_is_refused(refitting, opened):
     bare = replace(
         anatomy, blocks=tuple(replace(b, attention=(), mlp=(), added=("", "")) for b in anatomy.blocks)
     )
-    with pytest.raises(UserError, match="cannot be refitted"):
+    with pytest.raises(UserError, match="cannot be repaired"):
         rows_for(refitting, loaded, bare)
 
 
