@@ -61,9 +61,9 @@ ACTIONS = (
     ("export_now", "Export now"),
 )
 # Beside the verdict.
-TAKE = (("get", "Download"), ("try_it", "Chat"), ("again", "Prune it yourself"))
+TAKE = (("get", "Download"), ("try_it", "Chat"), ("push_it", "Push"), ("again", "Prune it yourself"))
 # Button -> the tab that it opens.
-LEADS = {"get": "download", "try_it": "chat"}
+LEADS = {"get": "download", "try_it": "chat", "push_it": "download"}
 FILES = (
     *(("card", "Model card"), ("recipe", "Recipe"), ("events", "Events"), ("csv", "Measurements, CSV")),
     ("scores_csv", "Scores, CSV"),

@@ -13,9 +13,16 @@ from ..reporting.messages import describe_agreement, percent
 from ..runs.pushing import PushState
 from ..runs.queue import RunQueue
 from .html import problem
+from .shown import Shown
 
 LOOK_SECONDS = 0.5
 NOT_PUSHED = "<p class='line'>Nothing is being pushed.</p>"
+
+
+def can_push(shown: Shown) -> bool:
+    """Whether there is a model to push, and somebody who could."""
+    there = shown.state == "finished" and shown.summary.exported is not None and not shown.example
+    return there and (can_sign_in() or not on_space())
 
 
 def push(

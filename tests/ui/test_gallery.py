@@ -36,7 +36,18 @@ def test_every_example_is_whole_small_and_open_to_all(shown):
         changes = refresh.refresh(shown, ME, run_id, [], ())
         assert len(changes["slider"]["value"]["points"]) > len(summary.removals)
         assert changes["again"]["visible"]
-        for name in ("get", "try_it", "pushing", "gguf_make_f16", "stop", "resume", "undo", "zip", "measure"):
+        for name in (
+            "get",
+            "try_it",
+            "push_it",
+            "pushing",
+            "gguf_make_f16",
+            "stop",
+            "resume",
+            "undo",
+            "zip",
+            "measure",
+        ):
             assert not changes[name]["visible"], name
         assert "notice" not in changes
         # Nothing says how to load or push what is not there.

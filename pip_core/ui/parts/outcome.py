@@ -8,6 +8,7 @@ from functools import partial
 from .. import labels, status, verdict
 from ..fields import Changes
 from ..layout import Node, Part, Services, Wire, button, html, row
+from ..pushing import can_push
 from ..shown import NOTHING, Shown
 
 
@@ -50,6 +51,7 @@ def offer(shown: Shown) -> Changes:
         "banner": {"value": verdict.banner(shown.summary, shown.state, shown.run_id)},
         "get": {"visible": finished and not shown.example, "variant": loud},
         "try_it": {"visible": finished and not shown.example},
+        "push_it": {"visible": can_push(shown)},
         "again": {"visible": finished and shown.example},
     }
 

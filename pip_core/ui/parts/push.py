@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ...core.limits import can_sign_in, on_space
+from ...core.limits import on_space
 from .. import pushing
 from ..fields import Changes
 from ..layout import FOLDED, Node, Part, Services, Wire, button, control, folding, html, row, words
@@ -27,10 +27,8 @@ def layout(_: Services) -> Sequence[Node]:
             words(ABOUT),
             control("push_repo", "Textbox", value="", max_lines=1, placeholder="OWNER/NAME"),
             control("push_token", "Textbox", value="", max_lines=1, **typed),
-            row(
-                control("push_public", "Checkbox", value=False, min_width=120),
-                control("push_overwrite", "Checkbox", value=False, min_width=120),
-            ),
+            control("push_public", "Checkbox", value=False),
+            control("push_overwrite", "Checkbox", value=False),
             row(
                 button("push", "Push", variant="primary"),
                 button("push_stop", "Stop pushing"),
@@ -48,15 +46,15 @@ def wires(page: Services) -> Sequence[Wire]:
     return [
         Wire(("push.click",), push, (*shown, *FIELDS), ("push_state", "push_token"), grows=True),
         Wire(("push_stop.click",), stop, shown, ("push_state",)),
+        # Beside the verdict; it leads to the Download tab, see `outcome`.
+        Wire(("push_it.click",), partial(dict, pushing={"open": True}), (), ("pushing",)),
     ]
 
 
 def offer(shown: Shown) -> Changes:
     state = shown.queue.pushes.state((shown.run_id, shown.owner))
-    possible = can_sign_in() or not on_space()
-    there = shown.state == "finished" and shown.summary.exported is not None and not shown.example
     return {
-        "pushing": {"visible": possible and there},
+        "pushing": {"visible": pushing.can_push(shown)},
         "push_state": {"value": pushing.words(state) if state else ""},
     }
 
