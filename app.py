@@ -101,7 +101,7 @@ class StudioPage:
         handler = wire.handler if wire.grows else changing(wire.handler, wire.outputs)
         handler = sent.checking(handler, wire.inputs, as_errors)
         if can_sign_in():
-            handler = answers.for_signed_in(handler, gr.OAuthToken | None)
+            handler = answers.for_signed_in(handler, gr.OAuthProfile | None, gr.OAuthToken | None)
         options = {**QUIET, **wire.options}
         return event(handler, self.named(wire.inputs), self.named(wire.outputs), **options)
 

@@ -22,7 +22,7 @@ import psutil
 
 from .errors import UserError
 from .fork_server import ForkServer
-from .limits import GB
+from .limits import GB, setting
 from .piped import Piped, start_piped
 
 Value = TypeVar("Value")
@@ -131,8 +131,8 @@ class Aside:
             if time.monotonic() > until:
                 self.close()
                 raise UserError(
-                    f"Looking at this took longer than {seconds:g} seconds and was ended. Choose something "
-                    "smaller, or allow more time with PIP_STUDIO_LOOK_SECONDS."
+                    f"Looking at this took longer than {seconds:g} seconds{setting('look_seconds')} and "
+                    "was ended. Choose something smaller."
                 )
             if self._held() > self._most:
                 self.close()
@@ -151,8 +151,8 @@ class Aside:
 
     def _too_much(self) -> UserError:
         return UserError(
-            f"Looking at this needs more than the {self._most / GB:.1f} GB of memory that it may take here. "
-            "It was ended. Choose something smaller, or allow more with PIP_STUDIO_LOOK_GB."
+            f"Looking at this needs more than the {self._most / GB:.1f} GB of memory that it may take here"
+            f"{setting('look_gb')}. It was ended. Choose something smaller."
         )
 
 

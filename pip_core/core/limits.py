@@ -18,6 +18,8 @@ PREFIX = "PIP_STUDIO_"
 LOCAL_FILES = "PIP_STUDIO_LOCAL_FILES"
 GB, MB = 1e9, 1e6
 WHOLE, ABOVE_ZERO = "a whole number, 1 or more", "a number above 0"
+# Those that are larger for a visitor who signed in, see `Limits.signed_in_times`.
+LARGER = ("runs_per_owner", "run_hours", "run_gb")
 
 
 def on_space() -> bool:
@@ -65,6 +67,11 @@ class Limits(BaseModel):
     run_gb: float | None = _limit(
         None, None, "a run that needs more memory is refused", "all that this machine or its container has"
     )
+    signed_in_times: int = _limit(
+        1,
+        2,
+        "a visitor who signed in has so many times the runs of one browser, and the hours and GB of a run",
+    )
     zero_gpu_seconds: int = _limit(
         60,
         60,
@@ -102,8 +109,17 @@ def variable(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def limits() -> Limits:
+def setting(name: str) -> str:
+    """A limit's variable in brackets, for whoever has reached it; nothing on a Space, whose visitors cannot
+    set it."""
+    return "" if on_space() else f" ({variable(name)})"
+
+
+def limits(signed_in: bool = False) -> Limits:
     """The limits as the environment sets them now.
+
+    Args:
+        signed_in: whether they are those of a visitor who signed in.
 
     Raises:
         UserError: a variable holds no number above 0 (no whole one where things are counted).
@@ -113,10 +129,15 @@ def limits() -> Limits:
         text = os.environ.get(variable(name), "").strip()
         values[name] = text or _usual(field, on_space())
     try:
-        return Limits(**values)  # type: ignore[arg-type]
+        found = Limits(**values)  # type: ignore[arg-type]
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise UserError(f"{variable(name)} must be {_takes(name)}, not '{values[name]}'.") from None
+    if not signed_in:
+        return found
+    set_ = {name: getattr(found, name) for name in LARGER}
+    larger = {name: value * found.signed_in_times for name, value in set_.items() if value is not None}
+    return found.model_copy(update=larger)
 
 
 def rows() -> list[tuple[str, str, str, str]]:

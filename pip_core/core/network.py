@@ -23,7 +23,7 @@ import psutil
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from .errors import UserError
-from .limits import can_sign_in, local_files, on_space
+from .limits import Limits, can_sign_in, limits, local_files, on_space
 
 # Seconds.
 HUB_TIMEOUT = 5.0
@@ -74,7 +74,7 @@ class Visitor:
 
 # One process at a time works for one visitor, in whatever threads.
 _visitor: Visitor | None = None
-_asking: ContextVar[str] = ContextVar("asking", default="")
+_asking: ContextVar[str | None] = ContextVar("asking", default=None)
 
 
 def hub_token() -> bool | None:
@@ -115,8 +115,12 @@ def _drop_leftovers() -> None:
 
 
 @contextmanager
-def asked_with(token: str) -> Iterator[None]:
-    """This thread answers a visitor with this token; empty where they have not signed in."""
+def asked_with(token: str | None) -> Iterator[None]:
+    """This thread answers a visitor of a page where one can sign in.
+
+    Args:
+        token: theirs; empty where they have not signed in. None answers nobody of the page, see `asking`.
+    """
     kept = _asking.set(token)
     try:
         yield
@@ -124,9 +128,34 @@ def asked_with(token: str) -> Iterator[None]:
         _asking.reset(kept)
 
 
+def asking() -> str | None:
+    """The token of the visitor that this thread answers, empty where they could sign in and have not. None
+    where it answers nobody who could: a program, or a page without a sign-in."""
+    return _asking.get()
+
+
 def asking_token() -> str:
     """The token of the visitor that this thread answers; empty where there is none."""
-    return _asking.get()
+    return asking() or ""
+
+
+def visitors_limits() -> Limits:
+    """The limits of whom this thread answers.
+
+    Raises:
+        UserError: as `limits`.
+    """
+    return limits(signed_in=bool(asking_token()))
+
+
+def or_sign_in(most: str, helps: bool = True) -> str:
+    """What signing in gives to whom this thread answers, as the last of several things that they may do;
+    nothing where they cannot, have done so, or it does not help.
+
+    Args:
+        most: how much they would have.
+    """
+    return f", or sign in on this page: up to {most} then" if helps and asking() == "" else ""
 
 
 def own_login() -> str:

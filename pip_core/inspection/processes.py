@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from ..core.errors import UserError
 from ..core.fork_server import ForkServer, Process
-from ..core.limits import limits
+from ..core.limits import limits, setting
 from ..core.piped import start_piped
 from .server import Reply, Request, Status
 
@@ -209,8 +209,8 @@ class ModelProcess:
             except queue.Empty:
                 self.end()
                 raise UserError(
-                    f"The models did not answer within {seconds:.0f} seconds. Ask for less, or set "
-                    "PIP_STUDIO_MODEL_SECONDS higher."
+                    f"The models did not answer within {seconds:.0f} seconds{setting('model_seconds')}. "
+                    "Ask for less."
                 ) from None
             if reply is None:
                 self._replies.put(None)  # it has ended for whoever looks again, too

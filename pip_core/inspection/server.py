@@ -28,7 +28,7 @@ from ..checkpoints.folder import Source
 from ..checkpoints.load import Loaded, load, load_folder
 from ..core.device import user_message
 from ..core.errors import UserError
-from ..core.limits import GB, can_sign_in, limits
+from ..core.limits import GB, can_sign_in, limits, setting
 from ..core.memory import bound_memory, die_first, free_memory
 from ..core.progress import drain
 from . import chat, latency
@@ -130,8 +130,8 @@ class Server:
         while True:
             if process.memory_info().rss > limit:
                 message = (
-                    f"The two models need more than the {limit / 1e9:.1f} GB that they may take here. "
-                    "PIP_STUDIO_MODEL_GB sets how much that is."
+                    f"The two models need more than the {limit / 1e9:.1f} GB that they may take here"
+                    f"{setting('model_gb')}."
                 )
                 self._send(Reply(self._current, "error", message))
                 os._exit(3)

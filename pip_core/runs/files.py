@@ -171,8 +171,9 @@ def _format(text: str) -> int:
 
 
 def read_about(folder: Path) -> dict:
-    """What the page noted of a run: "name", "created" and "owner" (a hash). Empty for a run that the command
-    line made.
+    """What the page noted of a run: "name", "created", "owner" (a hash), and "signed_in", whether a visitor
+    had who began or resumed it where one can; it is not there for what a program began. Empty for a run that
+    the command line made.
 
     Raises:
         UnreadableRun: the note is damaged.
@@ -181,7 +182,8 @@ def read_about(folder: Path) -> dict:
         found = read_object(folder / ABOUT)
     except FileNotFoundError:
         return {}
-    for name, kind in (("name", str), ("note", str), ("owner", str), ("created", (int, float))):
+    kinds = (("name", str), ("note", str), ("owner", str), ("created", (int, float)), ("signed_in", bool))
+    for name, kind in kinds:
         if name in found and not isinstance(found[name], kind):
             raise damaged(folder / ABOUT, f"its field '{name}' is of the wrong type")
     return found

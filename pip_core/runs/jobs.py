@@ -27,7 +27,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from ..checkpoints.hub import hub_failure
 from ..core import events as ev
 from ..core.errors import UserError, shortened
-from ..core.limits import limits
 from ..core.network import own_login
 from ..core.recipe import Recipe
 from . import run_directory
@@ -119,12 +118,13 @@ def _begin(
     for name, text in ((RECIPE, recipe.to_json()), (EVENTS, lines)):
         api.upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id=repo)
     space = os.environ.get(SPACE, "").strip() or os.environ.get("SPACE_ID", "") or f"{owner}/pip-studio"
+    hours = run_directory.hours_of(scratch.parent) or MOST_HOURS
     job = api.run_job(
         image=f"hf.co/spaces/{space}",
         command=["python", "-m", __name__, repo, "resume" if prune_on else "export"],
         secrets={"HF_TOKEN": api.token},
         flavor=hardware,
-        timeout=int(min(limits().run_hours or MOST_HOURS, MOST_HOURS) * 3600),
+        timeout=int(min(hours, MOST_HOURS) * 3600),
         namespace=owner,
     )
     scratch.mkdir(exist_ok=True)

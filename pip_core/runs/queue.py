@@ -25,7 +25,7 @@ from ..core import events as ev
 from ..core.errors import UserError
 from ..core.fork_server import ForkServer, Process
 from ..core.limits import limits
-from ..core.network import asking_token
+from ..core.network import asking, asking_token, or_sign_in, visitors_limits
 from ..core.recipe import Recipe
 from . import operations, run_directory, worker
 from .files import (
@@ -38,6 +38,7 @@ from .files import (
     UNDO,
     UnreadableRun,
     drop_damaged_requests,
+    read_about,
     read_launched,
     read_object,
     write,
@@ -336,15 +337,18 @@ class RunQueue(RunStore):
 
     def _check_room(self, owner: str, more: int) -> None:
         """As `check_room`, for the hash of an owner's token."""
-        set_ = limits()
+        set_, larger = visitors_limits(), limits(signed_in=True).runs_per_owner
         busy = [f for f in self._folders() if (f / QUEUED).exists() or worker.working(f)]
         own = sum(self._owner_of(f) == owner for f in busy)
-        counts = (own, set_.runs_per_owner, "of yours"), (len(busy), set_.runs_waiting, "of all visitors")
-        for count, most, whose in counts:
+        signing = or_sign_in(f"{larger}", own + more <= larger)
+        for count, most, whose, stop in (
+            (own, set_.runs_per_owner, "of yours", f", stop one{signing}" if signing else ", or stop one"),
+            (len(busy), set_.runs_waiting, "of all visitors", ", or stop one"),
+        ):
             if count + more > most:
                 raise UserError(
                     f"{count} runs {whose} wait or run already, and at most {most} may. Wait until one has "
-                    "finished, or stop one."
+                    f"finished{stop}."
                 )
 
     def _owner_of(self, folder: Path) -> str:
@@ -355,6 +359,12 @@ class RunQueue(RunStore):
             return ""
 
     def _queue(self, folder: Path, command: str) -> None:
+        """Let a run wait. Who signed in gives it larger limits for good, see `run_directory.hours_of`."""
+        if (token := asking()) is not None:
+            about = read_about(folder)
+            signed_in = bool(token) or about.get("signed_in", False)
+            if about.get("signed_in") is not signed_in:
+                write(folder / ABOUT, json.dumps({**about, "signed_in": signed_in}))
         write(folder / QUEUED, json.dumps({"at": time.time(), "command": command}))
         self._lent[folder.name.removeprefix(MAKING)] = asking_token(), copy_context()
 

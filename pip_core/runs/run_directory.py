@@ -22,7 +22,7 @@ from ..core import events as ev
 from ..core.decisions import settings_of, settled
 from ..core.device import user_message
 from ..core.errors import UserError
-from ..core.limits import limits, variable
+from ..core.limits import limits, setting
 from ..core.paths import is_run
 from ..core.recipe import Recipe
 from ..engine.replay import ReplayState
@@ -38,6 +38,7 @@ from .files import (
     STOP,
     UNDO,
     drop_damaged_requests,
+    read_about,
     read_launched,
     read_recipe,
     read_undo,
@@ -159,7 +160,7 @@ def work(
             with closing((engine or run_engine)(recipe, out, history, stop, prune_on, scratch)) as events:
                 for event in events:
                     if isinstance(event, ev.Stopped) and overdue():
-                        late = ev.Warned(_late())
+                        late = ev.Warned(_late(folder))
                         _append(file, late)
                         yield late
                     if isinstance(event, ev.Stopped) and (folder / PAUSE).exists():
@@ -187,16 +188,28 @@ def work(
 def _deadline(folder: Path) -> Callable[[], bool]:
     """Whether the time is over that a run of the page may take since it was launched; it may have been worked
     on in several calls since."""
-    hours, now = limits().run_hours, time.monotonic()
+    hours, now = hours_of(folder), time.monotonic()
     noted = read_launched(folder).get("at")
     began = min(noted, now) if isinstance(noted, float) else now
     return lambda: hours is not None and time.monotonic() - began > hours * 3600
 
 
-def _late() -> str:
+def hours_of(folder: Path) -> float | None:
+    """Hours that a run of the page may take at a time, None being any: more where who began or resumed it had
+    signed in, whoever goes on with it.
+
+    Raises:
+        UnreadableRun: what the page noted of it is damaged.
+    """
+    return limits(signed_in=read_about(folder).get("signed_in", False)).run_hours
+
+
+def _late(folder: Path) -> str:
+    hours, longer = hours_of(folder) or 0.0, limits(signed_in=True).run_hours or 0.0
+    signing = read_about(folder).get("signed_in") is False and longer > hours
     return (
-        f"A run may take {limits().run_hours:g} hours here ({variable('run_hours')}), and these are over. "
-        "What was removed is kept; resume the run to go on."
+        f"A run may take {hours:g} hours here{setting('run_hours')}, and these are over. What was removed is "
+        f"kept; resume the run to go on{f', signed in for up to {longer:g} hours' if signing else ''}."
     )
 
 

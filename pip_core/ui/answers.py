@@ -51,20 +51,25 @@ def changing(
     return handle_steps if inspect.isgeneratorfunction(handler) else handle
 
 
-def for_signed_in(handler: Callable, kind: object) -> Callable:
+def for_signed_in(handler: Callable, profile_kind: object, token_kind: object) -> Callable:
     """A handler that is told the token of a visitor who signed in, see `core.network.asked_with`. Of one that
     answers step by step only the first step is.
 
+    Gradio takes a token from the visitor's session, where the Hub gave it, or where there is none from the
+    request, where anybody can write anything. A profile it takes from the session alone, so that a token
+    without one is no sign-in.
+
     Args:
-        kind: gradio's type of such a token, or none; by it gradio knows what to give.
+        profile_kind, token_kind: gradio's types of a profile and a token, or none; by them gradio knows what
+            to give.
     """
 
-    def handle(token, *values):
-        with asked_with(token.token if token else ""):
+    def handle(profile, token, *values):
+        with asked_with(token.token if profile and token else ""):
             return handler(*values)
 
-    def handle_steps(token, *values) -> Iterator:
-        with asked_with(token.token if token else ""):
+    def handle_steps(profile, token, *values) -> Iterator:
+        with asked_with(token.token if profile and token else ""):
             steps = handler(*values)
             first = next(steps, None)
         if first is not None:
@@ -72,5 +77,5 @@ def for_signed_in(handler: Callable, kind: object) -> Callable:
             yield from steps
 
     made = handle_steps if inspect.isgeneratorfunction(handler) else handle
-    made.__annotations__ = {"token": kind}
+    made.__annotations__ = {"profile": profile_kind, "token": token_kind}
     return made

@@ -16,7 +16,7 @@ from ..core.aside import Aside
 from ..core.errors import UserError
 from ..core.fork_server import ForkServer
 from ..core.limits import GB, limits
-from ..core.network import asking_token, without_downloads, working_for
+from ..core.network import asked_with, asking, asking_token, without_downloads, working_for
 from ..core.recipe import DEMO, HELDOUT, MIXED, STORIES_HELDOUT, Recipe
 from ..core.settings import AUTO
 from ..data.corpora import SHIPPED
@@ -86,12 +86,12 @@ class Looks:
     def _looked(self, recipe: Recipe, look: Callable[..., Value], *arguments: object) -> Value:
         if is_known(recipe):
             return look(*arguments)
-        return self._aside.call(_for_visitor, asking_token(), look, *arguments)
+        return self._aside.call(_for_visitor, asking(), look, *arguments)
 
 
-def _for_visitor(token: str, look: Callable[..., Value], *arguments: object) -> Value:
-    """Look at something with a visitor's token, and keep nothing of what it opens."""
-    with working_for(token):
+def _for_visitor(token: str | None, look: Callable[..., Value], *arguments: object) -> Value:
+    """Look at something with a visitor's token and limits, and keep nothing of what it opens."""
+    with asked_with(token), working_for(token or ""):
         return look(*arguments)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 from starlette.middleware.gzip import GZipMiddleware
 
 from ..core.disk_use import bytes_of
-from ..core.limits import GB, LOCAL_FILES, MB, limits, on_space
+from ..core.limits import GB, LOCAL_FILES, MB, can_sign_in, limits, on_space
 from ..core.paths import ASSETS
 from ..core.volumes import volume_of
 from ..data.files import UPLOADS as UPLOADS_VARIABLE
+from ..planning.admission import run_memory
 from ..runs import retention
 from ..runs.store import ARRIVING, UPLOADS
 from .gate import Gate, answer, hide_folder
@@ -74,7 +75,7 @@ def kept(root: Path) -> dict[str, Any]:
     if not on_space():
         return {"value": "", "visible": False}
     set_, volume = limits(), volume_of(root)
-    days, hours = set_.keep_days, set_.run_hours
+    days = set_.keep_days
     words = (
         f"Runs are kept on the volume {escape(str(volume))} when this Space restarts."
         if volume
@@ -82,9 +83,26 @@ def kept(root: Path) -> dict[str, Any]:
     )
     if days is not None:
         words += f" A run that ended is deleted after {days:g} day{'' if days == 1 else 's'}."
-    most = "" if hours is None else f"A run may take {hours:g} hour{'' if hours == 1 else 's'} here. "
+    takes = _each_run(signed_in=False)
+    most = f"A run may take {takes} here. " if takes else ""
     most += f"Up to {set_.runs_per_owner} of yours may wait or run at once."
+    larger = limits(signed_in=True)
+    if can_sign_in() and larger != set_:
+        takes = _each_run(signed_in=True)
+        most += f" Signed in: up to {f'{takes} each, and up to ' if takes else ''}"
+        most += f"{larger.runs_per_owner} at once."
     return {"value": f"<p class='line'>{most} {words}</p>", "visible": True}
+
+
+def _each_run(signed_in: bool) -> str:
+    """What a run may take, in words; empty where nothing is set."""
+    set_ = limits(signed_in)
+    hours, words = set_.run_hours, []
+    if hours is not None:
+        words.append(f"{hours:g} hour{'' if hours == 1 else 's'}")
+    if set_.run_gb is not None:
+        words.append(f"{run_memory(signed_in) / GB:.3g} GB of memory")
+    return " and ".join(words)
 
 
 def is_loopback(address: str | None) -> bool:

@@ -51,6 +51,21 @@ def test_one_owner_takes_no_more_than_their_share(queue, workers, monkeypatch):
     with pytest.raises(UserError, match="5 runs of all"):
         queue.start(Recipe(), "another")
     assert len(queue.everybodys()) == 6
+    monkeypatch.setenv("PIP_STUDIO_SIGNED_IN_TIMES", "2")
+    # Signed in there may be more of one visitor's, and who could sign in is told so where it helps.
+    with network.asked_with(""), pytest.raises(UserError, match="sign in on this page: up to 6") as told:
+        queue.start(Recipe(), "me")
+    with network.asked_with("hf_me"), pytest.raises(UserError, match="5 runs of all"):
+        queue.start(Recipe(), "me")
+    monkeypatch.setenv("PIP_STUDIO_RUNS_WAITING", "50")
+    with network.asked_with("hf_me"):
+        for _ in range(3):
+            queue.start(Recipe(), "me")
+        with pytest.raises(UserError, match=r"6 runs of yours.*at most 6") as full:
+            queue.start(Recipe(), "me")
+    with network.asked_with(""), pytest.raises(UserError, match=r"6 runs of yours.*at most 3") as out:
+        queue.start(Recipe(), "me")
+    assert [("sign in" in str(refused.value)) for refused in (told, full, out)] == [True, False, False]
 
 
 def test_a_run_that_does_not_fit_is_refused(monkeypatch):
@@ -58,8 +73,23 @@ def test_a_run_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setenv("PIP_STUDIO_RUN_HOURS", "0.001")
     with pytest.raises(UserError, match="PIP_STUDIO_RUN_HOURS"):
         admitted(Recipe())
+    # A visitor is not told the name of a variable, but to sign in where that helps.
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    said = {}
+    for times, token in (("2", None), ("2", ""), ("10000", ""), ("2", "hf_me")):
+        monkeypatch.setenv("PIP_STUDIO_SIGNED_IN_TIMES", times)
+        with network.asked_with(token), pytest.raises(UserError) as refused:
+            admitted(Recipe())
+        said[times, token] = str(refused.value)
+    assert not [words for words in said.values() if "PIP_STUDIO" in words]
+    assert [key for key, words in said.items() if "sign in on this page" in words] == [("10000", "")]
+    with network.asked_with("hf_me"):
+        monkeypatch.setenv("PIP_STUDIO_SIGNED_IN_TIMES", "10000")
+        assert admitted(Recipe()).units == ("blocks",)
     monkeypatch.setenv("PIP_STUDIO_RUN_GB", "0.01")
     with pytest.raises(UserError, match=r"GB of memory.*0\.0 GB here"):
+        admitted(Recipe())
+    with network.asked_with(""), pytest.raises(UserError, match=r"sign in on this page: up to [\d.]+ GB"):
         admitted(Recipe())
 
 
@@ -71,11 +101,18 @@ def test_a_worker_stops_when_its_time_is_over(tmp_path, recipe, monkeypatch):
     # Several calls on a GPU that is lent are one launch.
     monkeypatch.setenv("PIP_STUDIO_RUN_HOURS", "1")
     note = {"at": time.monotonic() - 3601}
+    monkeypatch.setenv("PIP_STUDIO_SIGNED_IN_TIMES", "2")
     files.write(tmp_path / "run" / files.LAUNCHED, json.dumps(note))
-    assert isinstance(list(run_directory.work(tmp_path / "run", launched=True))[-1], ev.Stopped)
+    files.write(tmp_path / "run" / files.ABOUT, json.dumps({"signed_in": False}))
+    *_, more, last = run_directory.work(tmp_path / "run", launched=True)
+    assert isinstance(last, ev.Stopped)
     assert isinstance(said, ev.Warned)
     assert "PIP_STUDIO_RUN_HOURS" in said.message
-    monkeypatch.delenv("PIP_STUDIO_RUN_HOURS")
+    assert "signed in for up to 2 hours" in more.message
+    assert "signed in" not in said.message
+    # Of a visitor who had signed in it goes on.
+    files.write(tmp_path / "run" / files.LAUNCHED, json.dumps(note))
+    files.write(tmp_path / "run" / files.ABOUT, json.dumps({"signed_in": True}))
     assert isinstance(list(run_directory.work(tmp_path / "run", launched=True))[-1], ev.Finished)
 
 
@@ -229,6 +266,11 @@ def test_a_space_says_what_becomes_of_its_runs(tmp_path, monkeypatch):
     assert "/data" not in lost["value"]
     assert "/data" in held["value"]
     assert "7 days" in held["value"]
+    assert "Signed in" not in held["value"]
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "of the space")
+    assert "Signed in: up to 6 hours each, and up to 8 at once" in serving.kept(tmp_path)["value"]
+    monkeypatch.setenv("PIP_STUDIO_SIGNED_IN_TIMES", "1")
+    assert "Signed in" not in serving.kept(tmp_path)["value"]
 
 
 @pytest.mark.parametrize(("address", "here"), [(None, True), ("127.0.0.1", True), ("0.0.0.0", False)])

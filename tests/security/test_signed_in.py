@@ -180,3 +180,18 @@ def test_a_worker_gets_the_token_through_a_pipe_alone(queue, monkeypatch):
     assert not [
         text for text in [*kept, *map(str.encode, told), repr(queue).encode()] if MINE.encode() in text
     ]
+
+
+def test_a_run_keeps_the_hours_of_whoever_signed_in(queue, monkeypatch):
+    """Also when they sign out, and when it goes on after a restart, where nobody asks."""
+    monkeypatch.setenv("PIP_STUDIO_RUN_HOURS", "3")
+    monkeypatch.setenv("PIP_STUDIO_SIGNED_IN_TIMES", "2")
+    queue.workers, ids = 0, []
+    for begun, resumed in ((MINE, ""), (MINE, None), ("", MINE), ("", ""), ("", None), (None, None)):
+        with asked_with(begun):
+            ids.append(queue.start(tiny.recipe_for("a/b")))
+        queue.stop(ids[-1])
+        queue.rename(ids[-1], "renamed")
+        with asked_with(resumed):
+            queue.resume(ids[-1])
+    assert [run_directory.hours_of(queue.folder(run)) for run in ids] == [6, 6, 6, 3, 3, 3]

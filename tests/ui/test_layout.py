@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from gradio.helpers import special_args
+from gradio.route_utils import oauth_token_from_body
 
 import app
 from pip_core.core.network import asking_token
@@ -49,7 +50,7 @@ def test_a_choice_made_during_another_counts(page):
 
 
 def test_on_a_space_handlers_are_told_the_token_of_who_signed_in(tmp_path, monkeypatch):
-    """As gradio keeps it in a session; nobody's where nobody has, and where one cannot."""
+    """As gradio keeps it in a session; nobody's where nobody has, nor what a request says of itself."""
     monkeypatch.setenv("SPACE_ID", "somebody/space")
     monkeypatch.setenv("OAUTH_CLIENT_ID", "of the space")
     monkeypatch.setattr("gradio.routes.attach_oauth", lambda _: None)  # takes packages that the Hub adds
@@ -59,10 +60,14 @@ def test_on_a_space_handlers_are_told_the_token_of_who_signed_in(tmp_path, monke
     monkeypatch.setattr(made.queue, "resume", lambda _: told.append(asking_token()))
     monkeypatch.setattr(made.handlers, "_check_may_change", lambda *_: None)
     (resume,) = [e for e in blocks.fns.values() if (made.ui["resume"]._id, "click") in e.targets]
-    signed = {"oauth_info": {"access_token": "hf_mine", "scope": "", "expires_at": time.time() + 60}}
-    late = {"oauth_info": {**signed["oauth_info"], "expires_at": time.time() - 1}}
-    for session in (signed, {}, late):
-        given, *_ = special_args(resume.fn, [{"owner": "me"}, "run"], SimpleNamespace(session=session))
+    who = dict.fromkeys(("name", "preferred_username", "profile", "picture"), "me")
+    info = {"access_token": "hf_mine", "scope": "", "expires_at": time.time() + 60, "userinfo": who}
+    late = {**info, "expires_at": time.time() - 1}
+    written = oauth_token_from_body(SimpleNamespace(oauth_token="hf_mine"))
+    assert written
+    for kept, sent in ((info, None), (None, None), (late, None), (None, written), (late, written)):
+        asked = SimpleNamespace(session={"oauth_info": kept} if kept else {})
+        given, *_ = special_args(resume.fn, [{"owner": "me"}, "run"], asked, token=sent)
         assert "hf_mine" not in str(resume.fn(*given))
-    assert told == ["hf_mine", "", ""]
+    assert told == ["hf_mine", "", "", "", ""]
     assert asking_token() == ""

@@ -75,8 +75,8 @@ def test_with_whose_token(asked, monkeypatch, environment, typed, signed, token,
     def steps(*values):
         yield from pushing.push(asked.queue, ME, asked.run, *values)
 
-    given = SimpleNamespace(token=signed) if signed else None
-    said = list(answers.for_signed_in(steps, object)(given, "me/small", typed))
+    given = ("me", SimpleNamespace(token=signed)) if signed else (None, None)
+    said = list(answers.for_signed_in(steps, object, object)(*given, "me/small", typed))
     assert [order.token for order in asked.orders] == ([] if token is None else [token])
     assert refusal in said[-1][0]
     assert "hf_" not in str(said)
@@ -110,19 +110,19 @@ def test_a_button_to_sign_in_stands_where_one_can(monkeypatch):
 
 
 def test_a_token_is_known_for_the_first_step_of_an_answer_alone():
-    seen = []
+    seen, signed = [], SimpleNamespace(token="hf_mine")
 
     def handler(value):
         for _ in range(2):
             seen.append(asking_token())
             yield value
 
-    assert list(answers.for_signed_in(handler, object)(SimpleNamespace(token="hf_mine"), 1)) == [1, 1]
+    assert list(answers.for_signed_in(handler, object, object)("me", signed, 1)) == [1, 1]
     assert seen == ["hf_mine", ""]
 
     def failing(_):
         raise UserError(asking_token())
 
     with pytest.raises(UserError, match="hf_mine"):
-        answers.for_signed_in(failing, object)(SimpleNamespace(token="hf_mine"), 1)
+        answers.for_signed_in(failing, object, object)("me", signed, 1)
     assert asking_token() == ""
