@@ -285,7 +285,10 @@ def serve(connection: socket.socket) -> dict | None:
                     _, status = os.waitpid(number, 0)
                     _send(connection, {"pid": number, "code": os.waitstatus_to_exitcode(status)})
                     continue
-                message, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 3)
+                try:
+                    message, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 3)
+                except ConnectionResetError:  # whoever asked has ended, and had not read every report
+                    return None
                 if not message:
                     return None
                 number = os.fork()
@@ -305,7 +308,7 @@ def serve(connection: socket.socket) -> dict | None:
 
 
 def _send(connection: socket.socket, message: dict) -> None:
-    with suppress(BrokenPipeError):  # whoever asked has ended; the next read says so
+    with suppress(BrokenPipeError, ConnectionResetError):  # whoever asked has ended; the next read says so
         connection.send(json.dumps(message).encode())
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pip_core.core.fork_server import AVAILABLE, Forked, ForkServer
+from pip_core.core.fork_server import AVAILABLE, Forked, ForkServer, serve
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system forks no workers")
 # What is run: it says what it finds, and ends as it is told to.
@@ -85,3 +86,11 @@ def test_a_module_that_is_not_there_is_told_on_its_errors(server, tmp_path):
         process = server.start("nowhere", [], {}, subprocess.DEVNULL, subprocess.DEVNULL, errors)
     assert process.wait(60) == 1
     assert "nowhere" in (tmp_path / "err").read_text()
+
+
+def test_who_asked_may_end_without_having_read_every_report():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        theirs.send(b"a report")
+        ours.close()
+        assert serve(theirs) is None
