@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -34,16 +34,17 @@ from ..scoring import get_scorer
 from ..structure.anatomy import Anatomy, anatomy_of
 from ..structure.families import blocks_of, skeleton
 
-# Everything that is not a matrix product (attention, norms, loss, Python), as a share of those;
-# measured on SmolLM2-135M in bfloat16 with 128-token windows.
-OVERHEAD = 0.9
+# Everything that is not a matrix product (attention, norms, Python), as that many softmaxes over a hidden
+# state in every block: 20 to 33 in SmolLM2-135M and the demo model, in float32 and bfloat16, on one thread.
+SOFTMAXES = 30
 PROBE_TOKENS = 160
 # Of a model that is streamed: bytes read from disk in a second, of a usual one, and its work as a multiple of
 # that of a model in memory.
 READ_SPEED, RECOMPUTED = 1e9, 1.25
 # Of the vocabulary, where the division is measured and the tokens that must stay are not known yet.
 MOST = 0.999
-# For each distinct matrix shape (a model has half a dozen): processor time, fewest products, most weights.
+# For each distinct matrix shape (a model has half a dozen) and the softmax: processor time, fewest times, and
+# most weights.
 PROBE_SECONDS, PROBE_TIMES, PROBE_WEIGHTS = 0.06, 5, 4_000_000
 
 
@@ -199,27 +200,31 @@ def seconds_per_token(reference: str, dtype: str) -> float:
         products = sum(count * math.prod(shape) for shape, count in counts.items())
         return lent_gpu.seconds_per_token(products, len(blocks_of(model)))
     seconds = sum(count * _product_seconds(shape, number) for shape, count in counts.items())
-    return seconds / PROBE_TOKENS * (1 + OVERHEAD)
+    width = model.config.hidden_size
+    x = torch.full((PROBE_TOKENS, width), 0.01, dtype=number, device=device())
+    seconds += len(blocks_of(model)) * SOFTMAXES * _best_seconds(lambda: x.softmax(-1))
+    return seconds / PROBE_TOKENS
 
 
-@torch.inference_mode()
 def _product_seconds(shape: torch.Size, number: torch.dtype) -> float:
-    """Seconds that `PROBE_TOKENS` rows take through a matrix, the best of many times: what another program
-    takes meanwhile is not the model's cost."""
+    """Seconds that `PROBE_TOKENS` rows take through a matrix."""
     # A giant matrix is timed on a slice of it.
     rows = min(shape[0], max(1, PROBE_WEIGHTS // shape[1]))
     weight = torch.full((rows, shape[1]), 0.01, dtype=number, device=device())
     x = torch.full((PROBE_TOKENS, shape[1]), 0.01, dtype=number, device=device())
+    return _best_seconds(lambda: x @ weight.T) * shape[0] / rows
+
+
+@torch.inference_mode()
+def _best_seconds(compute: Callable[[], torch.Tensor]) -> float:
+    """Seconds that something takes, the best of many times: what another program takes meanwhile is not the
+    model's cost."""
     # On a processor by this thread's own time, which stands still while another program runs in its place.
     clock = time.thread_time if device().type == "cpu" else time.perf_counter
-    _multiply(x, weight)  # the first time it is made ready
+    compute()[0, 0].item()  # the first time it is made ready
     best, done, until = math.inf, 0, clock() + PROBE_SECONDS
     while done < PROBE_TIMES or clock() < until:
         started = clock()
-        _multiply(x, weight)
+        compute()[0, 0].item()  # is waited for
         best, done = min(best, clock() - started), done + 1
-    return best * shape[0] / rows
-
-
-def _multiply(x: torch.Tensor, weight: torch.Tensor) -> None:
-    float((x @ weight.T)[0, 0])  # is waited for
+    return best
