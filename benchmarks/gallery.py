@@ -21,7 +21,8 @@ RUNS = {
     ),
     "channels": (
         "Channels and rare tokens by PIP-Gate",
-        "--method pip-gate --units channels --target 0.15 --step 0.04 --windows 12 --refit-tokens 6144",
+        "--method pip-gate --units channels --target 0.15 --vocabulary 0.25 --step 0.04 --windows 12 "
+        "--refit-tokens 6144",
     ),
     "influence": (
         "Whole blocks by Block Influence",
