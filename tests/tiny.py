@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -21,6 +23,8 @@ from pip_core.core.units import BLOCKS as BLOCKS_KIND
 from pip_core.core.units import Units
 from pip_core.data.calibration import Calibration, CalibrationText
 from pip_core.data.perturbation import Pair
+from pip_core.engine.stage import Stage
+from pip_core.engine.state import RunState
 from pip_core.runs.run_directory import recipe_of
 from pip_core.scoring import Scorer
 from pip_core.structure.anatomy import anatomy_of
@@ -181,6 +185,20 @@ def token_rows(count: int, length: int, seed: int = 0) -> torch.Tensor:
 
 def only(events: Sequence[Event], kind: type) -> list:
     return [e for e in events if isinstance(e, kind)]
+
+
+@contextmanager
+def noting_plans(stage: str, planned: list[float]) -> Iterator[None]:
+    """Note what the clock of a run is told of a stage, whenever it is told what is left."""
+
+    def plan(state: RunState, stages: Sequence[Stage]) -> None:
+        tell(state, stages)
+        planned.append(state.clock.planned.get(stage, 0.0))
+
+    tell = RunState.plan
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunState, "plan", plan)
+        yield
 
 
 def endless(values: Iterator[bool]) -> Callable[[], bool]:

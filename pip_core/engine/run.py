@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ..core import events as ev
@@ -57,7 +58,7 @@ def run(
     portions.begin()
     try:
         with together(recipe, out, history, prune_on, scratch), repeatable(device()):
-            yield from _where_it_fits(recipe, out, history, stop, prune_on, scratch)
+            yield from _where_it_fits(partial(_run, recipe, out, stop, prune_on, scratch), history)
     except Halted:
         pass
     except _StageError as failure:
@@ -92,18 +93,17 @@ def _failed(error: Exception, stage: str = "") -> Iterator[ev.Event]:
 
 
 def _where_it_fits(
-    recipe: Recipe,
-    out: Path | None,
-    history: Sequence[ev.Event],
-    stop: Callable[[], bool],
-    prune_on: bool,
-    scratch: Path | None,
+    attempt: Callable[..., Iterator[ev.Event]], history: Sequence[ev.Event]
 ) -> Iterator[ev.Event]:
-    """The run; and where memory runs out in the middle of it, on from there with weights read from disk."""
+    """The run; and where memory runs out in the middle of it, on from there with weights read from disk.
+
+    Args:
+        attempt: `_run` of all but its history and placement.
+    """
     seen = list(history)
     failure = ""
     try:
-        for event in _run(recipe, out, history, stop, prune_on, scratch):
+        for event in attempt(history):
             seen.append(event)
             yield event
     except _StageError as error:
@@ -117,7 +117,7 @@ def _where_it_fits(
             f"Memory ran out in '{failure}'. The run goes on from there with the model's weights read from "
             "disk, block by block, which takes longer and comes to the same."
         )
-        yield from _run(recipe, out, seen, stop, prune_on, scratch, STREAMED)
+        yield from attempt(seen, STREAMED)
 
 
 def _can_stream(state: RunState) -> bool:
@@ -200,10 +200,10 @@ def _noticed(state: RunState) -> Iterator[ev.Event]:
 def _run(
     recipe: Recipe,
     out: Path | None,
-    history: Sequence[ev.Event],
     stop: Callable[[], bool],
     prune_on: bool,
     scratch: Path | None,
+    history: Sequence[ev.Event],
     placement: str = "",
 ) -> Iterator[ev.Event]:
     recipe = settled(recipe, history)

@@ -57,13 +57,7 @@ def whole(refitting, tmp_path_factory, planned):
     """An undisturbed run with a refit, its export really verified."""
     out = tmp_path_factory.mktemp("refit") / "model"
 
-    def plan(state, stages):
-        tell(state, stages)
-        planned.append(state.clock.planned.get("refitting", 0.0))
-
-    tell = RunState.plan
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(RunState, "plan", plan)
+    with tiny.noting_plans("refitting", planned):
         return list(run(refitting, out)), out
 
 

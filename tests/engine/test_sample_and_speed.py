@@ -11,7 +11,6 @@ from pip_core.core.sample import Sampled
 from pip_core.engine.run import run
 from pip_core.engine.stages import describe
 from pip_core.engine.stages.speed import Timed
-from pip_core.engine.state import RunState
 from pip_core.planning.estimate import anatomy_for
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.ui.slider import marked, slider
@@ -29,13 +28,7 @@ def planned() -> list[float]:
 def asked(recipe, tmp_path_factory, planned) -> tuple[Recipe, list[ev.Event]]:
     changed = recipe.replace(sample="The harbour was", speed="on")
 
-    def plan(state, stages):
-        tell(state, stages)
-        planned.append(state.clock.planned.get("answering", 0.0))
-
-    tell = RunState.plan
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(RunState, "plan", plan)
+    with tiny.noting_plans("answering", planned):
         return changed, list(run(changed, tmp_path_factory.mktemp("asked") / "model"))
 
 
