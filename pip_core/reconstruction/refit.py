@@ -15,12 +15,11 @@ projection the weight stays unchanged, and `Outcome.left` says why.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.errors import UserError
@@ -28,15 +27,15 @@ from ..core.process_group import ALONE, ProcessGroup, current
 from ..core.units import ATTENTION, MLP
 from ..structure.anatomy import Anatomy, Block
 from ..structure.families import blocks_of, residual_scale
-from ..structure.hooks import capture_outputs
+from ..structure.hooks import answering, capture_outputs, first_of, with_first
 from ..structure.shape import Layer, Shape
 from .residual_stream import (
     HALVES,
+    BlockTrace,
     ResidualStream,
     Stream,
     add_to_weight,
     candidates,
-    capture_input,
     trace_block,
     weight_of,
 )
@@ -45,6 +44,8 @@ from .ridge import NOT_FINITE, Regression
 NO_PROJECTION = "they end in no projection of their own: a norm follows it, or experts share it"
 NO_SUM = "what they add is normed or scaled on its way to the stream"
 SINGULAR = "their inputs are zero"
+# In the place of a tensor that is not needed any more.
+NOTHING = torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def refit(
         yield index + 1
     halves = sum(layer.attention + layer.mlp for layer in shape.layers)
     left = "; ".join(_describe_skipped(why, halves) for why, halves in work.left.items() if halves)
-    return Outcome(work.solved, work.moved, halves, left, work.before, work.error())
+    return Outcome(work.solved, work.moved, halves, left, *work.errors())
 
 
 class _Refit:
@@ -135,25 +136,25 @@ class _Refit:
         self.solved, self.moved = 0, 0
         self.left: dict[str, list[str]] = {why: [] for why in (NO_PROJECTION, NO_SUM, SINGULAR)}
         self.dense, self.pruned = ResidualStream(dense, same), ResidualStream(pruned, parts)
-        whole = self.dense.stream, self.pruned.stream
-        for model in (self.dense, self.pruned):
-            model.stream = model.stream[:1]
-            model.advance(0, len(model.blocks))
-        self.before = self.error()
-        self.dense.stream, self.pruned.stream = whole
+        whole = self.pruned.stream
+        self.pruned.stream = whole[:1]
+        self.pruned.advance(0, len(self.pruned.blocks))
+        self.at_first, self.pruned.stream = self.pruned.stream[0], whole
         self.dense.advance(0, shape.layers[0].block)
 
     @torch.no_grad()
-    def error(self) -> float:
-        """Distance between the first batch's streams, as a share of the dense one's length: the mean over
-        tokens."""
-        now = self.pruned.stream[0].float()
-        wanted = self.dense.stream[0].float().to(now.device)
-        found = float(((now - wanted).norm(dim=-1) / wanted.norm(dim=-1)).mean())
-        found = self.group.gather(found)[0]
-        if not math.isfinite(found):
+    def errors(self) -> tuple[float, float]:
+        """Distance between the first batch's last hidden states and the dense model's, as a share of those'
+        length: the mean over tokens, before the refit and now."""
+        wanted = self.dense.stream[0].float()
+        errors = []
+        for found in (self.at_first, self.pruned.stream[0]):
+            gap = found.float().to(wanted.device) - wanted
+            errors.append(float((gap.norm(dim=-1) / wanted.norm(dim=-1)).mean()))
+        before, after = self.group.gather(errors)[0]
+        if not math.isfinite(before + after):
             raise UserError(NOT_FINITE)
-        return found
+        return before, after
 
     @torch.no_grad()
     def block(self, index: int) -> None:
@@ -161,73 +162,112 @@ class _Refit:
         layer = self.shape.layers[index]
         following = self.shape.layers[index + 1 : index + 2]
         until = following[0].block if following else len(self.dense.blocks)
-        made, block = self.anatomy.blocks[layer.block], self.pruned.blocks[index]
-        middle, paths = self._dense_halves(layer, made)
+        made = self.anatomy.blocks[layer.block]
+        middle, first = self._dense_halves(layer, made)
         self.dense.advance(layer.block + 1, until)
-        for half, there, wanted in (
-            (ATTENTION, layer.attention, middle if layer.mlp else self.dense.stream),
-            (MLP, layer.mlp, self.dense.stream),
-        ):
+        # What the halves add, batch by batch, by the name of the module that returns it: what is solved is
+        # not computed again.
+        added: dict[str, Stream] = {}
+        why = NO_SUM if middle is None else NO_PROJECTION
+        targets = {ATTENTION: middle if layer.mlp else self.dense.stream, MLP: self.dense.stream}
+        del middle  # each is let go of as soon as it was used
+        for half, there in ((ATTENTION, layer.attention), (MLP, layer.mlp)):
+            wanted, path = targets.pop(half), first.paths.get(half)
             if not there:
                 continue
-            path = paths.get(half)
             if path is None or wanted is None:
-                self.left[NO_SUM if middle is None else NO_PROJECTION].append(half)
-            elif self._solve(index, block.get_submodule(path), made, half, wanted):
+                self.left[why].append(half)
+            elif self._solve(index, made, half, path, wanted, added, first.returned):
                 self.solved += 1
             else:
                 self.left[SINGULAR].append(half)
-        self.pruned.advance(index, index + 1)
+        for number, h in enumerate(self.pruned.stream):
+            answers = _answers(added, number, first.returned)
+            with answering(self.pruned.blocks[index], answers):
+                self.pruned.stream[number] = self.pruned.call(index, h)
+            for outputs in added.values():
+                outputs[number] = NOTHING
 
-    def _dense_halves(self, layer: Layer, made: Block) -> tuple[Stream | None, dict[str, str | None]]:
+    def _dense_halves(self, layer: Layer, made: Block) -> tuple[Stream | None, BlockTrace]:
         """Advance the dense stream over one block.
 
         Returns:
-            As in `BlockTrace`: the stream after the block's attention, or None; and for each half the
-            projection that it ends in, or None.
+            As in `BlockTrace`: the stream after the block's attention, or None; and what the first batch
+            shows, of `paths` none where the former is None.
         """
-        middle, ends = [], []
-        paths: dict[str, str | None] = {}
+        traces = []
         for number, h in enumerate(self.dense.stream):
-            found = trace_block(self.dense, layer.block, made, self.anatomy, self.scale, h, number == 0)
-            ends.append(found.end)
-            if found.middle is not None:
-                middle.append(found.middle)
-            paths |= found.paths
-        self.dense.stream = ends
-        return (middle, paths) if len(middle) == len(ends) else (None, {})
+            traces.append(
+                trace_block(self.dense, layer.block, made, self.anatomy, self.scale, h, number == 0)
+            )
+            self.dense.stream[number] = traces[-1].end
+        middle = [trace.middle for trace in traces if trace.middle is not None]
+        if len(middle) == len(traces):
+            return middle, traces[0]
+        return None, replace(traces[0], paths={})
 
-    def _solve(self, index: int, output: nn.Module, made: Block, half: str, wanted: Stream) -> bool:
-        """Add to one projection the regression of what is missing in the stream on its inputs.
+    def _solve(
+        self,
+        index: int,
+        made: Block,
+        half: str,
+        path: str,
+        wanted: Stream,
+        added: dict[str, Stream],
+        returned: Mapping[str, Any],
+    ) -> bool:
+        """Add to one projection the regression of what is missing in the stream on its inputs, and note in
+        `added` what the half adds from now on.
 
         Returns:
             False where there is nothing to solve, since the inputs are zero.
         """
-        block, weight = self.pruned.blocks[index], weight_of(output)
-        inputs, adds = weight.shape[1], self.anatomy.family.adds_residual
-        regression = Regression(inputs, weight.shape[0], weight.device)
-        before = {made.added[0]: block.get_submodule(made.added[0])} if half == MLP else {}
-        for h, target in zip(self.pruned.stream, wanted, strict=True):
-            with capture_outputs(before) as found:
-                x = capture_input(output, partial(self.pruned.call, index), h).reshape(-1, inputs)
+        block, adds = self.pruned.blocks[index], self.anatomy.family.adds_residual
+        output = block.get_submodule(path)
+        outputs, inputs = weight_of(output).shape
+        regression = Regression(inputs, outputs, weight_of(output).device)
+        attention, mlp = made.added
+        # What the attention adds where it could not be solved, or is gone.
+        unsolved, kept = half == MLP and attention not in added, Stream()
+        watched = {attention: block.get_submodule(attention)} if unsolved else {}
+        given = Stream()
+        for number, (h, target) in enumerate(zip(self.pruned.stream, wanted, strict=True)):
+            with answering(block, _answers(added, number, returned)), capture_outputs(watched) as found:
+                x, y = self.pruned.until(index, output, h)
             h, target = h.to(x.device), target.to(x.device)  # blocks may be on several devices
-            missing = (target.float() - h.float()) / self.scale
+            missing = (target.float() - h.float()) / self.scale - y.float()
             if half == MLP:
-                attention = found[made.added[0]].float().reshape(h.shape)
-                missing -= attention - h.float() if adds else attention
-            missing = missing.reshape(-1, weight.shape[0]) - (x @ weight.T).float()
-            if (bias := getattr(output, "bias", None)) is not None:
-                missing -= bias.float()
-            regression.add(x, missing)
+                if unsolved:
+                    kept.append(found[attention].reshape(h.shape))
+                before = (kept if unsolved else added[attention])[number].float()
+                missing -= before - h.float() if adds else before
+            regression.add(x.reshape(-1, inputs), missing.reshape(-1, outputs))
+            given.append(x)
         regression.add_up(self.group)
         regression.check()
         change = regression.best()
         if change is not None:
             add_to_weight(output, change)
             self.moved += 1
-        elif regression.singular:
-            return False
-        return True
+        if unsolved:
+            added[attention] = kept
+        entering = self.pruned.stream if half == ATTENTION else added[attention]
+        ends = added[attention if half == ATTENTION else mlp] = []
+        for number, h in enumerate(entering):
+            y = output(given[number])
+            given[number] = NOTHING
+            ends.append(y + h.to(y.device) if adds else y)
+        return change is not None or not regression.singular
+
+
+def _answers(added: Mapping[str, Stream], number: int, returned: Mapping[str, Any]) -> dict[str, Any]:
+    """What modules return for the batch of that `number`, given what they add. A copy, since some blocks go
+    on to add to it in place."""
+    answers = {}
+    for path, found in added.items():
+        shape = first_of(returned[path]).shape  # some return one row of tokens for all texts
+        answers[path] = with_first(returned[path], found[number].reshape(-1, *shape[1:]).clone())
+    return answers
 
 
 def _describe_skipped(why: str, halves: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from ..structure.hooks import (
     ForwardStopped,
     Hooks,
     Kwargs,
+    blocks_answering,
     capture_outputs,
     first_of,
     hidden_states,
@@ -57,10 +59,28 @@ class ResidualStream:
         """Block `number` on a stream `(B, T, d)`."""
         return self._calls[len(h)][number](h)
 
+    def until(self, number: int, module: nn.Module, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `module`, inside block `number`, is given and returns where the block is given `h`, of shape
+        `(B, T, d)`: `(B, T, inputs)` and `(B, T, outputs)`. Nothing after it is computed."""
+        found: list[torch.Tensor] = []
+
+        def stop(args: Args, kwargs: Kwargs, output: torch.Tensor) -> None:
+            found.extend((args[0], output))
+            raise ForwardStopped
+
+        with Hooks() as hooks, contextlib.suppress(ForwardStopped):
+            hooks.after(module, stop)
+            self.call(number, h)
+        if not found:
+            raise RuntimeError("a block did not call the projection that it ends in")
+        given, returned = (value.reshape(*h.shape[:2], value.shape[-1]) for value in found)
+        return given, returned
+
     def advance(self, start: int, end: int) -> None:
         """Replace `stream`, which enters block `start`, by what enters block `end`."""
         for number in range(start, end):
-            self.stream = [self.call(number, h) for h in self.stream]
+            for place, h in enumerate(self.stream):
+                self.stream[place] = self.call(number, h)
 
 
 @dataclass(frozen=True)
@@ -73,11 +93,13 @@ class BlockTrace:
             and what its halves add.
         paths: for each half the projection that it ends in, by name in the block, or None; empty where
             this was not asked for.
+        returned: what the modules return whose outputs the halves add, by name in the block; empty likewise.
     """
 
     end: torch.Tensor
     middle: torch.Tensor | None
     paths: dict[str, str | None]
+    returned: dict[str, Any]
 
 
 def trace_block(
@@ -101,7 +123,10 @@ def trace_block(
     if find_projections:
         for half in HALVES:
             captured |= candidates(block, made, half, h.shape[-1])
-    with capture_outputs(captured) as found:
+    returned: dict[str, Any] = {}
+    with capture_outputs(captured) as found, Hooks() as hooks:
+        for path in made.added if find_projections else ():
+            hooks.after(block.get_submodule(path), _noting(returned, path))
         end = model.call(number, h)
     h = h.to(end.device)  # blocks may be on several devices
     attention, mlp = (found[path].reshape(h.shape) for path in made.added)
@@ -109,7 +134,7 @@ def trace_block(
         attention, mlp = attention - h, mlp - attention
     expected = h.float() + scale * (attention.float() + mlp.float())
     if not _alike(expected, end, end.float() - h.float()):
-        return BlockTrace(end, None, {})
+        return BlockTrace(end, None, {}, returned)
     paths: dict[str, str | None] = {}
     for half, added in ((ATTENTION, attention), (MLP, mlp)) if find_projections else ():
         same = [
@@ -118,7 +143,12 @@ def trace_block(
             if name in found and _ends_in(found[name], added, h if adds else added)
         ]
         paths[half] = same[-1] if same else None
-    return BlockTrace(end, h + scale * attention, paths)
+    return BlockTrace(end, h + scale * attention, paths, returned)
+
+
+def _noting(into: dict[str, Any], path: str) -> Callable[[Args, Kwargs, Any], None]:
+    """A hook that notes what a module returns."""
+    return lambda args, kwargs, output: into.update({path: output})
 
 
 def candidates(block: nn.Module, made: Block, half: str, width: int) -> dict[str, nn.Module]:
@@ -152,22 +182,6 @@ def add_to_weight(module: nn.Module, change: torch.Tensor) -> None:
             "switch the repair without training off."
         )
     overwrite(weight, moved.T if isinstance(module, Conv1D) else moved)
-
-
-def capture_input(module: nn.Module, call: Call, h: torch.Tensor) -> torch.Tensor:
-    """The input of `module` when `call` is made on `h`; nothing after that is computed."""
-    found: list[torch.Tensor] = []
-
-    def stop(args: Args, kwargs: Kwargs) -> None:
-        found.append(args[0])
-        raise ForwardStopped
-
-    with Hooks() as hooks, contextlib.suppress(ForwardStopped):
-        hooks.before(module, stop)
-        call(h)
-    if not found:
-        raise RuntimeError("a block did not call the projection that it ends in")
-    return found[0]
 
 
 def _ends_in(output: torch.Tensor, added: torch.Tensor, rounded: torch.Tensor) -> bool:
@@ -206,9 +220,15 @@ def _entering(model: PreTrainedModel, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _calls(model: PreTrainedModel, rows: torch.Tensor) -> list[Call]:
-    """Per block a function from the stream before it to the stream after it, for batches like `rows`."""
+    """Per block a function from the stream before it to the stream after it, for batches like `rows`. Only
+    the first block computes, for the others to be given something of the kind that blocks return."""
+    blocks = list(blocks_of(model))
     made: list[Call] = []
-    blocks = blocks_of(model)
+    first: list[Any] = []
+
+    def keep(args: Args, kwargs: Kwargs, output: Any) -> None:
+        first.append(output)
+        raise ForwardStopped
 
     def remember(block: nn.Module, args: Args, kwargs: Kwargs) -> None:
         others = {name: value for name, value in kwargs.items() if name != "hidden_states"}
@@ -221,8 +241,13 @@ def _calls(model: PreTrainedModel, rows: torch.Tensor) -> list[Call]:
             raise ForwardStopped
 
     with Hooks() as hooks, contextlib.suppress(ForwardStopped):
-        for block in blocks:
-            hooks.before(block, partial(remember, block))
+        hooks.after(blocks[0], keep)
+        model(input_ids=rows, use_cache=False)
+    stack = blocks_of(model)
+    answers = dict.fromkeys(range(len(blocks)), first[0] if first else None)
+    with blocks_answering(stack, answers), Hooks() as hooks, contextlib.suppress(ForwardStopped):
+        for block, stand_in in zip(blocks, stack, strict=True):
+            hooks.before(stand_in, partial(remember, block))
         model(input_ids=rows, use_cache=False)
     if len(made) < len(blocks):
         raise RuntimeError("not every block was called")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -12,6 +14,8 @@ from ..core.process_group import ProcessGroup
 
 # In units of the mean squared input.
 RIDGES = (0.03, 0.12, 0.5, 2.0)
+# Strips that `X'X`, which is symmetric, is computed in: of each what stands at and left of the diagonal.
+STRIPS = 4
 NOT_FINITE = (
     "The refit meets activations that are not finite numbers: they overflow in the chosen number format. "
     "Choose float32, or switch the refit off."
@@ -30,13 +34,14 @@ class Regression:
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Take in a batch: inputs `(N, inputs)` and wanted outputs `(N, outputs)`."""
-        for half, some, wanted in zip(self._halves, x.chunk(2), y.chunk(2), strict=False):
-            half.add(some.float(), wanted.float())
+        with _products_of(x.dtype):
+            for half, some, wanted in zip(self._halves, x.chunk(2), y.chunk(2), strict=False):
+                half.add(some.float(), wanted.float())
 
     def add_up(self, group: ProcessGroup) -> None:
         """Add up what several processes took in; the sums are then the same in each."""
         for half in self._halves:
-            half.gram, half.cross = group.add_up(half.gram), group.add_up(half.cross)
+            half.lower, half.cross = group.add_up(half.lower), group.add_up(half.cross)
             half.square = sum(group.gather(half.square))
 
     def check(self) -> None:
@@ -51,13 +56,13 @@ class Regression:
     @property
     def singular(self) -> bool:
         """Whether every input is zero."""
-        return not any(float(half.gram.diagonal().sum()) for half in self._halves)
+        return not any(float(half.lower.diagonal().sum()) for half in self._halves)
 
     def solve(self, ridge: float) -> torch.Tensor | None:
         """`((G + ridge * mean(diag G) * I)^-1 C)'` over the whole text, `(outputs, inputs)` in float64, on
         the processor where the device has no such numbers; None where it has no finite value."""
         one, other = self._halves
-        change = solved(double(one.gram + other.gram), double(one.cross + other.cross), ridge)
+        change = solved(double(one.lower + other.lower), double(one.cross + other.cross), ridge)
         return None if change is None else change.T
 
     def best(self) -> torch.Tensor | None:
@@ -75,33 +80,58 @@ class Regression:
     def _error(self, half: int, ridge: float) -> float | None:
         """The squared error in the other half, with `half`'s solution; None where there is none."""
         here, there = self._halves[half], self._halves[1 - half]
-        w = solved(here.gram.clone(), here.cross, ridge)
+        w = solved(here.lower.clone(), here.cross, ridge)
         if w is None:
             return None
-        return total(w * (there.gram @ w - 2 * there.cross)) + there.square
+        return total(w * (there.gram() @ w - 2 * there.cross)) + there.square
 
 
 class _Sums:
-    """`X'X`, `X'Y` and the sum of squares of Y."""
+    """`X'X`, `X'Y` and the sum of squares of Y.
+
+    Attributes:
+        lower: of `X'X` what stands at and below the diagonal; above it, anything.
+    """
 
     def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
-        self.gram = torch.zeros(inputs, inputs, device=device)
+        self.lower = torch.zeros(inputs, inputs, device=device)
         self.cross = torch.zeros(inputs, outputs, device=device)
         self.square = 0.0
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.square) and math.isfinite(float(self.gram.diagonal().sum()))
+        return math.isfinite(self.square) and math.isfinite(float(self.lower.diagonal().sum()))
+
+    def gram(self) -> torch.Tensor:
+        """`X'X`, the same above the diagonal as below."""
+        return self.lower.tril() + self.lower.tril(-1).T
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        self.gram.addmm_(x.T, x)
+        width = -(-x.shape[1] // STRIPS)
+        for begin in range(0, x.shape[1], width):
+            end = begin + width
+            self.lower[begin:end, :end].addmm_(x[:, begin:end].T, x[:, :end])
         self.cross.addmm_(x.T, y)
         self.square += total(y.square())
 
 
+@contextmanager
+def _products_of(dtype: torch.dtype) -> Iterator[None]:
+    """Where inputs come in bfloat16, let products in float32 round what they multiply to that format, and
+    add up in float32. `X'X` is the same by it, and two to three times as fast where a processor or GPU has
+    instructions for it; Y, the difference of two streams in that format, is known no better."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def solved(gram: torch.Tensor, cross: torch.Tensor, ridge: float) -> torch.Tensor | None:
     """`(G + ridge * mean(diag G) * I)^-1 C`, `(inputs, outputs)`, in the format of both, and where they are;
-    None where it has no finite value. `gram` is overwritten."""
+    None where it has no finite value. Of `gram` what stands above the diagonal is not read; it is
+    overwritten."""
     gram.diagonal().add_(ridge * gram.diagonal().mean())
     factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed):

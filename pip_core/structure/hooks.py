@@ -3,7 +3,7 @@ block, but for those that belong to a model as long as it lives (`always_before`
 
 A module's `forward` is never replaced: accelerate, which spreads a model over devices, keeps its own
 dispatch there. What a hook cannot do, leave out a module's computation, is done with a stand-in
-module in the stack of blocks (`blocks_answering`).
+module in its place (`blocks_answering`, `answering`).
 """
 
 from __future__ import annotations
@@ -144,14 +144,31 @@ def blocks_answering(stack: nn.ModuleList, outputs: Mapping[int, Any]) -> Iterat
             stack[position] = block
 
 
-class _StandIn(nn.Module):
-    """Returns `output` in a block's place. What a model asks its blocks about themselves (the kind of
-    their attention, for one) the block still answers."""
+@contextlib.contextmanager
+def answering(block: nn.Module, outputs: Mapping[str, Any]) -> Iterator[None]:
+    """Let modules inside `block` return given outputs without computing anything.
 
-    def __init__(self, block: nn.Module, output: Any) -> None:
+    Args:
+        outputs: by name in the block, what the module of that name returns.
+    """
+    modules = {path: block.get_submodule(path) for path in outputs}
+    try:
+        for path, output in outputs.items():
+            block.set_submodule(path, _StandIn(modules[path], output))
+        yield
+    finally:
+        for path, module in modules.items():
+            block.set_submodule(path, module)
+
+
+class _StandIn(nn.Module):
+    """Returns `output` in a module's place. What others ask a module about itself (a model its blocks about
+    the kind of their attention, for one) the module still answers."""
+
+    def __init__(self, module: nn.Module, output: Any) -> None:
         super().__init__()
-        # In a tuple, so that the block does not become a part of this module.
-        self._block = (block,)
+        # In a tuple, so that the module does not become a part of this one.
+        self._module = (module,)
         self._output = output
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -161,4 +178,4 @@ class _StandIn(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(self.__dict__["_block"][0], name)
+            return getattr(self.__dict__["_module"][0], name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -71,6 +73,8 @@ def test_every_family_comes_nearer_or_is_said_to_be_left(name, what, dtype):
     else:
         assert found.after < 0.92 * found.before
     assert (found.projections == found.halves) == (name not in LEFT_ALONE | IN_PART) == (not found.left)
+    if dtype == torch.float32:  # what the halves answered for comes to what the model computes
+        assert found.after == pytest.approx(share(last_hidden(model), last_hidden(dense)), rel=1e-3)
     for weight in model.parameters():
         assert bool(weight.isfinite().all())
     if name in IN_PART:
@@ -99,9 +103,24 @@ def test_distances_are_those_of_the_last_hidden_states(name):
     with bypassed(dense, [("blocks", 2, (0,))]):
         before = last_hidden(dense)
     for now, said in ((before, found.before), (last_hidden(model), found.after)):
-        # Of the first batch, which is four rows.
-        share = ((now - wanted).norm(dim=-1) / wanted.norm(dim=-1))[:4].mean()
-        assert said == pytest.approx(float(share), rel=1e-4)
+        assert said == pytest.approx(share(now, wanted), rel=1e-4)
+
+
+def share(now: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The distance of the first batch, which is four rows."""
+    return float(((now - wanted).norm(dim=-1) / wanted.norm(dim=-1))[:4].mean())
+
+
+def test_a_block_is_passed_once_in_either_model():
+    dense, pruned = zoo.build("llama"), zoo.build("llama")
+    anatomy, calls = anatomy_of(zoo.CONFIGS["llama"]()), Counter()
+    for name, model in (("dense", dense), ("pruned", pruned)):
+        block = blocks_of(model)[2]
+        for module in (block.self_attn.q_proj, block.mlp.up_proj):
+            module.register_forward_hook(lambda m, a, out, name=name: calls.update([name]))
+    drain(refit(dense, pruned, anatomy, Shape.dense(anatomy), list(ROWS.split(4))))
+    # Of three batches in two halves; the first also tells how far the pruned model is away at the start.
+    assert calls == {"dense": 6, "pruned": 6 + 2}
 
 
 def by_hand(dense: PreTrainedModel, channels: int) -> dict[str, torch.Tensor]:

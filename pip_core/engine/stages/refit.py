@@ -29,9 +29,9 @@ from ..state import RunState
 LEAST, USUAL = 4, 32
 # Tokens per input that what a refit could give back of a block is judged on, while blocks are scored.
 LOOK = 8
-# Forward passes of a block that solving it takes: the dense one, thrice what is left of it, and the
-# products of its inputs.
-PASSES = 6
+# Forward passes of a block that solving it is worth: the dense one, what is left of it, and the products
+# of what reaches its projections.
+PASSES = 4
 
 
 class RefitSettings(Settings):
@@ -159,7 +159,7 @@ class Refit(Stage):
     def estimate(self, context: Context) -> Cost:
         sizes, tokens = context.sizes, self._tokens(context.sizes)
         left = context.depth(context.planned)
-        work = tokens * PASSES * left + _ready_tokens(tokens) * (context.depth(0) + left)
+        work = (tokens * PASSES + _ready_tokens(tokens)) * left
         work *= bool(context.finishing and context.planned)
         memory = {"refit": _memory(sizes, tokens)}
         if looked := self.substitution_tokens(context):
@@ -175,8 +175,7 @@ class Refit(Stage):
         state.clock.skip()
         steps = self._solve(state, parts, same)
         next(steps)  # before the first block
-        ready = _ready_tokens(count_tokens(parts)) * (state.depth(0) + state.depth_left)
-        state.clock.step("refitting", ready)
+        state.clock.step("refitting", _ready_tokens(count_tokens(parts)) * state.depth_left)
         found = yield from state.follow(steps, "refitting", blocks, work)
         state.changed = True
         yield Refitted(
@@ -220,8 +219,8 @@ def count_tokens(parts: list[torch.Tensor]) -> int:
 
 
 def _ready_tokens(tokens: int) -> int:
-    """Tokens that both models read in full, to tell how far apart they are, before the first block is
-    solved."""
+    """Tokens that the pruned model reads in full, to tell how far it is from the dense one, before the first
+    block is solved."""
     return min(tokens, BATCH_ROWS * ROW_TOKENS)
 
 
@@ -237,8 +236,8 @@ def first_batches(rows: list[torch.Tensor], wanted: int) -> list[torch.Tensor]:
 
 def _memory(sizes: ModelSizes, tokens: int) -> float:
     """Bytes at the peak of a refit: both models (the file that the second is read from stays mapped), their
-    streams, one regression, a batch inside a block."""
-    streams = 6 * tokens * sizes.width * sizes.itemsize
+    streams, what attentions add, what reaches a projection, one regression, a batch inside a block."""
+    streams = tokens * (4 * sizes.width + sizes.widest_inputs) * sizes.itemsize
     return sizes.resident + 2 * sizes.held + streams + _regression(sizes) + _batch(sizes)
 
 
