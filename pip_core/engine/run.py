@@ -28,6 +28,7 @@ from ..core.settings import AUTO
 from .aim import aimed
 from .context import Context
 from .identity import folder_contents
+from .stage import Stage
 from .stages import stages_for
 from .state import RunState
 from .together import together
@@ -189,6 +190,16 @@ def _left_out(state: RunState) -> Iterator[ev.Event]:
         yield warning
 
 
+def _earlier_result(state: RunState, stage: Stage, later: Sequence[Stage]) -> ev.Event | None:
+    """What a stage came to before, where it need not be repeated because of a later one that goes on; None
+    where it is to be run."""
+    if not stage.weights_only:
+        return None
+    done = [e for e in state.history if e.result_of == stage.name and e.reached == len(state.removals)]
+    follow = (s for s in later if s in state.stages and s.needed(state))
+    return done[-1] if done and any(s.goes_on(state) for s in follow) else None
+
+
 def _noticed(state: RunState) -> Iterator[ev.Event]:
     """What was said since the last event."""
     for notice in notices.taken():
@@ -225,6 +236,11 @@ def _run(
                 give_back()  # what a stage leaves behind is room that the next one needs
             if place:
                 state.plan(s for s in stages[place:] if s in state.stages)
+            if (earlier := _earlier_result(state, stage, stages[place + 1 :])) is not None:
+                state.results[stage.name], state.changed = earlier, True
+                if earlier not in ev.effective_events(state.history):
+                    yield earlier
+                continue
             try:
                 for event in stoppable(stage.run(state), stop, stopped):
                     if event.result_of == stage.name:

@@ -57,6 +57,8 @@ class Stage(ABC):
         after: name of the stage it follows, for a stage that is added to the usual list.
         changes_model: whether it changes the model after the last removal. Such a stage works on the model in
             memory only, so that a run that is resumed, steered or exported again repeats it.
+        weights_only: whether it changes nothing but weights of the blocks. It is not repeated where a later
+            stage `goes_on`.
         switched_on: settings that switch it on in a run whose removals are made already, where nothing before
             it depends on its settings; empty where something does.
         incidental: whether it is beside the point of a run, and done only where it takes little of it.
@@ -72,6 +74,7 @@ class Stage(ABC):
     Result: ClassVar[type[Event] | None] = None
     after: ClassVar[str] = ""
     changes_model: ClassVar[bool] = False
+    weights_only: ClassVar[bool] = False
     switched_on: ClassVar[Mapping[str, object]] = {}
     incidental: ClassVar[bool] = False
     invalidated_by: ClassVar[tuple[str, ...]] = ("prune",)
@@ -137,6 +140,11 @@ class Stage(ABC):
         """Whether there is anything for it to do. A stage that changes the model is repeated where the model
         is exported or was not measured yet."""
         return not self.changes_model or state.finishing
+
+    def goes_on(self, state: RunState) -> bool:
+        """Whether it begins by setting the weights of all blocks to what an earlier attempt of it left, so
+        that no stage before it has to change them again. It is asked right before such a stage would."""
+        return False
 
     @abstractmethod
     def run(self, state: RunState) -> Iterator[Event]:

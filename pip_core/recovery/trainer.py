@@ -126,8 +126,7 @@ class Trainer:
     def _restore(self, state: Mapping[str, Any], optimiser: Optimiser) -> None:
         self.step, self.last, self.best = state["step"], state["last"], state["best"]
         self.losses = (state["losses"][0], state["losses"][1])
-        pairs = ("answers", "parts")
-        self.looks = [Look(**look | {name: tuple(look[name]) for name in pairs}) for look in state["looks"]]
+        self.looks = _looks(state)
         self.schedule = Schedule(**state["schedule"])
         self._best_weights = {n: w.to(self.pruned.device) for n, w in state["best_weights"].items()}
         optimiser.restore(state)
@@ -154,6 +153,7 @@ class Trainer:
                 self._best_weights = optimiser.copy()
             else:
                 self._restore(state, optimiser)
+                state = None  # it is as large as what was restored from it
             try:
                 while not only_restore:
                     if self._look_is_due:
@@ -249,6 +249,21 @@ class Trainer:
             self.last = min(self.last, self.step + max(1, round(SETTLING * self.step)))
             self.schedule = Schedule(self.plan.rate, self.step, self.last)
         yield look
+
+
+def reached(state: Mapping[str, Any], fault: str) -> Outcome:
+    """What a saved state came to, where it cannot be gone on from.
+
+    Args:
+        fault: why not, as a sentence.
+    """
+    looks = _looks(state)
+    return Outcome(looks[-1].tokens, looks[0], looks[state["best"]], fault)
+
+
+def _looks(state: Mapping[str, Any]) -> list[Look]:
+    pairs = ("answers", "parts")
+    return [Look(**look | {name: tuple(look[name]) for name in pairs}) for look in state["looks"]]
 
 
 def _fault(error: Exception) -> str:

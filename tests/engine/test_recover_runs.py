@@ -9,11 +9,13 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from pip_core.checkpoints.export import RECIPE
 from pip_core.cli import main as command
 from pip_core.core import events as ev
 from pip_core.core.curve import CurvePoint
@@ -21,9 +23,10 @@ from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
 from pip_core.engine.run import check, run
 from pip_core.engine.stages import recover as module
-from pip_core.engine.stages.recover import Recovered
+from pip_core.engine.stages.recover_result import Paced, Recovered
 from pip_core.planning.estimate import make_plan, memory_for
-from pip_core.recovery import trainer
+from pip_core.recovery import pace, trainer
+from pip_core.recovery.pace import Pace
 from pip_core.reporting.messages import sentence
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.runs import operations, run_directory
@@ -51,6 +54,8 @@ def recovering(recipe) -> Recipe:
         recover_rate=1e-3,
         recover_text="calibration",
         vocabulary=0.3,
+        refit=True,
+        refit_tokens=2048,
         measure="end",
         items=2,
     )
@@ -63,6 +68,10 @@ def work(folder: Path, recipe: Recipe, **options) -> list[ev.Event]:
 
 def exported(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
+
+
+def refitting(events: list[ev.Event]) -> bool:
+    return any(e.stage == "refitting" for e in tiny.only(events, ev.Progress))
 
 
 def same(one: Path, other: Path) -> bool:
@@ -108,14 +117,24 @@ def test_what_is_removed_does_not_depend_on_it(undisturbed, recovering):
     assert not tiny.only(plain, Recovered)
 
 
-def test_stopped_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path):
+def test_stopped_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    run_directory.create(folder, recovering)
-    stops = 0
+    stops, timed = 0, []
+
+    def measure(pruned, dense, ids, same, kept, writes):
+        assert not timed, "what was decided is not measured anew"
+        timed.append((yield from pace.measure(pruned, dense, ids, same, kept, writes)))
+        return Pace(60 / TOKENS, 0.0, 0.0)
+
+    monkeypatch.setattr(module, "measure", measure)
+    # The minute is as many tokens: what the clock said meanwhile is left out.
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    run_directory.create(folder, recovering.replace(recover_tokens=0, recover_minutes=1))
     for event in run_directory.work(folder):
         if isinstance(event, ev.Progress) and event.stage == "recovering" and event.done >= 2048:
             run_directory.request_stop(folder)
     assert isinstance(event, ev.Stopped)
+    assert timed[0].learning > 0
     for event in run_directory.work(folder):
         if isinstance(event, ev.Progress) and event.stage == "recovering":
             assert event.done >= 2048
@@ -123,6 +142,10 @@ def test_stopped_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path)
     assert stops
     assert isinstance(event, ev.Finished)
     assert same(folder, undisturbed[1])
+    (decided,) = tiny.only(run_directory.read_events(folder), Paced)
+    assert decided.tokens == TOKENS
+    # Elsewhere a minute would be other tokens: the recipe that leads to this model names these.
+    assert json.loads((folder / "model" / RECIPE).read_text())["recipe"]["recover_tokens"] == TOKENS
     summary = RunSummary()
     summary.apply((e, float(n)) for n, e in enumerate(run_directory.read_events(folder)))
     (points,) = summary.curves.values()
@@ -151,6 +174,10 @@ def test_killed_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path):
     assert isinstance(events[-1], ev.Finished)
     assert len(tiny.only(events, CurvePoint)) < len(tiny.only(undisturbed[0], CurvePoint))
     assert same(folder, undisturbed[1])
+    # What recovery goes on from was refitted.
+    assert refitting(undisturbed[0])
+    assert not refitting(events)
+    assert "Refit: " in (folder / "model" / "README.md").read_text()
 
 
 def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path):
@@ -192,6 +219,8 @@ def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path):
     next(e for e in killed if isinstance(e, CurvePoint))
     killed.close()
     events = list(run_directory.work(folder))
+    assert not refitting(events)
+    assert "Refit: " in (folder / "model" / "README.md").read_text()
     (found,) = tiny.only(events, Recovered)
     assert (found.earlier, found.tokens) == (TOKENS, TOKENS)
     assert f"{TOKENS:,} and then {TOKENS:,}" in sentence(found)
@@ -223,7 +252,7 @@ def test_a_recovery_that_fails_leaves_the_model_as_it_was(recovering, tmp_path, 
         "divergence": (trainer, "learn", lambda *given: float("nan"), "not finite"),
     }
     # Without tokens removed nothing else changes the model either, and it is measured all the same.
-    kept = recovering.replace(vocabulary=0.0)
+    kept = recovering.replace(vocabulary=0.0, refit=False)
     work(tmp_path / "plain", kept.replace(recover="off"))
     for name, (where, function, failing, words) in faults.items():
         with monkeypatch.context() as patch:
@@ -262,6 +291,8 @@ def test_the_plan_knows_it(recovering, recipe):
 def test_what_is_wrong_is_said_first(recovering, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="choose at least"):
         check(recovering.replace(recover_tokens=100))
+    with pytest.raises(UserError, match="state one"):
+        check(recovering.replace(recover_minutes=2))
     with pytest.raises(UserError, match="must not be measured on"):
         check(recovering.replace(recover_text="heldout", heldout="heldout"))
     full = shutil.disk_usage(tmp_path)._replace(free=10)

@@ -8,26 +8,26 @@ import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from transformers import PreTrainedModel
 
 from ...checkpoints.load import Loaded, load_folder
 from ...core.curve import CurvePoint
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
-from ...core.events import Event, Warned
+from ...core.events import Event, Progress, Warned
 from ...core.progress import map_progress
 from ...core.recipe import DEMO, measuring_settings
-from ...core.settings import AUTO, Settings, choice, setting, text, whole
 from ...core.units import HEADS
 from ...data.calibration import ROW_TOKENS
 from ...data.corpora import title
 from ...evaluation.tasks import STORY_TASKS, TASKS
 from ...recovery.kept import Kept
 from ...recovery.material import LEAST_TOKENS, WATCHED_TOKENS, Material, questions
-from ...recovery.trainer import PASS_ROWS, STEP_ROWS, Outcome, Plan, Trainer
+from ...recovery.pace import measure
+from ...recovery.trainer import PASS_ROWS, STEP_ROWS, Outcome, Plan, Trainer, reached
 from ...recovery.watch import Look, Watch
 from ...reporting.description import Description
 from ...structure.anatomy import Anatomy
@@ -36,11 +36,9 @@ from ..sizes import FOOTPRINT_BYTES
 from ..stage import Cost, Stage
 from ..state import RunState
 from .read_texts import contents_of, overlaps, refuse_measured, warn
-from .recover_result import Recovered, learnt_before
+from .recover_result import Paced, Recovered, learnt_before, tokens_in_time
+from .recover_settings import MOST, OFF, SHORT, UNTIL_LEVEL, USUAL, RecoverSettings
 
-OFF, SHORT, UNTIL_LEVEL = "off", "short", "until-level"
-# Tokens that are learnt from where the recipe does not say; of the second, at most.
-USUAL = {SHORT: 30_000, UNTIL_LEVEL: 1_000_000}
 # Looks at the state of the model: of a short recovery, and tokens between two of the other.
 LOOKS, LOOK_TOKENS = 6, 20_480
 # Forward passes that learning takes of what is left: one, and the two of the backward pass.
@@ -51,47 +49,6 @@ WRITING = 4
 STATE_BYTES = 16
 # Bytes that attention keeps of a head and a pair of positions, see `recovery.attention`.
 PRODUCT_BYTES = 6
-
-
-class RecoverSettings(Settings):
-    """Whether what is left learns from the dense model, how long, and on what."""
-
-    recover: Literal["off", "short", "until-level"] = choice(
-        OFF,
-        (OFF, SHORT, UNTIL_LEVEL),
-        "recovery training at the end: what is left learns from the dense model's predictions, for a number "
-        "of tokens or until it stops helping; whatever does not help is not kept",
-        "Recovery training",
-        "What is left learns from the whole model; takes minutes to hours",
-        called={UNTIL_LEVEL: "until it stops helping"},
-    )
-    recover_tokens: int = whole(
-        0,
-        0,
-        1_000_000_000,
-        f"tokens that recovery learns from, at most; 0 is the usual: {USUAL[SHORT]:,} where short, and "
-        f"{USUAL[UNTIL_LEVEL]:,} otherwise",
-        "Recovery tokens",
-        "Read at most; 0 = automatic",
-    )
-    recover_rate: Annotated[float, Field(gt=0, le=0.1)] = setting(
-        1e-4,
-        "highest learning rate of recovery",
-        "a number above 0 and at most 0.1",
-        "Recovery learning rate",
-        "The highest; lower it where learning diverges",
-    )
-    recover_text: str = text(
-        AUTO,
-        "text that recovery learns from: written (by the dense model itself), a text as for calibration, or "
-        "written+NAME for half of each",
-        "Recovery text",
-        "calibration; written (by the whole model); or a file, or hub:OWNER/NAME",
-    )
-
-    @classmethod
-    def usual(cls, model: str, method: str, names_blocks: bool) -> Mapping[str, object]:
-        return {"recover_text": Material.USUAL}
 
 
 class Recover(Stage):
@@ -109,6 +66,10 @@ class Recover(Stage):
     def __init__(self, recipe) -> None:
         super().__init__(recipe)
         self.material = Material(recipe.recover_text, recipe)
+        # Tokens that the minutes of the recipe are, once that was measured.
+        self._in_time = 0
+        # What an earlier attempt left, once it was looked for: its state, or the weights that were exported.
+        self._left: Mapping[str, Any] | None = None
 
     @property
     def enabled(self) -> bool:
@@ -116,10 +77,19 @@ class Recover(Stage):
 
     @property
     def tokens(self) -> int:
-        """Tokens that are learnt from, at most."""
+        """Tokens that are learnt from, at most; of those that fit into a time, as many as could be."""
+        if self.recipe.recover_minutes:
+            return self._in_time or MOST
         return self.recipe.recover_tokens or USUAL[self.recipe.recover]
 
     def check(self, context: Context) -> None:
+        self._in_time = tokens_in_time(context.history)
+        if self.recipe.recover_minutes and self.recipe.recover_tokens:
+            raise UserError(
+                f"Recovery is given {self.recipe.recover_minutes:,} minutes and "
+                f"{self.recipe.recover_tokens:,} tokens: state one of them, and 0 for the other.",
+                "recover_minutes",
+            )
         if self.recipe.recover_tokens and self.recipe.recover_tokens < LEAST_TOKENS:
             raise UserError(
                 f"Recovery on {self.recipe.recover_tokens:,} tokens would change nothing: choose at least "
@@ -141,7 +111,9 @@ class Recover(Stage):
         return before if before + LEAST_TOKENS <= self.tokens else 0
 
     def prepare(self, state: RunState) -> None:
-        self.material.read(state.calibration, self.tokens, self._learnt_before(state))
+        # Where it is not known yet how much is read, it is read then.
+        tokens = LEAST_TOKENS if self._timed_later else self.tokens
+        self.material.read(state.calibration, tokens, self._learnt_before(state))
         if state.scratch is None:
             return
         needed = 2 * STATE_BYTES * _learning(state.anatomy)
@@ -152,7 +124,14 @@ class Recover(Stage):
                 f"{free / 1e9:.1f} GB of the disk are free. Make room, or switch recovery off (recover: off)."
             )
 
+    @property
+    def _timed_later(self) -> bool:
+        """Whether it is still to be measured how many tokens the minutes are."""
+        return bool(self.recipe.recover_minutes) and not self._in_time
+
     def estimate(self, context: Context) -> Cost:
+        if self._timed_later:
+            return Cost(seconds=60 * self.recipe.recover_minutes, memory={"recovery": _memory(context)})
         passes = PASSES * context.depth(context.planned) + context.depth(0)
         tokens = self.tokens - self._learnt_before(context)
         looks = 1 + tokens / self._between_looks(tokens)
@@ -172,7 +151,10 @@ class Recover(Stage):
         number = str(loaded.model.dtype).removeprefix("torch.")
         ended, outcome, before = "", None, self._learnt_before(state)
         try:
-            if before and not _take_over(state, number):
+            if self.goes_on(state):
+                assert self._left is not None
+                _set_weights(loaded.model, self._left.get("best_weights", self._left))
+            elif before:
                 before = 0
                 yield Warned(
                     "The model that recovery would go on from is not there any more: it begins anew."
@@ -185,6 +167,8 @@ class Recover(Stage):
                 state.placement,
                 resident_blocks=state.resident_blocks,
             )
+            if self._timed_later:
+                yield from self._time(state, dense, before)
             outcome = yield from self._learn(state, dense, before)
         except UserError as error:
             ended = str(error)
@@ -192,9 +176,14 @@ class Recover(Stage):
             if not is_out_of_memory(error):
                 raise
             ended = "Memory ran out."
+        if ended and self._left is not None and "looks" in self._left:
+            outcome = reached(self._left, ended)
         cut_short = state.cut_short
         # The recipe alone would learn from all of it in one go.
         state.cut_short |= before > 0
+        if self._in_time:
+            # Elsewhere as many minutes are other tokens.
+            state.recipe = state.recipe.replace(recover_tokens=self._in_time, recover_minutes=0)
         if outcome is None:
             seconds = time.monotonic() - began
             yield Recovered(len(state.removals), 0, 0, self._text, 0, 0, 0, 0, 0, seconds, ended, before)
@@ -216,9 +205,55 @@ class Recover(Stage):
             before,
         )
 
+    def goes_on(self, state: RunState) -> bool:
+        before = self._learnt_before(state)
+        if self._left is None:
+            self._left = Kept(state.scratch, self._key(state, before)).load("state")
+        if self._left is None and before:
+            self._left = _exported(state)
+        return self._left is not None
+
     @property
     def _text(self) -> str:
         return self.material.words
+
+    def _time(self, state: RunState, dense: Loaded, before: int) -> Iterator[Event]:
+        """Measure how many tokens the minutes of the recipe are, and read so many."""
+        (ids, *_), (same, *_) = state.as_read([self.material.watched[:STEP_ROWS]])
+        subset = state.token_subset
+        kept = None if subset is None else subset.kept
+        seconds = 60 * self.recipe.recover_minutes
+        began = time.monotonic()
+        writes = bool(self.material.to_write(STEP_ROWS))
+        timing = measure(state.loaded.model, dense.model, ids, same, kept, writes)
+        count = 0
+
+        def step(_: None) -> Progress:
+            nonlocal count
+            count += 1
+            left = state.clock.remaining()
+            return Progress("timing", len(state.removals), count, count + 1, state.clock.elapsed, left)
+
+        pace = yield from map_progress(timing, step)
+
+        def beside(tokens: int) -> tuple[int, int]:
+            looks = 1 + tokens / self._between_looks(tokens)
+            return self.material.to_write(tokens), round(looks * WATCHED_TOKENS)
+
+        left = seconds - (time.monotonic() - began)
+        tokens = pace.tokens(left, ids.numel(), MOST, beside)
+        self._in_time = before + max(LEAST_TOKENS, tokens)
+        yield Paced(
+            len(state.removals),
+            self.recipe.recover_minutes,
+            self._in_time,
+            pace.learning,
+            pace.looking,
+            pace.writing,
+        )
+        self.material.read(state.calibration, self._in_time, before)
+        state.clock.fixed = max(0.0, state.clock.fixed - seconds)
+        state.clock.planned |= self.estimate(state).work
 
     def _learn(self, state: RunState, dense: Loaded, before: int) -> Generator[Event, None, Outcome]:
         """Write what is to be written, and learn; `before` as `_learnt_before`."""
@@ -242,7 +277,8 @@ class Recover(Stage):
         )
         rows, dense_rows = (torch.cat(part) for part in state.as_read([self.material.rows]))
         kept = Kept(state.scratch, key)
-        saved = kept.load("state")
+        saved = self._left if self._left is not None and "looks" in self._left else None
+        self._left = None
         plan = Plan(
             tokens,
             recipe.recover_rate,
@@ -259,6 +295,7 @@ class Recover(Stage):
         self._plan_clock(state, total, done)
         looks: list[Look] = []
         steps = _counted(trainer.train(saved, state.cut_short), looks)
+        del saved  # the trainer lets go of it once it is restored
         began, warned = time.monotonic(), False
         whole = state.clock.planned["recovering"] / max(1, total - done) * total
         following = state.follow(steps, "recovering", total, whole, start=done)
@@ -311,26 +348,26 @@ def _counted(work: Generator[int | Look, None, Outcome], looks: list[Look]) -> G
     return map_progress(work, count)
 
 
-def _take_over(state: RunState, number: str) -> bool:
-    """Set the weights to those of the model that the run exported last, which an earlier recovery led to;
-    false where it cannot be read, or is of another shape.
-
-    Args:
-        number: format to compute in.
-    """
+def _exported(state: RunState) -> Mapping[str, torch.Tensor] | None:
+    """The weights of the model that the run exported last, which an earlier recovery led to; None where it
+    cannot be read, or is of another shape."""
     if state.out is None:
-        return False
+        return None
+    number = str(state.loaded.model.dtype).removeprefix("torch.")
     try:
         exported = load_folder(replace(state.loaded.source, folder=state.out), number).model.state_dict()
     except UserError:
-        return False
+        return None
     weights = state.loaded.model.state_dict()
-    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in exported.items()}:
-        return False
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(exported[name])
-    return True
+    same = {n: w.shape for n, w in weights.items()} == {n: w.shape for n, w in exported.items()}
+    return exported if same else None
+
+
+@torch.no_grad()
+def _set_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
+    own = model.state_dict()
+    for name, weight in weights.items():
+        own[name].copy_(weight)
 
 
 def _point(iteration: int, look: Look, before: int, speed: float) -> CurvePoint:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...core.events import Event, Exported, RemovalUndone, Removed, SettingsChanged, StageResult, event
+from ...core.events import (
+    Event,
+    Exported,
+    RemovalUndone,
+    Removed,
+    SettingsChanged,
+    StageResult,
+    effective_events,
+    event,
+)
 
 # Settings that may change between a recovery and one that goes on from it.
-LONGER = frozenset(("recover", "recover_tokens"))
+LONGER = frozenset(("recover", "recover_tokens", "recover_minutes"))
 
 
 @event
@@ -57,6 +66,35 @@ class Recovered(StageResult):
             f"the divergence of its predictions on held-out text went from {self.before:.3f} to "
             f"{self.after:.3f} nats per token{asked}.{best}{early}"
         )
+
+
+@event
+class Paced(StageResult):
+    """How many `tokens` recovery learns from in the `minutes` that it is given, with those that it goes on
+    from, by the speeds that were measured at its beginning: seconds for each token that is learnt from,
+    looked at by both models, and written by the dense model (0 where it writes nothing)."""
+
+    minutes: int
+    tokens: int
+    learning: float
+    looking: float
+    writing: float
+
+    def sentence(self) -> str:
+        written = f" and {1 / self.writing:.0f} written" if self.writing else ""
+        return (
+            f"{self.minutes:,} minutes of recovery are {self.tokens:,} tokens here: in a timed step "
+            f"{1 / self.learning:.0f} tokens a second were learnt from{written}. A resumed run keeps to it."
+        )
+
+
+def tokens_in_time(history: Sequence[Event]) -> int:
+    """The tokens that a run found its minutes to be; 0 where it has not.
+
+    Args:
+        history: all events of the run, oldest first.
+    """
+    return next((one.tokens for one in reversed(effective_events(history)) if isinstance(one, Paced)), 0)
 
 
 def learnt_before(history: Sequence[Event]) -> int:

@@ -105,6 +105,7 @@ class Refit(Stage):
     Settings = RefitSettings
     Result = Refitted
     changes_model = True
+    weights_only = True
 
     def __init__(self, recipe) -> None:
         super().__init__(recipe)
