@@ -99,9 +99,36 @@ def bypassed(model: PreTrainedModel, gone: Sequence[tuple[str, int, Sequence[int
 
         return hook
 
+    def choose_others(taken: torch.Tensor):
+        """The router's own rule with the experts that were taken at minus infinity."""
+
+        def hook(router: nn.Module, args: tuple, output: tuple):
+            logits = output[0].float().clone()
+            logits[:, taken] = -torch.inf
+            weights, places = logits.softmax(dim=-1).topk(router.top_k, dim=-1)
+            if getattr(router, "norm_topk_prob", True):
+                weights = weights / weights.sum(dim=-1, keepdim=True)
+            return logits, weights.to(output[1].dtype), places
+
+        return hook
+
+    @contextlib.contextmanager
+    def out_of_bias(bias: torch.Tensor, taken: torch.Tensor) -> Iterator[None]:
+        before = bias.clone()
+        bias[taken] = -torch.inf
+        yield
+        bias.copy_(before)
+
     with contextlib.ExitStack() as stack:
         for kind, number, units in gone:
             block, taken = blocks[number], torch.tensor(units)
+            if kind == "experts":
+                router = block.mlp.gate
+                if model.config.model_type == "deepseek_v3":
+                    stack.enter_context(out_of_bias(router.e_score_correction_bias, taken))
+                else:
+                    stack.callback(router.register_forward_hook(choose_others(taken)).remove)
+                continue
             if kind == "blocks":
                 handle = block.register_forward_hook(hand_on, with_kwargs=True)
             elif kind in ("attention", "mlp"):

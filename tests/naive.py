@@ -46,6 +46,9 @@ def owned(
     if kind in ("attention", "mlp"):
         halves = HALVES.get(family, {k: [getattr(places_of(model), k)] for k in ("attention", "mlp")})
         return [(n, None) for n in names if any(n.startswith(f"{m}.") for m in halves[kind])]
+    if kind == "experts":
+        weights = ("mlp.gate.weight", "mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+        return [(name, (unit,)) for name in weights]
     if kind == "channels" and family == "phi3":
         size = names["mlp.down_proj.weight"].shape[1]
         found = [("mlp.gate_up_proj.weight", (unit,)), ("mlp.gate_up_proj.weight", (size + unit,))]
@@ -150,14 +153,24 @@ def gate_gradient(
     def of_features(index: int) -> Callable:
         return lambda module, args: (one(args[0], index) * args[0], *args[1:])
 
+    def of_experts(index: int, size: int) -> Callable:
+        def gate(module: nn.Module, args: tuple):
+            tokens, chosen, weights = args
+            every = one(weights.new_ones(1, len(tokens), size), index)[0]
+            return tokens, chosen, weights * every.gather(1, chosen)
+
+        return gate
+
     handles = []
-    for index, (kind, position, _) in enumerate(sites):
+    for index, (kind, position, size) in enumerate(sites):
         block = stack_of(model)[position]
         if kind == "blocks":
             handles.append(block.register_forward_hook(of_block(index), with_kwargs=True))
         elif kind in ("attention", "mlp"):
             module = block.get_submodule(getattr(places, kind))
             handles.append(module.register_forward_hook(of_half(index), with_kwargs=True))
+        elif kind == "experts":
+            handles.append(block.mlp.experts.register_forward_pre_hook(of_experts(index, size)))
         else:
             module = block.get_submodule(getattr(places, kind))
             handles.append(module.register_forward_pre_hook(of_features(index)))

@@ -70,6 +70,22 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         mlp_only_layers=[3],
     ),
     "mixtral": shared_settings("mixtral", num_local_experts=4, num_experts_per_tok=2),
+    # Experts in groups, a bias that chooses them, and one that every token goes through.
+    "deepseek_v3": _whole_heads(
+        "deepseek_v3",
+        moe_intermediate_size=16,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        first_k_dense_replace=0,
+        n_shared_experts=1,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=4,
+    ),
     "gemma": shared_settings("gemma", head_dim=8),
     "gemma2": shared_settings("gemma2", head_dim=8, sliding_window=4, layer_types=list(PATTERN)),
     "gemma3_text": shared_settings("gemma3_text", head_dim=8, sliding_window=4, layer_types=list(PATTERN)),
@@ -128,4 +144,7 @@ def build(name: str, seed: int = 0) -> PreTrainedModel:
         if weight.dim() == 1:
             weight.data += 0.1 * torch.randn_like(weight)
         assert weight.isfinite().all(), weight_name
+    for buffer_name, buffer in model.named_buffers():
+        if buffer_name.endswith("correction_bias"):
+            buffer += 0.1 * torch.randn_like(buffer)
     return model.eval()

@@ -34,7 +34,7 @@ def complete(
     budget, _, removed = budget.current_phase(sites, 0, removed)
     if budget.width_units:
         return all(_removed_units(site) >= budget.width_units.get(site.kind, 0) for site in sites)
-    prunable = [s for s in sites if s.kind in DEPTH or s.size > 1]
+    prunable = [s for s in sites if s.kind in DEPTH or s.size > s.least]
     return all(removed + s.cost / 2 > budget.parameters for s in prunable if free_units(s, pinned_units))
 
 
@@ -134,7 +134,7 @@ def _lowest(
     # Where parts of blocks can meet the target, no block may lead beyond it.
     parts = [s.cost for s in sites if s.kind not in DEPTH]
     finest = min(parts) if parts else math.inf
-    left = {(s.kind, s.block): s.size for s in sites}
+    left = {(s.kind, s.block): s.size - s.least for s in sites}
     chosen: list[UnitId] = []
     # Parameters that blocks lose in parts, and the blocks that are removed whole.
     lost: Counter[int] = Counter()
@@ -143,8 +143,9 @@ def _lowest(
         if len(chosen) == most:
             break
         kind, block, _ = unit
-        # A block keeps its last head and its last channel, a model its last block.
-        last = left[kind, block] == 1 if kind not in DEPTH else kind == BLOCKS and blocks == 1
+        # A block keeps its last head and its last channel, and as many experts as a token is sent to; a model
+        # keeps its last block.
+        last = not left[kind, block] if kind not in DEPTH else kind == BLOCKS and blocks == 1
         cost -= lost[block] if kind == BLOCKS else 0
         beyond = kind == BLOCKS and removed + cost - finest / 2 > target
         if last or block in whole or beyond or removed + cost / 2 > until:
@@ -170,12 +171,16 @@ def _equal(
     """The lowest-scored units of every block, as many as bring it to the number due by iteration `mark`."""
     chosen: list[UnitId] = []
     for site, found in zip(sites, scores, strict=True):
-        due = round(budget.width_units.get(site.kind, 0) * mark / budget.iterations) - _removed_units(site)
-        order = [(site.kind, site.block, site.numbers[unit]) for unit in found.argsort(stable=True).tolist()]
-        lowest = [unit for unit in order if unit not in pinned_units][: max(due, 0)]
-        if any(found[site.numbers.index(number)] == math.inf for _, _, number in lowest):
+        assert site.width is not None
+        each = site.width.portions
+        wanted = budget.width_units.get(site.kind, 0) / each
+        due = round(wanted * mark / budget.iterations) * each - _removed_units(site)
+        named = {n: (site.kind, site.block, number) for n, number in enumerate(site.numbers)}
+        free = [n for n in found.argsort(stable=True).tolist() if named[n] not in pinned_units]
+        lowest = site.lowest(free, max(due, 0))
+        if any(found[n] == math.inf for n in lowest):
             raise UserError(NOTHING_LEFT)
-        chosen += lowest
+        chosen += [named[n] for n in lowest]
     return chosen
 
 

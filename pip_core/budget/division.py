@@ -125,7 +125,8 @@ def divided(
     """
     least = {TOKENS: MULTIPLE * anatomy.row_parameters, BLOCKS: anatomy.blocks[0].parameters}
     for kind in WIDTH:
-        least[kind] = sum(b.widths[kind].cost for b in anatomy.blocks if kind in b.widths)
+        widths = [b.widths[kind] for b in anatomy.blocks if kind in b.widths]
+        least[kind] = sum(w.cost * w.portions for w in widths)
     found = {kind: size for kind, size in parts.items() if size >= least.get(kind, 1) / 2}
     whole = sum(found.values())
     units = tuple(kind for kind in KINDS if kind in found)
@@ -137,7 +138,7 @@ def divided(
     if BLOCKS in units and len(units) > 1:
         settled["depth_share"] = round(found[BLOCKS] / inside, 6)
     if (both := [found[kind] for kind in WIDTH if kind in units]) and len(both) > 1:
-        settled["head_share"] = round(found[HEADS] / sum(both), 6)
+        settled["head_share"] = round(found.get(HEADS, 0.0) / sum(both), 6)
     return settled
 
 

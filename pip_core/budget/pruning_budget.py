@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from ..core.recipe import Recipe
-from ..core.units import BLOCKS
+from ..core.units import BLOCKS, EXPERTS
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
 from ..structure.sites import Site, UnitId, free_units, sites_of
@@ -53,6 +53,14 @@ class PruningBudget:
         """Share of its blocks' parameters that a model of this anatomy loses."""
         inside = anatomy.parameters - anatomy.embedding_parameters
         return (self.share - self.token_share) * anatomy.parameters / inside
+
+    def share_of_work(self, anatomy: Anatomy) -> float:
+        """Share of its blocks' work that a model of this anatomy loses: a token uses as many experts as
+        before, however many there are."""
+        inside = anatomy.parameters - anatomy.embedding_parameters
+        width_units = self.phases[-1].width_units if self.phases else self.width_units
+        each = sum(b.widths[EXPERTS].cost for b in anatomy.blocks if EXPERTS in b.widths)
+        return max(0.0, self.share_of_blocks(anatomy) - width_units.get(EXPERTS, 0) * each / inside)
 
     def current_phase(
         self, sites: Sequence[Site], iteration: int, removed: int, pinned_units: Set[UnitId] = frozenset()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ..core.errors import UserError
 from ..core.recipe import EQUAL, GLOBAL, Recipe
 from ..core.settings import AUTO
-from ..core.units import BLOCKS, DEPTH, HEADS, TITLES, WIDTH, format_count
+from ..core.units import BLOCKS, CHANNELS, DEPTH, EXPERTS, HEADS, TITLES, WIDTH, format_count
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
 from ..structure.sites import Site, UnitId, free_units, sites_of, touched
@@ -103,6 +103,12 @@ def _tokens_alone(recipe: Recipe, anatomy: Anatomy, tokens: int, most: float) ->
 
 def _blocks_then_width(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -> PruningBudget:
     """Blocks for their share of the target, then width units of every remaining block for the rest."""
+    if some := [k for k in recipe.units[1:] if any(k not in block.widths for block in anatomy.blocks)]:
+        raise UserError(
+            f"Some blocks of this model have no {TITLES[some[0]]}, so how many are left after whole blocks "
+            f"were removed is not known before. Remove blocks, or {TITLES[some[0]]}, in a run of their own.",
+            "units",
+        )
     part, blocks = "blocks", recipe.replace(units=(BLOCKS,), target=recipe.target * recipe.depth_share)
     try:
         first = _depth_budget(blocks, anatomy, frozenset(u for u in pinned_units if u[0] == BLOCKS))
@@ -196,22 +202,29 @@ def _equal_width_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[Unit
         )
     sizes: dict[str, int] = {}
     costs: dict[str, int] = {}
+    portions: dict[str, int] = {}
     for kind in recipe.units:
-        widths = [b.widths[kind] for b in anatomy.blocks]
+        widths = [b.widths[kind] for b in anatomy.blocks if kind in b.widths]
         if len({w.size for w in widths}) > 1:
             raise UserError(
                 f"The blocks of this model have different numbers of {TITLES[kind]}, so they cannot all lose "
                 f"the same number. Choose '{GLOBAL}' for heads and channels, or whole blocks.",
                 "allocation",
             )
-        sizes[kind], costs[kind] = widths[0].size, sum(w.cost for w in widths)
+        sizes[kind], costs[kind], portions[kind] = (
+            widths[0].size,
+            sum(w.cost for w in widths),
+            widths[0].portions,
+        )
     wanted = recipe.target * anatomy.parameters
     most = sum(_possible_counts(anatomy, k, sizes[k])[-1] * costs[k] for k in recipe.units)
-    _check_target(recipe, anatomy, wanted, most, min(costs.values()))
+    least = min(costs[kind] * portions[kind] for kind in costs)
+    _check_target(recipe, anatomy, wanted, most, least)
     rest, counts = wanted, dict[str, int]()
-    # Groups of heads are large: channels meet what whole groups leave of the target.
-    for kind in sorted(recipe.units, key=lambda k: k != HEADS):
-        last = kind == max(recipe.units, key=lambda k: k != HEADS)
+    # Groups of heads and experts are large: channels meet what whole ones leave of the target.
+    order = sorted(recipe.units, key=(HEADS, EXPERTS, CHANNELS).index)
+    for kind in order:
+        last = kind == order[-1]
         portion = (
             rest / costs[kind] if last else wanted * sizes[kind] / sum(sizes[k] * costs[k] for k in sizes)
         )
@@ -222,11 +235,13 @@ def _equal_width_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[Unit
         rest -= counts[kind] * costs[kind]
     counts = {kind: n for kind, n in counts.items() if n}
     if not counts:
-        least = min(costs.values()) / anatomy.parameters * 100
-        raise UserError(f"{target_text(recipe)} is too little: choose at least {least:.2f} %.")
-    for (kind, _), pinned in Counter(unit[:2] for unit in pinned_units).items():
+        percent = least / anatomy.parameters * 100
+        raise UserError(f"{target_text(recipe)} is too little: choose at least {percent:.2f} %.")
+    runs = {kind: sizes[kind] // portions[kind] for kind in sizes}
+    for (kind, _, _), pinned in Counter((k, b, n // runs[k]) for k, b, n in pinned_units).items():
         possible = _possible_counts(anatomy, kind, sizes[kind])
-        counts[kind] = max(n for n in possible if n <= min(counts.get(kind, 0), sizes[kind] - pinned))
+        free = (runs[kind] - pinned) * portions[kind]
+        counts[kind] = max(n for n in possible if n <= min(counts.get(kind, 0), free))
     counts = {kind: n for kind, n in counts.items() if n}
     _check_any_left(len(counts))
     share = sum(n * costs[k] for k, n in counts.items()) / anatomy.parameters
@@ -236,7 +251,7 @@ def _equal_width_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[Unit
         else math.ceil(share / (recipe.step or WIDTH_STEP) - 1e-6)
     )
     # Every iteration has to remove something.
-    iterations = min(iterations, max(counts.values()))
+    iterations = min(iterations, max(n // portions[kind] for kind, n in counts.items()))
     named = " and ".join(f"{n:,} of {sizes[k]:,} {TITLES[k]}" for k, n in counts.items())
     return PruningBudget(wanted, share, iterations, f"{named} in every block", width_units=counts)
 
@@ -246,7 +261,8 @@ def _possible_counts(anatomy: Anatomy, kind: str, size: int) -> Sequence[int]:
     rest, ascending."""
     if kind == HEADS:
         return [0, *sorted(size - left for left in anatomy.group_counts)]
-    return range(size)
+    width = next(block.widths[kind] for block in anatomy.blocks if kind in block.widths)
+    return range(0, width.most + 1, width.portions)
 
 
 def _global_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -> PruningBudget:
@@ -258,9 +274,15 @@ def _global_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) 
     width = [s for s in sites if s.kind in WIDTH]
     # A removed block takes its parts with it; the last block stays whole.
     whole = [s for s in sites if s.kind == BLOCKS][: len(anatomy.blocks) - 1]
-    most = max(sum((s.size - 1) * s.cost for s in width), sum(s.cost for s in whole))
+    if any(s.width is not None and s.width.portions > 1 for s in width):
+        raise UserError(
+            "A token chooses its experts out of groups, and each group must lose as many of them: choose "
+            f"'{EQUAL}', the same number from every block.",
+            "allocation",
+        )
+    most = max(sum((s.size - s.least) * s.cost for s in width), sum(s.cost for s in whole))
     _check_target(recipe, anatomy, wanted, most, min(s.cost for s in sites))
-    free = sum(min(s.size - 1, free_units(s, pinned_units)) * s.cost for s in width)
+    free = sum(min(s.size - s.least, free_units(s, pinned_units)) * s.cost for s in width)
     wanted = min(wanted, max(free, sum(s.cost for s in whole if not touched(s, pinned_units))))
     _check_any_left(wanted)
     share = wanted / anatomy.parameters
@@ -292,8 +314,8 @@ def _check_target(recipe: Recipe, anatomy: Anatomy, wanted: float, most: int, le
         kept = " and without what is kept" if recipe.keep else ""
         raise UserError(
             f"{target_text(recipe)} is out of reach: the {titles(recipe)} of this model hold "
-            f"{most / anatomy.parameters * 100:.0f} % of its parameters beyond the last of every "
-            f"block{kept}. Choose at most {floor_percent(most, anatomy)} %, or whole blocks."
+            f"{most / anatomy.parameters * 100:.0f} % of its parameters beyond what "
+            f"every block needs{kept}. Choose at most {floor_percent(most, anatomy)} %, or whole blocks."
         )
     if wanted < least / 2:
         percent = math.ceil(least / anatomy.parameters * 1e4) / 1e2

@@ -1,8 +1,8 @@
 """The kinds of units that can be removed, and how a set of them is named.
 
 Depth: a whole decoder block, or its attention or MLP half. Width: a group of query heads with the
-key-value head they share, or an MLP channel (its gate, up and down together). Units keep the numbers
-they have in the dense model, from 0.
+key-value head they share, an MLP channel (its gate, up and down together), or an expert of a mixture with
+its row of the router. Units keep the numbers they have in the dense model, from 0.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 BLOCKS, ATTENTION, MLP, HEADS, CHANNELS = "blocks", "attention", "mlp", "heads", "channels"
+EXPERTS = "experts"
 DEPTH = (BLOCKS, ATTENTION, MLP)
-WIDTH = (HEADS, CHANNELS)
+WIDTH = (HEADS, CHANNELS, EXPERTS)
 KINDS = (*DEPTH, *WIDTH)
 # What people read.
 TITLES = {
@@ -21,6 +22,7 @@ TITLES = {
     MLP: "MLP halves",
     HEADS: "groups of heads",
     CHANNELS: "channels",
+    EXPERTS: "experts",
 }
 
 

@@ -243,7 +243,7 @@ class Context:
 
     def depth(self, iteration: int) -> float:
         """How many dense blocks the blocks that are left after an iteration amount to."""
-        whole = self.budget.share_of_blocks(self.anatomy)
+        whole = self.budget.share_of_work(self.anatomy)
         if not self.budget.iterations:  # tokens alone
             return len(self.anatomy.blocks)
         return len(self.anatomy.blocks) * max(0.0, 1 - whole * iteration / self.budget.iterations)

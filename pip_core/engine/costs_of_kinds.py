@@ -16,11 +16,10 @@ from transformers import PreTrainedModel
 from ..budget.division import CostCurve
 from ..core.errors import UserError
 from ..core.process_group import current
-from ..core.units import DEPTH, HEADS
+from ..core.units import DEPTH, EXPERTS, HEADS
 from ..data.perturbation import Pair
 from ..scoring.removal_cost import lowest, masked, nats, nats_without
 from ..structure.anatomy import Anatomy
-from ..structure.families import blocks_of
 from ..structure.sites import Site
 from ..structure.vocabulary import Vocabulary, VocabularySubset
 from .state import RunState
@@ -113,7 +112,7 @@ def without_units(
 
     def losses() -> Iterator[float]:
         for pair in current().share(texts):
-            with masked(list(blocks_of(model)), sites, units):
+            with masked(model, sites, units):
                 found = sum(nats(model, [pair.clean.ids]))
             yield found
 
@@ -135,10 +134,12 @@ def chosen_units(equal: bool, kind: Kind, parameters: float) -> tuple[dict[int, 
     every site where `equal`, else wherever they are."""
     costs = [site.cost for site in kind.sites]
     if equal and kind.name not in DEPTH:
-        count = min(round(parameters / sum(costs)), min(s.size for s in kind.sites) - 1)
-        if kind.name == HEADS and not count:
-            count = min(1, min(s.size for s in kind.sites) - 1)
-        return lowest(list(kind.scores.values()), [count] * len(costs)), count * sum(costs)
+        widths = [site.width for site in kind.sites if site.width is not None]
+        each, most = max(width.portions for width in widths), min(width.most for width in widths)
+        count = min(round(parameters / sum(costs) / each) * each, most)
+        if kind.name in (HEADS, EXPERTS) and not count:
+            count = min(each, most)
+        return lowest(kind.sites, list(kind.scores.values()), [count] * len(costs)), count * sum(costs)
     ranked = sorted(
         (float(score) / site.cost, n, place)
         for n, (site, found) in enumerate(zip(kind.sites, kind.scores.values(), strict=True))
@@ -149,16 +150,18 @@ def chosen_units(equal: bool, kind: Kind, parameters: float) -> tuple[dict[int, 
     for _, n, place in ranked:
         if removed + costs[n] / 2 > parameters:
             break
+        if kind.name not in DEPTH and len(chosen.get(n, ())) == kind.sites[n].size - kind.sites[n].least:
+            continue
         chosen.setdefault(n, []).append(place)
         removed += costs[n]
     return {n: torch.tensor(places) for n, places in chosen.items()}, removed
 
 
 def most_of(kind: str, sites: Sequence[Site], anatomy: Anatomy) -> float:
-    """Parameters that may go of a kind: never a block's last unit, nor the last block."""
+    """Parameters that may go of a kind: never a block's last unit or its last experts, nor the last block."""
     if kind in DEPTH:
         return float(sum(s.cost for s in sites) - (max(s.cost for s in sites) if sites else 0))
-    least = min((s.size for s in sites), default=1) - 1
+    least = min((s.width.most for s in sites if s.width is not None), default=0)
     if kind == HEADS and anatomy.group_counts:
         least = min(least, max(s.size for s in sites) - min(anatomy.group_counts))
     return float(least * sum(s.cost for s in sites))

@@ -18,6 +18,7 @@ from ..core.recipe import DEMO, EQUAL, Recipe
 from ..core.units import ATTENTION, BLOCKS, HEADS, KINDS, MLP, TITLES, Units
 from ..engine.sizes import sizes_of
 from ..structure.anatomy import Anatomy
+from ..structure.experts import NO_MIXTURE
 from ..structure.families import skeleton
 from ..structure.shape import Shape
 from ..structure.surgery import reshape, verify_config_matches
@@ -95,7 +96,9 @@ def inspect_model(recipe: Recipe) -> Inspection:
         UserError: a model that cannot be pruned at all.
     """
     anatomy = anatomy_for(recipe.model)
-    choices = tuple(_choice(recipe, anatomy, kind) for kind in KINDS)
+    # Whoever asks of a model without experts need not hear of them.
+    kinds = (kind for kind in KINDS if anatomy.refused.get(kind) != NO_MIXTURE)
+    choices = tuple(_choice(recipe, anatomy, kind) for kind in kinds)
     try:
         seconds = make_plan(resolve_auto_units(recipe)).seconds
     except UserError:
@@ -127,8 +130,10 @@ def exports_plainly(reference: str, kind: str) -> bool:
         trials = [[Units(BLOCKS, b, (0,))] for b in sorted({0, last // 2, last})]
     else:
         # A config states how many are left in a block, and not which.
-        size = anatomy.blocks[0].widths[kind].size
-        gone = tuple(range(size - max(anatomy.group_counts) if kind == HEADS else 1))
+        width = next(block.widths[kind] for block in anatomy.blocks if kind in block.widths)
+        gone = tuple(range(0, width.size, width.size // width.portions))
+        if kind == HEADS:
+            gone = tuple(range(width.size - max(anatomy.group_counts)))
         trials = [[Units(kind, b, gone) for b, block in enumerate(anatomy.blocks) if kind in block.widths]]
     for trial in trials:
         model, shape = skeleton(config_of(reference)), dense.without(trial)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..core.units import CHANNELS, HEADS, WIDTH
+from ..core.units import CHANNELS, HEADS
 from ..data.calibration import ScoringPass
 from ..structure.sites import Site
 from .activation_hooks import capture_inputs
@@ -34,7 +34,7 @@ class Flap(Scorer):
         "Measures how much each feature varies before it enters its output projection, weighted by that "
         "projection. What hardly varies is removed, wherever in the model it is."
     )
-    kinds = WIDTH
+    kinds = (HEADS, CHANNELS)
     # The scores are standardised already, so they are ranked by themselves, not per parameter; a unit's
     # parameters count against the budget.
     usual: ClassVar = {

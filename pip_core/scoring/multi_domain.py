@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.errors import UserError
-from ..core.units import CHANNELS, HEADS, WIDTH
+from ..core.units import CHANNELS, HEADS
 from ..data.calibration import ScoringPass
 from ..structure.sites import Site
 from .activation_hooks import capture_inputs
@@ -40,7 +40,7 @@ class MultiDomain(Scorer):
         "calibration text, and gives every domain the same weight. Every unit is measured again after "
         "each step."
     )
-    kinds = WIDTH
+    kinds = (HEADS, CHANNELS)
     usual: ClassVar = {"units": (HEADS, CHANNELS)}
     domains = 2
 

@@ -4,7 +4,8 @@ Put a gate z = 1 on what a unit adds to the residual stream, f. The loss's gradi
 f * g, with g the gradient at that sum; no weight gradient is needed. The products are summed word by
 word, so that the two views are compared where they say the same. A head or channel is gated where it
 enters its output projection, feature by feature; for a block or half the products are taken per channel
-of the residual stream. Where a refit follows, f of a block is what the refit cannot give back: what the
+of the residual stream. The gate of an expert multiplies what its output is multiplied by, for each token that
+is sent to it. Where a refit follows, f of a block is what the refit cannot give back: what the
 block adds less its `Substitute`.
 """
 
@@ -19,10 +20,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..core.units import BLOCKS, DEPTH
+from ..core.units import BLOCKS, DEPTH, EXPERTS
 from ..data.calibration import ScoringPass
 from ..data.perturbation import Pair, View
 from ..reconstruction.linear_substitute import Substitute
+from ..structure.experts import given
 from ..structure.families import embedding_weight
 from ..structure.hooks import Args, Hooks, Kwargs, first_of, hidden_states, residual, with_first
 from ..structure.sites import Site
@@ -209,11 +211,15 @@ def gate_gradients(
                 stream.requires_grad_()
 
             def on_gradient(gradient: torch.Tensor) -> None:
-                product = (added * gradient.reshape(added.shape).float())[: len(words)]
-                pooled = product.new_zeros(count, *product.shape[1:])
-                found[index] = pooled.index_add_(0, words.to(product.device), product)
+                pool(index, added * gradient.reshape(added.shape).float())
 
             hooks.on_gradient(stream, on_gradient)
+
+        def pool(index: int, product: torch.Tensor) -> None:
+            """Keep the sum over each word of the products `(T, units, features)` of its tokens."""
+            product = product[: len(words)]
+            pooled = product.new_zeros(count, *product.shape[1:])
+            found[index] = pooled.index_add_(0, words.to(product.device), product)
 
         def after_site(index: int, args: Args, kwargs: Kwargs, output: object) -> object:
             site, stream = sites[index], first_of(output)
@@ -235,6 +241,18 @@ def gate_gradients(
             size = sites[index].size
             multiply(index, args[0], args[0].detach().float().reshape(-1, size, args[0].shape[-1] // size))
 
+        def before_experts(index: int, args: Args, kwargs: Kwargs) -> None:
+            _, places, factors = given(args, kwargs)
+            if not factors.requires_grad:
+                factors.requires_grad_()
+            values = factors.detach().float()
+
+            def on_gradient(gradient: torch.Tensor) -> None:
+                every = values.new_zeros(len(values), sites[index].size)
+                pool(index, every.scatter_add_(1, places, values * gradient.float())[:, :, None])
+
+            hooks.on_gradient(factors, on_gradient)
+
         def substitute(position: int, args: Args, kwargs: Kwargs) -> None:
             given_back[position] = (args[0].detach() @ substitutes[position].weight).float()
 
@@ -244,7 +262,8 @@ def gate_gradients(
         for index, site in enumerate(sites):
             block = blocks[site.position]
             if site.width is not None:
-                hooks.before(block.get_submodule(site.width.output), partial(before_projection, index))
+                before = before_experts if site.kind == EXPERTS else before_projection
+                hooks.before(block.get_submodule(site.width.output), partial(before, index))
             else:
                 module = block.get_submodule(site.added) if site.added else block
                 hooks.after(module, partial(after_site, index))

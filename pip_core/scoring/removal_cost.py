@@ -1,8 +1,9 @@
 """What it costs to remove units or tokens, measured and not estimated: the loss of the dense model with them
 masked, in nats, on texts that they were not scored on.
 
-Nothing is cut: a unit is masked where it enters its output projection, a block returns its input, and a
-removed token is left out of the softmax after the text was written without it. One currency for all kinds.
+Nothing is cut: a unit is masked where it enters its output projection, a block returns its input, tokens are
+sent to the experts that are left, and a removed token is left out of the softmax after the text was written
+without it. One currency for all kinds.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.float64 import total as sum_of
 from ..core.units import BLOCKS
+from ..structure.experts import Experts, Rerouted
+from ..structure.families import blocks_of
 from ..structure.hooks import Args, Hooks, Kwargs, first_of, hidden_states, residual, with_first
 from ..structure.sites import Site
 from ..structure.vocabulary import VocabularySubset
@@ -27,9 +29,9 @@ Retokenize = Callable[[torch.Tensor], torch.Tensor]
 
 @contextlib.contextmanager
 def masked(
-    blocks: Sequence[nn.Module], sites: Sequence[Site], units: Mapping[int, torch.Tensor]
+    model: PreTrainedModel, sites: Sequence[Site], units: Mapping[int, torch.Tensor]
 ) -> Iterator[None]:
-    """Let units add nothing inside a `with` block.
+    """Let units of the dense `model` add nothing inside a `with` block.
 
     Args:
         sites: of any kind.
@@ -50,11 +52,17 @@ def masked(
         nothing = residual(args, kwargs) if site.adds_residual else torch.zeros_like(stream)
         return with_first(output, nothing.reshape(stream.shape))
 
-    with Hooks() as hooks:
+    blocks = blocks_of(model)
+    with contextlib.ExitStack() as stack:
+        hooks = stack.enter_context(Hooks())
         for index, places in units.items():
             site = sites[index]
             block = blocks[site.position]
-            if site.kind == BLOCKS:
+            if isinstance(site.width, Experts):
+                kept = [n for n in range(site.size) if n not in set(places.tolist())]
+                fewer = Rerouted(block, model.config, site.position, site.width, kept)
+                stack.enter_context(fewer.active())
+            elif site.kind == BLOCKS:
                 hooks.after(block, pass_on)
             elif site.width is None:
                 hooks.after(block.get_submodule(site.added), partial(add_nothing, site))
@@ -63,15 +71,21 @@ def masked(
         yield
 
 
-def lowest(scores: Sequence[torch.Tensor], counts: Sequence[int]) -> dict[int, torch.Tensor]:
+def lowest(
+    sites: Sequence[Site], scores: Sequence[torch.Tensor], counts: Sequence[int]
+) -> dict[int, torch.Tensor]:
     """The lowest-scored units of each site, as `masked` takes them.
 
     Args:
         scores: `(site.size,)` per site.
         counts: how many of each.
     """
-    found = zip(scores, counts, strict=True)
-    return {n: one.argsort(stable=True)[:count] for n, (one, count) in enumerate(found) if count}
+    found = enumerate(zip(sites, scores, counts, strict=True))
+    return {
+        n: torch.tensor(site.lowest(one.argsort(stable=True).tolist(), count))
+        for n, (site, one, count) in found
+        if count
+    }
 
 
 def nats(model: PreTrainedModel, texts: Iterable[torch.Tensor]) -> Iterator[float]:

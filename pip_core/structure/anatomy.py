@@ -12,13 +12,13 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from ..core.errors import UserError
-from ..core.units import ATTENTION, CHANNELS, HEADS, KINDS, MLP, TITLES, WIDTH
+from ..core.units import ATTENTION, CHANNELS, EXPERTS, HEADS, KINDS, MLP, TITLES, WIDTH
+from .experts import Experts, experts_of, field_of, stating, why_none
 from .families import (
     FAMILIES,
     GATE_UP,
@@ -32,55 +32,12 @@ from .families import (
     row_parameters,
     skeleton,
 )
+from .width import Cut, Width, meta_block, shrunk_weights
 
 # Config fields that may state how many channels an MLP has.
 CHANNEL_FIELDS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 NOT_STATED = "its config cannot state fewer {} of the same size"
 OF_EXPERTS = "its channels belong to the experts of a mixture, which are stored as one and are not cut"
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The slices of one weight that belong to a unit.
-
-    Along the axis there is one run of indices per entry of `widths`, one after another. In a run of width
-    w, unit u of `size` units owns the indices `u * w` to `(u + 1) * w`.
-    """
-
-    weight: str
-    axis: int
-    widths: tuple[int, ...]
-
-    def indices(self, units: Sequence[int], size: int) -> torch.Tensor:
-        """Indices along the axis that belong to `units`, in the weight's own order, int64.
-
-        Args:
-            size: number of units that the weight holds.
-        """
-        places = torch.tensor(units, dtype=torch.long)[:, None]
-        found, start = [], 0
-        for width in self.widths:
-            found.append((start + places * width + torch.arange(width)).flatten())
-            start += size * width
-        return torch.cat(found)
-
-
-@dataclass(frozen=True)
-class Width:
-    """The units of one width kind in a block.
-
-    Attributes:
-        size: number of units in the dense block.
-        cuts: slices that belong to a unit.
-        output: module whose input features are the outputs of the units, in order, `features` each.
-        cost: parameters of a unit.
-    """
-
-    size: int
-    cuts: tuple[Cut, ...]
-    output: str
-    features: int
-    cost: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +49,7 @@ class Block:
         attention, mlp: modules of each half, in order; empty where the halves cannot be removed.
         added: the two modules whose outputs attention and MLP add to the residual stream.
         half_parameters: number of parameters of each half.
-        widths: unit kind ("heads", "channels") to its units, for the kinds that can be cut.
+        widths: unit kind ("heads", "channels", "experts") to its units, for the kinds that can be cut.
     """
 
     parameters: int
@@ -116,6 +73,7 @@ class Anatomy:
         row_parameters: parameters of one token, in the head too where that is another matrix.
         blocks: the dense blocks in order.
         channel_field: config field that states the number of channels; empty where channels cannot be cut.
+        expert_field: config field that states the number of experts; empty where there are none.
         head_size: features of a head.
         queries: query heads per group.
         group_counts: numbers of head groups that a smaller config may state; some configs allow only
@@ -132,10 +90,16 @@ class Anatomy:
     row_parameters: int
     blocks: tuple[Block, ...]
     channel_field: str
+    expert_field: str
     head_size: int
     queries: int
     group_counts: frozenset[int]
     refused: Mapping[str, str]
+
+    def narrowed(self, config: PreTrainedConfig, sizes: Mapping[str, int]) -> PreTrainedConfig:
+        """A copy of `config` for so many units of each kind in every block."""
+        found = narrowed(config, self.channel_field, self.head_size, self.queries, sizes)
+        return stating(found, self.expert_field, sizes[EXPERTS]) if EXPERTS in sizes else found
 
     def check(self, kinds: Sequence[str]) -> None:
         """Check that units of all `kinds` can be removed from this model.
@@ -165,7 +129,9 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
     family = FAMILIES.get(config.model_type, PLAIN)
     stack = blocks_of(model)
     refused: dict[str, str] = {}
-    channel_field = _channel_field(config, stack[0], refused)
+    channel_field, expert_field = _channel_field(config, stack[0], refused), field_of(config, list(stack))
+    if not expert_field:
+        refused[EXPERTS] = why_none(config)
     heads, groups = head_counts(config)
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     # Blocks of equal shape are analysed once.
@@ -174,7 +140,7 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
     for index, block in enumerate(stack):
         shapes = tuple((n, tuple(p.shape)) for n, p in block.named_parameters())
         if shapes not in known:
-            known[shapes] = _analyse(config, family, block, index, channel_field, refused)
+            known[shapes] = _analyse(config, family, block, index, channel_field, expert_field, refused)
         blocks.append(known[shapes])
     total = sum(p.numel() for p in model.parameters())
     counts = frozenset() if HEADS in refused else _group_counts(config, groups, head_size, heads // groups)
@@ -190,6 +156,7 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
         row_parameters=row_parameters(model),
         blocks=tuple(blocks),
         channel_field=channel_field,
+        expert_field=expert_field,
         head_size=head_size,
         queries=heads // groups,
         group_counts=counts,
@@ -225,15 +192,6 @@ def _group_counts(config: PreTrainedConfig, groups: int, head_size: int, queries
     return frozenset(found)
 
 
-def _meta_block(kind: type[nn.Module], config: PreTrainedConfig, index: int) -> nn.Module | None:
-    """A block of class `kind` without weights; None where the class refuses the config."""
-    try:
-        with torch.device("meta"):
-            return kind(config, index)
-    except Exception:  # constructors raise anything for sizes that do not fit
-        return None
-
-
 def _channel_field(config: PreTrainedConfig, block: nn.Module, refused: dict[str, str]) -> str:
     """The config field that states the number of channels, found by trying each candidate."""
     for name in CHANNEL_FIELDS:
@@ -241,31 +199,11 @@ def _channel_field(config: PreTrainedConfig, block: nn.Module, refused: dict[str
             continue
         other = copy.deepcopy(config)
         setattr(other, name, 8)
-        if _shrunk(block, _meta_block(type(block), other, 0)):
+        if shrunk_weights(block, meta_block(type(block), other, 0)):
             return name
     experts = any(p.dim() == 3 for p in block.parameters())
     refused[CHANNELS] = OF_EXPERTS if experts else NOT_STATED.format(CHANNELS)
     return ""
-
-
-def _shrunk(block: nn.Module, other: nn.Module | None) -> dict[str, tuple[int, int, int]]:
-    """Weights that differ between a block and one built narrower: name -> (axis, from, to).
-
-    Empty where the two do not hold the same weights or one differs in more than one axis.
-    """
-    if other is None:
-        return {}
-    before, after = dict(block.named_parameters()), dict(other.named_parameters())
-    if before.keys() != after.keys():
-        return {}
-    found = {}
-    for name, weight in before.items():
-        axes = [a for a, (m, n) in enumerate(zip(weight.shape, after[name].shape, strict=True)) if m != n]
-        if len(axes) > 1:
-            return {}
-        if axes:
-            found[name] = (axes[0], weight.shape[axes[0]], after[name].shape[axes[0]])
-    return found
 
 
 def _analyse(
@@ -274,6 +212,7 @@ def _analyse(
     block: nn.Module,
     index: int,
     channel_field: str,
+    expert_field: str,
     refused: dict[str, str],
 ) -> Block:
     """The halves and units of one block; the reasons for missing ones are added to `refused`."""
@@ -281,7 +220,7 @@ def _analyse(
     owned = _parameters_of(block, attention), _parameters_of(block, mlp)
     heads, groups = head_counts(config)
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    widths = {}
+    widths: dict[str, Width] = {}
     for kind, size in ((HEADS, groups), (CHANNELS, _channels(config, block, channel_field))):
         if kind in refused or size < 2:
             refused.setdefault(kind, f"a block has a single unit of {kind}")
@@ -291,12 +230,17 @@ def _analyse(
         except AttributeError:  # a config that derives the size of a head from their number
             refused[kind] = NOT_STATED.format(kind)
             continue
-        shrunk = _shrunk(block, _meta_block(type(block), other, index))
+        shrunk = shrunk_weights(block, meta_block(type(block), other, index))
         found = _width(kind, size, family, block, shrunk, heads // groups * head_size, head_size)
         if isinstance(found, str):
             refused[kind] = found
         else:
             widths[kind] = found
+    if EXPERTS not in refused and (experts := experts_of(config, expert_field, block, index, mlp)):
+        if isinstance(experts, Experts):
+            widths[EXPERTS] = experts
+        else:
+            refused[EXPERTS] = experts
     first, second = family.added or (attention[-1] if attention else "", mlp[-1] if mlp else "")
     total = sum(p.numel() for p in block.parameters())
     return Block(total, attention, mlp, (first, second), owned, widths)
@@ -315,7 +259,7 @@ def _channels(config: PreTrainedConfig, block: nn.Module, channel_field: str) ->
         return stated
     other = copy.deepcopy(config)
     setattr(other, channel_field, 8)
-    shrunk = _shrunk(block, _meta_block(type(block), other, 0))
+    shrunk = shrunk_weights(block, meta_block(type(block), other, 0))
     # A plain weight has a row per channel, a fused one a multiple of that.
     return min((before for _, before, _ in shrunk.values()), default=0)
 

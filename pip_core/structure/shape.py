@@ -1,4 +1,4 @@
-"""The shape of a pruned model: which blocks remain, and in them which halves, heads and channels.
+"""The shape of a pruned model: which blocks remain, and in them which halves, heads, channels and experts.
 
 A shape is plain data: it is made from the dense model's anatomy, reduced unit by unit, written beside an
 export that no plain config can describe, and read back. Units keep the numbers they have in the dense
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..core.errors import UserError
-from ..core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, MLP, TITLES, WIDTH, Units
+from ..core.units import ATTENTION, BLOCKS, EXPERTS, HEADS, MLP, TITLES, WIDTH, Units
 from .anatomy import Anatomy
 
 
@@ -23,8 +23,8 @@ class Layer:
     Attributes:
         block: its number in the dense model, from 0.
         attention, mlp: whether the half remains.
-        kept: unit kind ("heads", "channels") to the dense numbers of the units that remain, ascending,
-            for the kinds that can be cut.
+        kept: unit kind ("heads", "channels", "experts") to the dense numbers of the units that remain,
+            ascending, for the kinds that can be cut.
     """
 
     block: int
@@ -95,13 +95,10 @@ class Shape:
         for layer in self.layers:
             block = anatomy.blocks[layer.block]
             total += block.parameters
-            for kind, present, owned in zip(
-                (HEADS, CHANNELS), (layer.attention, layer.mlp), block.half_parameters, strict=True
-            ):
-                if not present:
-                    total -= owned
-                elif kind in block.widths:
-                    width = block.widths[kind]
+            for present, owned in zip((layer.attention, layer.mlp), block.half_parameters, strict=True):
+                total -= 0 if present else owned
+            for kind, width in block.widths.items():
+                if layer.attention if kind == HEADS else layer.mlp:
                     total -= (width.size - len(layer.kept[kind])) * width.cost
         return total
 
@@ -117,11 +114,11 @@ class Shape:
         return None
 
     def sizes(self, anatomy: Anatomy) -> dict[str, int]:
-        """Heads and channels per block of an even shape, for the kinds of which some were removed."""
+        """Units per block of an even shape, for the width kinds of which some were removed."""
         found = {}
         for kind in WIDTH:
-            layer = self.layers[0]
-            if kind in layer.kept and len(layer.kept[kind]) < anatomy.blocks[layer.block].widths[kind].size:
+            layer = next((la for la in self.layers if kind in la.kept), None)
+            if layer and len(layer.kept[kind]) < anatomy.blocks[layer.block].widths[kind].size:
                 found[kind] = len(layer.kept[kind])
         return found
 
@@ -142,7 +139,8 @@ class Shape:
             if before == after:
                 continue
             if len(set(after)) == 1 and len(set(before)) == 1:
-                parts.append(f"{before[0] - after[0]:,} of {before[0]:,} {TITLES[kind]} in every block")
+                which = "every block" if len(layers) == len(self.layers) else f"each of {len(layers)} blocks"
+                parts.append(f"{before[0] - after[0]:,} of {before[0]:,} {TITLES[kind]} in {which}")
             else:
                 parts.append(f"{sum(before) - sum(after):,} of {sum(before):,} {TITLES[kind]}")
         return " and ".join(parts) or "nothing"
@@ -165,7 +163,11 @@ class Shape:
                     found["block"],
                     found["attention"],
                     found["mlp"],
-                    {kind: tuple(units) for kind, units in found["kept"].items()},
+                    {
+                        # A folder of an older version does not name the experts, which all remain.
+                        **{k: u for k, u in dense[found["block"]].kept.items() if k == EXPERTS},
+                        **{kind: tuple(units) for kind, units in found["kept"].items()},
+                    },
                 )
                 for found in values["layers"]
             )

@@ -15,8 +15,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ..core.units import ATTENTION, BLOCKS, DEPTH, HEADS
-from .anatomy import Anatomy, Width
+from .anatomy import Anatomy
 from .shape import Layer, Shape
+from .width import Width
 
 # Kind, dense block, dense unit.
 UnitId = tuple[str, int, int]
@@ -72,6 +73,15 @@ class Site:
     def size(self) -> int:
         """Number of units that the site offers."""
         return len(self.numbers)
+
+    @property
+    def least(self) -> int:
+        """How many of its units must stay, of a width site."""
+        return self.width.least if self.width is not None else 0
+
+    def lowest(self, ranked: Sequence[int], count: int) -> list[int]:
+        """The first `count` of some of its positions, see `Width.lowest`."""
+        return list(ranked[:count]) if self.width is None else self.width.lowest(self.numbers, ranked, count)
 
     @property
     def output(self) -> str:

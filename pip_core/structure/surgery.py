@@ -1,8 +1,8 @@
 """Removing units from a model, and keeping its config correct.
 
-Blocks are dropped from the stack; halves are replaced by modules that add nothing; heads and channels are
-cut out of the weights, and the block is built anew by its own class for the smaller config, so that every
-size it stores is that of its weights.
+Blocks are dropped from the stack; halves are replaced by modules that add nothing; heads, channels and
+experts are cut out of the weights, and the block is built anew by its own class for the smaller config, so
+that every size it stores is that of its weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..core.errors import UserError, shortened
 from ..core.units import ATTENTION, MLP, WIDTH
-from .anatomy import Anatomy, narrowed
+from .anatomy import Anatomy
 from .dispatched import keep_aligned
 from .families import Family, blocks_of, replace_blocks, skeleton
 from .shape import Layer, Shape
@@ -60,8 +60,8 @@ def reshape(model: PreTrainedModel, anatomy: Anatomy, before: Shape, after: Shap
 
 
 def state_sizes(config: PreTrainedConfig, anatomy: Anatomy, sizes: dict[str, int]) -> None:
-    """Make `config` state heads and channels of all its blocks, in place."""
-    smaller = narrowed(config, anatomy.channel_field, anatomy.head_size, anatomy.queries, sizes)
+    """Make `config` state the sizes of all its blocks, in place."""
+    smaller = anatomy.narrowed(config, sizes)
     for name, value in vars(smaller).items():
         if getattr(config, name, None) != value:
             setattr(config, name, value)
@@ -145,7 +145,7 @@ def _narrow(
 ) -> nn.Module:
     """A block like `block`, which has the units of `old`, with the units of `new` alone."""
     widths = anatomy.blocks[new.block].widths
-    weights = dict(block.named_parameters())
+    weights, buffers = dict(block.named_parameters()), dict(block.named_buffers())
     for kind in WIDTH:
         if kind not in widths or new.kept[kind] == old.kept[kind]:
             continue
@@ -156,14 +156,17 @@ def _narrow(
                 continue
             indices = cut.indices(units, len(old.kept[kind]))
             weights[cut.weight] = narrowed_weight(weights[cut.weight], cut.axis, indices)
+        for name in widths[kind].buffers:
+            if name in buffers:
+                buffers[name] = buffers[name][torch.tensor(units, device=buffers[name].device)]
     sizes = {kind: len(units) for kind, units in new.kept.items()}
-    smaller = narrowed(config, anatomy.channel_field, anatomy.head_size, anatomy.queries, sizes)
+    smaller = anatomy.narrowed(config, sizes)
     with torch.device("meta"):
         built = type(block)(smaller, index)
     for name, weight in weights.items():
         owner, _, leaf = name.rpartition(".")
         setattr(built.get_submodule(owner), leaf, weight)
-    for name, buffer in block.named_buffers():
+    for name, buffer in buffers.items():
         owner, _, leaf = name.rpartition(".")
         setattr(built.get_submodule(owner), leaf, buffer)
     keep_aligned(block, built)

@@ -10,7 +10,7 @@ from ..checkpoints import bundled
 from ..core.errors import UserError
 from ..core.recipe import DEMO, DISPATCHED, MIXED, STREAMED, Recipe
 from ..core.settings import AUTO
-from ..core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP
+from ..core.units import ATTENTION, BLOCKS, CHANNELS, EXPERTS, HEADS, KINDS, MLP
 from ..data.corpora import KNOWN, SHIPPED
 from ..data.preview import preview
 from ..evaluation.tasks import NAMES, STORY_TASKS, TASKS, WRITING_TASKS
@@ -36,6 +36,7 @@ UNIT_SETS = (
     ("channels", (CHANNELS,)),
     ("heads and channels", (HEADS, CHANNELS)),
     ("blocks, then channels", (BLOCKS, CHANNELS)),
+    ("experts", (EXPERTS,)),
 )
 
 

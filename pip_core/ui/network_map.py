@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from html import escape
 
-from ..core.units import CHANNELS, HEADS
+from ..core.units import WIDTH
 from ..reporting.messages import percent
 from ..structure.anatomy import Anatomy, Block
 from ..structure.shape import Layer, Shape
@@ -89,10 +89,10 @@ def kept_of(layer: Layer | None, anatomy: Anatomy) -> tuple[float, float]:
     if layer is None:
         return 0.0, 0.0
     widths = anatomy.blocks[layer.block].widths
-    shares = [
-        len(layer.kept[kind]) / widths[kind].size if kind in layer.kept else 1.0 for kind in (HEADS, CHANNELS)
-    ]
-    return shares[0] * layer.attention, shares[1] * layer.mlp
+    heads, channels, experts = (
+        len(layer.kept[kind]) / widths[kind].size if kind in layer.kept else 1.0 for kind in WIDTH
+    )
+    return heads * layer.attention, channels * experts * layer.mlp
 
 
 def _described(number: int, parameters: int, layer: Layer | None, anatomy: Anatomy, mark: str) -> str:

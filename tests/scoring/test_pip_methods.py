@@ -12,7 +12,7 @@ from pip_core.core import batching
 from pip_core.core.errors import UserError
 from pip_core.core.progress import drain
 from pip_core.core.recipe import Recipe
-from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, HEADS, KINDS, MLP, Units
+from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, EXPERTS, HEADS, KINDS, MLP, Units
 from pip_core.data.perturbation import Pair, View
 from pip_core.scoring import METHODS, get_scorer
 from pip_core.scoring.base import backpropagate
@@ -70,17 +70,20 @@ def test_equals_the_naive_loop(model, pairs, name):
 
 # What the formulas meet: a norm after each half, halves that add the residual stream, an MLP of two
 # modules, an MLP that is added to in place, fused weights, weights of heads that are no matrices, experts.
+ALL = (BLOCKS, ATTENTION, MLP, HEADS, CHANNELS)
 FAMILIES = {
-    "llama-biases": KINDS,
+    "llama-biases": ALL,
     "gpt2": (BLOCKS, ATTENTION, MLP, CHANNELS),
-    "gemma2": KINDS,
+    "gemma2": ALL,
     "olmo2": (BLOCKS, ATTENTION, MLP, CHANNELS),
     "bloom": (BLOCKS, ATTENTION, MLP),
     "opt": (BLOCKS, ATTENTION, MLP, CHANNELS),
     "falcon": (BLOCKS, ATTENTION, MLP, CHANNELS),
-    "phi3": KINDS,
-    "cohere": KINDS,
+    "phi3": ALL,
+    "cohere": ALL,
     "qwen3_moe": (BLOCKS, ATTENTION, MLP, HEADS),
+    "mixtral": (EXPERTS,),
+    "deepseek_v3": (EXPERTS,),
 }
 
 

@@ -9,30 +9,35 @@ from pip_core.core.units import Units
 from pip_core.scoring.base import loss_of
 from pip_core.scoring.removal_cost import lowest, masked, nats, nats_without
 from pip_core.structure.anatomy import anatomy_of
-from pip_core.structure.families import blocks_of
 from pip_core.structure.shape import Shape
 from pip_core.structure.sites import sites_of
 from pip_core.structure.surgery import reshape
 from pip_core.structure.vocabulary import Vocabulary, VocabularySubset
 
-from .. import tiny
+from .. import tiny, zoo
+
+EVERY = ("blocks", "attention", "mlp", "heads", "channels")
 
 
-@pytest.mark.parametrize("kind", ["blocks", "attention", "mlp", "heads", "channels"])
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_masked_units_add_what_removed_ones_do(opened, family, kind):
-    loaded = opened(family, "float32")
-    model, anatomy = loaded.model, anatomy_of(loaded.config)
-    if kind in anatomy.refused:
-        pytest.skip(anatomy.refused[kind])
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        *(("llama", kind) for kind in EVERY),
+        *(("gpt2", kind) for kind in EVERY if kind != "heads"),
+        *((family, "experts") for family in ("mixtral", "deepseek_v3")),
+    ],
+)
+def test_masked_units_add_what_removed_ones_do(family, kind):
+    model = zoo.build(family)
+    anatomy = anatomy_of(model.config)
     dense, ids = Shape.dense(anatomy), tiny.token_rows(1, 20)[0]
     sites = sites_of(anatomy, dense, (kind,))
     count = 1 if sites[0].size == 1 else sites[0].size // 2
     scores = [
         torch.rand(site.size, generator=torch.Generator().manual_seed(n)) for n, site in enumerate(sites)
     ]
-    units = lowest(scores, [count * (n < 2) for n in range(len(sites))])
-    with masked(list(blocks_of(model)), sites, units):
+    units = lowest(sites, scores, [count * (n < 2) for n in range(len(sites))])
+    with masked(model, sites, units):
         found = sum(nats(model, [ids]))
     assert found != pytest.approx(sum(nats(model, [ids])), abs=1e-5)
     gone = [

@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from pip_core.core.process_group import added
+from pip_core.core.units import EXPERTS
 from pip_core.data.perturbation import Pair, View
-from pip_core.scoring import METHODS
+from pip_core.scoring import METHODS, Scorer
 from pip_core.structure.families import blocks_of
 
 from .. import tiny, zoo
@@ -24,6 +25,11 @@ from ..scoring.test_rival_methods import RIVALS, scores, sites_in
 def pairs(tokenizer) -> list[Pair]:
     """Five texts, of four domains."""
     return tiny.pairs_for(tokenizer, 5, window_tokens=40)
+
+
+def of_llama(scorer: Scorer) -> str:
+    """The smallest kind of units that the method scores in a model that is no mixture."""
+    return [kind for kind in scorer.kinds if kind != EXPERTS][-1]
 
 
 def fingerprint(model: PreTrainedModel) -> tuple:
@@ -40,7 +46,7 @@ def fingerprint(model: PreTrainedModel) -> tuple:
 @pytest.mark.parametrize("scorer", RIVALS, ids=lambda m: m.name)
 def test_leaves_the_model_as_it_was(scorer, pairs):
     model = zoo.build("llama")
-    sites, before = sites_in(model, scorer.kinds[-1]), fingerprint(model)
+    sites, before = sites_in(model, of_llama(scorer)), fingerprint(model)
     for abandoned in (False, True):
         steps = []
         work = tiny.scoring(scorer, model, sites, pairs)
@@ -63,14 +69,14 @@ def test_a_failure_leaves_the_model_as_it_was(scorer, pairs):
     before = fingerprint(model)
     view = View("x", torch.tensor([10**6, 1]), torch.tensor([0, 0]))
     with pytest.raises(IndexError):
-        scores(model, scorer.name, scorer.kinds[-1], [replace(pairs[0], clean=view, domain=7), pairs[1]])
+        scores(model, scorer.name, of_llama(scorer), [replace(pairs[0], clean=view, domain=7), pairs[1]])
     assert fingerprint(model) == before
 
 
 @pytest.mark.parametrize("scorer", METHODS, ids=lambda m: m.name)
 def test_what_two_processes_found_adds_up(scorer, pairs):
     model = zoo.build("llama")
-    sites = sites_in(model, scorer.kinds[-1])
+    sites = sites_in(model, of_llama(scorer))
     begun = [lambda: scorer.begin(model, list(blocks_of(model)), sites)]
     if scorer.scores_tokens:
         begun.append(lambda: scorer.begin_tokens(model))
@@ -87,7 +93,7 @@ def test_what_two_processes_found_adds_up(scorer, pairs):
 @pytest.mark.parametrize("scorer", RIVALS, ids=lambda m: m.name)
 def test_bfloat16_scores_stay_near(scorer, pairs):
     model = zoo.build("llama")
-    kind = scorer.kinds[-1]
+    kind = of_llama(scorer)
     exact = torch.cat(scores(model, scorer.name, kind, pairs))
     near = torch.cat(scores(model.to(torch.bfloat16), scorer.name, kind, pairs))
     assert torch.equal(near.isfinite(), exact.isfinite())

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pip_core.checkpoints.nonuniform import load_nonuniform, save_nonuniform
-from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, DEPTH, HEADS, KINDS, MLP, WIDTH, Units
+from pip_core.core.units import ATTENTION, BLOCKS, CHANNELS, DEPTH, EXPERTS, HEADS, KINDS, MLP, WIDTH, Units
 from pip_core.structure.anatomy import Anatomy, anatomy_of
 from pip_core.structure.shape import Shape
 from pip_core.structure.surgery import reshape, verify_config_matches
@@ -29,6 +29,7 @@ OF_EXPERTS = {CHANNELS: "its channels belong to the experts of a mixture, which 
 REFUSED: dict[str, dict[str, str]] = {
     "qwen3_moe": OF_EXPERTS,
     "mixtral": OF_EXPERTS,
+    "deepseek_v3": {**OF_EXPERTS, HEADS: "the order inside its fused weight 'self_attn.q_b_proj.weight'"},
     "phi-norms": NO_HEADS,
     "gpt2": NO_HEADS,
     "gpt2-inner": NO_HEADS,
@@ -46,6 +47,11 @@ REFUSED: dict[str, dict[str, str]] = {
     "helium": {HEADS: "its heads do not end in one projection"},
     "glm4": {CHANNELS: "the order inside its fused weight 'mlp.gate_up_proj.weight' is not known"},
 }
+MIXTURES = ("qwen3_moe", "mixtral", "deepseek_v3")
+for _name in zoo.CONFIGS:
+    if _name not in MIXTURES:
+        REFUSED.setdefault(_name, {})
+        REFUSED[_name] = {**REFUSED[_name], EXPERTS: "it is no mixture of experts"}
 SUPPORTED = [(name, kind) for name in zoo.CONFIGS for kind in KINDS if kind not in REFUSED.get(name, ())]
 SUPPORTED_WIDTH = [(name, kind) for name, kind in SUPPORTED if kind in WIDTH]
 
@@ -112,6 +118,23 @@ def uneven_losses(name: str, kind: str) -> Gone:
     return [(kind, n, tuple(range(max(1, size - n), size))) for n, size in enumerate(sizes) if n]
 
 
+def of_each_portion(name: str, block: int, *which: int) -> tuple[int, ...]:
+    """Experts of a block, so many of each group that a token chooses among."""
+    width = dense(name)[1].blocks[block].widths[EXPERTS]
+    length = width.size // width.portions
+    return tuple(sorted(start + n % length for start in range(0, width.size, length) for n in which))
+
+
+def losses_of_experts(name: str) -> dict[str, Gone]:
+    sparse = [n for n, block in enumerate(dense(name)[1].blocks) if EXPERTS in block.widths]
+    ways = {
+        "even": [(EXPERTS, n, of_each_portion(name, n, n)) for n in sparse],
+        "most": [(EXPERTS, n, of_each_portion(name, n, n, n + 1)) for n in sparse],
+        "uneven": [(EXPERTS, n, of_each_portion(name, n, 0)) for n in sparse[1:]],
+    }
+    return {how: gone for how, gone in ways.items() if gone}
+
+
 def losses(name: str, kind: str) -> dict[str, Gone]:
     """Ways for a model to lose units of one kind."""
     blocks = dense(name)[1].blocks
@@ -124,6 +147,8 @@ def losses(name: str, kind: str) -> dict[str, Gone]:
             "alternating": range(0, last + 1, 2),
         }
         return {how: [(kind, n, (0,)) for n in numbers] for how, numbers in places.items()}
+    if kind == EXPERTS:
+        return losses_of_experts(name)
     size = blocks[0].widths[kind].size
     return {
         "even": [(kind, n, some(size)) for n in range(last + 1)],
@@ -142,12 +167,16 @@ def test_removed_equals_bypassed(name, kind):
 @pytest.mark.parametrize(("name", "kind"), SUPPORTED_WIDTH)
 def test_units_keep_their_dense_numbers(name, kind):
     """A second cut must find the units where the first has left them, and be the same as one cut."""
-    count, size = len(dense(name)[1].blocks), dense(name)[1].blocks[0].widths[kind].size
-    first = [(kind, n, (0, size // 2)) for n in range(count)]
-    second = [(kind, n, (1,) if size == 4 else (1, 5, size - 1)) for n in range(0, count, 2)]
+    places = [n for n, block in enumerate(dense(name)[1].blocks) if kind in block.widths]
+    if kind == EXPERTS:
+        first, second = ([(kind, n, of_each_portion(name, n, unit)) for n in places] for unit in (0, 1))
+    else:
+        size = dense(name)[1].blocks[0].widths[kind].size
+        first = [(kind, n, (0, size // 2)) for n in places]
+        second = [(kind, n, (1,) if size == 4 else (1, 5, size - 1)) for n in places[::2]]
     model, shape = assert_equals_bypassed(name, first, second)
     at_once, same = without(name, [*first, *second])
-    assert [la.kept[kind] for la in same.layers] == [la.kept[kind] for la in shape.layers]
+    assert same == shape
     ours, theirs = model.state_dict(), at_once.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[n], theirs[n]) for n in ours)
@@ -172,7 +201,7 @@ def everything(name: str) -> tuple[Gone, Gone, Gone]:
         (kind, n, tuple(range(1, blocks[n].widths[kind].size, 2)))
         for kind in kinds
         for n in range(len(blocks))
-        if n != {HEADS: 2, CHANNELS: 1}[kind]
+        if n != {HEADS: 2, CHANNELS: 1, EXPERTS: 1}[kind] and kind in blocks[n].widths
     ]
     return [(ATTENTION, 2, (0,)), (MLP, 1, (0,))], units, [(BLOCKS, 0, (0,)), (MLP, 3, (0,))]
 

@@ -13,6 +13,7 @@ from pip_core.core.units import (
     BLOCKS,
     CHANNELS,
     DEPTH,
+    EXPERTS,
     HEADS,
     KINDS,
     MLP,
@@ -22,9 +23,11 @@ from pip_core.core.units import (
     format_count,
     group,
 )
-from pip_core.structure.anatomy import Cut, anatomy_of
+from pip_core.structure.anatomy import anatomy_of
+from pip_core.structure.experts import NO_MIXTURE
 from pip_core.structure.shape import Layer, Shape
 from pip_core.structure.sites import Site, sites_of
+from pip_core.structure.width import Cut
 
 from .. import zoo
 
@@ -77,7 +80,7 @@ def test_counted(number, kind, words):
 
 def test_anatomy_of_a_llama(llama):
     assert (llama.model_type, llama.listed, llama.channel_field) == ("llama", True, "intermediate_size")
-    assert (llama.head_size, llama.queries, dict(llama.refused)) == (4, 2, {})
+    assert (llama.head_size, llama.queries, dict(llama.refused)) == (4, 2, {EXPERTS: NO_MIXTURE})
     assert llama.embedding_parameters == zoo.VOCABULARY * 32 + 32  # the head is tied; the last norm
     assert llama.parameters == llama.embedding_parameters + 5 * BLOCK
     block = llama.blocks[0]

@@ -21,7 +21,7 @@ TYPES = [
     *("granite", "llama", "mistral", "mixtral", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3"),
     *("qwen3_moe", "smollm3", "stablelm", "starcoder2"),
 ]
-UNLISTED = {"helium", "olmo", "glm4"}
+UNLISTED = {"helium", "olmo", "glm4", "deepseek_v3"}
 
 
 def logits(model: PreTrainedModel) -> torch.Tensor:

@@ -70,7 +70,7 @@ class PruneSettings(Settings):
         f"what is removed: {', '.join(KINDS)}",
         f"a list of names, of {', '.join(KINDS)}",
         "Remove",
-        "Blocks, heads, channels",
+        "Blocks, heads, channels, experts",
     )
     compete: Literal["auto", "all", "named"] = choice(
         AUTO,
@@ -85,9 +85,9 @@ class PruneSettings(Settings):
     allocation: Literal["equal", "global"] = choice(
         EQUAL,
         (EQUAL, GLOBAL),
-        "heads and channels: equal removes the same number from every block, after whole blocks where these "
-        "are "
-        "removed too; global removes the lowest scores wherever they are, whole blocks among them",
+        "heads, channels and experts: equal removes the same number from every block, after whole blocks "
+        "where these are removed too; global removes the lowest scores wherever they are, whole blocks among "
+        "them",
         "Heads and channels",
         "How many are removed from each block",
         called={EQUAL: "the same number per block", GLOBAL: "lowest scores, wherever they are"},
@@ -196,7 +196,7 @@ def _ordered(units: tuple[str, ...], step: float) -> tuple[str, ...]:
     if halves and (width or BLOCKS in depth):
         raise ValueError(
             f"{', '.join(units)} cannot be removed in one run: choose blocks, or halves (attention, "
-            "mlp), or heads and channels, or blocks and then these."
+            "mlp), or heads, channels and experts, or blocks and then these."
         )
     if depth and width and step >= 1:
         raise ValueError(
