@@ -35,7 +35,7 @@ from ..engine.test_run import cut, timeless
 ROWS = tiny.token_rows(10, 48)
 PARTS = list(ROWS.split(4))
 # Where no MLP ends in a projection of its own: a norm follows, or experts share it.
-NONE = {"gemma2", "gemma3_text", "olmo2", "glm4", "opt-norm-after", "mixtral"}
+NONE = {"gemma2", "gemma3_text", "olmo2", "glm4", "opt-norm-after", "mixtral", "deepseek_v3"}
 
 
 def found_in(model: PreTrainedModel, name: str, wanted=None) -> dict:
