@@ -41,6 +41,11 @@ def aimed(recipe: Recipe) -> Recipe:
     return recipe
 
 
+def by_share(recipe: Recipe, target: float) -> Recipe:
+    """A recipe whose target is a share of the parameters, and neither bytes nor a speed-up any more."""
+    return recipe.replace(target=target, target_bytes="", target_speedup="")
+
+
 def _guessed(recipe: Recipe, target: float) -> Recipe:
     """A recipe with a target to begin with; a smaller one where that is out of reach, since another kind may
     gain more than its parameters say."""

@@ -211,7 +211,7 @@ def _changed_since(found: Iterable[ev.Event]) -> frozenset[str]:
         if isinstance(event, ev.Started):
             names = set()
         elif isinstance(event, ev.TargetExtended):
-            names.add("target")
+            names |= {"target", "target_bytes", "target_speedup"}
         elif isinstance(event, ev.SettingsChanged):
             names |= set(event.changed)
         elif isinstance(event, Decided):

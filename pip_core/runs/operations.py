@@ -23,6 +23,7 @@ from ..core import events as ev
 from ..core.errors import UserError
 from ..core.recipe import Recipe, handing_settings, measuring_settings
 from ..core.sample import Sampled
+from ..engine.aim import aimed, by_share
 from ..engine.identity import settings_of
 from ..engine.replay import ReplayState
 from ..engine.run import check_without_downloads, hands_over
@@ -118,8 +119,9 @@ def fork(folder: Path, new: Path, changes: Mapping, upto: int | None = None, nam
 
 
 def extended(folder: Path, target: float) -> Change:
-    """How a run gets another target, deeper than what it has reached. Where it has this target, and has not
-    reached it, nothing changes.
+    """How a run gets another target, deeper than what it has reached: a share of the parameters, in place of
+    bytes or of a speed-up where it aimed at these. Where it has this target, and has not reached it, nothing
+    changes.
 
     Raises:
         UserError: a worker holds the run, or the target removes nothing more.
@@ -127,8 +129,8 @@ def extended(folder: Path, target: float) -> Change:
     """
     _check_idle(folder)
     before, history = _before(folder)
-    recipe = before.replace(target=target)
-    if target == before.target and not _complete(recipe, history):
+    recipe = by_share(before, target)
+    if recipe == before and not _complete(recipe, history):
         return Change(len(history), before, recipe, None)  # the way to it is only to be gone on
     if _complete(recipe, history):
         reached = _reached(history)
@@ -136,7 +138,7 @@ def extended(folder: Path, target: float) -> Change:
             f"A target of {target:.1%} would remove nothing more: {reached:.1%} of the parameters are "
             "removed already. Choose a higher target; for a lower one, branch from an earlier iteration."
         )
-    event = ev.TargetExtended(before.target, target)
+    event = ev.TargetExtended(aimed(before).target, target)
     check_without_downloads(recipe, [*history, event])
     return Change(len(history), before, recipe, event)
 
@@ -196,6 +198,8 @@ def forked(
     # Another method continues with the units of this run, not with those it would usually remove itself.
     alike = changes.get("model", before.model) == before.model
     stay = {name: getattr(before, name) for name in before.automatic()} if alike else {}
+    if "target" in changes:  # in place of bytes or of a speed-up, unless these are named too
+        changes = {"target_bytes": "", "target_speedup": "", **changes}
     recipe = before.but(**stay | dict(changes))
     decided = len(ev.removals(history))
     upto = decided if upto is None else upto

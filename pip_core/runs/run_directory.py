@@ -25,6 +25,7 @@ from ..core.errors import UserError
 from ..core.limits import limits, setting
 from ..core.paths import is_run
 from ..core.recipe import Recipe
+from ..engine.aim import by_share
 from ..engine.replay import ReplayState
 from ..engine.run import run as run_engine
 from .files import (
@@ -217,7 +218,7 @@ def _with_last_target(recipe: Recipe, history: Sequence[ev.Event]) -> Recipe:
     """The recipe with the target that was set last. `operations.extend` records the event before it writes
     the recipe, and a crash may have come between the two."""
     targets = [e.target for e in history if isinstance(e, ev.TargetExtended)]
-    return recipe.replace(target=targets[-1]) if targets else recipe
+    return by_share(recipe, targets[-1]) if targets else recipe
 
 
 def has_request(folder: Path) -> bool:

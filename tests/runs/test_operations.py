@@ -8,6 +8,7 @@ import pytest
 
 from pip_core.cli.recipe_files import read_recipe
 from pip_core.core import events as ev
+from pip_core.core.decisions import is_open
 from pip_core.core.errors import UserError
 from pip_core.engine.replay import ReplayState
 from pip_core.engine.run import run
@@ -231,6 +232,22 @@ def test_a_target_that_is_reached_is_refused(finished, recipe, target):
         operations.extend(finished, target)
     assert tiny.asked_recipe(finished) == recipe
     assert run_directory.read_events(finished) == before
+
+
+@pytest.mark.parametrize("aim", [{"target_speedup": "decode:1.3"}, {"target_bytes": "330 kB"}], ids=str)
+def test_a_share_takes_the_place_of_bytes_and_of_a_speed_up(tmp_path, recipe, aim):
+    """Whether or not the run has measured yet what its aim takes."""
+    folder = tmp_path / "run"
+    run_directory.create(folder, recipe.replace(**aim))
+    operations.extend(folder, TWO)
+    expected = recipe.replace(target=TWO)
+    assert tiny.asked_recipe(folder) == expected
+    # Where a crash came between the event and the recipe, the event tells it.
+    history = run_directory.read_events(folder)
+    assert run_directory._with_last_target(recipe.replace(**aim), history) == expected
+    run_directory.create(tmp_path / "other", recipe.replace(**aim))
+    assert operations.forked(tmp_path / "other", {"target": TWO})[0] == expected
+    assert not is_open(expected)
 
 
 def test_an_impossible_target_is_refused(finished, recipe):

@@ -258,7 +258,10 @@ class Divide(Stage):
 def _speed(state: RunState) -> Speed | None:
     """The speed-up that is the target, as it was measured what gains it."""
     aimed = state.results.get("aim")
-    return Speed(aimed.what, aimed.times, worth(aimed)) if isinstance(aimed, Aimed) else None
+    # The target may be a share by now, see `runs.operations.extended`.
+    if not isinstance(aimed, Aimed) or not state.recipe.target_speedup:
+        return None
+    return Speed(aimed.what, aimed.times, worth(aimed))
 
 
 def _sites(context: Context, kinds: Sequence[str]) -> list[Site]:
