@@ -9,6 +9,24 @@ from typing import Any
 
 import torch
 
+from ..core.errors import UserError
+from ..core.process_group import current
+
+
+def found_by_all(found: object) -> bool:
+    """Whether there is something, which all processes that share the run must agree on.
+
+    Raises:
+        UserError: only some of them found it.
+    """
+    there = current().gather(found is not None)
+    if len(set(there)) > 1:
+        raise UserError(
+            "Not every process of this run can read its folder, which recovery goes on from. Start them "
+            "where they can, or go on in one process."
+        )
+    return there[0]
+
 
 class Kept:
     """Files in a run's scratch folder that are continued from; nothing is kept where there is no folder.

@@ -10,6 +10,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..core.cached import cached_property
 from ..core.errors import UserError
+from ..core.process_group import current
+from ..core.progress import map_progress
 from ..core.recipe import Recipe
 from ..core.settings import AUTO
 from ..data.calibration import ROW_TOKENS, Calibration, CalibrationText
@@ -126,6 +128,7 @@ class Material:
         self, dense: PreTrainedModel, known: int, tokens: int, seed: int, kept: Kept
     ) -> Generator[int, None, None]:
         """Let the dense model write, and add that to `rows`; what was kept of an earlier attempt is taken.
+        Several processes share the rest, and the first keeps what it wrote.
 
         Args:
             known: see `write_batch`.
@@ -136,17 +139,19 @@ class Material:
         length = self._source.shape[1]
         count = -(-tokens // length)
         begun = beginnings(apart(self._source, self.watched), count, seed)
-        found: list[torch.Tensor] = list((kept.load("written") or {}).get("rows", ()))
+        group = current()
+        found: list[torch.Tensor] = group.gather(list((kept.load("written") or {}).get("rows", ())))[0]
+        own: list[torch.Tensor] = []
         save = kept.saver("written")
         if found:
             yield sum(part.numel() for part in found)
-        for number, part in enumerate(begun.split(WRITING_ROWS)):
-            if number < len(found):
-                continue
-            yield part.numel()
-            found.append((yield from write_batch(dense, part, length, known, seed + number)))
-            save({"rows": found})
-        self.rows = torch.cat([self.rows, *found])
+        for number, part in group.share(list(enumerate(begun.split(WRITING_ROWS)))[len(found) :]):
+            yield part.numel() * group.size
+            writing = write_batch(dense, part, length, known, seed + number)
+            own.append((yield from map_progress(writing, lambda count: count * group.size)))
+            save({"rows": [*found, *own]})
+        written = [part for some in group.gather(own) for part in some]
+        self.rows = torch.cat([self.rows, *found, *written])
 
 
 def _end(rows: torch.Tensor, count: int) -> torch.Tensor:

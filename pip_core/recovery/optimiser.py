@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.errors import UserError
+from ..core.process_group import ProcessGroup
 
 BETAS = (0.9, 0.95)
 # Longest gradient; a longer one is shortened to this.
@@ -104,6 +105,25 @@ class Optimiser:
             else:
                 master.grad += weight.grad
             weight.grad = None
+
+    @torch.no_grad()
+    def add_up(self, group: ProcessGroup, loss: float) -> float:
+        """Add up the gradients and the loss that several processes collected: one exchange for both.
+
+        Returns:
+            The loss of all; like the gradients, the same in each.
+        """
+        if group.size == 1:
+            return loss
+        masters = list(self.masters.values())
+        parts = [torch.zeros_like(m) if m.grad is None else m.grad for m in masters]
+        last = torch.tensor([loss], device=parts[-1].device)
+        *summed, last = group.add_up(torch.cat([p.flatten() for p in (*parts, last)])).split(
+            [*(m.numel() for m in masters), 1]
+        )
+        for master, gradient in zip(masters, summed, strict=True):
+            master.grad = gradient.view_as(master).clone()
+        return float(last)
 
     def step(self, rate: float) -> None:
         """One step with the gradients that were collected.

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ..core import portions
 from ..core.device import is_out_of_memory
 from ..core.errors import UserError
+from ..core.process_group import current
 from .attention import fast_attention
 from .distillation import learn
 from .optimiser import RISING, Diverged, Optimiser, Schedule, learning
@@ -170,7 +171,7 @@ class Trainer:
             except Exception as error:
                 # What had helped until then is kept.
                 fault = _fault(error)
-                if not fault or not self.looks:
+                if not fault or not self.looks or not leaves_others(error):
                     raise
             finally:
                 if self._best_weights:
@@ -195,21 +196,22 @@ class Trainer:
         yield self.tokens
 
     def _passes(self, optimiser: Optimiser, chosen: torch.Tensor) -> Generator[int, None, float | None]:
-        """Collect the gradient of a step on the rows `chosen`.
+        """Collect the gradient of a step on the rows `chosen`, which several processes share.
 
         Returns:
             The sum of the loss; None where memory ran out, and the step is begun anew with fewer rows at a
             time.
         """
-        loss, count = 0.0, portions.size(PASS_ROWS)
+        loss, count, group = 0.0, portions.size(PASS_ROWS), current()
+        own = group.share(chosen.tolist())
         try:
-            for part in chosen.split(count):
+            for part in (own[begin : begin + count] for begin in range(0, len(own), count)):
                 ids = self.rows[part].to(self.pruned.device)
                 positions = chosen.numel() * ids.shape[1]
                 loss += learn(self.pruned, self.dense, ids, self.same[part], self.watch.kept, positions)
                 optimiser.collect()
                 yield self.tokens
-            return loss
+            return optimiser.add_up(group, loss)
         except Exception as error:
             if count < 2 or not is_out_of_memory(error):
                 raise
@@ -264,6 +266,12 @@ def reached(state: Mapping[str, Any], fault: str) -> Outcome:
 def _looks(state: Mapping[str, Any]) -> list[Look]:
     pairs = ("answers", "parts")
     return [Look(**look | {name: tuple(look[name]) for name in pairs}) for look in state["looks"]]
+
+
+def leaves_others(error: Exception) -> bool:
+    """Whether a run may go on after an error in learning. Where several processes share it, only after one
+    that all of them see alike."""
+    return current().size == 1 or isinstance(error, Diverged)
 
 
 def _fault(error: Exception) -> str:

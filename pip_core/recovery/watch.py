@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
+from ..core.process_group import current
 from ..evaluation.evaluator import TaskBatches
 from .distillation import divergence
 
@@ -79,15 +80,16 @@ class Watch:
     def look(
         self, pruned: PreTrainedModel, dense: PreTrainedModel, tokens: int, loss: float | None
     ) -> Generator[None, None, Look]:
-        """Look at a state of `pruned`; yields after every batch.
+        """Look at a state of `pruned`; yields after every batch. Several processes share that.
 
         Raises:
             UserError: a likelihood is not a finite number.
         """
-        sums, answers = [], []
-        for ids, same in zip(self.rows, self.same, strict=True):
+        sums, answers, group = [], [], current()
+        for ids, same in group.share(list(zip(self.rows, self.same, strict=True))):
             sums.append(divergence(pruned, dense, ids.to(pruned.device), same, self.kept))
             yield
+        sums = [total for some in group.gather(sums) for total in some]
         for task in self.questions:
             choices = task.choices(pruned)
             while True:

@@ -14,6 +14,7 @@ from pip_core.core.errors import UserError
 from pip_core.core.process_group import ProcessGroup, shared
 from pip_core.core.settings import MEASURED
 from pip_core.engine.run import check
+from pip_core.engine.stages.recover_result import Recovered
 from pip_core.runs.run_directory import read_events
 
 from ..processes import run_code, start
@@ -46,6 +47,7 @@ def recipe_file(llama_folder, tasks, tmp_path_factory):
     # Blocks are scored by what their substitutes cannot give back, and all kinds share the target.
     recipe = recipe_for(llama_folder, [*tasks, written], units=("blocks", "channels"), refit=True)
     changes = {"vocabulary": MEASURED, "division_windows": 4, "refit_tokens": 4096, "windows": 4}
+    changes |= {"recover": "short", "recover_tokens": 2048, "recover_text": "written", "recover_rate": 5e-3}
     path = folder / "recipe.json"
     path.write_text(recipe.replace(**changes, items=0, speed="off", sample="off").to_json())
     return path
@@ -71,6 +73,9 @@ def test_two_processes_do_what_one_does(recipe_file, pair_of, tmp_path):
     assert only(one, ev.Evaluated)[-1].perplexity == pytest.approx(
         only(two, ev.Evaluated)[-1].perplexity, 1e-4
     )
+    learnt, shared_out = (only(events, Recovered)[-1] for events in (one, two))
+    assert learnt.kept == shared_out.kept > 0
+    assert shared_out.after == pytest.approx(learnt.after, 1e-4)
     weights, same = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
     assert weights.keys() == same.keys()
     for name, weight in weights.items():
@@ -94,4 +99,4 @@ def test_what_cannot_be_shared_is_refused(recipe_file):
     with shared(ProcessGroup(0, 8)), pytest.raises(UserError, match="8 processes cannot share 3"):
         check(recipe)
     with shared(ProcessGroup(0, 2)), pytest.raises(UserError, match="several processes"):
-        check(recipe.replace(recover="short"))
+        check(recipe.replace(target_speedup="decode:1.3"))

@@ -18,16 +18,17 @@ from ...core.curve import CurvePoint
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
 from ...core.events import Event, Progress, Warned
+from ...core.process_group import current
 from ...core.progress import map_progress
 from ...core.recipe import DEMO, measuring_settings
 from ...core.units import HEADS
 from ...data.calibration import ROW_TOKENS
 from ...data.corpora import title
 from ...evaluation.tasks import STORY_TASKS, TASKS
-from ...recovery.kept import Kept
+from ...recovery.kept import Kept, found_by_all
 from ...recovery.material import LEAST_TOKENS, WATCHED_TOKENS, Material, questions
 from ...recovery.pace import measure
-from ...recovery.trainer import PASS_ROWS, STEP_ROWS, Outcome, Plan, Trainer, reached
+from ...recovery.trainer import PASS_ROWS, STEP_ROWS, Outcome, Plan, Trainer, leaves_others, reached
 from ...recovery.watch import Look, Watch
 from ...reporting.description import Description
 from ...structure.anatomy import Anatomy
@@ -56,7 +57,6 @@ class Recover(Stage):
 
     name = "recover"
     title = "Recover"
-    not_shared = True
     Settings = RecoverSettings
     Result = Recovered
     changes_model = True
@@ -171,9 +171,11 @@ class Recover(Stage):
                 yield from self._time(state, dense, before)
             outcome = yield from self._learn(state, dense, before)
         except UserError as error:
+            if not leaves_others(error):
+                raise
             ended = str(error)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or not leaves_others(error):
                 raise
             ended = "Memory ran out."
         if ended and self._left is not None and "looks" in self._left:
@@ -211,7 +213,7 @@ class Recover(Stage):
             self._left = Kept(state.scratch, self._key(state, before)).load("state")
         if self._left is None and before:
             self._left = _exported(state)
-        return self._left is not None
+        return found_by_all(self._left)
 
     @property
     def _text(self) -> str:
@@ -242,7 +244,8 @@ class Recover(Stage):
 
         left = seconds - (time.monotonic() - began)
         tokens = pace.tokens(left, ids.numel(), MOST, beside)
-        self._in_time = before + max(LEAST_TOKENS, tokens)
+        # Processes that share the run learn from as many tokens; each does a part of them.
+        self._in_time = current().gather(before + max(LEAST_TOKENS, tokens))[0]
         yield Paced(
             len(state.removals),
             self.recipe.recover_minutes,
@@ -260,11 +263,12 @@ class Recover(Stage):
         recipe, key, tokens = self.recipe, self._key(state, before), self.tokens - before
         # What is read further on is not what was read before.
         seed = recipe.seed + before
+        kept = Kept(state.scratch if current().first else None, key)
         wanted = self.material.to_write(tokens)
         if wanted:
             work = wanted * WRITING * len(state.anatomy.blocks)
             known = min(len(dense.tokenizer), dense.config.vocab_size)
-            writing = self.material.write(dense.model, known, wanted, seed, Kept(state.scratch, key))
+            writing = self.material.write(dense.model, known, wanted, seed, kept)
             yield from state.follow(writing, "writing", wanted, work, added=True)
         watched, same = state.as_read(list(self.material.watched.split(PASS_ROWS)))
         subset = state.token_subset
@@ -276,7 +280,6 @@ class Recover(Stage):
             questions(asked, state.tasks, state.loaded.tokenizer, state.loaded.model.config),
         )
         rows, dense_rows = (torch.cat(part) for part in state.as_read([self.material.rows]))
-        kept = Kept(state.scratch, key)
         saved = self._left if self._left is not None and "looks" in self._left else None
         self._left = None
         plan = Plan(
