@@ -6,6 +6,7 @@ does not know the name, it would split as GPT-2 does and not say so, so names ar
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +73,13 @@ def config_in_file(path: Path) -> PreTrainedConfig:
     Raises:
         UserError: no model that transformers can read from GGUF.
     """
+    status = path.stat()
+    return copy.deepcopy(_config_in_file(path.resolve(), status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _config_in_file(path: Path, size: int, changed: int) -> PreTrainedConfig:
+    # Kept, since the library reads the whole tokenizer for it: half a minute where it has 262,144 tokens.
     from transformers import AutoConfig
 
     try:
