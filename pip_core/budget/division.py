@@ -21,7 +21,7 @@ from ..structure.anatomy import Anatomy
 from ..structure.sites import UnitId
 from ..structure.vocabulary import MULTIPLE
 from .pruning_budget import PruningBudget
-from .targets import target_text, titles, unit_budget, with_vocabulary
+from .targets import most_of_width, target_text, titles, unit_budget, with_vocabulary
 
 TOKENS = "tokens"
 # Shares of the vocabulary that are tried, where the division is still open, until one can be met: the plan
@@ -171,14 +171,21 @@ def open_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId] = fr
             continue
         words = f"{titles(recipe)} and tokens, as many of each as is measured to cost least"
         return replace(budget, description=words)
+    tokens = most_tokens(recipe, anatomy) / anatomy.parameters
+    each = {kind: most_of_width(anatomy, kind) / anatomy.parameters for kind in recipe.units if kind in WIDTH}
+    if len(each) == len(recipe.units) and tokens + sum(each.values()) < recipe.target:
+        most = [f"tokens {tokens:.1%}", *(f"{TITLES[kind]} {share:.1%}" for kind, share in each.items())]
+        raise UserError(
+            f"{target_text(recipe)} is out of reach: at most these shares of the parameters can go: "
+            f"{', '.join(most)}. Choose a smaller one, or let whole blocks take part."
+        )
     # What units alone are refused for is what the sentence about them should say.
     try:
         unit_budget(recipe.replace(vocabulary=0.0), anatomy, pinned_units)
     except UserError as error:
-        most = most_tokens(recipe, anatomy) / anatomy.parameters
         raise UserError(
             f"{target_text(recipe)} is out of reach of {titles(recipe)} and tokens together. Tokens hold at "
-            f"most {most:.1%} of the parameters, and of {titles(recipe)} alone: {error}"
+            f"most {tokens:.1%} of the parameters, and of {titles(recipe)} alone: {error}"
         ) from None
     raise AssertionError("a division that was refused is met")
 

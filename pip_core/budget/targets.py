@@ -265,6 +265,13 @@ def _possible_counts(anatomy: Anatomy, kind: str, size: int) -> Sequence[int]:
     return range(0, width.most + 1, width.portions)
 
 
+def most_of_width(anatomy: Anatomy, kind: str) -> int:
+    """Parameters that may go of a width kind where every block loses the same number."""
+    widths = [block.widths[kind] for block in anatomy.blocks if kind in block.widths]
+    most = min(_possible_counts(anatomy, kind, width.size)[-1] for width in widths)
+    return most * sum(width.cost for width in widths)
+
+
 def _global_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -> PruningBudget:
     """The units with the lowest scores, wherever they are."""
     sites = prunable_sites(recipe, sites_of(anatomy, Shape.dense(anatomy), recipe.units))
