@@ -131,9 +131,12 @@ class Optimiser:
         Raises:
             Diverged: they are not finite; the weights are as before.
         """
-        norm = float(nn.utils.clip_grad_norm_(self.masters.values(), LONGEST))
-        if not math.isfinite(norm):
+        gradients = [m.grad for m in self.masters.values() if m.grad is not None]
+        length = nn.utils.get_total_norm(gradients)
+        if not math.isfinite(length):
             raise Diverged
+        if float(length) > LONGEST:
+            nn.utils.clip_grads_with_norm_(self.masters.values(), LONGEST, length)
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()

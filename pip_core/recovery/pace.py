@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from ..core.accelerator import synchronize
 from .attention import fast_attention
-from .distillation import divergence, learn
+from .distillation import divergence, learn, predicting_only
 from .optimiser import Optimiser, learning
 from .text import WRITING_ROWS, write_batch
 from .trainer import PASS_ROWS
@@ -65,7 +65,11 @@ def measure(
     Raises:
         Diverged: the gradients are not finite.
     """
-    with learning(pruned) as weights, fast_attention(pruned, dense):
+    with (
+        learning(pruned) as weights,
+        fast_attention(pruned, dense),
+        predicting_only(dense, kept) as left,
+    ):
         optimiser, began = Optimiser(weights), 0.0
         passes = list(zip(ids.split(PASS_ROWS), same.split(PASS_ROWS), strict=True))
         # The first pass is not timed: it makes room that later ones find.
@@ -73,7 +77,7 @@ def measure(
             if number == 1:
                 optimiser.forget()
                 began = _now(pruned)
-            learn(pruned, dense, part.to(pruned.device), as_dense, kept, ids.numel())
+            learn(pruned, dense, part.to(pruned.device), as_dense, left, ids.numel())
             optimiser.collect()
             yield
         optimiser.step(0.0)

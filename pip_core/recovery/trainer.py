@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ..core.device import is_out_of_memory
 from ..core.errors import UserError
 from ..core.process_group import current
 from .attention import fast_attention
-from .distillation import learn
+from .distillation import learn, predicting_only
 from .optimiser import RISING, Diverged, Optimiser, Schedule, learning
 from .watch import Look, Watch
 
@@ -91,6 +91,7 @@ class Trainer:
     ) -> None:
         self.pruned, self.dense, self.rows, self.same = pruned, dense, rows, same
         self.watch, self.plan, self.seed, self.save = watch, plan, seed, save
+        self._watch = watch
         self.step, self.losses = 0, (0.0, 0)
         self.looks: list[Look] = []
         self.best = 0
@@ -148,7 +149,12 @@ class Trainer:
             UserError: a likelihood is not a finite number before anything was learnt.
         """
         fault = ""
-        with learning(self.pruned) as weights, fast_attention(self.pruned, self.dense):
+        with (
+            learning(self.pruned) as weights,
+            fast_attention(self.pruned, self.dense),
+            predicting_only(self.dense, self.watch.kept) as kept,
+        ):
+            self._watch = replace(self.watch, kept=kept)
             self._optimiser = optimiser = Optimiser(weights)
             if state is None:
                 self._best_weights = optimiser.copy()
@@ -208,7 +214,7 @@ class Trainer:
             for part in (own[begin : begin + count] for begin in range(0, len(own), count)):
                 ids = self.rows[part].to(self.pruned.device)
                 positions = chosen.numel() * ids.shape[1]
-                loss += learn(self.pruned, self.dense, ids, self.same[part], self.watch.kept, positions)
+                loss += learn(self.pruned, self.dense, ids, self.same[part], self._watch.kept, positions)
                 optimiser.collect()
                 yield self.tokens
             return optimiser.add_up(group, loss)
@@ -231,7 +237,7 @@ class Trainer:
 
     def _look(self) -> Generator[int | Look, None, None]:
         loss = self.losses[0] / self.losses[1] if self.losses[1] else None
-        looking = self.watch.look(self.pruned, self.dense, self.tokens, loss)
+        looking = self._watch.look(self.pruned, self.dense, self.tokens, loss)
         while True:
             try:
                 next(looking)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from pip_core.core.decoding import read_on
 from pip_core.recovery import distillation
+from pip_core.recovery.attention import fast_attention
 
 from .. import tiny, zoo
 
@@ -47,3 +52,33 @@ def test_loss_and_gradient_are_those_of_the_formula(fewer):
     for name, weight in pruned.named_parameters():
         torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-4, atol=1e-7)
     assert all(weight.grad is None for weight in dense.parameters())
+
+
+def test_fast_attention_and_a_smaller_head_give_the_same_loss_and_gradient():
+    dense, pruned, _ = pair()
+    ids, kept = tiny.token_rows(2, 70) % len(KEPT), KEPT
+    pruned.resize_token_embeddings(len(KEPT), mean_resizing=False)
+    dense, pruned = dense.to(torch.bfloat16), pruned.to(torch.bfloat16)
+    found = {}
+    for fast in (False, True):
+        with ExitStack() as stack:
+            left = kept
+            if fast:
+                usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
+                stack.enter_context(fast_attention(dense, pruned))
+                left = stack.enter_context(distillation.predicting_only(dense, kept))
+                assert left is None
+                assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not usual
+            loss = distillation.learn(pruned, dense, ids, KEPT[ids], left, ids.numel())
+            gradient = torch.cat(
+                [p.grad.float().flatten() for p in pruned.parameters() if p.grad is not None]
+            )
+            with torch.no_grad():  # one token more, read from a cache
+                _, cache = read_on(pruned, ids[:, :-1], None)
+                last = read_on(pruned, ids[:, -1:], cache)[0].float()
+        pruned.zero_grad(set_to_none=True)
+        found[fast] = loss, gradient, last
+    assert dense.get_output_embeddings().out_features == zoo.VOCABULARY
+    assert found[True][0] == pytest.approx(found[False][0], rel=0.01)
+    for fast, fused in zip(found[True][1:], found[False][1:], strict=True):  # but for bfloat16's digits
+        assert 0 < float((fast - fused).norm() / fused.norm()) < 0.15

@@ -49,7 +49,7 @@ WRITING = 4
 # Bytes of the state for each weight that learns: float32 of the weight, two of AdamW, the best so far.
 STATE_BYTES = 16
 # Bytes that attention keeps of a head and a pair of positions, see `recovery.attention`.
-PRODUCT_BYTES = 6
+PRODUCT_BYTES = 2
 
 
 class Recover(Stage):
