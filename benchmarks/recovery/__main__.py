@@ -99,7 +99,7 @@ class Place:
             settings |= {} if tokens else {"units": "channels", "vocabulary": "0"}
             words = [word for name, value in settings.items() for word in (f"--{name}", value)]
             subprocess.run([sys.executable, "-m", "pip_core", "prune", *words], check=True)
-        return drain(load(str(folder), DTYPE))
+        return drain(load(str(folder / "model"), DTYPE))
 
     def subset(self, dense: Loaded) -> VocabularySubset:
         """The tokens that our recipe leaves."""
