@@ -31,7 +31,7 @@ WATCHED_TOKENS = WATCHED_ROWS * ROW_TOKENS
 # Fewer tokens of a text are refused: nothing could be learnt that is more than these.
 LEAST_TOKENS = 2048
 # The dense model writes at most so many tokens; they are then read more than once.
-MOST_WRITTEN = 200_000
+MOST_WRITTEN = 300_000
 # Of a text at most so many tokens are read; they are then read more than once.
 MOST_READ = 2_000_000
 # Rows share text with others where they share so many tokens in a row.
