@@ -19,6 +19,11 @@ from .messages import sentence
 
 Key = TypeVar("Key")
 Kind = TypeVar("Kind", bound=ev.Event)
+# What is shown of a run is made from these attributes.
+SHOWN = (
+    *("started", "evaluated", "finals", "scored", "removals", "undone", "results", "curves", "samples"),
+    *("forked", "exported", "ending", "steps"),
+)
 
 
 def _nothing() -> Mapping:
@@ -48,7 +53,8 @@ class RunSummary:
         progress: the last step of work that was reported.
         ending: Finished, Stopped, Paused or Failed; None while a newer event follows it.
         sentences: (seconds since 1970, sentence) of every event but progress.
-        steps: number of events other than progress and loading; charts are redrawn when it grows.
+        steps: number of events other than progress and loading; nothing is drawn again before it grows.
+        changed: attribute of `SHOWN` -> `steps` when it last became another value.
         first_at, last_at: times of the first and the last event, in seconds since 1970; 0 before the first.
         worked: seconds that workers spent on the run, from the times of its events.
     """
@@ -69,12 +75,14 @@ class RunSummary:
     ending: ev.Event | None = None
     sentences: Sequence[tuple[float, str]] = ()
     steps: int = 0
+    changed: Mapping[str, int] = field(default_factory=_nothing)
     first_at: float = 0.0
     last_at: float = 0.0
     worked: float = 0.0
     _last: ev.Event | None = None
     _ends_with_loading: bool = False
     _is_snapshot: bool = False
+    _noted: Mapping[str, object] = field(default_factory=_nothing)
 
     def apply(self, events: Iterable[tuple[ev.Event, float]]) -> None:
         """Fold in more events, each with its time in seconds since 1970.
@@ -101,7 +109,19 @@ class RunSummary:
             told = replace(event, seconds=self.worked) if isinstance(event, ev.Finished) else event
             sentences.append((at, sentence(told)))
             self._ends_with_loading = loading
+            if not loading:
+                self._note_changes()
         self.sentences = tuple(sentences)
+
+    def _note_changes(self) -> None:
+        # Whatever becomes another value is replaced, so looking at which object it is tells.
+        noted = {name: getattr(self, name) for name in SHOWN}
+        changed = [name for name, value in noted.items() if value is not self._noted.get(name)]
+        self._noted, self.changed = noted, {**self.changed, **dict.fromkeys(changed, self.steps)}
+
+    def version(self, of: Iterable[str]) -> int:
+        """A number that is the same for as long as none of these attributes (of `SHOWN`) became another."""
+        return max((self.changed.get(name, 0) for name in of), default=0)
 
     def snapshot(self) -> RunSummary:
         """The summary as it is now, which no later `apply` changes. Takes constant time: it shares the

@@ -81,25 +81,49 @@ def _no_changes(_: Any) -> Changes:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """What shows something that a run has come to.
+
+    Attributes:
+        names: of its components.
+        of: attributes of the run's summary that it is made from, of `run_summary.SHOWN`; it is made
+            again only when one of them became another.
+        draw: the changes of its components. They are sent where they differ from what the browser has.
+    """
+
+    names: tuple[str, ...]
+    of: tuple[str, ...]
+    draw: Callable[[Shown], Changes]
+
+
+def drawing(name: str, of: Sequence[str], value: Callable[[Shown], Any]) -> Drawing:
+    """A component that shows `value` of a run, see `Drawing`."""
+    return Drawing((name,), tuple(of), lambda shown: {name: {"value": value(shown)}})
+
+
+@dataclass(frozen=True)
 class Part:
     """A part of the page: what it consists of, what it answers, and what it shows of a run.
 
     Attributes:
         name: its own; the id of a tab, and its title unless it has another.
         layout, wires: its components and events.
-        drawn, draw: names of components that show what a run has come to, and their changes. They are sent
-            where they differ from what the browser has.
+        drawings: what shows something that a run has come to.
         offered, offer: names of components that also depend on the run's state and on whose it is.
     """
 
     name: str
     layout: Callable[[Services], Sequence[Node]] = _nothing
     wires: Callable[[Services], Sequence[Wire]] = _nothing
-    drawn: tuple[str, ...] = ()
-    draw: Callable[[Shown], Changes] = _no_changes
+    drawings: tuple[Drawing, ...] = ()
     offered: tuple[str, ...] = ()
     offer: Callable[[Shown], Changes] = _no_changes
     title: str = ""
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Names of the components of its drawings."""
+        return tuple(name for one in self.drawings for name in one.names)
 
 
 def box(kind: str, *children: Node, name: str = "", **options: Any) -> Node:

@@ -25,6 +25,7 @@ from .parts import PARTS
 from .runs_table import menu, runs_table
 from .shown import LIVE, Shown
 
+DRAWINGS = tuple(one for part in PARTS for one in part.drawings)
 # Components that a refresh changes: those of the page as a whole, and those of its parts.
 OUTPUTS = (
     *("status", "timer", "seen", "runs", "chosen", "notice", "table", "zip", *COMPARISON),
@@ -77,8 +78,8 @@ def refresh(
         packed,
     ]
     now = json.loads(json.dumps(drawn_for))
-    nothing = ["", -1, "", [], [], None, "", "", {}]
-    *before, drawn = seen if len(seen or ()) == len(nothing) else nothing
+    nothing = ["", -1, "", [], [], None, "", "", {}, []]
+    *before, drawn, versions = seen if len(seen or ()) == len(nothing) else nothing
     if now == before:
         return changes
     if line != before[6]:
@@ -93,21 +94,28 @@ def refresh(
             changes["chosen"]["value"] = present
             changes["picked"] = {"value": present}
     if now[:3] != before[:3]:
-        for part in PARTS:
-            changes |= part.offer(shown)
+        offered = {name: change for part in PARTS for name, change in part.offer(shown).items()}
+        # All of it in another run or state: of what it was before, something may have been pressed.
+        same = now[0] == before[0] and now[2] == before[2]
+        held = {name: _digest(change) for name, change in offered.items()}
+        changes |= {name: offered[name] for name in held if not same or held[name] != drawn.get(name)}
+        drawn = {**drawn, **held}
     if now[:2] != before[:2]:
         # A score changes the heatmap and not the map, a measurement the curves and not the heatmap.
-        charts = {name: change for part in PARTS for name, change in part.draw(shown).items()}
+        made_from = [summary.version(one.of) for one in DRAWINGS]
+        known = versions if now[0] == before[0] and len(versions) == len(DRAWINGS) else [None] * len(DRAWINGS)
+        due = [one for one, new, old in zip(DRAWINGS, made_from, known, strict=True) if new != old]
+        charts = {name: change for one in due for name, change in one.draw(shown).items()}
         held = {name: _digest(change) for name, change in charts.items()}
-        changes |= {name: change for name, change in charts.items() if held[name] != drawn.get(name)}
-        drawn = {**drawn, **held}
+        changes |= {name: charts[name] for name in held if held[name] != drawn.get(name)}
+        drawn, versions = {**drawn, **held}, made_from
     if now[:3] != before[:3] or now[7] != before[7]:
         changes["zip"] = _zip(packing)
         if packing is not None and packing.error:
             changes["notice"] = {"value": problem(packing.error, str(time.monotonic()))}
     if now[4] != before[4]:
         changes |= show_comparison(queue, present)
-    return {**changes, "seen": {"value": [*now, drawn]}}
+    return {**changes, "seen": {"value": [*now, drawn, versions]}}
 
 
 def _digest(change: dict) -> str:

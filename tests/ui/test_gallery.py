@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from pip_core.core import events as ev
+from pip_core.core.curve import CurvePoint
 from pip_core.core.paths import ASSETS, EVENTS
-from pip_core.runs import gallery
+from pip_core.planning.estimate import anatomy_for
+from pip_core.reporting.run_summary import RunSummary
+from pip_core.runs import gallery, run_directory
 from pip_core.runs.queue import RunQueue
 from pip_core.ui import examples, refresh
 from pip_core.ui.handlers import PageHandlers
+from pip_core.ui.shown import Shown
 
 ME = {"owner": "me"}
 
@@ -76,3 +82,24 @@ def test_what_was_changed_by_hand_is_put_back(tmp_path):
     gallery.place(tmp_path)
     assert (tmp_path / run_id).is_dir()
     assert gallery.FOLDER == ASSETS / "gallery"
+
+
+def test_what_shows_a_run_is_made_again_whenever_it_would_be_another(shown):
+    """Each drawing says what of a run it is made from; while that is the same, so is the drawing."""
+    (run_id, *_) = gallery.examples()
+    events = run_directory.read_events(shown.folder(run_id))
+    last = [event for event in events if isinstance(event, ev.Removed)][-1]
+    point = CurvePoint(last.iteration, "Recovery", "tokens", "nats", 100.0, (("loss", 0.5),))
+    events += [point, replace(point, x=200.0), ev.Stopped(last.iteration)]
+    events += [ev.RemovalUndone(last.iteration, last.units), events[0]]
+    summary, before, spared = RunSummary(), {}, 0
+    for number, event in enumerate(events):
+        summary.apply([(event, float(number))])
+        now = Shown(shown, run_id, "me", summary.snapshot(), "running", lambda _: anatomy_for("smollm2-135m"))
+        for one in refresh.DRAWINGS:
+            version, drawn = summary.version(one.of), one.draw(now)
+            known, there = before.get(one.names, (None, None))
+            spared += version == known
+            assert version != known or drawn == there, (one.names, event)
+            before[one.names] = version, drawn
+    assert spared > len(events) * len(refresh.DRAWINGS) / 2

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ...engine.stages import describe
 from .. import labels
-from ..fields import Changes
-from ..layout import Node, Part, Services, card, html
+from ..layout import Node, Part, Services, card, drawing, html
 from ..shown import Shown
 from ..slider import slider
 
@@ -21,11 +21,12 @@ def layout(_: Services) -> Sequence[Node]:
     return [card(labels.SLIDER, html("slider", {"points": []}, **DRAWN_BY_THE_BROWSER), classes=["when-run"])]
 
 
-def draw(shown: Shown) -> Changes:
+def _slider(shown: Shown) -> dict[str, Any]:
     summary = shown.summary
     notes = [words for found in summary.results.values() if (words := describe(found).headline)]
     drawn = slider(summary, shown.known_anatomy)
-    return {"slider": {"value": {**drawn, "run": shown.run_id, "notes": notes}}}
+    return {**drawn, "run": shown.run_id, "notes": notes}
 
 
-PART = Part("answers", layout, drawn=("slider",), draw=draw)
+MADE_FROM = ("started", "evaluated", "finals", "removals", "samples", "results")
+PART = Part("answers", layout, drawings=(drawing("slider", MADE_FROM, _slider),))

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from ...runs.files import MODEL
 from .. import form, heatmap, inspection
 from ..fields import Changes
-from ..layout import Node, Part, Services, Wire, button, card, html
+from ..layout import Node, Part, Services, Wire, button, card, drawing, html
 from ..shown import NOTHING, Shown
 from .tokens import PART as TOKENS
+
+NO_MAPS = "<p class='empty'>The whole model and what is left of it appear here.</p>"
 
 
 def layout(page: Services) -> Sequence[Node]:
     return [
         card(
             "The network",
-            html("maps", "<p class='empty'>The whole model and what is left of it appear here.</p>"),
+            html("maps", NO_MAPS),
         ),
         card("Task by task", html("tasks", inspection.tasks(NOTHING))),
         *TOKENS.layout(page),
@@ -33,19 +35,25 @@ def wires(page: Services) -> Sequence[Wire]:
     return [Wire(("measure.click",), page.tools.speeds, ("run",), ("speed",), grows=True)]
 
 
-def draw(shown: Shown) -> Changes:
-    summary, recipe = shown.summary, shown.recipe
-    changes: Changes = {
-        "scores": {"value": heatmap.score_table(summary, recipe.keep if recipe else ())},
-        "tasks": {"value": inspection.tasks(summary)},
-    }
-    if summary.started is not None:
-        changes["maps"] = {"value": form.checked(lambda: inspection.maps(summary, shown.anatomy))}
-    return changes
+def _maps(shown: Shown) -> str:
+    if shown.summary.started is None:
+        return NO_MAPS
+    return form.checked(lambda: inspection.maps(shown.summary, shown.anatomy))
+
+
+def _scores(shown: Shown) -> str:
+    return heatmap.score_table(shown.summary, shown.recipe.keep if shown.recipe else ())
+
+
+DRAWINGS = (
+    drawing("scores", ("started", "scored", "removals", "undone"), _scores),
+    drawing("tasks", ("evaluated", "finals", "removals"), lambda shown: inspection.tasks(shown.summary)),
+    drawing("maps", ("started", "removals", "results"), _maps),
+)
 
 
 def offer(shown: Shown) -> Changes:
     return {"measure": {"visible": shown.folder is not None and (shown.folder / MODEL).is_dir()}}
 
 
-PART = Part("inspect", layout, wires, ("scores", "tasks", "maps"), draw, ("measure",), offer)
+PART = Part("inspect", layout, wires, DRAWINGS, ("measure",), offer)

@@ -12,6 +12,7 @@ from ..fields import Changes, fields
 from ..handlers import NEW_RUN
 from ..layout import (
     FOLDED,
+    Drawing,
     Node,
     Part,
     Services,
@@ -21,6 +22,7 @@ from ..layout import (
     chart,
     column,
     control,
+    drawing,
     folding,
     html,
     row,
@@ -110,21 +112,32 @@ def wires(page: Services) -> Sequence[Wire]:
     ]
 
 
-DRAWN = ("heatmap", "marks", "curves", "stage_curves", "stage_card", "log", "measurements")
+def _heatmap(shown: Shown) -> dict:
+    return sendable(importance.importance(shown.summary, _kept(shown), shown.known_anatomy))
 
 
-def draw(shown: Shown) -> Changes:
-    summary, keep = shown.summary, shown.recipe.keep if shown.recipe else ()
-    numbers = curves.measurement_table(summary) + stage_curves.curve_table(summary)
-    return {
-        "heatmap": {"value": sendable(importance.importance(summary, keep, shown.known_anatomy))},
-        "marks": {"value": importance.legend(summary, keep)},
-        "curves": {"value": sendable(cost.cost_curves(summary))},
-        "stage_curves": {"value": sendable(stage_curves.stage_curves(summary))},
-        "stage_card": {"visible": bool(summary.curves)},
-        "log": {"value": status.log(summary)},
-        "measurements": {"value": numbers},
-    }
+def _numbers(shown: Shown) -> str:
+    return curves.measurement_table(shown.summary) + stage_curves.curve_table(shown.summary)
+
+
+def _stage_curves(shown: Shown) -> Changes:
+    chart = sendable(stage_curves.stage_curves(shown.summary))
+    return {"stage_curves": {"value": chart}, "stage_card": {"visible": bool(shown.summary.curves)}}
+
+
+def _kept(shown: Shown) -> Sequence[int]:
+    return shown.recipe.keep if shown.recipe else ()
+
+
+SCORES, MEASURED = ("started", "scored", "removals", "undone"), ("started", "evaluated", "finals", "removals")
+DRAWINGS = (
+    drawing("heatmap", (*SCORES, "forked", "ending"), _heatmap),
+    drawing("marks", SCORES, lambda shown: importance.legend(shown.summary, _kept(shown))),
+    drawing("curves", MEASURED, lambda shown: sendable(cost.cost_curves(shown.summary))),
+    Drawing(("stage_curves", "stage_card"), ("curves",), _stage_curves),
+    drawing("log", ("steps",), lambda shown: status.log(shown.summary)),
+    drawing("measurements", (*MEASURED, "results", "curves"), _numbers),
+)
 
 
 def offer(shown: Shown) -> Changes:
@@ -136,4 +149,4 @@ def offer(shown: Shown) -> Changes:
     }
 
 
-PART = Part("live", layout, wires, DRAWN, draw, ("onward", "extend", "upto", "repeats"), offer)
+PART = Part("live", layout, wires, DRAWINGS, ("onward", "extend", "upto", "repeats"), offer)

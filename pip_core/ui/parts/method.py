@@ -13,8 +13,7 @@ from ...runs.queue import RunQueue
 from ...scoring import get_scorer
 from .. import labels
 from ..examples import offered
-from ..fields import Changes
-from ..layout import Node, Part, Services, card, html
+from ..layout import Node, Part, Services, card, drawing, html
 from ..method_picture import method_picture
 from ..shown import Shown
 
@@ -43,11 +42,11 @@ def _example(queue: RunQueue) -> dict[str, Any]:
     return {"steps": []}
 
 
-def draw(shown: Shown) -> Changes:
+def _picture(shown: Shown) -> dict[str, Any]:
     if not shown.run_id:
-        return {"method_picture": {"value": _example(shown.queue)}}
-    picture = method_picture(shown.summary, shown.recipe, shown.known_anatomy)
-    return {"method_picture": {"value": {**picture, "of": ""}}}
+        return _example(shown.queue)
+    return {**method_picture(shown.summary, shown.recipe, shown.known_anatomy), "of": ""}
 
 
-PART = Part("method", layout, drawn=("method_picture",), draw=draw)
+MADE_FROM = ("started", "scored", "removals", "results", "ending")
+PART = Part("method", layout, drawings=(drawing("method_picture", MADE_FROM, _picture),))

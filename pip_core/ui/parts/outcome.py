@@ -7,7 +7,7 @@ from functools import partial
 
 from .. import labels, status, verdict
 from ..fields import Changes
-from ..layout import Node, Part, Services, Wire, button, html, row
+from ..layout import Node, Part, Services, Wire, button, drawing, html, row
 from ..pushing import can_push
 from ..shown import NOTHING, Shown
 
@@ -39,10 +39,6 @@ def wires(_: Services) -> Sequence[Wire]:
     ]
 
 
-def draw(shown: Shown) -> Changes:
-    return {"tiles": {"value": status.tiles(shown.summary)}}
-
-
 def offer(shown: Shown) -> Changes:
     finished = shown.state == "finished"
     # What is lost is not offered in the brightest colour.
@@ -57,4 +53,6 @@ def offer(shown: Shown) -> Changes:
 
 
 OFFERED = ("banner", *(name for name, _ in labels.TAKE))
-PART = Part("outcome", layout, wires, ("tiles",), draw, OFFERED, offer)
+MADE_FROM = ("started", "evaluated", "finals", "removals", "results")
+TILES = drawing("tiles", MADE_FROM, lambda shown: status.tiles(shown.summary))
+PART = Part("outcome", layout, wires, (TILES,), OFFERED, offer)

@@ -7,7 +7,7 @@ from functools import partial
 
 from .. import labels, status
 from ..fields import Changes
-from ..layout import Node, Part, Services, Wire, button, html, row
+from ..layout import Node, Part, Services, Wire, button, drawing, html, row
 from ..shown import LIVE, NOTHING, RESUMABLE, Shown
 
 OFFERED = tuple(name for name, _ in labels.ACTIONS)
@@ -38,10 +38,6 @@ def wires(page: Services) -> Sequence[Wire]:
     ]
 
 
-def draw(shown: Shown) -> Changes:
-    return {"latest_message": {"value": status.latest_message(shown.summary)}}
-
-
 def offer(shown: Shown) -> Changes:
     """The buttons that change a run are shown to whoever may change it, where it can be."""
     summary, state = shown.summary, shown.state
@@ -57,4 +53,5 @@ def offer(shown: Shown) -> Changes:
     }
 
 
-PART = Part("status", layout, wires, ("latest_message",), draw, OFFERED, offer)
+LATEST = drawing("latest_message", ("steps",), lambda shown: status.latest_message(shown.summary))
+PART = Part("status", layout, wires, (LATEST,), OFFERED, offer)

@@ -9,7 +9,21 @@ from html import escape
 from ...core.errors import UserError
 from ...core.token_removal import TokensRemoved, removal_in
 from ..fields import Changes
-from ..layout import LAST, Node, Part, Services, Wire, asking, button, card, column, control, html, row
+from ..layout import (
+    LAST,
+    Drawing,
+    Node,
+    Part,
+    Services,
+    Wire,
+    asking,
+    button,
+    card,
+    column,
+    control,
+    html,
+    row,
+)
 from ..removed_tokens import list_tokens, measure_text
 from ..shown import Shown
 
@@ -60,7 +74,7 @@ def _removal(shown: Shown) -> TokensRemoved | None:
         return None
 
 
-def draw(shown: Shown) -> Changes:
+def _before_asking(shown: Shown) -> Changes:
     """What is there before anything was asked. It comes again with another run and not sooner, so that
     nothing goes that somebody is reading."""
     removal = _removal(shown)
@@ -76,4 +90,5 @@ def offer(shown: Shown) -> Changes:
     return {"removed_tokens": {"visible": _removal(shown) is not None}}
 
 
-PART = Part("tokens", layout, wires, ("token_list", "longer"), draw, ("removed_tokens",), offer)
+DRAWING = Drawing(("token_list", "longer"), ("results",), _before_asking)
+PART = Part("tokens", layout, wires, (DRAWING,), ("removed_tokens",), offer)
