@@ -194,7 +194,8 @@ def main() -> None:
     # none, a hundred times, which alone takes some percent of a core.
     blocks._queue.sleep_when_free = QUEUE_SECONDS
     blocks._queue.progress_update_sleep_when_free = NO_PROGRESS_SECONDS
-    kinds = sorted({block.get_block_name() for block in blocks.blocks.values()})
+    seen = (block for block in blocks.blocks.values() if getattr(block, "visible", True))
+    kinds = sorted({block.get_block_name() for block in seen})
     threading.Thread(target=frontend.pack_ahead, args=(FRONTEND, kinds), daemon=True).start()
     ready = threading.Event()
     app, *_ = blocks.launch(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from ..core.cached import cached_property
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.recipe import Recipe
 from ..core.units import BLOCKS, HEADS, KINDS, TITLES, WIDTH
 from ..structure.anatomy import Anatomy
@@ -185,7 +186,7 @@ def open_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId] = fr
     except UserError as error:
         raise UserError(
             f"{target_text(recipe)} is out of reach of {titles(recipe)} and tokens together. Tokens hold at "
-            f"most {tokens:.1%} of the parameters, and of {titles(recipe)} alone: {error}"
+            f"most {percent(tokens)} of the parameters, and of {titles(recipe)} alone: {error}"
         ) from None
     raise AssertionError("a division that was refused is met")
 

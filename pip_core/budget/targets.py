@@ -8,6 +8,7 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.recipe import EQUAL, GLOBAL, Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS, CHANNELS, DEPTH, EXPERTS, HEADS, TITLES, WIDTH, format_count
@@ -89,7 +90,7 @@ def _tokens_alone(recipe: Recipe, anatomy: Anatomy, tokens: int, most: float) ->
     if tokens > most:
         raise UserError(
             f"{target_text(recipe)} is out of reach of tokens alone: at most {most:,.0f} of {rows:,} are "
-            f"removed, {most * each:.1%} of the parameters. Choose a smaller target, raise 'Most of the "
+            f"removed, {percent(most * each)} of the parameters. Choose a smaller target, raise 'Most of the "
             "vocabulary', or lower 'Rare tokens removed', so that other parts make up the rest.",
             "vocabulary_limit",
         )

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from ..core.errors import UserError
 from ..core.finite import check_finite
 from ..core.fork_server import Process
-from ..core.limits import limits
+from ..core.limits import limits, on_space
 from ..core.paths import ROOT
 from ..structure.streamed import is_streamed
 from .load import Loaded
@@ -141,9 +141,10 @@ def _run(
             while process.poll() is None:
                 elapsed = time.monotonic() - started
                 if elapsed > limit:
+                    more = "Ask whoever runs this Space to" if on_space() else f"Set {LIMIT} to"
                     raise UserError(
                         f"The verification of the exported model took longer than {limit:.0f} s and was "
-                        f"ended. Set {LIMIT} to allow more, then resume the run."
+                        f"ended. {more} allow more, then resume the run."
                     )
                 yield elapsed
                 try:

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.process_group import added, current
 from ..core.special_tokens import count_at_end
 from ..structure.sites import Site
@@ -184,9 +185,9 @@ class Calibration:
         if edits < FEW_EDITS * wanted * words:
             yield (
                 f"In the perturbed view of the calibration text '{title(self.text.name)}' only "
-                f"{edits / words:.0%} of the words are edited, where {wanted:.0%} are asked for: the others "
-                "have too few letters. What the two views differ in says little; use a text with more words, "
-                "or a method that compares no views."
+                f"{percent(edits / words, 0)} of the words are edited, where {percent(wanted, 0)} are asked "
+                "for: the others have too few letters. What the two views differ in says little; use a text "
+                "with more words, or a method that compares no views."
             )
 
     def pairs(self, iteration: int, windows: int | None = None) -> list[Pair]:

@@ -10,6 +10,7 @@ from ..budget.pruning_budget import PruningBudget, current_sites
 from ..core import events as ev
 from ..core.decisions import Decided, settings_of
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.recipe import EQUAL, GLOBAL, Recipe
 from ..core.units import BLOCKS, DEPTH, TITLES, format_count
 from ..structure.anatomy import Anatomy
@@ -150,15 +151,16 @@ class ReplayState:
         unit = max((s.cost for s in sites_of(anatomy, shape, recipe.units)), default=0)
         if removed > goal.parameters + unit * (len(shape.blocks) if goal.width_units else 1) / 2:
             raise UserError(
-                f"{removed / anatomy.parameters:.1%} of the parameters were removed already, more than a "
-                f"target of {recipe.target:.1%}. Choose a higher one, or continue from an earlier iteration."
+                f"{percent(removed / anatomy.parameters)} of the parameters were removed already, more than "
+                f"a target of {percent(recipe.target)}. Choose a higher one, or continue from an earlier "
+                "iteration."
             )
         costs = [anatomy.blocks[b].parameters for b in self.forced_blocks(recipe, shape)]
         if costs and removed + sum(costs) - costs[-1] / 2 > goal.parameters:
             raise UserError(
-                f"{removed / anatomy.parameters:.1%} of the parameters were removed already, and the "
-                f"{format_count(len(costs), BLOCKS)} to drop would exceed the target of {recipe.target:.1%}. "
-                "Choose a higher target, or drop fewer."
+                f"{percent(removed / anatomy.parameters)} of the parameters were removed already, and the "
+                f"{format_count(len(costs), BLOCKS)} to drop would exceed the target of "
+                f"{percent(recipe.target)}. Choose a higher target, or drop fewer."
             )
 
     def complete(self, recipe: Recipe, anatomy: Anatomy, goal: PruningBudget) -> bool:

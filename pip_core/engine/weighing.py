@@ -14,6 +14,7 @@ from ..budget.division import TOKENS, CostCurve, divide, divided, most_tokens, s
 from ..core.curve import CurvePoint
 from ..core.errors import UserError
 from ..core.events import Event
+from ..core.figures import percent
 from ..core.recipe import EQUAL
 from ..data.perturbation import Pair
 from ..structure.vocabulary import Vocabulary
@@ -159,11 +160,13 @@ class Weighing:
         if self.speed and sum(found.values()) < self._wanted * 0.99:
             each = [(title_of(k.name), k.most / self.state.anatomy.parameters) for k in taking]
             worth = [self._worth(kind.name) for kind in taking]
-            most = ", ".join(f"{t} {share * w:.0%}" for (t, share), w in zip(each, worth, strict=True))
+            most = ", ".join(
+                f"{t} {percent(share * w, 0)}" for (t, share), w in zip(each, worth, strict=True)
+            )
             raise UserError(
                 f"A model that {DOES[self.speed.what]} {self.speed.times:g} times as fast is out of reach: "
-                f"{self._wanted:.0%} of the time would have to go, and as measured here at most these shares "
-                f"can: {most or 'none'}. Choose a smaller speed-up, or let blocks take part.",
+                f"{percent(self._wanted, 0)} of the time would have to go, and as measured here at most "
+                f"these shares can: {most or 'none'}. Choose a smaller speed-up, or let blocks take part.",
                 "target_speedup",
             )
         return self._parameters(found)

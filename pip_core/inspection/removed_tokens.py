@@ -99,9 +99,8 @@ class Lengths:
             + (f" ({times} times)" if times > 1 else "")
             for text, pieces, times in self.examples
         )
-        return f"This text takes {_tokens(self.after)} where it took {self.before:,}: {share:+.1%}.{held}" + (
-            f" {words}." if words else ""
-        )
+        taken = f"This text takes {_tokens(self.after)} where it took {self.before:,}: {100 * share:+.1f} %."
+        return taken + held + (f" {words}." if words else "")
 
 
 class RemovedTokens:

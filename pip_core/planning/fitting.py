@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..core.errors import UserError, shortened
+from ..core.network import asking
 from ..core.recipe import Recipe
 from ..core.units import BLOCKS, KINDS, TITLES
 from .admission import run_memory
@@ -35,6 +36,8 @@ def fitting(model: str) -> str:
     here = run_memory() / 1e9
     if needed <= here:
         return f"{how}; needs {needed:.1f} GB, fits here"
+    if asking() == "" and needed <= run_memory(signed_in=True) / 1e9:
+        return f"{how}; needs {needed:.1f} GB, fits here once you sign in"
     fits = [f"{name} ({size} GB)" for name, size in HARDWARE if needed <= size]
     where = f"would fit {fits[0]}" if fits else "more than any one machine of the Hub has"
     return f"{how}; needs {needed:.0f} of {here:.0f} GB here, {where}"

@@ -14,6 +14,7 @@ from ..budget.budget import budget_of
 from ..checkpoints.load import config_of
 from ..checkpoints.reference import cached_by_checkpoint
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.recipe import DEMO, EQUAL, Recipe
 from ..core.units import ATTENTION, BLOCKS, HEADS, KINDS, MLP, TITLES, Units
 from ..engine.sizes import sizes_of
@@ -155,7 +156,7 @@ def report(found: Inspection) -> str:
         f"{found.model}: {found.model_type} ({how}), {found.blocks} blocks, "
         f"{found.parameters / 1e6:.1f}M parameters ({parts}).",
         "",
-        f"To remove {found.target:.0%} of the parameters:",
+        f"To remove {percent(found.target, 0)} of the parameters:",
     ]
     for choice in found.choices:
         title = TITLES[choice.kind]
@@ -183,7 +184,9 @@ def _choice(recipe: Recipe, anatomy: Anatomy, kind: str) -> Choice:
         goal = budget_of(recipe.replace(units=(kind,), allocation=EQUAL, plain=False), anatomy)
     except UserError as error:
         return Choice(kind, False, plain, str(error), 0.0)
-    return Choice(kind, True, plain and not goal.uneven, f"{goal.description} = {goal.share:.1%}", goal.share)
+    return Choice(
+        kind, True, plain and not goal.uneven, f"{goal.description} = {percent(goal.share)}", goal.share
+    )
 
 
 def memory_needed(recipe: Recipe) -> Mapping[str, float]:

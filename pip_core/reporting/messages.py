@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..core import events as ev
+from ..core.figures import percent
+from ..core.recipe import Recipe
 from ..core.units import BLOCKS, DEPTH, TITLES, WIDTH, Units, format_count
 from ..evaluation.statistics import Paired
 
@@ -51,8 +53,7 @@ def sentence(event: ev.Event) -> str:
         case ev.TargetExtended():
             return f"Target changed from {percent(event.before)} to {percent(event.target)}."
         case ev.SettingsChanged():
-            names = ", ".join(name.replace("_", " ") for name in event.changed)
-            return f"What follows the last removal is done again, with another {names}."
+            return f"What follows the last removal is done again, with another {_named(event.changed)}."
         case ev.Forked():
             return _forked(event)
         case ev.Exported():
@@ -135,18 +136,13 @@ def describe_task(task: ev.TaskResult) -> str:
 
 def describe_difference(paired: Paired) -> str:
     """A difference in accuracy between two models on the same items, and whether it is measurable."""
-    difference = f"{100 * paired.difference:+.1f} % ± {percent(paired.se)}"
+    difference = f"{100 * paired.difference:+.1f} % ± {percent(paired.se)}".replace("-", "−")
     return f"{difference} ({NO_CHANGE})" if paired.noise else difference
 
 
 def capitalized(text: str) -> str:
     """`text` with its first letter, and only that, in upper case."""
     return text[:1].upper() + text[1:]
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A share as "20.0 %"."""
-    return f"{100 * share:.{digits}f} %"
 
 
 def plus_minus(share: float, se: float, digits: int = 1) -> str:
@@ -200,9 +196,14 @@ def _removed(event: ev.Removed) -> str:
 
 def _forked(event: ev.Forked) -> str:
     after = f"after {_iterations(event.iterations)}" if event.iterations else "before its first removal"
-    changed = ", ".join(name.replace("_", " ") for name in event.changed)
-    other = f", with another {changed}" if changed else ""
+    other = f", with another {_named(event.changed)}" if event.changed else ""
     return f"Branched from {event.name or 'another run'} {after}{other}."
+
+
+def _named(settings: Sequence[str]) -> str:
+    """Settings as the form calls them."""
+    known = {info.name: info.label for info in Recipe.settings()}
+    return ", ".join(f"“{known.get(name) or name.replace('_', ' ')}”" for name in settings)
 
 
 def _iterations(number: int) -> str:

@@ -21,6 +21,7 @@ from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
 from ..core import events as ev
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.recipe import Recipe, handing_settings, measuring_settings
 from ..core.sample import Sampled
 from ..engine.aim import aimed, by_share
@@ -135,8 +136,8 @@ def extended(folder: Path, target: float) -> Change:
     if _complete(recipe, history):
         reached = _reached(history)
         raise UserError(
-            f"A target of {target:.1%} would remove nothing more: {reached:.1%} of the parameters are "
-            "removed already. Choose a higher target; for a lower one, branch from an earlier iteration."
+            f"A target of {percent(target)} would remove nothing more: {percent(reached)} of the parameters "
+            "are removed already. Choose a higher target; for a lower one, branch from an earlier iteration."
         )
     event = ev.TargetExtended(aimed(before).target, target)
     check_without_downloads(recipe, [*history, event])

@@ -91,10 +91,9 @@ def preloading(names: Iterable[str]) -> bytes:
         for name in names
         for kind in ["rel='modulepreload'" if name.endswith(".js") else "rel='preload' as='style'"]
     ]
-    plot = f"rel: 'preload', as: 'script', href: '.{ASSETS}{PLOTLY_NAME}'"
     lines.append(
-        "<script>if (new URLSearchParams(location.search).has('run')) "
-        f"document.head.append(Object.assign(document.createElement('link'), {{ {plot} }}))</script>"
+        "<script>if (new URLSearchParams(location.search).has('run')) document.head.append(Object.assign("
+        f"document.createElement('script'), {{ id: 'plotly', src: '.{ASSETS}{PLOTLY_NAME}' }}))</script>"
     )
     return "".join(lines).encode()
 

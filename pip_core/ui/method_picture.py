@@ -48,7 +48,7 @@ def method_picture(summary: RunSummary, recipe: Recipe | None, anatomy: Anatomy 
     reads = 2 if scorer.perturbs else 1 if scorer.cost(1) else 0
     words = [_leaves(describe_units(r.units), scorer.perturbs) for r in played]
     so_far = "So far" if summary.ending is None else "In the end"
-    again = "" if is_one(summary) else "The rest is scored again, round after round. "
+    again = "" if is_one(summary) else "The rest is scored again, iteration after iteration. "
     end = f"{again}{so_far}: {summary.removed_description} removed."
     steps = [
         {"lit": _lit(summary, r.iteration), "gone": _gone(summary, anatomy, r.iteration), "words": said}

@@ -57,7 +57,7 @@ def test_report(config_only):
     name, folder = config_only
     text = report(inspect_model(Recipe(model=folder, target=0.2)))
     assert ("recognised by its structure" in text) == (name == "olmo")
-    assert "To remove 20% of the parameters:" in text
+    assert "To remove 20 % of the parameters:" in text
     assert "an ordinary checkpoint" in text
     assert "it fits" in text
     assert len(text.splitlines()) == 3 + len(kinds_shown(name)) + 3

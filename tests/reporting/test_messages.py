@@ -72,7 +72,7 @@ def test_every_event_has_a_sentence(event):
         (ev.TargetExtended(0.2, 0.3), ["from 20.0 % to 30.0 %"]),
         (
             ev.Forked("mine", 2, ("target", "per_parameter")),
-            ["from mine after 2 iterations", "target, per parameter"],
+            ["from mine after 2 iterations", "another “How much”, “Score per parameter”"],
         ),
         (ev.Forked("", 0, ()), ["from another run before its first removal."]),
         (EVERY[11], ["No."]),

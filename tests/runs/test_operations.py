@@ -228,7 +228,7 @@ def test_extended_as_if_it_had_been_meant_from_the_start(finished, recipe):
 @pytest.mark.parametrize("target", [0.1, TWO, 0.21])
 def test_a_target_that_is_reached_is_refused(finished, recipe, target):
     before = run_directory.read_events(finished)
-    with pytest.raises(UserError, match=r"would remove nothing more: 19.0%"):
+    with pytest.raises(UserError, match=r"would remove nothing more: 19.0 %"):
         operations.extend(finished, target)
     assert tiny.asked_recipe(finished) == recipe
     assert run_directory.read_events(finished) == before

@@ -11,6 +11,7 @@ from ...budget.pruning_budget import PruningBudget
 from ...core.decisions import Decided
 from ...core.errors import UserError
 from ...core.events import Event, Paused, event
+from ...core.figures import percent
 from ...core.progress import Halted
 from ...core.recipe import EQUAL
 from ...core.settings import MEASURED
@@ -44,11 +45,11 @@ class Aimed(Decided):
 
     def words(self) -> str:
         found = "; ".join(
-            f"without {share:.1%} of the parameters{'' if kind == ALL else f', all in {title_of(kind)}'}, it "
-            f"{DOES[self.what]} {ratio:.2f} times as fast ({low:.2f} to {high:.2f})"
+            f"without {percent(share)} of the parameters{'' if kind == ALL else f', all in {title_of(kind)}'}"
+            f", it {DOES[self.what]} {ratio:.2f} times as fast ({low:.2f} to {high:.2f})"
             for kind, share, ratio, low, high in self.timed
         )
-        then = f" So {self.goal} will go: {self.planned_share:.1%}." if self.settled else ""
+        then = f" So {self.goal} will go: {percent(self.planned_share)}." if self.settled else ""
         return f"Measured on this machine for {self.times:g} times: {found}.{then}"
 
 

@@ -15,6 +15,7 @@ from ...budget.pruning_budget import prunable_sites
 from ...core.decisions import Decided
 from ...core.errors import UserError
 from ...core.events import Event, Warned, event, value
+from ...core.figures import percent
 from ...core.settings import MEASURED, Settings, switch, whole
 from ...data.calibration import check_finite
 from ...data.perturbation import Pair
@@ -90,7 +91,7 @@ class Divided(Decided):
         work = "" if self.passes is None else f", the work of {self.passes:.1f} scoring passes"
         return (
             f"{self.words()} It took {self.seconds:.0f} s{work}. So {self.goal} will go: "
-            f"{self.planned_share:.1%}."
+            f"{percent(self.planned_share)}."
         )
 
     def words(self) -> str:

@@ -30,8 +30,8 @@ class MeasureSettings(Settings):
         (EVERY, END),
         "when to measure, after every iteration or what comes out at the end",
         "Measure",
-        "After every round, or at the end only",
-        called={EVERY: "every round", END: "at the end"},
+        "After every iteration, or at the end only",
+        called={EVERY: "every iteration", END: "at the end"},
     )
     tasks: Names = setting(
         (AUTO,),

@@ -103,7 +103,7 @@ class PruneSettings(Settings):
         "removed per iteration: a whole number of units (of every block where equal), a share of all "
         "parameters below 1, or 0 for the usual: one block or half, or 5 % of the parameters",
         "a whole number of units, a share between 0 and 1, or 0",
-        "Removed per round",
+        "Removed per iteration",
         "A number of parts, or a share below 1; 0 = automatic",
     )
     depth_share: float = setting(

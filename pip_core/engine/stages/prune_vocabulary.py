@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ...core.events import Event, event
+from ...core.figures import percent
 from ...core.json_text import parse_json
 from ...core.recipe import DEMO, OURS, Recipe
 from ...core.settings import AUTO, MEASURED, Auto, Measured, Names, Settings, setting
@@ -135,7 +136,7 @@ class VocabularyPruned(TokensRemoved):
             for script, removed, of, pieces in self.scripts[:6]
         )
         each = f" By script, removed and tokens that one takes now: {scripts}." if scripts else ""
-        return f" The calibration text takes {self.longer - 1:.1%} more tokens.{each}"
+        return f" The calibration text takes {percent(self.longer - 1)} more tokens.{each}"
 
 
 class PruneVocabulary(Stage):

@@ -41,7 +41,7 @@ class TextSettings(Settings):
         100_000,
         "calibration windows (pairs of views) per iteration",
         "Windows",
-        "Pairs of text passages read per round",
+        "Pairs of text passages read per iteration",
     )
     window_tokens: int = whole(
         128,

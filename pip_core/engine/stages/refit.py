@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from ...checkpoints.load import load_folder
 from ...core.errors import UserError
 from ...core.events import Event, Progress, StageResult, event
+from ...core.figures import percent
 from ...core.recipe import DEMO, OURS
 from ...core.settings import AUTO, Auto, Settings, switch, whole
 from ...core.units import BLOCKS
@@ -93,7 +94,7 @@ class Refitted(StageResult):
         return (
             f"{changed} of the {self.halves} output projections that are left were solved anew on "
             f"{self.tokens:,} tokens; the distance to the whole model's last hidden states went from "
-            f"{self.before:.0%} to {self.after:.0%} there.{left}"
+            f"{percent(self.before, 0)} to {percent(self.after, 0)} there.{left}"
         )
 
 
@@ -101,7 +102,7 @@ class Refit(Stage):
     """Solve the output projections of what is left anew."""
 
     name = "refit"
-    title = "Refit"
+    title = "Repair"
     Settings = RefitSettings
     Result = Refitted
     changes_model = True
@@ -206,7 +207,7 @@ class Refit(Stage):
 
     @classmethod
     def describe(cls, result: Refitted) -> Description:
-        return Description(result.sentence(), "refitted", (f"Refit: {result._words()}",))
+        return Description(result.sentence(), "refitted", (f"Repair: {result._words()}",))
 
 
 def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:

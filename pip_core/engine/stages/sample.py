@@ -9,6 +9,7 @@ from pydantic import field_validator
 
 from ...core import events as ev
 from ...core.errors import UserError
+from ...core.figures import percent
 from ...core.recipe import DEMO
 from ...core.sample import Sampled
 from ...core.settings import AUTO, Settings, text
@@ -37,7 +38,8 @@ class SampleSettings(Settings):
     sample: str = text(
         AUTO,
         "prompt that the model answers after every removal, so that one sees what becomes of it; auto asks "
-        f"something that suits the model, where that takes under {LITTLE:.0%} of the run; {OFF} asks nothing",
+        f"something that suits the model, where that takes under {percent(LITTLE, 0)} of the run; {OFF} asks "
+        "nothing",
         "Sample prompt",
         f"The model answers it after every removal; {OFF} asks nothing",
     )

@@ -10,6 +10,7 @@ from ...core.accelerator import free_bytes
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
 from ...core.events import Event, StageResult, event
+from ...core.figures import percent
 from ...core.progress import drain, map_progress
 from ...core.settings import AUTO, Settings, choice
 from ...inspection.latency import WARM_UP, Spread, compare_latency
@@ -34,7 +35,7 @@ class SpeedSettings(Settings):
         AUTO,
         (AUTO, ON, OFF),
         "whether speed and memory of the exported model are measured beside the dense model's at the end; "
-        f"auto does where that takes under {LITTLE:.0%} of the run",
+        f"auto does where that takes under {percent(LITTLE, 0)} of the run",
         "Speed and memory",
         "Measured at the end, beside the whole model; auto skips it where that takes long",
     )
