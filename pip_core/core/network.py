@@ -166,10 +166,8 @@ def own_login() -> str:
 
 
 def sign_in() -> str:
-    """As `own_login`, for what a visitor's token is used for. A program is sent to the page."""
-    if not can_sign_in():
-        return own_login()
-    return "open the page in a browser and sign in there" if asking() is None else "sign in on this page"
+    """As `own_login`, for what a visitor's token is used for. A program reads it too, which has no page."""
+    return "sign in on PIP Studio's page" if can_sign_in() else own_login()
 
 
 @contextmanager

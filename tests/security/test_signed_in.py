@@ -75,12 +75,12 @@ def refused(model: str) -> str:
 
 @pytest.mark.parametrize("model", [PRIVATE, GATED])
 def test_what_one_visitor_reads_no_other_does(hub, model, tmp_path):
-    assert "sign in on this page" in refused(model)
+    assert "sign in on PIP Studio's page" in refused(model)
     with working_for(MINE):
         assert drain(load(model)).source.name == model
         assert anatomy_for(model).blocks
     assert hub.tokens == {MINE}
-    assert "sign in on this page" in refused(model)
+    assert "sign in on PIP Studio's page" in refused(model)
     with working_for(OTHERS):
         assert "does not show it to you" in refused(model)
     # Nor from a copy that is here, when the Hub cannot be asked.
