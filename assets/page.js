@@ -3,10 +3,9 @@ window.pip = {
   // Plotly is large: it is loaded once a chart is shown, or the page has nothing else to do.
   plotly() {
     return pip.loading ||= new Promise((resolve, reject) => {
-      const begun = document.getElementById("plotly"), script = begun || document.createElement("script");
-      script.addEventListener("load", resolve);
-      script.addEventListener("error", () => { script.remove(); pip.loading = null; reject(new Error("Plotly is not there")); });
-      if (!begun) document.head.append(Object.assign(script, { id: "plotly", src: pip.plotlyAt }));
+      const script = document.createElement("script");
+      Object.assign(script, { src: pip.plotlyAt, onload: resolve, onerror: () => { pip.loading = null; reject(new Error("Plotly is not there")); } });
+      document.head.append(script);
     });
   },
   // Draw the chart a gr.HTML holds as its value; redraw it in place when the value changes. Where its traces come

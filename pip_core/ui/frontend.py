@@ -85,16 +85,12 @@ def _imported(text: str, begin: int = 0) -> list[tuple[str, list[str]]]:
 
 
 def preloading(names: Iterable[str]) -> bytes:
-    """Lines for the head of the page that name what it will load; and Plotly, where a run is to be shown."""
+    """Lines for the head of the page that name what it will load."""
     lines = [
         f"<link {kind} crossorigin href='.{ASSETS}{name}'>"
         for name in names
         for kind in ["rel='modulepreload'" if name.endswith(".js") else "rel='preload' as='style'"]
     ]
-    lines.append(
-        "<script>if (new URLSearchParams(location.search).has('run')) document.head.append(Object.assign("
-        f"document.createElement('script'), {{ id: 'plotly', src: '.{ASSETS}{PLOTLY_NAME}' }}))</script>"
-    )
     return "".join(lines).encode()
 
 
