@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import gradio as gr
+import plotly
 from gradio.state_holder import SessionState, StateHolder
 
 from pip_core.core.errors import UserError, told
@@ -28,22 +29,11 @@ from pip_core.inspection.processes import ModelProcesses
 from pip_core.planning.estimate import make_plan
 from pip_core.runs import gallery
 from pip_core.runs.queue import RunQueue
-from pip_core.ui import (
-    answers,
-    fields,
-    frontend,
-    handlers,
-    model_tools,
-    page,
-    ranges,
-    sent,
-    serving,
-    sessions,
-)
+from pip_core.ui import answers, fields, handlers, model_tools, page, ranges, sent, serving, sessions
 from pip_core.ui.follow import Followers
 from pip_core.ui.layout import Node, Services, Wire
 
-FRONTEND = Path(gr.__file__).parent / "templates" / "frontend"
+PLOTLY = Path(plotly.__file__).parent / "package_data"
 QUEUE_SECONDS, NO_PROGRESS_SECONDS = 0.05, 60.0
 # No refresh waits for another one, and none of this is for programs (see `for_programs`).
 QUIET = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -52,6 +42,7 @@ CHART = {
     "elem_classes": "chart",
     "html_template": "<div class='plot'></div>",
     "js_on_load": "pip.chart(element, props, watch)",
+    "head": f"<script src='/gradio_api/file={PLOTLY.as_posix()}/plotly.min.js'></script>",
 }
 KINDS = {"Slider": ranges.forgiving(gr.Slider), "Chart": partial(gr.HTML, **CHART)}
 # Those that are not in the document.
@@ -188,15 +179,12 @@ def main() -> None:
     queue.schedule_in_background()
     # A finished model is served from where it is, not copied into a cache first. Ids of runs cannot be
     # guessed, and whoever knows one may see that run.
-    gr.set_static_paths([root])
+    gr.set_static_paths([root, PLOTLY])
     blocks = StudioPage(queue).build().queue(max_size=serving.MOST_EVENTS)
     # Gradio looks into its queue a thousand times a second, and for progress to show, of which this page has
     # none, a hundred times, which alone takes some percent of a core.
     blocks._queue.sleep_when_free = QUEUE_SECONDS
     blocks._queue.progress_update_sleep_when_free = NO_PROGRESS_SECONDS
-    seen = (block for block in blocks.blocks.values() if getattr(block, "visible", True))
-    kinds = sorted({block.get_block_name() for block in seen})
-    threading.Thread(target=frontend.pack_ahead, args=(FRONTEND, kinds), daemon=True).start()
     ready = threading.Event()
     app, *_ = blocks.launch(
         prevent_thread_lock=True,
@@ -206,7 +194,7 @@ def main() -> None:
             neutral_hue="slate",
             font=[gr.themes.Font(name) for name in ("Inter", "system-ui", "sans-serif")],
         ),
-        **serving.serving_options(root, ready, FRONTEND, kinds),
+        **serving.serving_options(root, ready),
     )
     app.state_holder = sessions.lean(StateHolder, SessionState)()
     app.state_holder.set_blocks(blocks)

@@ -1,13 +1,5 @@
 // What Gradio does not do by itself: charts that are redrawn in place, the address, light and dark.
 window.pip = {
-  // Plotly is large: it is loaded once a chart is shown, or the page has nothing else to do.
-  plotly() {
-    return pip.loading ||= new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      Object.assign(script, { src: pip.plotlyAt, onload: resolve, onerror: () => { pip.loading = null; reject(new Error("Plotly is not there")); } });
-      document.head.append(script);
-    });
-  },
   // Draw the chart a gr.HTML holds as its value; redraw it in place when the value changes. Where its traces come
   // in groups (layout.meta.groups: name, words, colour) the reader chooses which of them are shown.
   chart(element, props, watch) {
@@ -61,18 +53,17 @@ window.pip = {
       if (groups.length) chosen.add(groups[0][0]);
     };
     const draw = () => {
-      if (!props.value) return;
+      if (!props.value || !window.Plotly) return;
       // What is not shown has no width, and Plotly would take one of its own: it is drawn once it is shown.
       stale = !plot.clientWidth;
       if (stale) return;
-      if (!window.Plotly) { pip.plotly().then(draw); return; }
       bare = narrow();
       choose();
       window.Plotly.react(plot, props.value.data.map(shown), { ...props.value.layout, shapes: shapes() }, options);
     };
     new ResizeObserver(() => {
       if (!plot.clientWidth || !props.value) return;
-      if (stale || (plot.data && bare !== narrow())) draw();
+      if (stale || bare !== narrow()) draw();
       if (plot.data) window.Plotly.Plots.resize(plot);
     }).observe(plot);
     draw();
@@ -93,8 +84,7 @@ window.pip = {
     const draw = () => {
       stale = !root.clientWidth;
       if (stale) return;  // as above
-      const charts = props.value?.charts || [];
-      if (charts.length && !window.Plotly) { pip.plotly().then(draw); return; }
+      const charts = window.Plotly ? props.value?.charts || [] : [];
       while (root.children.length > charts.length) {
         window.Plotly.purge(root.lastChild.lastChild);
         root.lastChild.remove();
@@ -187,7 +177,6 @@ window.pip = {
     if (chosen !== null) document.body.classList.toggle("dark", chosen === "1");
     document.documentElement.lang ||= "en";
     pip.refusals();
-    requestIdleCallback?.(() => pip.plotly());
     pip.rows(); pip.told(); pip.keys(); pip.log(); pip.places(); pip.lists();
     // Screen readers hear each event once, and refusals at once; the ticking status line stays silent.
     document.getElementById("latest_message")?.setAttribute("aria-live", "polite");

@@ -23,7 +23,7 @@ SERVER = ForkServer(
 )
 # huggingface_hub reads its variables when it is imported: where a test sets them, it must not be there yet.
 # These take long and import nothing of it.
-BEFORE_THE_HUB = ForkServer(("torch", "pandas", "pyarrow", "pydantic", "typer", "rich"))
+BEFORE_THE_HUB = ForkServer(("torch", "scipy.stats", "pandas", "pyarrow", "pydantic", "typer", "rich"))
 
 
 def warm_server(server: ForkServer = SERVER) -> ForkServer:

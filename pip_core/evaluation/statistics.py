@@ -3,14 +3,14 @@
 Dense against pruned, or one pruned model against another: both answered the same items, so only the
 items on which they differ carry information, and most of each accuracy's own error cancels.
 
-All of it is computed here: scipy has no standard error for a mean over tasks of unequal size, nor for a ratio
-of paired accuracies, and to import it for its two tests takes a page longer than all that it draws of a run.
+The p-values are scipy's (`binomtest`, `permutation_test`). The standard errors are computed here, because
+scipy has none for a mean over tasks of unequal size, nor for a ratio of paired accuracies.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -163,17 +163,11 @@ def retained(dense: Evaluated, now: Evaluated) -> Retained:
 
 def mcnemar(gained: int, lost: int) -> float:
     """Two-sided p-value of McNemar's exact test for `gained` and `lost` items; 1 without any."""
-    count = gained + lost
-    ways = sum(_combinations(count, min(gained, lost)))  # of so few on one side, or fewer
-    return min(1.0, 2 * ways / 2**count)
+    if gained == lost:
+        return 1.0
+    from scipy.stats import binomtest  # takes a second to import, so only where it is used
 
-
-def _combinations(count: int, most: int) -> Iterator[int]:
-    """In how many ways 0, 1, ... `most` of `count` can be chosen."""
-    ways = 1
-    for chosen in range(most + 1):
-        yield ways
-        ways = ways * (count - chosen) // (chosen + 1)
+    return float(binomtest(min(gained, lost), gained + lost).pvalue)
 
 
 def _pairs(first: Evaluated, second: Evaluated) -> list[tuple[TaskResult, TaskResult]]:
@@ -229,6 +223,8 @@ def _randomisation(hits: tuple[tuple[str, str], ...]) -> float:
     Args:
         hits: per task the hits of the first and of the second model.
     """
+    from scipy.stats import permutation_test
+
     signs = [
         (int(b) - int(a)) / len(before)
         for before, after in hits
@@ -237,24 +233,18 @@ def _randomisation(hits: tuple[tuple[str, str], ...]) -> float:
     ]
     if len(signs) < 2:  # either sign is as far from zero
         return 1.0
-    values, every = np.array(signs), 2 ** len(signs)
-    all_of_them, draws = every <= RESAMPLES, np.random.default_rng(0)
-    seen, count = _distance(values), min(every, RESAMPLES)
-    as_far = 0
-    for begin in range(0, count, RESAMPLES_AT_A_TIME):
-        several = np.arange(begin, min(begin + RESAMPLES_AT_A_TIME, count))
-        if all_of_them:  # the binary digits of their numbers
-            flipped = several[:, None] >> np.arange(len(values)) & 1
-        else:
-            flipped = draws.integers(2, size=(len(several), len(values)), dtype=np.int8)
-        as_far += int((_distance(np.where(flipped, -values, values)) >= seen).sum())
-    # Of a sample what was seen is one more, so that no p-value is zero.
-    return as_far / count if all_of_them else (as_far + 1) / (count + 1)
-
-
-def _distance(values: np.ndarray) -> np.ndarray:
-    """How far sums are from zero; rounded, so that equal ones in another order of addition are equal."""
-    return np.abs(values.sum(axis=-1)).round(12)
+    found = permutation_test(
+        (np.array(signs),),
+        # Rounded, so that equal sums in another order of addition count as equal.
+        lambda values, axis: np.abs(values.sum(axis=axis)).round(12),
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=RESAMPLES_AT_A_TIME,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
 
 
 def _ratio(

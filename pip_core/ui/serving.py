@@ -6,7 +6,7 @@ import ipaddress
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from copy import copy
 from html import escape
 from pathlib import Path
@@ -22,8 +22,6 @@ from ..data.files import UPLOADS as UPLOADS_VARIABLE
 from ..planning.admission import run_memory
 from ..runs import retention
 from ..runs.store import ARRIVING, UPLOADS
-from .frontend import ASSETS as MODULES
-from .frontend import PLOTLY_NAME, Frontend
 from .gate import Gate, answer, hide_folder
 
 # Where gradio puts uploads, and what it copies.
@@ -117,18 +115,14 @@ def is_loopback(address: str | None) -> bool:
         return False
 
 
-def serving_options(
-    root: Path, ready: threading.Event, frontend: Path, kinds: Iterable[str]
-) -> dict[str, Any]:
+def serving_options(root: Path, ready: threading.Event) -> dict[str, Any]:
     """Options of gradio's `launch`: where the page is, what it loads, and what visitors can make it keep.
 
     Args:
         ready: to be set when `launch` has returned, see `gate`.
-        frontend, kinds: see `frontend.Frontend`.
     """
     set_ = limits()
     scripts = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in LOOKS)
-    scripts += f"\npip.plotlyAt = '.{MODULES}{PLOTLY_NAME}';"
     return {
         "server_name": os.environ.get(ADDRESS),
         "css_paths": [ASSETS / f"{name}.css" for name in LOOKS],
@@ -142,7 +136,6 @@ def serving_options(
         "app_kwargs": {
             "middleware": [
                 (Gate, (), {"root": root, "ready": ready}),
-                (Frontend, (), {"frontend": frontend, "kinds": kinds}),
                 (BoundedUploads, (), {"root": root, "most": set_.uploads_gb * GB}),
                 (CompressedAnswers, (), {}),
             ]
