@@ -1,8 +1,9 @@
 """Dividing a target among kinds of units by what they cost: pure functions of measured costs.
 
 The cost of a kind, `c_k(n)`, is what removing its `n` least important parameters adds to the loss. It is
-measured at a few `n`; between them its slope, the marginal cost per parameter, rises evenly. The target is
-spent greedily: every step goes to the kind whose next parameters cost least.
+measured at a few `n`; its slope, the marginal cost per parameter, rises evenly from the middle of one
+segment to the next. The target is spent greedily: every step goes to the kind whose next parameters cost
+least.
 """
 
 from __future__ import annotations
@@ -66,11 +67,12 @@ class CostCurve:
         middles, slopes = self._slopes
         if len(slopes) == 1:
             return slopes[0]
-        # Before the first middle and behind the last the slope goes on as it began and ended.
+        # Behind the last middle the slope goes on as it ended. Before the first it is as measured there: if
+        # it fell on towards the origin, the first of a kind would be free because its later ones cost much.
+        size = max(size, middles[0])
         n = min(max(bisect(middles, size), 1), len(middles) - 1)
         rise = (slopes[n] - slopes[n - 1]) / (middles[n] - middles[n - 1])
-        # A little of anything may cost nothing, and gains nothing that was not measured.
-        return max(slopes[n - 1] + rise * (size - middles[n - 1]), min(0.0, slopes[0]))
+        return slopes[n - 1] + rise * (size - middles[n - 1])
 
     def cost(self, size: float) -> float:
         """Cost of removing `size` parameters, in nats per byte: measured at the points, and between and
