@@ -14,7 +14,7 @@ from pip_core.core.units import Units
 from pip_core.engine.stages.aim import Aimed
 from pip_core.engine.stages.divide import Divided, Share
 from pip_core.engine.stages.prune_vocabulary import VocabularyPruned
-from pip_core.engine.stages.recover import Recovered
+from pip_core.engine.stages.recover_result import Paced, Recovered
 from pip_core.engine.stages.refit import Refitted
 from pip_core.engine.stages.speed import Timed
 
@@ -69,6 +69,7 @@ EVERY = (
     Sampled(2, "The sky is", " blue\n", 2, True, True),
     Timed(2, (1.2, 1.1, 1.3), (1.1, 1.0, 1.2), 400, 300, 5, "cpu", 2),
     Timed(2, skipped="memory ran out."),
+    Paced(2, 5, 4096, 0.004, 0.001, 0.003),
     Recovered(2, 4096, 2048, "'mixed'", 0.4, 0.3, 24, -1.2, -1.1, 9.5),
     ev.Paused(1),
     ev.Evaluated(2, 3, 99, 12.5, 0.3, 8, 256, 0.5, 0.02, (TASK,), 3.0, (), True),

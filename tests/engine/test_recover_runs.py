@@ -177,7 +177,7 @@ def test_killed_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path):
     # What recovery goes on from was refitted.
     assert refitting(undisturbed[0])
     assert not refitting(events)
-    assert "Refit: " in (folder / "model" / "README.md").read_text()
+    assert "Repair: " in (folder / "model" / "README.md").read_text()
 
 
 def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path):
@@ -220,7 +220,7 @@ def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path):
     killed.close()
     events = list(run_directory.work(folder))
     assert not refitting(events)
-    assert "Refit: " in (folder / "model" / "README.md").read_text()
+    assert "Repair: " in (folder / "model" / "README.md").read_text()
     (found,) = tiny.only(events, Recovered)
     assert (found.earlier, found.tokens) == (TOKENS, TOKENS)
     assert f"{TOKENS:,} and then {TOKENS:,}" in sentence(found)

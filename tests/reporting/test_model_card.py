@@ -158,9 +158,9 @@ def test_states(part):
     ("start", "cells"),
     [
         ("perplexity (8 windows of 256 tokens, stride 256, heldout)", "20.50 ± 1.25 | 31.25 ± 1.25 | |"),
-        ("facts (acc_norm, 100 items, chance 50 %)", "80.0 % ± 5.0 % | 60.0 % ± 5.0 % | -20.0 % ± 4.0 % |"),
-        ("words (acc_norm, 100 items, chance 0 %)", "50.0 % ± 5.0 % | 40.0 % ± 5.0 % | -10.0 % ± 3.0 % |"),
-        ("**mean accuracy**", "65.0 % ± 3.0 % | 50.0 % ± 3.0 % | -15.0 % ± 2.5 % |"),
+        ("facts (acc_norm, 100 items, chance 50 %)", "80.0 % ± 5.0 % | 60.0 % ± 5.0 % | −20.0 % ± 4.0 % |"),
+        ("words (acc_norm, 100 items, chance 0 %)", "50.0 % ± 5.0 % | 40.0 % ± 5.0 % | −10.0 % ± 3.0 % |"),
+        ("**mean accuracy**", "65.0 % ± 3.0 % | 50.0 % ± 3.0 % | −15.0 % ± 2.5 % |"),
     ],
 )
 def test_figures(start, cells):

@@ -80,9 +80,9 @@ def test_a_fork_to_another_model_of_the_same_shape(finished, tmp_path, tokenizer
         ({}, 3, "choose 0 to 2, not 3"),
         ({}, -1, "choose 0 to 2"),
         ({"colour": 1}, 1, "No recipe has the setting colour"),
-        ({"target": 0.1}, 2, "more than a target of 10.0%"),
+        ({"target": 0.1}, 2, "more than a target of 10.0 %"),
         ({"target": 2}, 1, "cannot be pruned"),
-        ({"drop": (0, 1)}, 1, "9.5% of the parameters were removed already, and the 2 blocks to drop"),
+        ({"drop": (0, 1)}, 1, "9.5 % of the parameters were removed already, and the 2 blocks to drop"),
         ({"method": "no-such"}, 1, "no-such"),
     ],
 )

@@ -201,4 +201,4 @@ def test_what_a_program_starts_on_an_open_page_is_stopped_with_its_key_alone(
 def test_who_follows_takes_no_place_of_those_who_do_not(tmp_path, monkeypatch):
     """Gradio answers `max_threads` events at once, and a follower is one of them until the run ends."""
     monkeypatch.setenv("PIP_STUDIO_FOLLOWERS", "200")
-    assert serving.serving_options(tmp_path, threading.Event(), tmp_path, ())["max_threads"] >= 200 + 40
+    assert serving.serving_options(tmp_path, threading.Event())["max_threads"] >= 200 + 40
