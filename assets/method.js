@@ -20,7 +20,7 @@ window.pip.method = (element, props, watch) => {
   const plan = () => {
     const whole = data.gone.map(lane => lane.map(() => 0)), found = [];
     data.steps.forEach((step, number) => {
-      const before = number ? data.steps[number - 1].gone : whole, name = `Round ${number + 1}. `;
+      const before = number ? data.steps[number - 1].gone : whole, name = `Iteration ${number + 1}. `;
       if (!number) found.push({ kind: "reading", words: data.reads, gone: before, name, stands: 2200 });
       found.push({ kind: "lit", words: data.lights, lit: step.lit, gone: before, name, stands: number ? 1100 : 2200 });
       found.push({ kind: "leaving", words: step.words, lit: step.lit, gone: before, next: step.gone, name, stands: number ? 1200 : 2000 });
