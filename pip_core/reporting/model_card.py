@@ -14,13 +14,14 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..checkpoints.nonuniform import LOADER
 from ..core.events import Evaluated, Removed, Started, TaskResult
+from ..core.figures import percent
 from ..core.recipe import Recipe
 from ..data.corpora import title
 from ..data.private import shareable
 from ..evaluation.statistics import LEVEL, paired_comparison, retained
 from ..scoring import get_scorer
 from .description import Description
-from .messages import describe_difference, describe_units, millions, percent, plus_minus
+from .messages import describe_difference, describe_units, millions, plus_minus
 
 TEMPLATE = "model_card.md.j2"
 TASK_TYPE = "text-generation"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..core import events as ev
+from ..core.figures import percent
 from ..core.recipe import Recipe
 from ..evaluation.statistics import retained
-from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
 from . import worker
 from .files import (

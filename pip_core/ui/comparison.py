@@ -12,10 +12,11 @@ import plotly.graph_objects as go
 
 from ..budget.targets import kinds_of
 from ..core.csv_cells import cell
+from ..core.figures import percent
 from ..core.recipe import Recipe
 from ..core.settings import SettingInfo
 from ..data.corpora import PASTED
-from ..reporting.messages import describe_removal, format_duration, percent
+from ..reporting.messages import describe_removal, format_duration
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import LINES, say
 from .cost import frame

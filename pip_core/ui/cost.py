@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..core.events import Evaluated
+from ..core.figures import percent
 from ..evaluation.statistics import Change, changes
-from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import ACCENT, FAINT, GREY, LINES, faint, figure, name_line, say
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from ..core import events as ev
+from ..core.figures import percent
 from ..engine.stages import describe
-from ..reporting.messages import describe_removal, percent
+from ..reporting.messages import describe_removal
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import GREY, name_line
 from .cost import name_of, removed

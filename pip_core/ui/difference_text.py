@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..core.events import Evaluated
+from ..core.figures import percent
 from ..evaluation.statistics import Retained, paired_comparison, retained
-from ..reporting.messages import describe_difference, percent
+from ..reporting.messages import describe_difference
 
 
 def kept_words(dense: Evaluated, now: Evaluated) -> str:

@@ -7,9 +7,10 @@ from html import escape
 from pathlib import Path
 
 from ..checkpoints.packing import Packing
+from ..core.figures import percent
 from ..core.recipe import Recipe
 from ..data.corpora import pasted_settings
-from ..reporting.messages import describe_agreement, percent
+from ..reporting.messages import describe_agreement
 from ..reporting.model_card import loading
 from ..reporting.run_summary import RunSummary
 from .fields import label_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+from ..core.figures import percent
 from ..evaluation.statistics import retained
-from ..reporting.messages import percent
 from ..runs.gallery import examples
 from ..runs.index import RunInfo
 from ..runs.queue import RunQueue

@@ -8,6 +8,7 @@ from html import escape
 from ..budget.aims import WRITING, speedup_of
 from ..checkpoints import bundled
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.recipe import DEMO, DISPATCHED, MIXED, STREAMED, Recipe
 from ..core.settings import AUTO
 from ..core.units import ATTENTION, BLOCKS, CHANNELS, EXPERTS, HEADS, KINDS, MLP
@@ -16,7 +17,6 @@ from ..data.preview import preview
 from ..evaluation.tasks import NAMES, STORY_TASKS, TASKS, WRITING_TASKS
 from ..planning.estimate import Plan, anatomy_for, available_memory, resolve_auto_units
 from ..planning.inspect_model import exports_plainly, memory_needed
-from ..reporting.messages import percent
 from ..scoring import get_scorer
 from .html import duration, millions, problem, shortened
 from .network_map import legend, network_map

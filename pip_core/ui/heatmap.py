@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 
 import plotly.graph_objects as go
 
+from ..core.figures import percent
 from ..core.units import BLOCKS, DEPTH, TITLES, WIDTH
-from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import ACCENT, AMBER, GREY, IMPORTANCE, LOCK, SKELETON, figure, hatched
 from ..structure.anatomy import Anatomy

@@ -8,8 +8,8 @@ from collections.abc import Collection
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..core.figures import percent
 from ..core.units import BLOCKS, TITLES, WIDTH
-from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import AMBER, FAINT, IMPORTANCE, LOCK, SKELETON, figure, hatched
 from ..structure.anatomy import Anatomy

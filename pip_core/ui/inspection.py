@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from ..core.figures import percent
 from ..engine.stages import describe
 from ..inspection import latency
 from ..inspection.divergence import Place
-from ..reporting.messages import NO_CHANGE, percent
+from ..reporting.messages import NO_CHANGE
 from ..reporting.run_summary import RunSummary
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape

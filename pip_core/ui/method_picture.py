@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.recipe import Recipe
 from ..core.units import BLOCKS, DEPTH, TITLES
 from ..data.preview import preview
-from ..reporting.messages import describe_units, percent
+from ..reporting.messages import describe_units
 from ..reporting.run_summary import RunSummary
 from ..scoring import get_scorer
 from ..structure.anatomy import Anatomy

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from html import escape
 
+from ..core.figures import percent
 from ..core.units import WIDTH
-from ..reporting.messages import percent
 from ..structure.anatomy import Anatomy, Block
 from ..structure.shape import Layer, Shape
 from .html import millions

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from html import escape
 
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.limits import can_sign_in, local_files, on_space
 from ..core.network import asking_token
-from ..reporting.messages import describe_agreement, percent
+from ..reporting.messages import describe_agreement
 from ..runs.pushing import PushState
 from ..runs.queue import RunQueue
 from .html import problem

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from html import escape
 
-from ..reporting.messages import percent
+from ..core.figures import percent
 from ..runs.gallery import examples
 from ..runs.index import RunInfo
 from ..runs.queue import RunQueue

@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 from ..core.events import Evaluated
+from ..core.figures import percent
 from ..core.sample import Sampled
 from ..evaluation.statistics import retained
-from ..reporting.messages import describe_units, percent
+from ..reporting.messages import describe_units
 from ..reporting.run_summary import RunSummary
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape

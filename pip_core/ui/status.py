@@ -6,8 +6,9 @@ import time
 from html import escape
 
 from ..core import events as ev
+from ..core.figures import percent
 from ..core.public_text import public
-from ..reporting.messages import format_duration, percent
+from ..reporting.messages import format_duration
 from ..reporting.run_summary import RunSummary
 from . import verdict
 from .difference_text import kept_words

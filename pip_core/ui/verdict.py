@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 
 from ..core import events as ev
+from ..core.figures import percent
 from ..engine.stages import describe
 from ..evaluation.statistics import retained
-from ..reporting.messages import percent
 from ..reporting.run_summary import RunSummary
 from .difference_text import above_guessing, paired_change
 from .html import empty, press

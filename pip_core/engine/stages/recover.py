@@ -134,8 +134,7 @@ class Recover(Stage):
             return Cost(seconds=60 * self.recipe.recover_minutes, memory={"recovery": _memory(context)})
         passes = PASSES * context.depth(context.planned) + context.depth(0)
         tokens = self.tokens - self._learnt_before(context)
-        looks = 1 + tokens / self._between_looks(tokens)
-        looking = looks * WATCHED_TOKENS * (context.depth(context.planned) + context.depth(0))
+        looking = self._looked_at(tokens) * (context.depth(context.planned) + context.depth(0))
         written = self.material.to_write(tokens) * WRITING * context.depth(0)
         work = {"writing": written * context.finishing}
         work["recovering"] = (tokens * passes + looking) * context.finishing
@@ -143,6 +142,10 @@ class Recover(Stage):
 
     def _between_looks(self, tokens: int) -> int:
         return LOOK_TOKENS if self.recipe.recover == UNTIL_LEVEL else max(1, tokens // LOOKS)
+
+    def _looked_at(self, tokens: int) -> float:
+        """Tokens that all looks read where `tokens` are learnt from."""
+        return (1 + tokens / self._between_looks(tokens)) * WATCHED_TOKENS
 
     def run(self, state: RunState) -> Iterator[Event]:
         began, loaded = time.monotonic(), state.loaded
@@ -239,8 +242,7 @@ class Recover(Stage):
         pace = yield from map_progress(timing, step)
 
         def beside(tokens: int) -> tuple[int, int]:
-            looks = 1 + tokens / self._between_looks(tokens)
-            return self.material.to_write(tokens), round(looks * WATCHED_TOKENS)
+            return self.material.to_write(tokens), round(self._looked_at(tokens))
 
         left = seconds - (time.monotonic() - began)
         tokens = pace.tokens(left, ids.numel(), MOST, beside)

@@ -11,8 +11,8 @@ from pathlib import Path
 from ...checkpoints.gguf_export import FORMATS, converter, teller_here, write_gguf
 from ...core.errors import UserError
 from ...core.events import Loading
+from ...core.figures import percent
 from ...core.recipe import Recipe
-from ...reporting.messages import percent
 from ...runs.files import MODEL, gguf_file
 from ...runs.queue import RunQueue
 from ..fields import Changes
