@@ -25,6 +25,7 @@ from gradio.state_holder import SessionState, StateHolder
 from pip_core.core.errors import UserError, told
 from pip_core.core.limits import can_sign_in
 from pip_core.core.recipe import Recipe
+from pip_core.evaluation import statistics
 from pip_core.inspection.processes import ModelProcesses
 from pip_core.planning.estimate import make_plan
 from pip_core.runs import gallery
@@ -199,6 +200,7 @@ def main() -> None:
     app.state_holder = sessions.lean(StateHolder, SessionState)()
     app.state_holder.set_blocks(blocks)
     ready.set()
+    statistics.warm_up()
     blocks.block_thread()
 
 

@@ -20,7 +20,7 @@ def kept_chart(
             model's.
         counted: what of the accuracy, in words.
     """
-    chart = figure(height=520)
+    chart = go.Figure(figure(height=520))
     for label, points in curves.items():
         x, y, error = zip((100.0, 100.0, 0.0), *sorted(points, reverse=True), strict=True)
         chart.add_trace(
@@ -37,6 +37,7 @@ def kept_chart(
             )
         )
     chart.update_layout(
+        template="none",
         showlegend=True,
         paper_bgcolor="white",
         plot_bgcolor="white",

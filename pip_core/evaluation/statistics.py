@@ -165,9 +165,15 @@ def mcnemar(gained: int, lost: int) -> float:
     """Two-sided p-value of McNemar's exact test for `gained` and `lost` items; 1 without any."""
     if gained == lost:
         return 1.0
-    from scipy.stats import binomtest  # takes a second to import, so only where it is used
+    from scipy.stats import binomtest  # see `warm_up`
 
     return float(binomtest(min(gained, lost), gained + lost).pvalue)
+
+
+def warm_up() -> None:
+    """Import what the tests of significance need, which takes up to a second. It is not imported with this
+    module, for those who test nothing; a page does it before a visitor waits for a test."""
+    import scipy.stats  # noqa: F401
 
 
 def _pairs(first: Evaluated, second: Evaluated) -> list[tuple[TaskResult, TaskResult]]:
@@ -201,6 +207,7 @@ def _paired(name: str, hits: tuple[tuple[str, str], ...]) -> Paired:
     return Paired(name, found.difference, found.se, p, found.gained, found.lost)
 
 
+@lru_cache(maxsize=1024)  # a chart asks for every measurement so far whenever there is one more
 def _changed(hits: tuple[tuple[str, str], ...]) -> _Changed:
     """Mean over tasks of the second's accuracy minus the first's, and its paired standard error."""
     difference, variance, gained, lost = 0.0, 0.0, 0, 0

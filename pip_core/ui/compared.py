@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ..reporting.theme import sendable
 from ..runs.queue import RunQueue
 from ..runs.store import TABLES
 from . import comparison
@@ -39,10 +38,9 @@ def show_comparison(queue: RunQueue, ids: Sequence[str]) -> Changes:
     """The chosen runs on one chart and in one table."""
     found = compared_runs(queue, ids)
     measured = [c for c in found if c.summary.dense is not None]
-    drawn = [(title, sendable(chart)) for title, chart in comparison.charts(found)]
     changes: Changes = {
         "picked": {"value": list(ids or ())},
-        "comparison": {"value": {"charts": drawn}},
+        "comparison": {"value": {"charts": comparison.charts(found)}},
         "summary": {"value": comparison.summary(found)},
         "compare_csv": {"visible": False},
     }

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-import plotly.graph_objects as go
-
 from ..budget.targets import kinds_of
 from ..core.csv_cells import cell
 from ..core.figures import percent
@@ -18,7 +16,7 @@ from ..core.settings import SettingInfo
 from ..data.corpora import PASTED
 from ..reporting.messages import describe_removal, format_duration
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import LINES, say
+from ..reporting.theme import LINES, Figure, say
 from .cost import frame
 from .curves import add_run, finish
 from .difference_text import kept_share
@@ -41,7 +39,7 @@ class Compared:
     state: str = "finished"
 
 
-def charts(found: Sequence[Compared]) -> list[tuple[str, go.Figure]]:
+def charts(found: Sequence[Compared]) -> list[tuple[str, Figure]]:
     """A chart for every way in which the runs were measured, with what tells it from the others: models,
     tasks and texts that differ share no axis. Runs have the colours of the table."""
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -52,7 +50,7 @@ def charts(found: Sequence[Compared]) -> list[tuple[str, go.Figure]]:
     return [(" · ".join(key[:words]), _chart({n: found[n] for n in runs})) for key, runs in groups.items()]
 
 
-def _chart(found: Mapping[int, Compared]) -> go.Figure:
+def _chart(found: Mapping[int, Compared]) -> Figure:
     """Accuracy and perplexity of every run against parameters removed, as lines with error bars.
 
     Args:
@@ -62,8 +60,6 @@ def _chart(found: Mapping[int, Compared]) -> go.Figure:
     share = max((c.summary.started.planned_share for c in shown.values()), default=0.2)
     figure = frame(share, "accuracy, %", "perplexity")
     if not shown:
-        figure.update_xaxes(visible=False)
-        figure.update_yaxes(visible=False)
         say(figure, "Nothing is measured yet.<br>Each run becomes a line here.")
         return figure
     points, error = [], []

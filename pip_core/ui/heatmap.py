@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-import plotly.graph_objects as go
-
 from ..core.figures import percent
 from ..core.units import BLOCKS, DEPTH, TITLES, WIDTH
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import ACCENT, AMBER, GREY, IMPORTANCE, LOCK, SKELETON, figure, hatched
+from ..reporting.theme import (
+    ACCENT,
+    AMBER,
+    GREY,
+    IMPORTANCE,
+    SKELETON,
+    Figure,
+    add_level,
+    add_lock,
+    add_trace,
+    figure,
+    hatched,
+    set_axes,
+)
 from ..structure.anatomy import Anatomy
 from .html import table
 from .shares import Shares, removed_shares
@@ -87,7 +98,7 @@ def locked(summary: RunSummary, keep: Collection[int] = ()) -> list[int]:
 
 def importance_heatmap(
     summary: RunSummary, keep: Collection[int] = (), anatomy: Anatomy | None = None
-) -> go.Figure:
+) -> Figure:
     """Iteration by block: score over the row's largest, on a log scale that spans what occurs.
 
     One row per kind of units where there are several. Of blocks and halves, those removed are hatched from
@@ -113,47 +124,36 @@ def importance_heatmap(
     lowest = min((v for row in values for v in row if v is not None), default=-1.0)
     # Cells still to come are drawn from the start, so that nothing moves when a row fills.
     waiting = [y for y in range(1, rows + 1) if y not in scored]
-    chart.add_trace(
-        go.Heatmap(
-            z=[
-                [
-                    0 if removed.get((kinds[(y - 1) % len(kinds)], b), rows) * len(kinds) >= y else None
-                    for b in range(blocks)
-                ]
-                for y in waiting
-            ],
-            x=list(range(blocks)),
-            y=waiting,
-            colorscale=[[0, SKELETON], [1, SKELETON]],
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            hoverinfo="skip",
-        )
-    )
-    chart.add_trace(
-        go.Heatmap(
-            z=values,
-            x=list(range(blocks)),
-            y=scored,
-            customdata=facts,
-            hovertemplate="block %{x}%{customdata[0]}<br>score %{customdata[1]}, %{customdata[2]} of the "
-            "largest<br>rank %{customdata[3]} (1 = least important)%{customdata[4]}<extra></extra>",
-            # Ranks; the browser leaves them out where cells are too narrow for a number.
-            text=[
-                [rank.get(b, "") for b in range(blocks)] for rank in (ranks[key] for key in in_order(summary))
-            ],
-            texttemplate="%{text}",
-            textfont={"size": 10},
-            colorscale=IMPORTANCE,
-            zmin=lowest,
-            zmax=0,
-            xgap=1,
-            ygap=1,
-            hoverongaps=False,
-            showscale=False,
-        )
-    )
+    cells = {"type": "heatmap", "x": list(range(blocks)), "showscale": False, "xgap": 1, "ygap": 1}
+    to_come = {
+        "z": [
+            [
+                0 if removed.get((kinds[(y - 1) % len(kinds)], b), rows) * len(kinds) >= y else None
+                for b in range(blocks)
+            ]
+            for y in waiting
+        ],
+        "y": waiting,
+        "colorscale": [[0, SKELETON], [1, SKELETON]],
+        "hoverinfo": "skip",
+    }
+    add_trace(chart, {**cells, **to_come})
+    found = {
+        "z": values,
+        "y": scored,
+        "customdata": facts,
+        "hovertemplate": "block %{x}%{customdata[0]}<br>score %{customdata[1]}, %{customdata[2]} of the "
+        "largest<br>rank %{customdata[3]} (1 = least important)%{customdata[4]}<extra></extra>",
+        # Ranks; the browser leaves them out where cells are too narrow for a number.
+        "text": [[ranks[key].get(b, "") for b in range(blocks)] for key in in_order(summary)],
+        "texttemplate": "%{text}",
+        "textfont": {"size": 10},
+        "colorscale": IMPORTANCE,
+        "zmin": lowest,
+        "zmax": 0,
+        "hoverongaps": False,
+    }
+    add_trace(chart, {**cells, **found})
     now, before = [], []
     for (kind, block), iteration in removed.items():
         now.append((block, iteration * len(kinds) + place[kind], 0.0, 1.0))
@@ -168,32 +168,25 @@ def importance_heatmap(
     _hatch(chart, now, AMBER)
     _hatch(chart, before, GREY)
     for block in locked(summary, keep):
-        chart.add_layout_image(
-            **{"source": LOCK, "x": block, "y": 1, "xref": "x", "yref": "y", "layer": "above"},
-            **{"sizex": 0.7, "sizey": 0.6, "xanchor": "center", "yanchor": "middle"},
-        )
+        add_lock(chart, block, 1, (0.7, 0.6), "middle")
     for (kind, block), iteration in removed.items():
         _outline(chart, block, iteration * len(kinds) + place[kind], "solid")
     branch = summary.forked
     if branch and branch.iterations and "method" in branch.changed:
         y = branch.iterations * len(kinds) + 0.5
-        chart.add_hline(y=y, line={"color": ACCENT, "width": 2})
-        chart.add_annotation(
-            **{"x": 1, "xref": "x domain", "y": y, "text": f"from here on by {summary.started.method}"},
-            **{
-                "showarrow": False,
-                "xanchor": "right",
-                "yanchor": "top",
-                "font": {"size": 11, "color": ACCENT},
-            },
-        )
+        add_level(chart, y, {"color": ACCENT, "width": 2})
+        corner = {"x": 1, "xref": "x domain", "xanchor": "right", "y": y, "yref": "y", "yanchor": "top"}
+        said = {"text": f"from here on by {summary.started.method}", "font": {"size": 11, "color": ACCENT}}
+        chart["layout"]["annotations"].append({"showarrow": False, **said, **corner})
     if (following := likely_next(summary)) is not None and values:
         kind, block = following
         last = max(i for i, _ in summary.scored)
         _outline(chart, block, last * len(kinds) + place[kind], "dot")
     every = len(kinds) * max(1, math.ceil(rows / len(kinds) / 12))
     ticks = list(range(1, rows + 1, every))
-    chart.update_xaxes(
+    set_axes(
+        chart,
+        "x",
         title={"text": "block of the whole model", "standoff": 6},
         range=[-0.6, blocks - 0.4],
         showgrid=False,
@@ -201,8 +194,11 @@ def importance_heatmap(
         dtick=1 if blocks <= 8 else 2 if blocks <= 16 else 5 if blocks <= 60 else 10,
         tickangle=0,
     )
-    chart.update_yaxes(
-        title="iteration" if len(kinds) == 1 else f"iteration ({', then '.join(TITLES[k] for k in kinds)})",
+    order = "" if len(kinds) == 1 else f" ({', then '.join(TITLES[k] for k in kinds)})"
+    set_axes(
+        chart,
+        "y",
+        title={"text": f"iteration{order}"},
         range=[rows + 0.5, 0.5],
         showgrid=False,
         zeroline=False,
@@ -256,18 +252,13 @@ def in_order(summary: RunSummary) -> list[tuple[int, str]]:
     return sorted(summary.scored, key=lambda k: (k[0], order.index(k[1])))
 
 
-def _outline(chart: go.Figure, block: int, y: int, dash: str) -> None:
-    chart.add_shape(
-        type="rect",
-        x0=block - 0.5,
-        x1=block + 0.5,
-        y0=y - 0.5,
-        y1=y + 0.5,
-        line={"color": AMBER, "width": 2.5 if dash == "solid" else 2, "dash": dash},
-    )
+def _outline(chart: Figure, block: int, y: int, dash: str) -> None:
+    corners = {"x0": block - 0.5, "x1": block + 0.5, "y0": y - 0.5, "y1": y + 0.5}
+    line = {"color": AMBER, "width": 2.5 if dash == "solid" else 2, "dash": dash}
+    chart["layout"]["shapes"].append({"type": "rect", "line": line, **corners})
 
 
-def _hatch(chart: go.Figure, parts: Sequence[tuple[int, int, float, float]], color: str) -> None:
+def _hatch(chart: Figure, parts: Sequence[tuple[int, int, float, float]], color: str) -> None:
     """Hatch parts of cells, each (block, row, from, to), shares of the cell's height from its bottom. Equal
     parts side by side are drawn as one."""
     x: list[float | None] = []
@@ -285,12 +276,8 @@ def _hatch(chart: go.Figure, parts: Sequence[tuple[int, int, float, float]], col
             y += [bottom, bottom, top, top, bottom, None]
     if not x:
         return
-    chart.add_trace(
-        go.Scatter(
-            **{"x": x, "y": y, "mode": "none", "fill": "toself", "hoverinfo": "skip"},
-            fillpattern=hatched(color),
-        )
-    )
+    areas = {"x": x, "y": y, "mode": "none", "fill": "toself", "fillpattern": hatched(color)}
+    add_trace(chart, {"type": "scatter", "hoverinfo": "skip", **areas})
 
 
 def _rows(

@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
-
 from ..core.figures import percent
 from ..core.units import BLOCKS, TITLES, WIDTH
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import AMBER, FAINT, IMPORTANCE, LOCK, SKELETON, figure, hatched
+from ..reporting.theme import (
+    AMBER,
+    FAINT,
+    IMPORTANCE,
+    LOCK,
+    SKELETON,
+    Figure,
+    add_lock,
+    add_trace,
+    figure,
+    hatched,
+    lay_rows,
+    set_axes,
+)
 from ..structure.anatomy import Anatomy
 from .heatmap import FLOOR, importance_heatmap, locked, ranking, removed_blocks
 from .shares import Shares, removed_shares
@@ -20,7 +30,7 @@ from .shares import Shares, removed_shares
 NUMBERED = 40
 
 
-def importance(summary: RunSummary, keep: Collection[int] = (), anatomy: Anatomy | None = None) -> go.Figure:
+def importance(summary: RunSummary, keep: Collection[int] = (), anatomy: Anatomy | None = None) -> Figure:
     """The chart of a run's scores.
 
     Args:
@@ -38,33 +48,36 @@ def is_one(summary: RunSummary) -> bool:
     return summary.planned == 1 and len(summary.removals) <= 1 and most <= 1
 
 
-def bars(summary: RunSummary, keep: Collection[int], shares: Shares) -> go.Figure:
+def bars(summary: RunSummary, keep: Collection[int], shares: Shares) -> Figure:
     """Every block's score, the least important first, a row per kind of units. What is removed is hatched:
     the bar of a block or half, and of heads and channels as much of the bar as is removed of the block."""
     kinds = summary.started.units if summary.started else (BLOCKS,)
     blocks = summary.started.blocks if summary.started else 30
-    chart = make_subplots(rows=len(kinds), cols=1, vertical_spacing=0.2, figure=figure())
-    chart.update_layout(barmode="overlay", bargap=0.15, uirevision="bars")
+    chart = figure()
+    lay_rows(chart, (1 / len(kinds),) * len(kinds), gap=0.2)
+    chart["layout"] |= {"barmode": "overlay", "bargap": 0.15, "uirevision": "bars"}
     for row, kind in enumerate(kinds, start=1):
         _add_kind(chart, row, summary, kind, keep, shares)
-    chart.update_xaxes(
+    set_axes(
+        chart,
+        "x",
         type="category",
         showgrid=False,
         dtick=max(1, math.ceil(blocks / NUMBERED)),
         tickfont={"size": 12 if blocks <= 16 else 9},
         range=[-0.6, blocks - 0.4],
     )
-    chart.update_yaxes(range=[0, 106], gridcolor=FAINT, zeroline=False, nticks=5)
+    set_axes(chart, "y", range=[0, 106], gridcolor=FAINT, zeroline=False, nticks=5)
     for row, kind in enumerate(kinds, start=1):
         what = "" if len(kinds) == 1 else f"{TITLES[kind]}, "
-        chart.update_yaxes(title={"text": f"{what}% of the highest", "standoff": 6}, row=row, col=1)
+        set_axes(chart, "y", row, title={"text": f"{what}% of the highest", "standoff": 6})
     last = {"text": "block, the least important first", "standoff": 6}
-    chart.update_xaxes(title=last, row=len(kinds), col=1)
+    set_axes(chart, "x", len(kinds), title=last)
     return chart
 
 
 def _add_kind(
-    chart: go.Figure, row: int, summary: RunSummary, kind: str, keep: Collection[int], shares: Shares
+    chart: Figure, row: int, summary: RunSummary, kind: str, keep: Collection[int], shares: Shares
 ) -> None:
     blocks = summary.started.blocks if summary.started else 30
     event = summary.scored.get((1, kind))
@@ -82,9 +95,8 @@ def _add_kind(
     removed = shares.get((1, kind), {})
     # Places of bars that are still to come are drawn from the start.
     waiting = 0 if event else 100
-    chart.add_trace(
-        go.Bar(x=names, y=[waiting] * blocks, marker={"color": SKELETON}, hoverinfo="skip"), row, 1
-    )
+    places = {"y": [waiting] * blocks, "marker": {"color": SKELETON}, "hoverinfo": "skip"}
+    add_trace(chart, {"type": "bar", "x": names, **places}, row)
     what = f", mean of its {TITLES[kind]}" if kind in WIDTH else "" if kind == BLOCKS else f", {TITLES[kind]}"
     facts = [
         [
@@ -96,43 +108,34 @@ def _add_kind(
         else [""] * 3
         for b, s in zip(order, values, strict=True)
     ]
-    chart.add_trace(
-        go.Bar(
-            x=names,
-            y=heights,
-            marker={"color": logs, "colorscale": IMPORTANCE, "cmin": lowest, "cmax": 0},
-            customdata=facts,
-            hovertemplate=f"block %{{x}}{what}<br>score %{{customdata[0]}}, %{{y:.1f}} % of the largest<br>"
-            "rank %{customdata[1]} (1 = least important)%{customdata[2]}<extra></extra>",
-        ),
-        row,
-        1,
-    )
+    scored = {
+        "type": "bar",
+        "x": names,
+        "y": heights,
+        "marker": {"color": logs, "colorscale": IMPORTANCE, "cmin": lowest, "cmax": 0},
+        "customdata": facts,
+        "hovertemplate": f"block %{{x}}{what}<br>score %{{customdata[0]}}, %{{y:.1f}} % of the largest<br>"
+        "rank %{customdata[1]} (1 = least important)%{customdata[2]}<extra></extra>",
+    }
+    add_trace(chart, scored, row)
     parts = [
         (h if h is not None else 100) if b in gone else (h or 0) * removed.get(b, 0)
         for b, h in zip(order, heights, strict=True)
     ]
-    chart.add_trace(
-        go.Bar(
-            x=names,
-            y=parts,
-            marker={
-                "color": "rgba(0,0,0,0)",
-                "pattern": {**hatched(AMBER), "fillmode": "replace"},
-                "line": {"color": AMBER, "width": [1.5 if p else 0 for p in parts]},
-            },
-            hoverinfo="skip",
-        ),
-        row,
-        1,
-    )
+    gone_parts = {
+        "type": "bar",
+        "x": names,
+        "y": parts,
+        "marker": {
+            "color": "rgba(0,0,0,0)",
+            "pattern": {**hatched(AMBER), "fillmode": "replace"},
+            "line": {"color": AMBER, "width": [1.5 if p else 0 for p in parts]},
+        },
+        "hoverinfo": "skip",
+    }
+    add_trace(chart, gone_parts, row)
     for block in locked(summary, keep):
-        place = order.index(block)
-        chart.add_layout_image(
-            **{"source": LOCK, "x": place, "y": 0, "layer": "above", "sizex": 0.7, "sizey": 12},
-            **{"xref": f"x{row if row > 1 else ''}", "yref": f"y{row if row > 1 else ''}"},
-            **{"xanchor": "center", "yanchor": "bottom"},
-        )
+        add_lock(chart, order.index(block), 0, (0.7, 12), "bottom", row)
 
 
 def legend(summary: RunSummary, keep: Collection[int] = ()) -> str:

@@ -164,7 +164,7 @@ def chart(name: str, value: dict) -> Node:
     """A Plotly figure that is redrawn in place.
 
     Args:
-        value: the empty figure, see `reporting.theme.sendable`.
+        value: the empty figure, see `reporting.theme`.
     """
     return Node("Chart", name, (), {"value": value})
 

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import plotly.graph_objects as go
-
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import FAINT, LINES, figure, say
+from ..reporting.theme import FAINT, LINES, Figure, add_trace, figure, say, set_axes
 from .html import table
 
 
-def stage_curves(summary: RunSummary) -> go.Figure:
+def stage_curves(summary: RunSummary) -> Figure:
     """The curves of the chart that was drawn last, one line for each."""
     chart = figure()
     if not summary.curves:
-        chart.update_xaxes(visible=False)
-        chart.update_yaxes(visible=False)
         say(chart, "Steps that learn or measure draw here how far they are.")
         return chart
     title, points = list(summary.curves.items())[-1]
     names = list(dict.fromkeys(name for point in points for name, _ in point.values))
     for name, color in zip(names, LINES * len(names), strict=False):
         found = [(p.x, dict(p.values)[name], p.note) for p in points if name in dict(p.values)]
-        chart.add_scatter(
-            x=[x for x, _, _ in found],
-            y=[round(y, 4) for _, y, _ in found],
-            customdata=[note for _, _, note in found],
-            name=name,
-            mode="lines+markers",
-            line={"color": color, "width": 2},
-            hovertemplate=f"{title}: {name} %{{y:.3f}}<br>%{{x:,.0f}} {points[-1].x_name}<br>%{{customdata}}"
-            "<extra></extra>",
-        )
-    chart.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
-    chart.update_xaxes(
-        title={"text": points[-1].x_name, "standoff": 6}, gridcolor=FAINT, zeroline=False, rangemode="tozero"
-    )
-    chart.update_yaxes(
-        title={"text": points[-1].y_name, "standoff": 8}, gridcolor=FAINT, zeroline=False, nticks=5
-    )
+        line = {
+            "type": "scatter",
+            "x": [x for x, _, _ in found],
+            "y": [round(y, 4) for _, y, _ in found],
+            "customdata": [note for _, _, note in found],
+            "name": name,
+            "mode": "lines+markers",
+            "line": {"color": color, "width": 2},
+            "hovertemplate": f"{title}: {name} %{{y:.3f}}<br>%{{x:,.0f}} {points[-1].x_name}<br>"
+            "%{customdata}<extra></extra>",
+        }
+        add_trace(chart, line)
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+    chart["layout"] |= {"showlegend": True, "legend": legend}
+    look = {"gridcolor": FAINT, "zeroline": False}
+    set_axes(chart, "x", title={"text": points[-1].x_name, "standoff": 6}, rangemode="tozero", **look)
+    set_axes(chart, "y", title={"text": points[-1].y_name, "standoff": 8}, nticks=5, **look)
     return chart
 
 

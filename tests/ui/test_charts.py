@@ -9,7 +9,7 @@ from pip_core.core.recipe import Recipe
 from pip_core.core.units import Units
 from pip_core.planning.estimate import anatomy_for
 from pip_core.reporting.run_summary import RunSummary
-from pip_core.reporting.theme import AMBER, GREY, sendable
+from pip_core.reporting.theme import AMBER, GREY
 from pip_core.ui import cost, curves, heatmap, importance, method_picture
 
 from .test_page_parts import summary_of_a_run
@@ -18,7 +18,7 @@ from .test_page_parts import summary_of_a_run
 def test_heatmap_marks_what_went_and_what_may_be_next():
     summary = summary_of_a_run()
     assert heatmap.likely_next(summary) == ("blocks", 4)
-    figure = sendable(heatmap.importance_heatmap(summary))
+    figure = heatmap.importance_heatmap(summary)
     outlines = [(s["x0"] + 0.5, s["y0"] + 0.5, s["line"]["dash"]) for s in figure["layout"]["shapes"]]
     assert outlines == [(3, 1, "solid"), (0, 2, "solid"), (4, 2, "dot")]
     hover = figure["data"][1]["customdata"]
@@ -43,14 +43,15 @@ def test_what_is_kept_was_put_back_or_has_no_score_is_not_called_removed():
     assert states == ["kept", "kept", "not scored", "removed"]
     said = heatmap.score_table(summary, keep=(1,))
     assert [said.count(f">{state}<") for state in ("kept", "not scored", "removed")] == [2, 1, 1]
-    assert [i["x"] for i in heatmap.importance_heatmap(summary, keep=(1,)).layout.images] == [0, 1]
+    assert [i["x"] for i in heatmap.importance_heatmap(summary, keep=(1,))["layout"]["images"]] == [0, 1]
 
 
 def test_a_branch_marks_where_its_method_changed():
     summary = summary_of_a_run()
-    assert "from here on" not in heatmap.importance_heatmap(summary).to_json()
+    assert not heatmap.importance_heatmap(summary)["layout"]["annotations"]
     summary.forked = ev.Forked("another", 1, ("method",))
-    assert "from here on by pip" in heatmap.importance_heatmap(summary).to_json()
+    (said,) = heatmap.importance_heatmap(summary)["layout"]["annotations"]
+    assert said["text"] == "from here on by pip"
 
 
 def test_channels_are_hatched_by_the_share_of_a_block_that_went(llama_folder):
@@ -61,7 +62,7 @@ def test_channels_are_hatched_by_the_share_of_a_block_that_went(llama_folder):
     summary.removals = tuple(
         replace(r, units=(u,)) for r, u in zip(summary.removals, (first, second), strict=True)
     )
-    figure = sendable(importance.importance(summary, (), anatomy))
+    figure = importance.importance(summary, (), anatomy)
     now, before = (
         [d["y"] for d in figure["data"] if d.get("fillpattern", {}).get("fgcolor") == c]
         for c in (AMBER, GREY)
@@ -78,12 +79,12 @@ def test_one_iteration_is_drawn_as_sorted_bars():
     started = replace(summary_of_a_run().started, planned=1)
     both = (Units("blocks", 3, (0,)), Units("blocks", 4, (0,)))
     summary.apply([(started, 1.0)])
-    waiting = sendable(importance.importance(summary))
+    waiting = importance.importance(summary)
     assert [d["type"] for d in waiting["data"]] == ["bar"] * 3
     assert waiting["data"][0]["y"] == [100] * 5
     summary.apply([(ev.Scored(1, "blocks", (0.5, 0.8, 1.0, 0.1, 0.4), 1.0), 2.0)])
     summary.apply([(ev.Removed(1, both, 0.4, 0.4, 60, "2 of 5 blocks"), 3.0)])
-    figure = sendable(importance.importance(summary, keep=(0,)))
+    figure = importance.importance(summary, keep=(0,))
     _, bars, hatched = figure["data"]
     assert bars["x"] == ["3", "4", "0", "1", "2"]
     assert bars["y"] == [10, 40, 50, 80, 100]
@@ -121,7 +122,7 @@ def test_the_method_is_drawn_from_the_runs_own_texts_scores_and_removals():
 def test_a_removal_without_scores_leaves_its_row_empty():
     summary = summary_of_a_run()
     summary.scored = {key: scored for key, scored in summary.scored.items() if key != (1, "blocks")}
-    figure = sendable(heatmap.importance_heatmap(summary))
+    figure = heatmap.importance_heatmap(summary)
     assert figure["data"][1]["y"] == [2]
     assert figure["data"][0]["y"] == [1, 3]
 
@@ -134,7 +135,7 @@ def test_the_table_says_what_a_score_of_channels_is():
 
 
 def test_curves_show_the_change_from_the_dense_model_with_its_own_error():
-    figure = sendable(cost.cost_curves(summary_of_a_run()))
+    figure = cost.cost_curves(summary_of_a_run())
     lines = [d for d in figure["data"] if d.get("mode") == "lines+markers"]
     assert [d["x"] for d in lines] == [[0, 19.19, 39.39]] * 2
     assert lines[0]["y"] == [0, -25, -50]
@@ -142,6 +143,7 @@ def test_curves_show_the_change_from_the_dense_model_with_its_own_error():
     assert [fact[1] for fact in lines[0]["customdata"]] == [0, 25.0, 28.87]
     assert lines[1]["y"] == [1, 1, 1]
     assert [a["text"] for a in figure["layout"]["annotations"]] == ["whole model"]
+    assert [(s["y0"], s["yref"]) for s in figure["layout"]["shapes"]] == [(0, "y"), (1, "y2")]
     assert "block 3" in curves.measurement_table(summary_of_a_run())
 
 
@@ -150,7 +152,7 @@ def test_every_task_can_be_shown_under_what_tells_it_from_the_others():
     dense = summary.evaluated[0]
     tasks = tuple(replace(dense.tasks[0], name=f"stories-{name}") for name in ("who", "places"))
     summary.evaluated = {0: replace(dense, tasks=tasks)}
-    figure = sendable(cost.cost_curves(summary))
+    figure = cost.cost_curves(summary)
     assert [words for _, words, _ in figure["layout"]["meta"]["groups"]] == ["mean", "who", "places"]
     shown = {d["legendgroup"]: d["visible"] for d in figure["data"] if d.get("legendgroup")}
     assert shown == {"mean": True, "0": False, "1": False}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import plotly.graph_objects as go
 import pytest
 
 from pip_core.core import events as ev
@@ -103,3 +104,8 @@ def test_what_shows_a_run_is_made_again_whenever_it_would_be_another(shown):
             assert version != known or drawn == there, (one.names, event)
             before[one.names] = version, drawn
     assert spared > len(events) * len(refresh.DRAWINGS) / 2
+    values = [change.get("value") for _, drawn in before.values() for change in drawn.values()]
+    charts = [value for value in values if isinstance(value, dict) and "layout" in value]
+    assert len(charts) == 3
+    for chart in charts:
+        go.Figure(chart)  # Plotly's own classes refuse what its schema does not have

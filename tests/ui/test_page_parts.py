@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -203,7 +204,7 @@ def test_nothing_is_drawn_of_nothing():
         cost.cost_curves(RunSummary()),
         comparison.charts([comparison.Compared("r", Recipe(), RunSummary())])[0][1],
     ):
-        assert len(figure.to_json()) < 10_000
+        assert len(json.dumps(figure)) < 10_000
     assert "appears here" in heatmap.score_table(RunSummary())
     assert "Press Prune" in status.status(RunSummary(), "none")
     assert "appears here" in verdict.banner(RunSummary(), "none")
@@ -273,12 +274,13 @@ def test_comparison_tells_recipes_apart():
     other = comparison.Compared("c", Recipe(model="a/b"), summary_of_a_run())
     assert "Not one scale" in comparison.summary([one, other])
     (both,) = comparison.charts([one, two])
-    assert len([d for d in both[1].data if d.y is not None]) == 4
+    assert len([d for d in both[1]["data"] if d["y"]]) == 4
     # What was measured on another model has axes of its own, and keeps its colour of the table.
     (first, drawn), (second, apart) = comparison.charts([one, two, other])
     assert (first, second) == ("demo", "b")
-    assert drawn.data[2].line.color != drawn.data[0].line.color != apart.data[0].line.color
-    assert apart.data[0].line.color not in {trace.line.color for trace in drawn.data}
+    here, there = ([trace["line"]["color"] for trace in chart["data"]] for chart in (drawn, apart))
+    assert here[2] != here[0] != there[0]
+    assert there[0] not in here
 
 
 def test_csv_holds_every_measurement_and_score():

@@ -12,13 +12,15 @@ from ...runs.worker import UNREADABLE
 from .. import comparison, download, labels
 from ..fields import Changes
 from ..html import empty
-from ..layout import Node, Part, Services, button, column, html, row
+from ..layout import Drawing, Node, Part, Services, button, column, html, row
 from ..shown import NOTHING, Shown, as_file
 from . import gguf, push
 from .chat import NOT_SHIPPED
 
+# Tables of what a run has come to.
+TABLES = ("csv", "scores_csv")
 # Beside the packed model, whose button also depends on how far it is packed; see `refresh`.
-FILES = tuple(name for name, _ in labels.FILES)
+FILES = tuple(name for name, _ in labels.FILES if name not in TABLES)
 OFFERED = ("verdict", "load", "command", *FILES)
 
 
@@ -65,13 +67,23 @@ def offer(shown: Shown) -> Changes:
     card = folder / MODEL / "README.md"
     if shown.state == "finished" and card.is_file():
         changes["card"] = {"value": str(card), "visible": True}
-    if summary.dense is not None and shown.state not in UNREADABLE:
-        run = comparison.Compared(shown.run_id, recipe, summary, shown.state)
-        measured, scores = comparison.as_csv([run]), comparison.scores_csv(summary)
-        changes["csv"] = as_file(folder, measured, "measurements.csv")
-        if summary.scored:
-            changes["scores_csv"] = as_file(folder, scores, "scores.csv")
     return changes
+
+
+def _measurements(shown: Shown) -> Changes:
+    """Every measurement as a table, written into the folder of the run."""
+    summary, folder, recipe = shown.summary, shown.folder, shown.recipe
+    if summary.dense is None or folder is None or recipe is None or shown.state in UNREADABLE:
+        return {"csv": {"visible": False}}
+    run = comparison.Compared(shown.run_id, recipe, summary, shown.state)
+    return {"csv": as_file(folder, comparison.as_csv([run]), "measurements.csv")}
+
+
+def _scores(shown: Shown) -> Changes:
+    """Every score, the same way."""
+    if not shown.summary.scored or shown.folder is None or shown.state in UNREADABLE:
+        return {"scores_csv": {"visible": False}}
+    return {"scores_csv": as_file(shown.folder, comparison.scores_csv(shown.summary), "scores.csv")}
 
 
 def _offered(folder: Path, file: str) -> dict:
@@ -86,4 +98,8 @@ def _offered(folder: Path, file: str) -> dict:
     return as_file(folder / PUBLIC, public(text), file)
 
 
-PART = Part("download", layout, offered=OFFERED, offer=offer)
+DRAWINGS = (
+    Drawing(("csv",), ("started", "evaluated", "finals", "removals"), _measurements),
+    Drawing(("scores_csv",), ("scored",), _scores),
+)
+PART = Part("download", layout, drawings=DRAWINGS, offered=OFFERED, offer=offer)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from ...engine import stages
-from ...reporting.theme import sendable
 from .. import cost, curves, examples, importance, labels, stage_curves, status
 from ..fields import Changes, fields
 from ..handlers import NEW_RUN
@@ -36,9 +35,9 @@ RUN, IDLE = ("when-run",), "when-idle"
 
 
 def layout(page: Services) -> Sequence[Node]:
-    scores = chart("heatmap", sendable(importance.importance(NOTHING)))
-    cost_chart = chart("curves", sendable(cost.cost_curves(NOTHING)))
-    on_the_way = chart("stage_curves", sendable(stage_curves.stage_curves(NOTHING)))
+    scores = chart("heatmap", importance.importance(NOTHING))
+    cost_chart = chart("curves", cost.cost_curves(NOTHING))
+    on_the_way = chart("stage_curves", stage_curves.stage_curves(NOTHING))
     cards = examples.cards(page.queue)
     finished = [column(words(cards), elem_classes=["card", IDLE])] if cards else []
     return [
@@ -113,7 +112,7 @@ def wires(page: Services) -> Sequence[Wire]:
 
 
 def _heatmap(shown: Shown) -> dict:
-    return sendable(importance.importance(shown.summary, _kept(shown), shown.known_anatomy))
+    return importance.importance(shown.summary, _kept(shown), shown.known_anatomy)
 
 
 def _numbers(shown: Shown) -> str:
@@ -121,7 +120,7 @@ def _numbers(shown: Shown) -> str:
 
 
 def _stage_curves(shown: Shown) -> Changes:
-    chart = sendable(stage_curves.stage_curves(shown.summary))
+    chart = stage_curves.stage_curves(shown.summary)
     return {"stage_curves": {"value": chart}, "stage_card": {"visible": bool(shown.summary.curves)}}
 
 
@@ -133,7 +132,7 @@ SCORES, MEASURED = ("started", "scored", "removals", "undone"), ("started", "eva
 DRAWINGS = (
     drawing("heatmap", (*SCORES, "forked", "ending"), _heatmap),
     drawing("marks", SCORES, lambda shown: importance.legend(shown.summary, _kept(shown))),
-    drawing("curves", MEASURED, lambda shown: sendable(cost.cost_curves(shown.summary))),
+    drawing("curves", MEASURED, lambda shown: cost.cost_curves(shown.summary)),
     Drawing(("stage_curves", "stage_card"), ("curves",), _stage_curves),
     drawing("log", ("steps",), lambda shown: status.log(shown.summary)),
     drawing("measurements", (*MEASURED, "results", "curves"), _numbers),
