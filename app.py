@@ -35,7 +35,8 @@ from pip_core.ui.follow import Followers
 from pip_core.ui.layout import Node, Services, Wire
 
 PLOTLY = Path(plotly.__file__).parent / "package_data"
-QUEUE_SECONDS, NO_PROGRESS_SECONDS = 0.05, 60.0
+PLOTLY_ADDRESS = f"/gradio_api/file={PLOTLY.as_posix()}/plotly.min.js"
+QUEUE_SECONDS, NO_PROGRESS_SECONDS = 0.1, 60.0
 # No refresh waits for another one, and none of this is for programs (see `for_programs`).
 QUIET = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 # A figure is a gr.HTML that the browser hands to Plotly.
@@ -43,7 +44,7 @@ CHART = {
     "elem_classes": "chart",
     "html_template": "<div class='plot'></div>",
     "js_on_load": "pip.chart(element, props, watch)",
-    "head": f"<script src='/gradio_api/file={PLOTLY.as_posix()}/plotly.min.js'></script>",
+    "head": f"<script src='{PLOTLY_ADDRESS}'></script>",
 }
 KINDS = {"Slider": ranges.forgiving(gr.Slider), "Chart": partial(gr.HTML, **CHART)}
 # Those that are not in the document.
@@ -195,7 +196,7 @@ def main() -> None:
             neutral_hue="slate",
             font=[gr.themes.Font(name) for name in ("Inter", "system-ui", "sans-serif")],
         ),
-        **serving.serving_options(root, ready),
+        **serving.serving_options(root, ready, scripts=[PLOTLY_ADDRESS]),
     )
     app.state_holder = sessions.lean(StateHolder, SessionState)()
     app.state_holder.set_blocks(blocks)

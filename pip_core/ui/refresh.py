@@ -31,6 +31,8 @@ OUTPUTS = (
     *("status", "timer", "seen", "runs", "chosen", "notice", "table", "zip", *COMPARISON),
     *(name for part in PARTS for name in (*part.drawn, *part.offered)),
 )
+# Those of parts, whose digests the browser keeps in this order.
+HELD = tuple(dict.fromkeys(name for part in PARTS for name in (*part.drawn, *part.offered)))
 # Seconds between two refreshes: while something runs, and otherwise, in case another tab starts something.
 BUSY_SECONDS, IDLE_SECONDS = 2.0, 10.0
 
@@ -78,8 +80,9 @@ def refresh(
         packed,
     ]
     now = json.loads(json.dumps(drawn_for))
-    nothing = ["", -1, "", [], [], None, "", "", {}, []]
-    *before, drawn, versions = seen if len(seen or ()) == len(nothing) else nothing
+    nothing = ["", -1, "", [], [], None, "", "", [], []]
+    *before, digests, versions = seen if len(seen or ()) == len(nothing) else nothing
+    drawn = dict(zip(HELD, digests, strict=False))
     if now == before:
         return changes
     if line != before[6]:
@@ -115,11 +118,12 @@ def refresh(
             changes["notice"] = {"value": problem(packing.error, str(time.monotonic()))}
     if now[4] != before[4]:
         changes |= show_comparison(queue, present)
-    return {**changes, "seen": {"value": [*now, drawn, versions]}}
+    return {**changes, "seen": {"value": [*now, [drawn.get(name, "") for name in HELD], versions]}}
 
 
 def _digest(change: dict) -> str:
-    return hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest()[:16]
+    # Short, because it goes to and fro with every refresh; by chance alike once in a million million times.
+    return hashlib.blake2b(json.dumps(change).encode(), digest_size=5).hexdigest()
 
 
 def _versions(queue: RunQueue, ids: Sequence[str]) -> tuple:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import ipaddress
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from html import escape
 from pathlib import Path
@@ -43,6 +45,9 @@ FULL, FULL_WORDS = 507, b"No more files can be uploaded now. Try again later."
 # Where refreshes are answered; gradio compresses files alone. Markup and charts repeat themselves: a fifth is
 # left of a run's refreshes, for 0.2 ms of processor time each.
 ANSWERS, COMPRESSED_FROM, COMPRESSION = "/gradio_api/run", 500, 4
+# Where gradio's own modules and styles are, for the browser; and how much these, and what else stays the same
+# while the server runs, are compressed, once each.
+MODULES, COMPRESSION_ONCE = "/assets/", 9
 # What gradio's `skip` says of a component.
 UNCHANGED = {"__type__": "update"}
 UNFIT = "What was sent cannot be used: reload the page and try again."
@@ -115,18 +120,19 @@ def is_loopback(address: str | None) -> bool:
         return False
 
 
-def serving_options(root: Path, ready: threading.Event) -> dict[str, Any]:
+def serving_options(root: Path, ready: threading.Event, scripts: Sequence[str] = ()) -> dict[str, Any]:
     """Options of gradio's `launch`: where the page is, what it loads, and what visitors can make it keep.
 
     Args:
+        scripts: addresses of files that the page loads and that do not change.
         ready: to be set when `launch` has returned, see `gate`.
     """
     set_ = limits()
-    scripts = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in LOOKS)
+    own = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in LOOKS)
     return {
         "server_name": os.environ.get(ADDRESS),
         "css_paths": [ASSETS / f"{name}.css" for name in LOOKS],
-        "head": f"<script>{scripts}</script>",
+        "head": f"<script>{own}</script>",
         "footer_links": ["api"],
         "blocked_paths": [root / retention.LOG],
         "max_file_size": int(set_.upload_mb * MB),
@@ -138,6 +144,7 @@ def serving_options(root: Path, ready: threading.Event) -> dict[str, Any]:
                 (Gate, (), {"root": root, "ready": ready}),
                 (BoundedUploads, (), {"root": root, "most": set_.uploads_gb * GB}),
                 (CompressedAnswers, (), {}),
+                (KeptFiles, (), {"addresses": (MODULES, *scripts)}),
             ]
         },
     }
@@ -176,6 +183,55 @@ class CompressedAnswers:
         """Pass a request (of ASGI) on."""
         answers = scope["type"] == "http" and scope["path"].rpartition("/")[0].endswith(ANSWERS)
         await (self.compressing if answers else self.app)(scope, receive, send)
+
+
+class KeptFiles:
+    """Answers with files that do not change from memory, compressed once. Gradio reads and compresses each
+    anew for every visitor; of the 80 that the page loads first that is most of the server's work.
+
+    Args:
+        addresses: beginnings of their addresses. What is kept is at most what gradio and Plotly ship.
+    """
+
+    def __init__(self, app: Callable, addresses: Sequence[str]) -> None:
+        self.app, self.addresses = app, tuple(addresses)
+        self._kept: dict[str, tuple[list[tuple[bytes, bytes]], bytes]] = {}
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable[[dict], Awaitable]) -> None:
+        """Answer a request (of ASGI), or pass it on."""
+        if not self._keeps(scope):
+            return await self.app(scope, receive, send)
+        path = scope["path"]
+        if path not in self._kept:
+            messages: list[dict] = []
+
+            async def hold(message: dict) -> None:
+                messages.append(message)
+
+            await self.app(scope, receive, hold)
+            start, *parts = messages
+            if start["status"] != 200:
+                for message in messages:
+                    await send(message)
+                return
+            body = b"".join(part.get("body", b"") for part in parts)
+            packed = await asyncio.to_thread(gzip.compress, body, COMPRESSION_ONCE)
+            headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+            length = (b"content-length", str(len(packed)).encode())
+            headers += [length, (b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
+            self._kept[path] = headers, packed
+        headers, packed = self._kept[path]
+        await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+        await send({"type": "http.response.body", "body": packed})
+
+    def _keeps(self, scope: dict) -> bool:
+        """Whether it is such a file that is asked for, whole, by whoever can read it compressed."""
+        if scope["type"] != "http" or scope["method"] != "GET":
+            return False
+        if not scope["path"].startswith(self.addresses) or not scope["path"].endswith((".js", ".css")):
+            return False
+        headers = dict(scope["headers"])
+        return b"gzip" in headers.get(b"accept-encoding", b"") and b"range" not in headers
 
 
 def guarded(blocks: Any, error: Any, root: Path) -> Any:

@@ -184,6 +184,48 @@ def test_a_refresh_is_compressed_for_browsers_that_take_it(path, accepted, packe
     assert (len(body) < len(whole) / 5) is packed
 
 
+def test_what_a_browser_loads_first_is_read_and_compressed_once():
+    whole, asked = b"let block = 12;" * 100, []
+    files = {"/assets/a.js": whole, "/gradio_api/file=/b.js": b"its own"}
+
+    async def app(scope, receive, send):
+        asked.append(scope["path"])
+        found = scope["path"] in files
+        headers = [(b"content-type", b"application/javascript"), (b"content-length", b"1500")]
+        await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})
+        for part in (b"", files.get(scope["path"], b"none")):
+            await send({"type": "http.response.body", "body": part, "more_body": not part})
+
+    kept = serving.KeptFiles(app, [serving.MODULES])
+
+    def get(path, *headers, accepted=b"gzip, br", method="GET"):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        of = [(b"accept-encoding", accepted), *headers]
+        asyncio.run(kept({"type": "http", "method": method, "path": path, "headers": of}, None, send))
+        body = b"".join(message.get("body", b"") for message in sent)
+        return sent[0]["status"], dict(sent[0]["headers"]), body
+
+    for _ in range(2):
+        status, headers, body = get("/assets/a.js")
+        assert (status, headers[b"content-encoding"], gzip.decompress(body)) == (
+            200,
+            b"gzip",
+            files["/assets/a.js"],
+        )
+        assert headers[b"content-type"] == b"application/javascript"
+        assert int(headers[b"content-length"]) == len(body) < 100
+    assert asked == ["/assets/a.js"]
+    assert get("/assets/a.js", accepted=b"identity")[2] == whole
+    assert get("/assets/a.js", (b"range", b"bytes=0-3"))[2] == whole
+    # What is not there, and what the server does not keep, is asked for every time.
+    assert [get(path)[0] for path in ("/assets/no.js", "/gradio_api/file=/b.js") * 2] == [404, 200] * 2
+    assert len(asked) == 1 + 2 + 4
+
+
 @pytest.mark.parametrize("server", [lambda: None, warm_server], ids=["fresh", "forked"])
 def test_another_process_does_what_may_take_any_memory_and_time(server):
     """And it is killed, and the next call has a new one."""
