@@ -140,6 +140,7 @@ def changes(first: Evaluated, second: Evaluated) -> tuple[Change, tuple[Change, 
     return change(pairs), tuple(change([pair]) for pair in pairs)
 
 
+@lru_cache(maxsize=1024)  # a list of runs asks for that of each of them whenever it is drawn
 def retained(dense: Evaluated, now: Evaluated) -> Retained:
     """The share of the dense model's mean accuracy that `now` retains; zero where that accuracy is zero.
 

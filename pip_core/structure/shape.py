@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import filterfalse
 
 from ..core.errors import UserError
 from ..core.units import ATTENTION, BLOCKS, EXPERTS, HEADS, MLP, TITLES, WIDTH, Units
@@ -79,7 +80,7 @@ class Shape:
                 layers[units.block] = layer.without_half(units.kind)
                 continue
             kept, removing = layer.kept[units.kind], set(units.units)
-            rest = tuple(u for u in kept if u not in removing)
+            rest = tuple(filterfalse(removing.__contains__, kept))
             if not rest or len(rest) + len(removing) != len(kept):
                 raise ValueError(
                     f"block {units.block} cannot lose {len(removing)} of {len(kept)} {units.kind}"

@@ -47,7 +47,8 @@ FULL, FULL_WORDS = 507, b"No more files can be uploaded now. Try again later."
 ANSWERS, COMPRESSED_FROM, COMPRESSION = "/gradio_api/run", 500, 4
 # Where gradio's own modules and styles are, for the browser; and how much these, and what else stays the same
 # while the server runs, are compressed, once each.
-MODULES, COMPRESSION_ONCE = "/assets/", 9
+MODULES, COMPRESSION_ONCE = "/assets/", 6
+OF_THE_PLAIN_FILE = (b"content-length", b"accept-ranges")
 # What gradio's `skip` says of a component.
 UNCHANGED = {"__type__": "update"}
 UNFIT = "What was sent cannot be used: reload the page and try again."
@@ -216,7 +217,7 @@ class KeptFiles:
                 return
             body = b"".join(part.get("body", b"") for part in parts)
             packed = await asyncio.to_thread(gzip.compress, body, COMPRESSION_ONCE)
-            headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+            headers = [(name, value) for name, value in start["headers"] if name not in OF_THE_PLAIN_FILE]
             length = (b"content-length", str(len(packed)).encode())
             headers += [length, (b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
             self._kept[path] = headers, packed
