@@ -177,7 +177,7 @@ def open_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId] = fr
     tokens = most_tokens(recipe, anatomy) / anatomy.parameters
     each = {kind: most_of_width(anatomy, kind) / anatomy.parameters for kind in recipe.units if kind in WIDTH}
     if len(each) == len(recipe.units) and tokens + sum(each.values()) < recipe.target:
-        most = [f"{title_of(kind)} {share:.1%}" for kind, share in {TOKENS: tokens, **each}.items()]
+        most = [f"{title_of(kind)} {percent(share)}" for kind, share in {TOKENS: tokens, **each}.items()]
         raise UserError(
             f"{target_text(recipe)} is out of reach: at most these shares of the parameters can go: "
             f"{', '.join(most)}. Choose a smaller one, or let whole blocks take part."
@@ -186,6 +186,8 @@ def open_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId] = fr
     try:
         unit_budget(recipe.replace(vocabulary=0.0), anatomy, pinned_units)
     except UserError as error:
+        if recipe.target * anatomy.parameters < MULTIPLE * anatomy.row_parameters:
+            raise  # less than the least that can go, of tokens too
         raise UserError(
             f"{target_text(recipe)} is out of reach of {titles(recipe)} and tokens together. Tokens hold at "
             f"most {percent(tokens)} of the parameters, and of {titles(recipe)} alone: {error}"

@@ -60,6 +60,8 @@ def read(info: SettingInfo, value: bool | str) -> object:
         match info.kind:
             case "whole":
                 return int(value)
+            case "number" if info.share and value.endswith("%"):
+                return round(float(value.removesuffix("%")) / 100, 10)
             case "number":
                 return float(value)
             case "names":

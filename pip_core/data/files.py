@@ -83,15 +83,16 @@ def kind_of(name: str | Path) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in TABLES else ""
 
 
-def read_text(path: Path, what: str, longest: int = LONGEST_TEXT) -> str:
+def read_text(path: Path, what: str, longest: int = LONGEST_TEXT, json: bool = False) -> str:
     """The content of a UTF-8 text file, with line breaks as `\\n`.
 
     Args:
         what: the file's purpose, for error messages ("calibration text").
         longest: read at most so many bytes, from the beginning.
+        json: whether JSON is a text like any other.
 
     Raises:
-        UserError: missing, empty, not UTF-8 text, or rows of JSON.
+        UserError: missing, empty, not UTF-8 text, or, unless `json`, JSON.
     """
     with _unpacking(path, what), _opened(path, what) as file:
         data = file.read(longest)
@@ -100,7 +101,7 @@ def read_text(path: Path, what: str, longest: int = LONGEST_TEXT) -> str:
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise UserError(f"The {what} '{path.name}' is empty.")
-    if _is_json(text):
+    if not json and _is_json(text):
         raise UserError(
             f"The {what} '{path.name}' holds JSON, not plain text. If it holds rows, let its name end in "
             ".jsonl (one a line) or .json; what is no text in them is then left out."

@@ -22,8 +22,8 @@ def aimed(recipe: Recipe) -> Recipe:
     place. For a speed-up it is a guess, as if all parameters took the same time: the run measures it.
 
     Raises:
-        UserError: the weights take no more than that already; or as `checkpoints.load.config_of` and
-            `structure.anatomy.anatomy_of`.
+        UserError: the weights take no more than that already, or these bytes hold nothing of them; or as
+            `checkpoints.load.config_of` and `structure.anatomy.anatomy_of`.
     """
     if recipe.target_bytes:
         parameters = anatomy_of(config_of(recipe.model)).parameters
@@ -35,7 +35,13 @@ def aimed(recipe: Recipe) -> Recipe:
                 f"{recipe.target_bytes}: enter fewer bytes (target_bytes).",
                 "target_bytes",
             )
-        return recipe.replace(target=round(1 - wanted / dense, 8), target_bytes="")
+        if (target := round(1 - wanted / dense, 8)) >= 1:
+            raise UserError(
+                f"The weights of this model take {dense / 1e6:,.0f} MB, and nothing would be left of it in "
+                f"{recipe.target_bytes}: enter more bytes (target_bytes), such as {dense / 2e6:,.0f}MB.",
+                "target_bytes",
+            )
+        return recipe.replace(target=target, target_bytes="")
     if recipe.target_speedup:
         return _guessed(recipe, time_saved(speedup_of(recipe.target_speedup)[1]))
     return recipe

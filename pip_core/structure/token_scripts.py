@@ -63,7 +63,8 @@ def tokens_to_keep(
         texts: contents of the files, by path.
 
     Raises:
-        UserError: the vocabulary has no tokens of such a script, or a text is empty.
+        UserError: the vocabulary has no tokens of such a script, or a text is written with none that could
+            go.
     """
     kept: set[int] = set()
     for name in wanted:
@@ -79,7 +80,12 @@ def tokens_to_keep(
             continue
         path = name.removeprefix(FILE)
         text = name.removeprefix(TEXT) if name.startswith(TEXT) else texts[path]
-        if not text.strip():
-            raise UserError(f"There is nothing to keep tokens for in '{name}': it is empty.")
-        kept.update(tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = set(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if not (ids & vocabulary.parts.keys()) - vocabulary.fixed:
+            raise UserError(
+                f"There is nothing to keep for '{name}': this model's tokenizer writes it with tokens that "
+                "always stay, such as letters and bytes. Leave it out, or name a text in whole words that "
+                "the tokenizer knows."
+            )
+        kept.update(ids)
     return kept

@@ -183,12 +183,15 @@ def _number(info: SettingInfo, value: object) -> float | int | str:
         return AUTO
     if text in info.words:
         return text
-    takes = f"a number in percent{' or auto' if info.default == AUTO else ''}" if info.share else info.takes
+    takes = " or ".join(("a percentage from 0 to 100", *info.words)) if info.share else info.takes
+    shown = f", not '{text}'" if text else ""
     try:
         number = float(text)
+        wrong = info.share and not 0 <= number <= 100
     except ValueError:
-        shown = f", not '{text}'" if text else ""
-        raise UserError(f"{label_of(info)}: enter {takes}{shown}.", info.name) from None
+        wrong = True
+    if wrong:
+        raise UserError(f"{label_of(info)}: enter {takes}{shown}.", info.name)
     if info.share:
         # 30 % is 0.3, not 0.30000000000000004 or so.
         return round(number / 100, 10)

@@ -77,5 +77,7 @@ def test_tokens_alone_meet_a_target_up_to_their_limit(llama_folder):
 
 def test_a_target_beyond_every_kind_is_refused_with_the_most_that_can_go(llama_folder):
     recipe = recipe_for(llama_folder, units=("channels",), vocabulary=MEASURED, target=0.98)
-    with pytest.raises(UserError, match=r"out of reach: at most.*tokens \d+\.\d%, channels \d+\.\d%"):
+    with pytest.raises(UserError, match=r"out of reach: at most.*tokens \d+\.\d %, channels \d+\.\d %"):
         budget_of(recipe, anatomy_for(recipe.model))
+    with pytest.raises(UserError, match=r"^A target of [^:]* is too little"):
+        budget_of(recipe.replace(target=1e-7), anatomy_for(recipe.model))

@@ -60,6 +60,12 @@ def test_values_are_brought_into_their_type_and_no_further(kind, text, value):
     assert type(found) is type(value)
 
 
+def test_a_share_may_be_given_in_percent():
+    share = SettingInfo("n", "s", "S", "number", 0.2, "", "", share=True)
+    assert (read(share, "30%"), read(share, "x%")) == (0.3, "x%")
+    assert read(SettingInfo("n", "s", "S", "number", 3, "", ""), "30%") == "30%"
+
+
 @pytest.mark.parametrize("command", ["prune", "compare"])
 def test_every_setting_is_an_option(command):
     words = [command, "--out=x"]

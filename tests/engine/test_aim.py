@@ -48,6 +48,8 @@ def test_bytes_are_a_share_of_the_parameters(llama_folder):
     assert found.target_bytes == ""
     with pytest.raises(UserError, match="no more than 1GB"):
         check(recipe.replace(target_bytes="1GB"))
+    with pytest.raises(UserError, match="nothing would be left of it"):
+        check(recipe.replace(target_bytes="0.000001 kB"))
     with pytest.raises(UserError, match="such as 200MB"):
         recipe.replace(target_bytes="a lot")
     with pytest.raises(UserError, match=r"decode:1\.3"):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
+from pip_core.engine.run import check, run
 from pip_core.structure.token_scripts import lengths_by_script, script_of, tokens_by_script, tokens_to_keep
 from pip_core.structure.vocabulary import Vocabulary, VocabularySubset
+
+from ..tiny import recipe_for
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,27 @@ def test_what_names_no_token_is_a_sentence(opened):
     whole = Vocabulary.of(loaded.tokenizer, loaded.config)
     with pytest.raises(UserError, match=r"no tokens of the script 'Klingon'.*Latin"):
         tokens_to_keep(["script:klingon"], whole, loaded.tokenizer, {})
-    with pytest.raises(UserError, match="empty"):
-        tokens_to_keep(["text: "], whole, loaded.tokenizer, {})
-    with pytest.raises(UserError, match="script:NAME"):
-        Recipe(keep_tokens=("cyrillic",))
+    for nothing in ("text:a", "file:one"):
+        with pytest.raises(UserError, match=rf"nothing to keep for '{nothing}'.*always stay"):
+            tokens_to_keep([nothing], whole, loaded.tokenizer, {"one": "a\n"})
+    for entry in ("cyrillic", "script:", "text: ", "file:"):
+        with pytest.raises(UserError, match=rf"'{entry}'.*(script:Cyrillic|with commas)"):
+            Recipe(keep_tokens=(entry,))
+
+
+@pytest.mark.parametrize("vocabulary", [0.5, "measured"])
+def test_a_list_that_names_nothing_is_refused_before_the_weights_are_read(
+    llama_folder, tmp_path, monkeypatch, vocabulary
+):
+    """However many tokens go: where that is measured, the run must not go on without tokens instead."""
+    monkeypatch.setattr("pip_core.checkpoints.load.AutoModelForCausalLM", None)
+    recipe = recipe_for(
+        llama_folder, method="pip-gate", vocabulary=vocabulary, keep_tokens=("script:klingon",)
+    )
+    assert "script 'Klingon'" in list(run(recipe))[-1].message
+    (tmp_path / "rows.json").write_text('{"text": "JSON is a text as well"}', encoding="utf-8")
+    (tmp_path / "empty.txt").touch()
+    for name, wrong in (("rows.json", ""), ("empty.txt", "is empty"), ("none.txt", "does not exist")):
+        named = recipe.replace(keep_tokens=(f"file:{tmp_path / name}",))
+        with pytest.raises(UserError, match=wrong) if wrong else nullcontext():
+            check(named)

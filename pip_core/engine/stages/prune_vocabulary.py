@@ -16,6 +16,7 @@ import torch
 from pydantic import Field, field_validator
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from ...core.errors import UserError
 from ...core.events import Event, event
 from ...core.figures import percent
 from ...core.json_text import parse_json
@@ -79,7 +80,13 @@ class VocabularySettings(Settings):
     def _known_forms(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [name for name in keep if not name.startswith((SCRIPT, FILE, TEXT))]:
             raise ValueError(
-                f"Tokens to keep: enter a list of script:NAME, file:PATH or text:WORDS, not '{wrong[0]}'."
+                f"Tokens to keep: enter a list of script:NAME, file:PATH or text:WORDS, not '{wrong[0]}'. A "
+                "comma ends an entry: a text with commas can be kept as a file."
+            )
+        if bare := [name for name in keep if not name.partition(":")[2].strip()]:
+            raise ValueError(
+                f"Tokens to keep: '{bare[0]}' names nothing. Write what is meant behind the colon, such as "
+                "script:Cyrillic, text:WORDS or file:PATH."
             )
         return keep
 
@@ -167,8 +174,15 @@ class PruneVocabulary(Stage):
             check_kind(written)
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
-        if self.recipe.vocabulary != MEASURED:
-            Vocabulary.of(tokenizer, config)
+        if self.recipe.vocabulary == MEASURED and not self.recipe.keep_tokens:
+            return
+        try:
+            found = Vocabulary.of(tokenizer, config)
+        except UserError:
+            if self.recipe.vocabulary != MEASURED:
+                raise
+            return  # the division then goes without tokens, and says why
+        tokens_to_keep(self.recipe.keep_tokens, found, tokenizer, kept_texts(self.recipe))
 
     def estimate(self, context: Context) -> Cost:
         recipe, sizes = self.recipe, context.sizes
@@ -238,7 +252,7 @@ def kept_texts(recipe: Recipe) -> dict[str, str]:
         UserError: one cannot be read.
     """
     paths = [name.removeprefix(FILE) for name in recipe.keep_tokens if name.startswith(FILE)]
-    return {path: read_text(own_file(path), f"file of tokens to keep '{path}'") for path in paths}
+    return {path: read_text(own_file(path), "file of tokens to keep", json=True) for path in paths}
 
 
 def vocabulary_of(state: RunState) -> Vocabulary:
