@@ -98,7 +98,7 @@ def test_a_streamed_run_is_the_same_run(checkpoints, tasks, tmp_path, monkeypatc
         assert first == second
 
 
-def test_memory_at_hand_decides(recipe: Recipe, monkeypatch) -> None:
+def test_memory_at_hand_decides(recipe: Recipe, tokenizer, tmp_path, monkeypatch) -> None:
     whole = make_plan(recipe)
     count = len(whole.anatomy.blocks)
     for name in ("memory_at_hand", "memory_of_all"):
@@ -119,6 +119,10 @@ def test_memory_at_hand_decides(recipe: Recipe, monkeypatch) -> None:
     assert make_plan(recipe.replace(recover="short")).placement == RESIDENT
     with pytest.raises(UserError, match=r"streamed.*'Recover' needs the whole model.*resident"):
         check(recipe.replace(recover="short", placement=STREAMED))
+    mixture = recipe.replace(model=str(tiny.save(tmp_path / "mixtral", "mixtral", tokenizer)))
+    for placement in (STREAMED, DISPATCHED):
+        with pytest.raises(UserError, match=r"experts.*'resident', which holds the whole model in memory\.$"):
+            check(mixture.replace(placement=placement))
 
 
 def test_what_cannot_be_read_is_said(checkpoints, tmp_path) -> None:

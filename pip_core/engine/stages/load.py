@@ -76,9 +76,10 @@ class Load(Stage):
                 "Start fewer processes, or ask for more windows."
             )
         if context.placement != RESIDENT and context.offloads and (why := context.not_streamed):
+            settings = "" if context.sizes.expert_weights else ", or other settings"
             raise UserError(
-                f"This run cannot be streamed from disk, block by block: {why}. Choose other settings, or "
-                "the placement 'resident'."
+                f"The blocks of this run cannot be brought in one by one, streamed or dispatched: {why}. "
+                f"Choose the placement 'resident', which holds the whole model in memory{settings}."
             )
 
     def estimate(self, context: Context) -> Cost:
