@@ -100,10 +100,13 @@ def test_another_method_in_the_form_brings_its_own_end():
 
 
 def test_a_share_that_is_no_number():
-    values = form_of(Recipe())
-    values[fields().index("setting_vocabulary")] = "many"
-    with pytest.raises(UserError, match=r"Rare tokens.*auto, not 'many'"):
-        from_form(*values)
+    for wrong in ("many", "101", "-1", "nan"):
+        values = form_of(Recipe())
+        values[fields().index("setting_vocabulary")] = f"{wrong} %"
+        with pytest.raises(
+            UserError, match=rf"Rare tokens.*from 0 to 100 or auto or measured, not '{wrong}'"
+        ):
+            from_form(*values)
 
 
 @pytest.mark.parametrize(
