@@ -142,9 +142,14 @@ window.pip = {
       const said = [...document.querySelectorAll("#notice:not(.past) .problem, #plan .problem")].map(p => p.textContent);
       for (const label of document.querySelectorAll("#form [data-testid='block-info']")) {
         const name = label.textContent.trim().replace(/, %$/, "");
-        const faulty = said.some(text => text.startsWith(name + ":"));
+        const faulty = said.some(text => text.startsWith(name + ":") || text.startsWith(name + ","));
         label.closest(".block")?.classList.toggle("faulty", faulty);
       }
+      // Other fields have a line of their own that says what is wrong with them.
+      document.getElementById("model")?.classList.toggle("faulty", Boolean(document.querySelector("#model_line .problem")));
+      const text = Boolean(document.querySelector("#views_small .problem")), own = document.querySelector("#pasted textarea");
+      document.getElementById("pasted")?.classList.toggle("faulty", text && Boolean(own.value.trim()));
+      document.getElementById("calibration")?.classList.toggle("faulty", text && !own?.value.trim());
     };
     new MutationObserver(() => {
       const problem = notice.querySelector(".problem");
@@ -154,19 +159,21 @@ window.pip = {
       latest = now;
       copy?.remove();
       notice.classList.remove("past");
-      // Where the plan says it already, once is enough.
-      const said = problem && document.getElementById("plan").textContent.includes(problem.textContent);
-      if (problem && !said && pressed?.isConnected && !pressed.closest("#controls")) {
+      const beside = problem && pressed?.isConnected && !pressed.closest("#controls");
+      notice.classList.toggle("elsewhere", Boolean(beside));
+      // Where the plan above Prune says it already, once is enough.
+      const said = pressed?.id === "go" && problem && document.getElementById("plan").textContent.includes(problem.textContent);
+      if (beside && !said) {
         copy = problem.cloneNode(true);
         copy.removeAttribute("role");
         const row = pressed.closest(".row");
         (row && row.id !== "columns" ? row : pressed).insertAdjacentElement("afterend", copy);
         copy.scrollIntoView({ block: "nearest" });
-        notice.classList.add("elsewhere");
-      } else notice.classList.remove("elsewhere");
+      }
       mark();
     }).observe(notice, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["data-at"] });
-    new MutationObserver(mark).observe(document.getElementById("plan"), { childList: true, subtree: true });
+    // The form's own lines: they come into the document as what they stand in is unfolded.
+    new MutationObserver(mark).observe(document.getElementById("form"), { childList: true, subtree: true });
   },
   dark(on) {
     document.body.classList.toggle("dark", on);

@@ -18,6 +18,7 @@ import typer
 
 from ..core import events as ev
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.paths import PAGE
 from ..engine.repeatable import COMMAND_OF_STAGE
 from .gguf import gguf
@@ -157,9 +158,9 @@ def runs(
         if run.state in UNREADABLE:
             print(f"{run.id}  {run.state:<11}  cannot be read: `pip-studio resume {root / run.id}` says why")
             continue
-        kept = "" if run.kept is None else f", {run.kept:.0%} kept above chance"
+        kept = "" if run.kept is None else f", {percent(run.kept, 0)} kept above chance"
         removed = 1 - run.parameters / run.dense_parameters if run.dense_parameters else 0.0
-        print(f"{run.id}  {run.state:<11}  {run.name}: {removed:.1%} removed{kept}")
+        print(f"{run.id}  {run.state:<11}  {run.name}: {percent(removed)} removed{kept}")
     return 0
 
 
@@ -389,7 +390,7 @@ def _json(value: object) -> str:
 
 
 def _table(model: str, result: ev.Evaluated) -> str:
-    from ..reporting.messages import describe_task
+    from ..reporting.messages import describe_task, plus_minus
 
     lines = [
         f"{model}: {result.parameters / 1e6:.1f}M parameters, {result.blocks} blocks",
@@ -403,11 +404,11 @@ def _table(model: str, result: ev.Evaluated) -> str:
         for text in result.texts
     ]
     lines += [
-        f"{w.name}: {w.repeated:.1%} ± {w.se:.1%} repeated ({w.texts} texts, {w.tokens} tokens each)"
+        f"{w.name}: {plus_minus(w.repeated, w.se)} repeated ({w.texts} texts, {w.tokens} tokens each)"
         for w in result.writing
     ]
     lines += [
-        f"{task.name:<14} {task.accuracy:6.1%} ± {task.se:.1%}  ({describe_task(task)})"
+        f"{task.name:<14} {plus_minus(task.accuracy, task.se):>16}  ({describe_task(task)})"
         for task in result.tasks
     ]
-    return "\n".join([*lines, f"{'mean':<14} {result.accuracy:6.1%} ± {result.accuracy_se:.1%}"])
+    return "\n".join([*lines, f"{'mean':<14} {plus_minus(result.accuracy, result.accuracy_se):>16}"])

@@ -136,7 +136,8 @@ def check_holds(documents: Sequence[str], name: str, windows: int, tokens: int) 
     """
     most = sum(len(document.encode("utf-8", "replace")) for document in documents) // tokens
     if most < windows:
+        held = f"{most} window{'s' * (most != 1)}"
         raise UserError(
-            f"The calibration text '{name}' is too short: it holds at most {most} windows of {tokens} "
-            f"tokens, and {windows} are asked for. Use a longer text, fewer windows or shorter ones."
+            f"The calibration text '{name}' is too short: it holds at most {held} of {tokens} tokens, and "
+            f"{windows} are asked for. Use a longer text, fewer windows or shorter ones."
         )

@@ -95,6 +95,8 @@ class Pages:
         return sum(map(len, self.pages))
 
 
+# What questions that were pasted are called in a refusal: the label of their field, which is marked by it.
+OWN_QUESTIONS = "Your own questions"
 Measured = Task | WritingTask | Pages | Beginnings
 
 
@@ -127,11 +129,11 @@ def load_task(reference: str, limit: int = 0) -> Measured:
     """
     refuse_left_out(reference, "task")
     if reference.startswith(PASTED):
-        pasted = files.pasted_rows(reference.removeprefix(PASTED), "pasted task")
+        pasted = files.pasted_rows(reference.removeprefix(PASTED), OWN_QUESTIONS)
         rows = list(pasted)[: limit or None]
         if not rows:
             raise UserError("The pasted task is empty.")
-        return _own("pasted", rows, "pasted task")
+        return _own("pasted", rows, OWN_QUESTIONS)
     name, given, place = reference.partition("=")
     name = name.strip()
     if given and name in (BITS, CONTINUE):

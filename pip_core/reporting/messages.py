@@ -136,8 +136,13 @@ def describe_task(task: ev.TaskResult) -> str:
 
 def describe_difference(paired: Paired) -> str:
     """A difference in accuracy between two models on the same items, and whether it is measurable."""
-    difference = f"{100 * paired.difference:+.1f} % ± {percent(paired.se)}".replace("-", "−")
+    difference = in_points(paired)
     return f"{difference} ({NO_CHANGE})" if paired.noise else difference
+
+
+def in_points(paired: Paired) -> str:
+    """A difference in accuracy with its own, paired standard error, as "−1.7 ± 0.9 points"."""
+    return f"{100 * paired.difference:+.1f} ± {100 * paired.se:.1f} points".replace("-", "−")
 
 
 def capitalized(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..core.events import Evaluated
 from ..core.figures import percent
 from ..evaluation.statistics import Retained, paired_comparison, retained
-from ..reporting.messages import describe_difference
+from ..reporting.messages import describe_difference, in_points
 
 
 def kept_words(dense: Evaluated, now: Evaluated) -> str:
@@ -32,9 +32,8 @@ def kept_share(dense: Evaluated, now: Evaluated) -> str:
 
 
 def paired_change(dense: Evaluated, now: Evaluated) -> str:
-    """The change of the mean accuracy with its own, paired standard error: "−1.7 ± 0.9"."""
-    found = paired_comparison(dense, now).mean
-    return f"{100 * found.difference:+.1f} ± {100 * found.se:.1f}".replace("-", "−")
+    """The change of the mean accuracy with its own, paired standard error, in points."""
+    return in_points(paired_comparison(dense, now).mean)
 
 
 def task_words(dense: Evaluated, now: Evaluated) -> list[str]:

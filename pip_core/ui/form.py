@@ -18,7 +18,7 @@ from ..evaluation.tasks import NAMES, STORY_TASKS, TASKS, WRITING_TASKS
 from ..planning.estimate import Plan, anatomy_for, available_memory, resolve_auto_units
 from ..planning.inspect_model import exports_plainly, memory_needed
 from ..scoring import get_scorer
-from .html import duration, millions, problem, shortened
+from .html import duration, millions, shortened
 from .network_map import legend, network_map
 
 # What a form offers first; the user may enter anything else.
@@ -129,7 +129,7 @@ def locks_line(recipe: Recipe, ranks: Mapping[int, int] | None = None) -> str:
     if not lines:
         return ""
     if ranks is None:
-        lines.append("their importance is known once a run of this model and method has scored them")
+        lines.append("a run of this model and method that leaves them free shows how important they are")
     return "<ul class='line locks'>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
 
@@ -137,7 +137,7 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
     """What a run of this recipe will remove, and how long it takes."""
     total = plan.anatomy.parameters
     removed = total * plan.share
-    near = "" if abs(plan.share - recipe.target) < 0.0005 else f", the nearest to {percent(recipe.target, 0)}"
+    near = "" if abs(plan.share - recipe.target) < 0.0005 else f", the nearest to {100 * recipe.target:g} %"
     locks = []
     if recipe.keep:
         locks.append(f"keeps {_numbers(recipe.keep)}")
@@ -190,8 +190,9 @@ def model_card_part(recipe: Recipe) -> str:
     return network_map(anatomy, keep=keep, drop=drop) + legend(anatomy)
 
 
-def two_views(recipe: Recipe) -> str:
-    """A passage of the calibration text, clean and misspelt, with the edits marked in both.
+def two_views(recipe: Recipe) -> tuple[str, str]:
+    """A passage of the calibration text, clean and misspelt, with the edits marked in both; and why a run
+    will refuse the text, which is empty where that is not known to be so.
 
     Raises:
         UserError: unreadable calibration text.
@@ -210,14 +211,13 @@ def two_views(recipe: Recipe) -> str:
         else:
             clean.append(between + escape(word))
             other.append(between + escape(word))
-    return (
-        "<div class='views'><div><h3>Clean text</h3><p dir='auto'>" + "".join(clean) + " …</p></div>"
-        f"<div><h3>The same, {len(edits)} words misspelt</h3><p dir='auto'>"
-        + "".join(other)
-        + " …</p></div></div>"
-        + (f"<p class='line'>{escape(found.note)}</p>" if found.note else "")
-        + (problem(found.lack) if found.lack else "")
+    note = f"<p class='line'>{escape(found.note)}</p>" if found.note else ""
+    many = f"{len(edits)} word{'s' * (len(edits) != 1)}"
+    html = (
+        f"<div class='views'><div><h3>Clean text</h3><p dir='auto'>{''.join(clean)} …</p></div>"
+        f"<div><h3>The same, {many} misspelt</h3><p dir='auto'>{''.join(other)} …</p></div></div>{note}"
     )
+    return html, found.lack
 
 
 def checked(work: Callable[..., str], *arguments) -> str:

@@ -115,7 +115,12 @@ def _preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | Non
     changes: Changes = {}
     recipe, given = from_form(*values), dict(zip(fields(), values, strict=True))
     changes["method_note"] = {"value": form.method_note(recipe.method)}
-    changes["views"] = changes["views_small"] = {"value": form.checked(form.two_views, recipe)}
+    try:
+        views, unfit = form.two_views(recipe)
+    except UserError as error:
+        views, unfit = empty("Both texts are shown here as soon as the text can be read."), str(error)
+    changes["views"] = {"value": views}
+    changes["views_small"] = {"value": views + (problem(unfit) if unfit else "")}
     try:
         recipe = resolve_auto_units(recipe)
         changes["model_line"] = {"value": form.model_line(recipe)}
@@ -135,7 +140,8 @@ def _preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | Non
         changes["map"] = {"value": empty("The model is drawn here as soon as it is found.")}
         return changes
     try:
-        changes["plan"] = {"value": form.plan_line(make_plan(recipe), recipe)}
+        # Nothing is promised of a text that a run will refuse.
+        changes["plan"] = {"value": problem(unfit) if unfit else form.plan_line(make_plan(recipe), recipe)}
     except UserError as error:
         changes["plan"] = {"value": problem(str(error))}
     return changes

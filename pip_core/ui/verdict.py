@@ -55,7 +55,7 @@ def banner(summary: RunSummary, state: str, run_id: str = "") -> str:
     others = "".join(f" · {escape(words)}" for words in told if words)
     accuracy = f"{percent(dense.accuracy)} → {percent(now.accuracy)}"
     notes = [
-        f"Accuracy {accuracy}, a change of {paired_change(dense, now)} points",
+        f"Accuracy {accuracy}, a change of {paired_change(dense, now)}",
         f"perplexity {dense.perplexity:.1f} → {now.perplexity:.1f}",
     ]
     if kept.left_out and kept.above_chance is not None:

@@ -100,7 +100,7 @@ def test_pasted_items():
     assert len(load_task("text:" + "\n".join(map(json.dumps, rows)), 2).items) == 2
     with pytest.raises(UserError, match="pasted task is empty"):
         load_task("text:  \n ")
-    with pytest.raises(UserError, match="pasted task, line 2: not valid JSON"):
+    with pytest.raises(UserError, match="Your own questions, line 2: not valid JSON"):
         load_task("text:" + json.dumps(rows[0]) + "\n{")
 
 

@@ -100,10 +100,10 @@ def test_a_target_that_is_not_met_exactly_is_mentioned():
 def test_differences_that_chance_could_have_made_are_marked():
     measured_twice = measured("1" * 40 + "0" * 60), measured("1" * 60 + "0" * 40)
     mean = paired_comparison(*measured_twice).mean
-    assert describe_difference(mean).startswith("+20.0 % ± ")
+    assert describe_difference(mean).startswith("+20.0 ± ")
     assert "measurable" not in describe_difference(mean)
     same = paired_comparison(measured_twice[0], measured_twice[0]).mean
-    assert describe_difference(same) == "+0.0 % ± 0.0 % (no measurable change)"
+    assert describe_difference(same) == "+0.0 ± 0.0 points (no measurable change)"
 
 
 def summary_of(*events: ev.Event) -> RunSummary:

@@ -158,9 +158,9 @@ def test_states(part):
     ("start", "cells"),
     [
         ("perplexity (8 windows of 256 tokens, stride 256, heldout)", "20.50 ± 1.25 | 31.25 ± 1.25 | |"),
-        ("facts (acc_norm, 100 items, chance 50 %)", "80.0 % ± 5.0 % | 60.0 % ± 5.0 % | −20.0 % ± 4.0 % |"),
-        ("words (acc_norm, 100 items, chance 0 %)", "50.0 % ± 5.0 % | 40.0 % ± 5.0 % | −10.0 % ± 3.0 % |"),
-        ("**mean accuracy**", "65.0 % ± 3.0 % | 50.0 % ± 3.0 % | −15.0 % ± 2.5 % |"),
+        ("facts (acc_norm, 100 items, chance 50 %)", "80.0 % ± 5.0 % | 60.0 % ± 5.0 % | −20.0 ± 4.0 points"),
+        ("words (acc_norm, 100 items, chance 0 %)", "50.0 % ± 5.0 % | 40.0 % ± 5.0 % | −10.0 ± 3.0 points |"),
+        ("**mean accuracy**", "65.0 % ± 3.0 % | 50.0 % ± 3.0 % | −15.0 ± 2.5 points |"),
     ],
 )
 def test_figures(start, cells):
@@ -225,7 +225,7 @@ def test_stages_after_the_last_removal_are_listed():
     assert "- Toy: it did this.\n- Toy: and that.\n- Seed" in text
     assert "no change" not in text
     assert "perplexity 40.00 ± 1.25 and mean accuracy 50.0 % ± 3.0 %" in text
-    assert "the mean accuracy by +0.0 % ± 0.0 % (no measurable change)." in text
+    assert "the mean accuracy by +0.0 ± 0.0 points (no measurable change)." in text
 
 
 def test_warnings_are_paragraphs():

@@ -174,7 +174,7 @@ def test_undo_extend_and_fork_from_the_command_line(finished, tmp_path, capsys):
         ("fork", "finished", 3),
     }
     assert command.main(["runs", str(tmp_path)]) == 0
-    assert "run  finished     llama, 29 % by pip-gate: 28.5% removed" in capsys.readouterr().out
+    assert "run  finished     llama, 29 % by pip-gate: 28.5 % removed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
