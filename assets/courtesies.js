@@ -135,6 +135,23 @@ Object.assign(window.pip, {
       });
     });
   },
+  // The place of an answer. What stands there before anything is asked names its run, and may come once more, with
+  // a refresh that was on its way: then what was answered meanwhile stays.
+  answers(element, props, watch) {
+    const place = element.querySelector(".answered");
+    let first = null;
+    const show = () => {
+      const made = document.createElement("template");
+      made.innerHTML = props.value || "";
+      if (made.content.querySelector("[data-run]")) {
+        if (made.innerHTML === first) return;
+        first = made.innerHTML;
+      }
+      place.replaceChildren(made.content);
+    };
+    show();
+    watch("value", show);
+  },
   // Who reads an older line of the log stays there when a new one comes above it.
   log() {
     const place = document.getElementById("log");

@@ -112,3 +112,20 @@ def test_numbers_behind_the_charts(pages, api_run):
     page.get_by_role("tab", name="Live").click()
     unfold(page, "Charts as numbers")
     expect(page.locator("#measurements tbody tr")).to_have_count(1 + api_run.states[-1]["iterations"])
+
+
+def test_an_answer_outlives_a_refresh_that_was_on_its_way(pages):
+    """What stood in its place before comes once more, and goes only with another run."""
+    shown = pages("empty").evaluate(
+        """values => {
+            values = values.map(value => value.replace("at", "data-run"));
+            const element = document.createElement("div"), props = { value: values[0] }, seen = [];
+            element.innerHTML = "<div class='answered'></div>";
+            let changed;
+            pip.answers(element, props, (_, then) => { changed = then; });
+            for (const value of values) { props.value = value; changed(); seen.push(element.textContent); }
+            return seen;
+        }""",
+        ["<p at='a'>none yet</p>", "<p>two found</p>", "<p at='a'>none yet</p>", "<p at='b'>another</p>"],
+    )
+    assert shown == ["none yet", "two found", "two found", "another"]

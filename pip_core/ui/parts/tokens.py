@@ -27,6 +27,12 @@ from ..layout import (
 from ..removed_tokens import list_tokens, measure_text
 from ..shown import Shown
 
+# Places of answers, which no late refresh takes away.
+ANSWERED = {
+    "html_template": "<div class='answered'></div>",
+    "js_on_load": "pip.answers(element, props, watch)",
+}
+
 
 def layout(_: Services) -> Sequence[Node]:
     wanted = control("wanted", "Textbox", value="", scale=4, max_lines=1)
@@ -43,9 +49,9 @@ def layout(_: Services) -> Sequence[Node]:
                     equal_height=True,
                     elem_classes="asking",
                 ),
-                html("token_list"),
+                html("token_list", **ANSWERED),
                 asking(text, button("lengthen", "How much longer is it now?", scale=1)),
-                html("longer"),
+                html("longer", **ANSWERED),
             ),
             name="removed_tokens",
             visible=False,
@@ -75,8 +81,8 @@ def _removal(shown: Shown) -> TokensRemoved | None:
 
 
 def _before_asking(shown: Shown) -> Changes:
-    """What is there before anything was asked. It comes again with another run and not sooner, so that
-    nothing goes that somebody is reading."""
+    """What is there before anything was asked. It comes again with another run, and where two refreshes were
+    on their way at once; then the browser leaves what was answered meanwhile."""
     removal = _removal(shown)
     line = f"{removal.tokens:,} of {removal.rows:,} tokens were removed." if removal else ""
     run = f"data-run='{escape(shown.run_id, quote=True)}'"
