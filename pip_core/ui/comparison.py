@@ -22,11 +22,14 @@ from .curves import add_run, finish
 from .difference_text import kept_share
 from .fields import UNASKED, label_of
 from .html import empty, shortened, table
+from .runs_table import WORDS
 
 COLUMNS = (
     *("run", "method", "units", "target", "iteration", "removed", "parameters", "parameters_kept"),
     *("accuracy", "accuracy_se", "perplexity", "perplexity_se", "seconds"),
 )
+# What the table says of a run, beside its name.
+FIGURES = ("state", "method", "target", "removed", "accuracy", "kept above guessing", "perplexity", "time")
 
 
 @dataclass(frozen=True)
@@ -79,33 +82,37 @@ def summary(found: Sequence[Compared]) -> str:
     for number, run in enumerate(found):
         dense, now = run.summary.dense, run.summary.latest
         first = [
-            f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>{escape(run.name)}",
             _progress(run),
-            f"<td class='prose'>{escape(run.recipe.method)} <small>{escape(_removes(run))}</small></td>",
+            f"{escape(run.recipe.method)} <small>{escape(_removes(run))}</small>",
             percent(run.recipe.target, 0),
         ]
-        if dense is None:
-            rows.append(first + ["–"] * 5)
-            continue
-        rows.append(
-            [
-                *first,
+        measured = ["–"] * 5
+        if dense is not None and now is not None:
+            measured = [
                 percent(1 - now.parameters / dense.parameters),
                 f"{percent(now.accuracy)} ± {percent(now.accuracy_se)}",
                 kept_share(dense, now),
                 f"{now.perplexity:.1f} ± {now.perplexity_se:.1f}",
                 format_duration(run.summary.worked),
             ]
-        )
-    head = ["run", "state", "method", "target", "removed", "accuracy", "accuracy kept", "perplexity", "time"]
-    return unlike(found) + table(head, rows, "The chosen runs, as of now") + differences(found)
+        cells = zip(FIGURES, [*first, *measured], strict=True)
+        swatch = f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>"
+        rows.append([f"{swatch}{escape(run.name)}", *(_labelled(head, cell) for head, cell in cells)])
+    chosen = table(["run", *FIGURES], rows, "The chosen runs, as of now", "cards")
+    return unlike(found) + chosen + differences(found)
+
+
+def _labelled(head: str, cell: str) -> str:
+    """A cell that says what it is where the table has no room for a head."""
+    prose = " class='prose'" if head == "method" else ""
+    return f"<td data-label='{head}'{prose}>{cell}</td>"
 
 
 def _progress(run: Compared) -> str:
     """How far a run is: its state, and its iterations while it is running."""
     done, planned = len(run.summary.removals), run.summary.planned
     if run.state != "running" or not planned:
-        return escape(run.state)
+        return escape(WORDS.get(run.state, run.state))
     return (
         f"<progress max='{planned}' value='{done}' aria-label='{escape(run.name, quote=True)}'></progress> "
         f"{done} of {planned}"

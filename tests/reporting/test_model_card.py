@@ -158,7 +158,10 @@ def test_states(part):
     ("start", "cells"),
     [
         ("perplexity (8 windows of 256 tokens, stride 256, heldout)", "20.50 ± 1.25 | 31.25 ± 1.25 | |"),
-        ("facts (acc_norm, 100 items, chance 50 %)", "80.0 % ± 5.0 % | 60.0 % ± 5.0 % | −20.0 ± 4.0 points"),
+        (
+            "facts (acc_norm, 100 items, chance 50 %)",
+            "80.0 % ± 5.0 % | 60.0 % ± 5.0 % | −20.0 ± 4.0 points |",
+        ),
         ("words (acc_norm, 100 items, chance 0 %)", "50.0 % ± 5.0 % | 40.0 % ± 5.0 % | −10.0 ± 3.0 points |"),
         ("**mean accuracy**", "65.0 % ± 3.0 % | 50.0 % ± 3.0 % | −15.0 ± 2.5 points |"),
     ],
