@@ -20,6 +20,9 @@ from .pruning_budget import PruningBudget, prunable_sites
 
 # Share of all parameters that one iteration removes as width units, where the recipe does not say.
 WIDTH_STEP = 0.05
+# A target is met by all that may go of its units where it is beyond that by so little, as a share of all
+# parameters: a division among kinds is made in steps of up to this.
+NEAR = 0.0005
 # Largest share of the vocabulary that a stated division removes, where the recipe does not say: tokens rarer
 # than the median one count as rare.
 MOST_TOKENS = 0.5
@@ -317,8 +320,9 @@ def _check_any_left(amount: float) -> None:
 
 
 def _check_target(recipe: Recipe, anatomy: Anatomy, wanted: float, most: int, least: int) -> None:
-    """Check that a number of parameters can be removed: at most `most`, and no less than half of `least`."""
-    if wanted > most:
+    """Check that a number of parameters can be removed: at most `most` or so little more that all of it meets
+    the target, and no less than half of `least`."""
+    if wanted > most + NEAR * anatomy.parameters:
         kept = " and without what is kept" if recipe.keep else ""
         raise UserError(
             f"{target_text(recipe)} is out of reach: the {titles(recipe)} of this model hold "

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from pip_core.budget.budget import budget_of
-from pip_core.budget.division import CostCurve, divide, divided
+from pip_core.budget.division import STEPS, CostCurve, divide, divided
+from pip_core.budget.targets import most_of_width
 from pip_core.core.errors import UserError
 from pip_core.core.settings import MEASURED
 from pip_core.planning.estimate import anatomy_for
+from pip_core.structure.vocabulary import MULTIPLE
 
 from ..tiny import recipe_for
 
@@ -63,6 +65,20 @@ def test_settings_remove_what_was_decided(llama_folder):
     joined = divided(recipe, anatomy, {"channels": 1e4, "blocks": 2e4})
     assert joined["units"] == ("blocks", "channels")
     assert joined["depth_share"] == pytest.approx(2 / 3, 1e-5)
+
+
+def test_a_kind_that_may_lose_no_more_is_taken_up_to_that(llama_folder):
+    """Half a step of the division beyond it, as where experts hold little of a model."""
+    recipe, anatomy = recipe_for(llama_folder, units=("channels",)), anatomy_for(str(llama_folder))
+    most = most_of_width(anatomy, "channels")
+    tokens = 2 * MULTIPLE * anatomy.row_parameters
+    target = (most + tokens) / anatomy.parameters
+    beyond = most + target * anatomy.parameters / STEPS / 2
+    settled = divided(recipe, anatomy, {"channels": beyond, "tokens": tokens})
+    budget = budget_of(recipe.replace(target=target, vocabulary_limit=0.9, **settled), anatomy)
+    assert budget.width_units["channels"] * sum(b.widths["channels"].cost for b in anatomy.blocks) == most
+    with pytest.raises(UserError, match="out of reach"):
+        budget_of(recipe.replace(target=target, vocabulary=0.0), anatomy)
 
 
 def test_tokens_alone_meet_a_target_up_to_their_limit(llama_folder):
