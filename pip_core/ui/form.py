@@ -169,12 +169,14 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
     if plan.memory > plan.available:
         words = memory_words(plan.memory, plan.available)
         lines += f"<br><span class='bad'>Too large for this machine: {escape(words)}.</span>"
-    then = "".join(f", then {escape(title[:1].lower() + title[1:])}" for title in plan.stages)
+    # Where tokens alone may go there is no iteration at all.
+    work = [f"{plan.iterations} iteration{'s' * (plan.iterations > 1)}"] if plan.iterations else []
+    work += [escape(title[:1].lower() + title[1:]) for title in plan.stages]
     return (
         f"<div class='plan'>Will remove <b>{escape(plan.goal)}</b>: {percent(plan.share)} of all "
         f"parameters{near}.<br>"
         f"<b>{millions(total)} → {millions(total - removed)}</b> · {millions(removed)} fewer · "
-        f"{plan.iterations} iteration{'s' * (plan.iterations > 1)}{then} · {duration(plan.seconds)}"
+        f"{', then '.join(work)} · {duration(plan.seconds)}"
         f"{lines}</div>"
     )
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from ..checkpoints import bundled
+from ..checkpoints.load import refuse_unusable
 from ..checkpoints.reference import cached_by_checkpoint
 from ..core.aside import Aside
 from ..core.errors import UserError
@@ -122,6 +123,7 @@ def _preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | Non
     changes["views"] = {"value": views}
     changes["views_small"] = {"value": views + (problem(unfit) if unfit else "")}
     try:
+        refuse_unusable(recipe.model)
         recipe = resolve_auto_units(recipe)
         changes["model_line"] = {"value": form.model_line(recipe)}
         changes["map"] = {"value": form.model_card_part(recipe)}

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,8 +126,20 @@ def test_what_is_wrong_is_said_beside_its_field_before_a_run(queue, looks, field
     # As a browser sends them.
     changes = PageHandlers(queue, looks).preview_form("", *sent.checked(fields(), values))
     assert said in changes[place]["value"]
+    assert "Will remove" not in changes.get("plan", {}).get("value", "")
     assert "y" * 100 not in changes[place]["value"]
     assert "x" * 100 not in changes[place]["value"]
+
+
+def test_a_folder_that_cannot_be_loaded_is_refused_beside_its_field(queue, looks, llama_folder, tmp_path):
+    """Its config alone would make a plan."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(llama_folder / name, tmp_path)
+    changes = PageHandlers(queue, looks).preview_form("", *form_of(Recipe(model=str(tmp_path))))
+    assert "holds no tokenizer" in changes["model_line"]["value"]
+    assert "Will remove" not in changes["plan"]["value"]
+    with pytest.raises(UserError, match="holds no tokenizer"):
+        looks.admitted(Recipe(model=str(tmp_path)))
 
 
 def test_errors_form_and_comparison_call_a_setting_the_same():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from ...checkpoints.load import DTYPES, load
+from ...checkpoints.load import DTYPES, load, refuse_unusable
 from ...core.errors import UserError
 from ...core.events import Event, Loading, Started, Warned
 from ...core.process_group import current
@@ -64,6 +64,7 @@ class Load(Stage):
     invalidated_by = ()
 
     def check(self, context: Context) -> None:
+        refuse_unusable(context.recipe.model)
         context.past.check(context.recipe, context.anatomy, context.budget)
         if current().size > 1 and (stage := next((s for s in context.stages if s.not_shared), None)):
             raise UserError(
