@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from ..core.figures import percent
 from ..core.recipe import EQUAL, GLOBAL, Recipe
 from ..core.settings import AUTO
-from ..core.units import BLOCKS, CHANNELS, DEPTH, EXPERTS, HEADS, TITLES, WIDTH, format_count
+from ..core.units import BLOCKS, CHANNELS, DEPTH, EXPERTS, HEADS, TITLES, WIDTH, format_count, in_blocks
 from ..structure.anatomy import Anatomy
 from ..structure.shape import Shape
 from ..structure.sites import Site, UnitId, free_units, sites_of, touched
@@ -257,7 +257,10 @@ def _equal_width_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[Unit
     # Every iteration has to remove something.
     iterations = min(iterations, max(n // portions[kind] for kind, n in counts.items()))
     named = " and ".join(f"{n:,} of {sizes[k]:,} {TITLES[k]}" for k, n in counts.items())
-    return PruningBudget(wanted, share, iterations, f"{named} in every block", width_units=counts)
+    # A mixture may have blocks without experts.
+    some = min(sum(kind in block.widths for block in anatomy.blocks) for kind in counts)
+    where = in_blocks(some, len(anatomy.blocks))
+    return PruningBudget(wanted, share, iterations, f"{named} {where}", width_units=counts)
 
 
 def _possible_counts(anatomy: Anatomy, kind: str, size: int) -> Sequence[int]:

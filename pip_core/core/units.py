@@ -26,6 +26,11 @@ TITLES = {
 }
 
 
+def in_blocks(some: int, every: int) -> str:
+    """In how many of a model's blocks something is, as people read it: "in every block"."""
+    return "in every block" if some == every else "in 1 block" if some == 1 else f"in each of {some} blocks"
+
+
 def format_count(number: int, kind: str) -> str:
     """ "1,530 channels", "1 group of heads"."""
     title = TITLES[kind]

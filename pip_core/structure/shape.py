@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import filterfalse
 
 from ..core.errors import UserError
-from ..core.units import ATTENTION, BLOCKS, EXPERTS, HEADS, MLP, TITLES, WIDTH, Units
+from ..core.units import ATTENTION, BLOCKS, EXPERTS, HEADS, MLP, TITLES, WIDTH, Units, in_blocks
 from .anatomy import Anatomy
 
 
@@ -140,8 +140,8 @@ class Shape:
             if before == after:
                 continue
             if len(set(after)) == 1 and len(set(before)) == 1:
-                which = "every block" if len(layers) == len(self.layers) else f"each of {len(layers)} blocks"
-                parts.append(f"{before[0] - after[0]:,} of {before[0]:,} {TITLES[kind]} in {which}")
+                where = in_blocks(len(layers), len(self.layers))
+                parts.append(f"{before[0] - after[0]:,} of {before[0]:,} {TITLES[kind]} {where}")
             else:
                 parts.append(f"{sum(before) - sum(after):,} of {sum(before):,} {TITLES[kind]}")
         return " and ".join(parts) or "nothing"
