@@ -16,7 +16,8 @@ class CurvePoint(Event):
     """A point of each curve of a chart.
 
     `title` names the chart, `x_name` and `y_name` its axes; `values` are (name of the curve, its value at
-    `x`). `note` says more in words ("212 tokens/s"). `iteration` as in `StageResult`.
+    `x`). Where quantities differ a name begins with its own and a comma ("divergence, held-out text"), and
+    each has an axis. `note` says more in words ("212 tokens/s"). `iteration` as in `StageResult`.
     """
 
     superseded_by_undo, of_the_end = True, True

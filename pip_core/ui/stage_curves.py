@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import FAINT, LINES, Figure, add_trace, figure, say, set_axes
+from ..reporting.theme import FAINT, LINES, Figure, add_trace, axis, figure, lay_rows, say, set_axes
 from .html import table
 
 
@@ -15,6 +15,8 @@ def stage_curves(summary: RunSummary) -> Figure:
         return chart
     title, points = list(summary.curves.items())[-1]
     names = list(dict.fromkeys(name for point in points for name, _ in point.values))
+    quantities = list(dict.fromkeys(map(quantity, names)))
+    lay_rows(chart, [1 / len(quantities)] * len(quantities), gap=0.09)
     for name, color in zip(names, LINES * len(names), strict=False):
         found = [(p.x, dict(p.values)[name], p.note) for p in points if name in dict(p.values)]
         line = {
@@ -28,13 +30,25 @@ def stage_curves(summary: RunSummary) -> Figure:
             "hovertemplate": f"{title}: {name} %{{y:.3f}}<br>%{{x:,.0f}} {points[-1].x_name}<br>"
             "%{customdata}<extra></extra>",
         }
-        add_trace(chart, line)
+        add_trace(chart, line, quantities.index(quantity(name)) + 1)
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
     chart["layout"] |= {"showlegend": True, "legend": legend}
     look = {"gridcolor": FAINT, "zeroline": False}
-    set_axes(chart, "x", title={"text": points[-1].x_name, "standoff": 6}, rangemode="tozero", **look)
-    set_axes(chart, "y", title={"text": points[-1].y_name, "standoff": 8}, nticks=5, **look)
+    set_axes(chart, "x", rangemode="tozero", **look)
+    set_axes(chart, "y", nticks=5 if len(quantities) == 1 else 4, **look)
+    for row, what in enumerate(quantities, start=1):
+        words = ", ".join(filter(None, (what, points[-1].y_name)))
+        set_axes(chart, "y", row, title={"text": words, "standoff": 8})
+        if row < len(quantities):
+            set_axes(chart, "x", row, matches=axis("x", len(quantities)), showticklabels=False)
+    set_axes(chart, "x", len(quantities), title={"text": points[-1].x_name, "standoff": 6})
     return chart
+
+
+def quantity(name: str) -> str:
+    """What a curve is of, see `CurvePoint`: curves of one quantity share an axis."""
+    what, comma, _ = name.partition(", ")
+    return what if comma else ""
 
 
 def curve_table(summary: RunSummary) -> str:

@@ -107,7 +107,12 @@ def test_a_run_learns_and_says_so(undisturbed, recovering):
     assert tiny.only(events, ev.Evaluated)[-1].final
     summary = RunSummary()
     summary.apply((event, float(n)) for n, event in enumerate(events))
-    assert len(stage_curves.stage_curves(summary).data) == 2
+    drawn = stage_curves.stage_curves(summary)
+    assert [(line["name"], line["yaxis"]) for line in drawn["data"]] == [
+        ("divergence, held-out text", "y"),
+        ("divergence, text learnt from", "y"),
+    ]
+    assert stage_curves.quantity("right answers, -log p") != stage_curves.quantity(drawn["data"][0]["name"])
     assert "tokens learnt from" in stage_curves.curve_table(summary)
 
 
