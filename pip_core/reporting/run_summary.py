@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..core import events as ev
 from ..core.curve import CurvePoint, with_point
-from ..core.decisions import Decided
+from ..core.decisions import Decided, settings_of
 from ..core.sample import Sampled
 from ..core.units import DEPTH
 from .messages import sentence
@@ -141,8 +141,13 @@ class RunSummary:
         if isinstance(event, ev.StageResult):
             self.results = _with(self.results, event.result_of, event)
         if isinstance(event, Decided) and self.started:
+            # A division may let other kinds join, and leave out those that the recipe names.
             self.started = replace(
-                self.started, goal=event.goal, planned=event.planned, planned_share=event.planned_share
+                self.started,
+                goal=event.goal,
+                planned=event.planned,
+                planned_share=event.planned_share,
+                units=tuple(settings_of(event).get("units", self.started.units)),
             )
         match event:
             case ev.Progress() | ev.Loading():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pip_core.core import events as ev
 from pip_core.core.recipe import Recipe
 from pip_core.core.units import Units
+from pip_core.engine.stages.divide import Divided, Share
 from pip_core.planning.estimate import anatomy_for
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.reporting.theme import AMBER, GREY
@@ -52,6 +53,19 @@ def test_a_branch_marks_where_its_method_changed():
     summary.forked = ev.Forked("another", 1, ("method",))
     (said,) = heatmap.importance_heatmap(summary)["layout"]["annotations"]
     assert said["text"] == "from here on by pip"
+
+
+def test_kinds_that_joined_a_division_are_drawn():
+    """A recipe that names channels, where blocks were found to cost less."""
+    summary = summary_of_a_run()
+    drawn = heatmap.importance_heatmap(summary).to_json()
+    summary.started = replace(summary.started, units=("channels",))
+    goal = summary.started.goal, summary.planned, 0.4
+    found = Divided(0, (("units", ("blocks",)),), *goal, (Share("blocks", 5.0, 0.1, 0.1),), 9, True, "", 1.0)
+    summary.apply([(found, 9.0)])
+    assert heatmap.importance_heatmap(summary).to_json() == drawn
+    assert method_picture.method_picture(summary, Recipe(), None)["steps"]
+    assert "removed" in heatmap.score_table(summary)
 
 
 def test_channels_are_hatched_by_the_share_of_a_block_that_went(llama_folder):
