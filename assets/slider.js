@@ -118,7 +118,7 @@ window.pip.slider = (element, props, watch) => {
     high.textContent = percent(Math.max(data.target, gone(data.points.at(-1))));
     step.textContent = at ? `${at} of ${last}: ${point.what}` : `0 of ${last}: nothing is removed yet`;
     reading.textContent = point.accuracy === null ? "Not measured here"
-      : `Accuracy ${point.accuracies ?? percent(point.accuracy, 1)} · perplexity ${point.perplexity.toFixed(1)}`;
+      : `Accuracy ${point.accuracies ?? percent(point.accuracy, 1)} · perplexity ${point.perplexity.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 })}`;
     range.setAttribute("aria-valuetext", `${share.textContent}.${kept.textContent} ${step.textContent}`);
     drawBars();
     drawCurve();

@@ -170,12 +170,12 @@ def format_duration(seconds: float) -> str:
 def _evaluated(event: ev.Evaluated) -> str:
     when = "Whole model" if event.of_dense else "Finished model" if event.final else "After removal"
     texts = "".join(
-        f" Word perplexity of {t.name}: {t.word_perplexity:.2f} ({t.bits_per_byte:.3f} bits per byte)."
+        f" Word perplexity of {t.name}: {t.word_perplexity:,.2f} ({t.bits_per_byte:.3f} bits per byte)."
         for t in event.texts
     )
     texts += "".join(f" {_writing(w)}." for w in event.writing)
     return (
-        f"{when}: perplexity {event.perplexity:.2f} ± {event.perplexity_se:.2f}, "
+        f"{when}: perplexity {event.perplexity:,.2f} ± {event.perplexity_se:,.2f}, "
         f"accuracy {plus_minus(event.accuracy, event.accuracy_se)}.{texts}"
     )
 

@@ -160,7 +160,7 @@ def _mean_accuracy(measured: Evaluated) -> str:
 
 
 def _perplexity(measured: Evaluated) -> str:
-    return f"{measured.perplexity:.2f} ± {measured.perplexity_se:.2f}"
+    return f"{measured.perplexity:,.2f} ± {measured.perplexity_se:,.2f}"
 
 
 def _line(text: str) -> str:

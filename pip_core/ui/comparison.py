@@ -92,7 +92,7 @@ def summary(found: Sequence[Compared]) -> str:
                 percent(1 - now.parameters / dense.parameters),
                 f"{percent(now.accuracy)} ± {percent(now.accuracy_se)}",
                 kept_share(dense, now),
-                f"{now.perplexity:.1f} ± {now.perplexity_se:.1f}",
+                f"{now.perplexity:,.1f} ± {now.perplexity_se:,.1f}",
                 format_duration(run.summary.worked),
             ]
         cells = zip(FIGURES, [*first, *measured], strict=True)

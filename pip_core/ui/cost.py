@@ -155,7 +155,7 @@ def _guessing(chart: Figure, dense: Evaluated, found: Sequence[Change]) -> None:
 
 def _perplexities(chart: Figure, dense: Evaluated, points: Sequence[Evaluated]) -> None:
     ratios = [round(p.perplexity / dense.perplexity, 4) for p in points]
-    facts = [[name_of(p), f"{p.perplexity:.2f} ± {p.perplexity_se:.2f}"] for p in points]
+    facts = [[name_of(p), f"{p.perplexity:,.2f} ± {p.perplexity_se:,.2f}"] for p in points]
     line = {
         "type": "scatter",
         "x": [removed(dense, p) for p in points],

@@ -98,7 +98,7 @@ def measurement_table(summary: RunSummary) -> str:
                 millions(found.parameters),
                 percent(found.parameters / summary.dense.parameters),
                 f"{percent(found.accuracy)} ± {percent(found.accuracy_se)}",
-                f"{found.perplexity:.2f} ± {found.perplexity_se:.2f}",
+                f"{found.perplexity:,.2f} ± {found.perplexity_se:,.2f}",
             ]
         )
     return table(

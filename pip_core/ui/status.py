@@ -128,8 +128,8 @@ def tiles(summary: RunSummary) -> str:
             ("accuracy", _change(percent(dense.accuracy), percent(now.accuracy)), kept_words(dense, now)),
             (
                 "perplexity",
-                _change(f"{dense.perplexity:.1f}", f"{now.perplexity:.1f}"),
-                f"± {now.perplexity_se:.1f}, {now.windows} windows of {now.window_tokens} tokens",
+                _change(f"{dense.perplexity:,.1f}", f"{now.perplexity:,.1f}"),
+                f"± {now.perplexity_se:,.1f}, {now.windows} windows of {now.window_tokens} tokens",
             ),
             (
                 "weights in memory",

@@ -56,7 +56,7 @@ def banner(summary: RunSummary, state: str, run_id: str = "") -> str:
     accuracy = f"{percent(dense.accuracy)} → {percent(now.accuracy)}"
     notes = [
         f"Accuracy {accuracy}, a change of {paired_change(dense, now)}",
-        f"perplexity {dense.perplexity:.1f} → {now.perplexity:.1f}",
+        f"perplexity {dense.perplexity:,.1f} → {now.perplexity:,.1f}",
     ]
     if kept.left_out and kept.above_chance is not None:
         notes.append(f"not counted: {', '.join(kept.left_out)}, where the whole model only guesses")

@@ -68,7 +68,7 @@ def wires(page: Services) -> Sequence[Wire]:
 
     return [
         Wire(("look.click", "token_page.submit"), look, ("run", "wanted", "token_page"), shown),
-        Wire(("wanted.input",), search, ("run", "wanted"), shown, options=LAST),
+        Wire(("wanted.input", "wanted.submit"), search, ("run", "wanted"), shown, options=LAST),
         Wire(("lengthen.click",), partial(measure_text, *services), ("run", "lengthened"), ("longer",)),
     ]
 
