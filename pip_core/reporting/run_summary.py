@@ -14,7 +14,7 @@ from ..core import events as ev
 from ..core.curve import CurvePoint, with_point
 from ..core.decisions import Decided, settings_of
 from ..core.sample import Sampled
-from ..core.units import DEPTH
+from ..core.units import BLOCKS, DEPTH
 from .messages import sentence
 
 Key = TypeVar("Key")
@@ -225,6 +225,19 @@ class RunSummary:
     def pinned(self) -> frozenset[tuple[str, int]]:
         """(kind, block) of blocks and halves that were put back, and stay."""
         return frozenset((u.kind, u.block) for event in self.undone for u in event.units if u.kind in DEPTH)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The kinds of units that are removed. Of a branch whose model is not loaded yet those that were
+        scored in what it begins with; whole blocks where nothing is known."""
+        scored = tuple(dict.fromkeys(kind for _, kind in self.scored))
+        return self.started.units if self.started else scored or (BLOCKS,)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the dense model has; 0 where that is not known yet."""
+        scored = max((len(found.scores) for found in self.scored.values()), default=0)
+        return self.started.blocks if self.started else scored
 
     @property
     def removed_description(self) -> str:

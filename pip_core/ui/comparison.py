@@ -60,7 +60,9 @@ def _chart(found: Mapping[int, Compared]) -> Figure:
         found: the place of each run in the table -> the run.
     """
     shown = {n: c for n, c in found.items() if c.summary.dense is not None}
-    share = max((c.summary.started.planned_share for c in shown.values()), default=0.2)
+    # A branch is measured before its model is loaded: what it begins with.
+    begun = [c.summary.started for c in shown.values() if c.summary.started]
+    share = max((started.planned_share for started in begun), default=0.2)
     figure = frame(share, "accuracy, %", "perplexity")
     if not shown:
         say(figure, "Nothing is measured yet.<br>Each run becomes a line here.")

@@ -26,6 +26,8 @@ from ..structure.anatomy import Anatomy
 from .html import table
 from .shares import Shares, removed_shares
 
+# Blocks that are drawn where their number is not known yet.
+UNKNOWN = 30
 # The colour scale spans two decades at most: below a hundredth of the largest all is alike.
 FLOOR = 0.01
 # What a block is where it has no score: state -> words.
@@ -92,7 +94,7 @@ def likely_next(summary: RunSummary) -> tuple[str, int] | None:
 
 def locked(summary: RunSummary, keep: Collection[int] = ()) -> list[int]:
     """Blocks that stay: the recipe keeps them, or they were put back."""
-    blocks = summary.started.blocks if summary.started else 0
+    blocks = summary.blocks
     return sorted(b for b in {*keep, *(b for _, b in summary.pinned)} if b < blocks)
 
 
@@ -109,8 +111,8 @@ def importance_heatmap(
         keep: blocks that the recipe keeps.
         anatomy: of the dense model; without it no share of a block is known.
     """
-    blocks = summary.started.blocks if summary.started else 30
-    kinds = summary.started.units if summary.started else (BLOCKS,)
+    blocks = summary.blocks or UNKNOWN
+    kinds = summary.units
     rows = max(summary.planned or 8, len(summary.removals), max((i for i, _ in summary.scored), default=0))
     rows *= len(kinds)
     place = {kind: n + 1 - len(kinds) for n, kind in enumerate(kinds)}
@@ -172,7 +174,7 @@ def importance_heatmap(
     for (kind, block), iteration in removed.items():
         _outline(chart, block, iteration * len(kinds) + place[kind], "solid")
     branch = summary.forked
-    if branch and branch.iterations and "method" in branch.changed:
+    if branch and summary.started and branch.iterations and "method" in branch.changed:
         y = branch.iterations * len(kinds) + 0.5
         add_level(chart, y, {"color": ACCENT, "width": 2})
         corner = {"x": 1, "xref": "x domain", "xanchor": "right", "y": y, "yref": "y", "yanchor": "top"}
@@ -248,7 +250,7 @@ def score_table(summary: RunSummary, keep: Collection[int] = ()) -> str:
 
 def in_order(summary: RunSummary) -> list[tuple[int, str]]:
     """What was scored, iteration by iteration, kinds as the recipe names them."""
-    order = summary.started.units if summary.started else (BLOCKS,)
+    order = summary.units
     return sorted(summary.scored, key=lambda k: (k[0], order.index(k[1])))
 
 

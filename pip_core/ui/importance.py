@@ -23,7 +23,7 @@ from ..reporting.theme import (
     set_axes,
 )
 from ..structure.anatomy import Anatomy
-from .heatmap import FLOOR, importance_heatmap, locked, ranking, removed_blocks
+from .heatmap import FLOOR, UNKNOWN, importance_heatmap, locked, ranking, removed_blocks
 from .shares import Shares, removed_shares
 
 # Blocks whose numbers fit below the bars.
@@ -51,8 +51,8 @@ def is_one(summary: RunSummary) -> bool:
 def bars(summary: RunSummary, keep: Collection[int], shares: Shares) -> Figure:
     """Every block's score, the least important first, a row per kind of units. What is removed is hatched:
     the bar of a block or half, and of heads and channels as much of the bar as is removed of the block."""
-    kinds = summary.started.units if summary.started else (BLOCKS,)
-    blocks = summary.started.blocks if summary.started else 30
+    kinds = summary.units
+    blocks = summary.blocks or UNKNOWN
     chart = figure()
     lay_rows(chart, (1 / len(kinds),) * len(kinds), gap=0.2)
     chart["layout"] |= {"barmode": "overlay", "bargap": 0.15, "uirevision": "bars"}
@@ -79,7 +79,7 @@ def bars(summary: RunSummary, keep: Collection[int], shares: Shares) -> Figure:
 def _add_kind(
     chart: Figure, row: int, summary: RunSummary, kind: str, keep: Collection[int], shares: Shares
 ) -> None:
-    blocks = summary.started.blocks if summary.started else 30
+    blocks = summary.blocks or UNKNOWN
     event = summary.scored.get((1, kind))
     scores = event.scores if event else (None,) * blocks
     rank = ranking(summary).get((1, kind), {})
@@ -149,7 +149,7 @@ def legend(summary: RunSummary, keep: Collection[int] = ()) -> str:
         ),
         default=None,
     )
-    kinds = summary.started.units if summary.started else (BLOCKS,)
+    kinds = summary.units
     least = "least important" if lowest is None else f"{percent(lowest, 0)}"
     items = [
         f"{least}<i class='ramp'></i>100 % of the highest, logarithmic",

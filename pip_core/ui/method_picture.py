@@ -94,7 +94,7 @@ def _extremes(summary: RunSummary) -> str:
 
 def _lanes(summary: RunSummary) -> tuple[str, ...]:
     """The kinds that are drawn above one another; whole blocks are one with what is removed of them."""
-    kinds = summary.started.units if summary.started else (BLOCKS,)
+    kinds = summary.units
     return (BLOCKS,) if BLOCKS in kinds else kinds
 
 
@@ -105,7 +105,7 @@ def _lane(summary: RunSummary, kind: str) -> int:
 
 def _lit(summary: RunSummary, iteration: int) -> list[list[float | None]]:
     """How bright each block is in an iteration, lane by lane: 0 to 1, None where it has no score."""
-    blocks = summary.started.blocks if summary.started else 0
+    blocks = summary.blocks
     lit: list[list[float | None]] = [[None] * blocks for _ in _lanes(summary)]
     for (at, kind), event in summary.scored.items():
         if at != iteration:
@@ -122,7 +122,7 @@ def _lit(summary: RunSummary, iteration: int) -> list[list[float | None]]:
 
 def _gone(summary: RunSummary, anatomy: Anatomy | None, iteration: int) -> list[list[float]]:
     """The share of each block that is removed by the end of an iteration, lane by lane."""
-    blocks = summary.started.blocks if summary.started else 0
+    blocks = summary.blocks
     gone = [[0.0] * blocks for _ in _lanes(summary)]
     for (at, kind), shares in removed_shares(summary, anatomy).items():
         if at == iteration:

@@ -62,7 +62,13 @@ def test_the_form_answers_at_once(visitor, model):
             expect(edits).not_to_have_count(before, timeout=5_000)
             break
     assert edits.count() < before
-    page.get_by_label("Your own text").fill("The harbour was quiet and the boats were empty.")
+    own, words = page.get_by_label("Your own text"), "The harbour was quiet and the boats were empty. "
+    own.fill(words)
+    expect(page.locator("#plan")).to_contain_text("too short")
+    expect(page.locator("#pasted")).to_have_class(re.compile("faulty"))
+    own.fill(words * 20)
+    expect(page.locator("#plan")).to_contain_text("Will remove")
+    expect(page.locator("#pasted")).not_to_have_class(re.compile("faulty"))
     expect(page.locator("#views")).to_contain_text("harbour")
     number = page.get_by_label("number input for How much, %")
     number.fill("20")

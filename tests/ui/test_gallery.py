@@ -15,7 +15,7 @@ from pip_core.planning.estimate import anatomy_for
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.runs import gallery, run_directory
 from pip_core.runs.queue import RunQueue
-from pip_core.ui import examples, refresh
+from pip_core.ui import comparison, examples, refresh
 from pip_core.ui.handlers import PageHandlers
 from pip_core.ui.shown import Shown
 
@@ -109,3 +109,21 @@ def test_what_shows_a_run_is_made_again_whenever_it_would_be_another(shown):
     assert len(charts) == 3
     for chart in charts:
         go.Figure(chart)  # Plotly's own classes refuse what its schema does not have
+
+
+def test_a_branch_is_drawn_before_its_model_is_loaded(shown):
+    """It begins with what another run scored, measured and removed, and with no word of the model."""
+    for run_id in gallery.examples():
+        kept = (ev.Scored, ev.Evaluated, ev.Removed)
+        events = [
+            event for event in run_directory.read_events(shown.folder(run_id)) if isinstance(event, kept)
+        ]
+        summary, started = RunSummary(), shown.summary(run_id)[0].started
+        summary.apply([(ev.Forked("another", 2, ("method",)), 0.0), *((event, 1.0) for event in events)])
+        assert (summary.units, summary.blocks) == (started.units, started.blocks)
+        now = Shown(shown, run_id, "me", summary.snapshot(), "starting")
+        for one in refresh.DRAWINGS:
+            assert set(one.draw(now)) == set(one.names)
+        begun = comparison.Compared("a branch", shown.recipe(run_id), summary, "starting")
+        assert comparison.charts([begun])
+        assert "starting" in comparison.summary([begun])
