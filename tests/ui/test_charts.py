@@ -58,12 +58,12 @@ def test_a_branch_marks_where_its_method_changed():
 def test_kinds_that_joined_a_division_are_drawn():
     """A recipe that names channels, where blocks were found to cost less."""
     summary = summary_of_a_run()
-    drawn = heatmap.importance_heatmap(summary).to_json()
+    drawn = heatmap.importance_heatmap(summary)
     summary.started = replace(summary.started, units=("channels",))
     goal = summary.started.goal, summary.planned, 0.4
     found = Divided(0, (("units", ("blocks",)),), *goal, (Share("blocks", 5.0, 0.1, 0.1),), 9, True, "", 1.0)
     summary.apply([(found, 9.0)])
-    assert heatmap.importance_heatmap(summary).to_json() == drawn
+    assert heatmap.importance_heatmap(summary) == drawn
     assert method_picture.method_picture(summary, Recipe(), None)["steps"]
     assert "removed" in heatmap.score_table(summary)
 
