@@ -217,10 +217,12 @@ class Trainer:
                 loss += learn(self.pruned, self.dense, ids, self.same[part], self._watch.kept, positions)
                 optimiser.collect()
                 yield self.tokens
-            return optimiser.add_up(group, loss)
         except Exception as error:
             if count < 2 or not is_out_of_memory(error):
                 raise
+        else:
+            # Not tried again where it fails: the others may have gone on with what this process gave them.
+            return optimiser.add_up(group, loss)
         # No exception is under way here, so that what the attempt held is let go.
         optimiser.forget()
         portions.halve(count)
