@@ -167,7 +167,9 @@ def tokenizer_in(folder: Path, name: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its parsers raise
         reason = shortened(str(error)) or type(error).__name__
-        raise UserError(f"The tokenizer of '{name}' could not be loaded: {reason}.") from error
+        raise _no_json(folder, name) or UserError(
+            f"The tokenizer of '{name}' could not be loaded: {reason}."
+        ) from error
 
 
 def config_in(folder: Path, name: str) -> tuple[PreTrainedConfig, tuple[str, ...]]:
@@ -182,7 +184,7 @@ def config_in(folder: Path, name: str) -> tuple[PreTrainedConfig, tuple[str, ...
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its parsers raise
-        raise _miscounted(folder, name) or unloadable(name, error) from error
+        raise _miscounted(folder, name) or unloadable(name, folder, error) from error
     # Code of the machine that it was saved on, and perhaps not here. "eager" is a kernel of every model.
     if config._attn_implementation != "eager":
         config._attn_implementation = None
@@ -202,9 +204,24 @@ def _miscounted(folder: Path, name: str) -> UserError | None:
     )
 
 
-def unloadable(name: str, error: Exception) -> UserError:
-    """The error to raise for what a library raised while it read the checkpoint `name`."""
-    return UserError(f"'{name}' could not be loaded: {shortened(str(error)) or type(error).__name__}.")
+def unloadable(name: str, folder: Path, error: Exception) -> UserError:
+    """The error to raise for what a library raised while it read the checkpoint `name` in `folder`."""
+    reason = shortened(str(error)) or type(error).__name__
+    return _no_json(folder, name) or UserError(f"'{name}' could not be loaded: {reason}.")
+
+
+def _no_json(folder: Path, name: str) -> UserError | None:
+    """The error to raise where a file in `folder` is not the JSON that it is named for; None otherwise. The
+    libraries say what they stumbled over, and not in which file."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
+            return UserError(
+                f"In '{name}' {path.name} is damaged or not whole ({shortened(str(error))}). Download or "
+                "copy it again."
+            )
+    return None
 
 
 def raw_config(folder: Path) -> dict:

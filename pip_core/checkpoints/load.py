@@ -274,7 +274,7 @@ def load_folder(
     except Exception as error:  # the library raises whatever its parsers raise
         if is_out_of_memory(error):
             raise
-        raise mismatched(config, source) or unloadable(source.name, error) from error
+        raise mismatched(config, source) or unloadable(source.name, source.folder, error) from error
     missing = sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"])
     refuse_incomplete(source.name, missing, sorted(info["unexpected_keys"]))
     _check_weights(model, source.name)

@@ -155,6 +155,17 @@ FOUND: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda own: (own / "model.safetensors").rename(own / "model-00001-of-00001.safetensors"),
         "but neither model.safetensors nor model.safetensors.index.json",
     ),
+    "an index that is no JSON": (
+        lambda own: (
+            (own / "model.safetensors").rename(own / "model-00001-of-00001.safetensors"),
+            (own / "model.safetensors.index.json").write_text("{"),
+        ),
+        "model.safetensors.index.json is damaged or not whole",
+    ),
+    "a tokenizer's half file": (
+        lambda own: (own / "tokenizer.json").write_text((own / "tokenizer.json").read_text()[:99]),
+        "tokenizer.json is damaged or not whole",
+    ),
     "scales of a config that was lost": (
         lambda own: added(own, "model.layers.0.mlp.up_proj.weight_scale_inv"),
         "quantised",
