@@ -22,7 +22,7 @@ from ..core.memory import give_back
 from ..core.network import NotDownloaded, without_downloads
 from ..core.process_group import current
 from ..core.progress import Halted, stoppable
-from ..core.recipe import RESIDENT, STREAMED, Recipe
+from ..core.recipe import STREAMED, Recipe
 from ..core.repeatable import repeatable
 from ..core.settings import AUTO
 from .aim import aimed
@@ -232,8 +232,7 @@ def _run(
                 continue
             if stage.by_one_process and not current().first:
                 continue
-            if state.placement != RESIDENT:
-                give_back()  # what a stage leaves behind is room that the next one needs
+            give_back()  # what a stage leaves behind is room that the next one needs
             if place:
                 state.plan(s for s in stages[place:] if s in state.stages)
             if (earlier := _earlier_result(state, stage, stages[place + 1 :])) is not None:

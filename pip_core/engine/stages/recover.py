@@ -18,6 +18,7 @@ from ...core.curve import CurvePoint
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
 from ...core.events import Event, Progress, Warned
+from ...core.memory import give_back
 from ...core.process_group import current
 from ...core.progress import map_progress
 from ...core.recipe import DEMO, measuring_settings
@@ -272,6 +273,7 @@ class Recover(Stage):
             known = min(len(dense.tokenizer), dense.config.vocab_size)
             writing = self.material.write(dense.model, known, wanted, seed, kept)
             yield from state.follow(writing, "writing", wanted, work, added=True)
+            give_back()  # what the texts were written with is not needed for learning
         watched, same = state.as_read(list(self.material.watched.split(PASS_ROWS)))
         subset = state.token_subset
         asked = STORY_TASKS if recipe.model == DEMO else TASKS
