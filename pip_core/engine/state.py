@@ -52,6 +52,7 @@ class RunState(Context):
         warnings: what makes the figures say less than they seem to.
         substitution_rows: batches of token ids on which substitutes of blocks are found; none where nothing
             is handed over.
+        refit_rows: those that a refit will read; none without one.
         changed: whether the model was changed after the last removal.
         also_removed: what was removed beside units, in words.
         partial: folder beside `out` in which the checkpoint is made; None before that.
@@ -78,6 +79,7 @@ class RunState(Context):
         self.results: dict[str, ev.Event] = {e.result_of: e for e in self.past.decided}
         self.warnings: list[str] = []
         self.substitution_rows: list[torch.Tensor] = []
+        self.refit_rows: list[torch.Tensor] = []
         self.substitutes: dict[int, Substitute] = {}
         # Without a stage that it was pruned with, it is not what was measured then.
         self.changed = bool(self.left_out)

@@ -6,8 +6,12 @@ A target is counted in shares of the parameters; or, where it is a speed-up, in 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
 
 from ..budget.aims import DOES, time_saved
 from ..budget.division import TOKENS, CostCurve, divide, divided, most_tokens, saving, title_of
@@ -15,8 +19,12 @@ from ..core.curve import CurvePoint
 from ..core.errors import UserError
 from ..core.events import Event
 from ..core.figures import percent
+from ..core.process_group import current
 from ..core.recipe import EQUAL
+from ..core.units import BLOCKS, DEPTH, MLP
 from ..data.perturbation import Pair
+from ..reconstruction.given_back import Look, shares_given_back
+from ..scoring.removal_cost import masked
 from ..structure.vocabulary import Vocabulary
 from .costs_of_kinds import Kind, Steps, chosen_units, without_tokens, without_units
 from .speed_of_shapes import speed_with
@@ -29,9 +37,11 @@ CHART = "What removing costs"
 TOKEN_SIZES, UNIT_SIZES, FIRST_LOOK, SECOND_LOOK = (0.25, 0.5, 1.0), (0.5, 1.0), 0.5, 1.0
 # Of the cost of the target: what another kind of units has to save to join.
 LEAST_SAVED = 0.1
-# Share of a kind's cost that the refit gives back, measured on SmolLM2-135M alone: see docs/research-log.md.
-# So a kind that could join is credited with no more than the least of them.
-GIVEN_BACK = {"channels": 0.35, "heads": 0.35, "blocks": 0.5}
+# Where in the model it is looked at what a refit gives back, as parts of the blocks that lose something:
+# early, since the text has to be read as far as that; of blocks, so many of those that would go first.
+SHOWN, SHOWN_BLOCKS = (1 / 6, 1 / 4), 2
+# Forward passes of a block that looking at it takes.
+LOOKING_PASSES = 3
 # As close to a speed-up as a division has to come, as a part of the time it saves.
 NEAR = 0.05
 
@@ -60,6 +70,9 @@ class Weighing:
         speed: the speed-up that is the target; None where it is a share of the parameters.
         reached: how many times as fast a model of the division was measured to be.
         passes: forward passes over all windows so far.
+        given_back: kind -> share of its cost that a refit gives back, as `look` found it; of the recipe's own
+            kinds.
+        looked: token-blocks that this took.
     """
 
     def __init__(
@@ -73,10 +86,46 @@ class Weighing:
         self.model, self.recipe = state.loaded.model, state.recipe
         self.bytes = sum(len(pair.clean.text.encode()) for pair in texts)
         self.dense: list[float] = []
-        self.passes, self.reached = 0, 0.0
+        self.passes, self.reached, self.looked = 0, 0.0, 0.0
+        self.given_back: dict[str, float] = {}
         self._wanted = time_saved(speed.times) if speed else self.recipe.target
 
     # What is measured
+
+    def look(self, kinds: Sequence[Kind], rows: Sequence[torch.Tensor], tokens: int) -> Iterator[Event]:
+        """Find out what a refit on `tokens` tokens gives back of the recipe's own kinds, on `rows`."""
+        kinds = [k for k in kinds if k.sites and not k.joins and k.most > 0 and self._worth(k.name) > 0]
+        looks = {kind.name: self._looks(kind) for kind in kinds}
+        each = [look for found in looks.values() for look in found]
+        if not each or not rows:
+            return
+        count = 1 + max(look.position for look in each)
+        self.looked = sum(part.numel() for part in rows) * (count + LOOKING_PASSES * len(each))
+        steps = shares_given_back(self.model, self.state.anatomy, each, rows, tokens)
+        measured = yield from self.state.follow(steps, "dividing", count, self.looked)
+        shares = iter(current().gather(measured)[0])
+        self.given_back = {
+            name: statistics.fmean(next(shares) for _ in found) for name, found in looks.items() if found
+        }
+
+    def _looks(self, kind: Kind) -> list[Look]:
+        """The blocks in which it is looked at, with the units masked that would go first."""
+        for share in (FIRST_LOOK, SECOND_LOOK):
+            units, _ = chosen_units(self.recipe.allocation == EQUAL, kind, self._parameters_at(kind, share))
+            before = kind.name in (BLOCKS, MLP)
+            places = sorted(units, key=lambda n: kind.sites[n].position)
+            places = [n for n in places if not before or kind.sites[n].position]
+            if places:
+                break
+        else:
+            return []
+        shown = places[:SHOWN_BLOCKS]
+        if kind.name not in DEPTH:
+            shown = sorted({places[int(len(places) * part)] for part in SHOWN})
+        return [
+            Look(kind.sites[n].position, before, partial(masked, self.model, kind.sites, {n: units[n]}))
+            for n in shown
+        ]
 
     def compared(self, kinds: Sequence[Kind]) -> Generator[Event, None, tuple[list[Kind], tuple[Other, ...]]]:
         """The kinds that take part, and what is to be said of the others. The recipe's own take part. Of the
@@ -124,8 +173,7 @@ class Weighing:
     def _measure(self, kind: Kind, share: float) -> Iterator[Event]:
         """Measure a kind at a share of the target; nothing where that is less than the least that can go, or
         was measured."""
-        anatomy = self.state.anatomy
-        parameters = share * min(self._wanted / self._worth(kind.name) * anatomy.parameters, kind.most)
+        anatomy, parameters = self.state.anatomy, self._parameters_at(kind, share)
         if kind.name == TOKENS:
             assert self.vocabulary is not None
             count = int(parameters / anatomy.row_parameters)
@@ -140,6 +188,10 @@ class Weighing:
         kind.losses.append((float(removed), [a - b for a, b in zip(found, self.dense, strict=True)]))
         kind.losses.sort(key=lambda loss: loss[0])
         yield _point(removed, [(title_of(kind.name), self._curve(kind).cost(removed))], "measured")
+
+    def _parameters_at(self, kind: Kind, share: float) -> float:
+        """Parameters of a kind that are a share of the target, or of what can go where that is less."""
+        return share * min(self._wanted / self._worth(kind.name) * self.state.anatomy.parameters, kind.most)
 
     def _passed(self, steps: Steps) -> Generator[Event, None, list[float]]:
         """Drain a forward pass over all windows."""
@@ -241,10 +293,10 @@ class Weighing:
         return kind.curve(self.bytes, self._given_back(kind), window)
 
     def _given_back(self, kind: Kind) -> float:
-        """Share of a kind's cost that a refit gives back."""
-        if not self.recipe.refit or kind.name not in GIVEN_BACK:
-            return 0.0
-        return min(GIVEN_BACK.values()) if kind.joins else GIVEN_BACK[kind.name]
+        """Share of a kind's cost that a refit gives back. What could join is credited with no more than the
+        recipe's own kinds of units."""
+        least = min(self.given_back.values(), default=0.0) if kind.sites and kind.joins else 0.0
+        return self.given_back.get(kind.name, least)
 
     def _scaled(self, kind: Kind, window: int | None = None) -> CostCurve:
         """A curve by how much of the target is made up, in place of parameters."""

@@ -44,6 +44,7 @@ def test_every_kind_is_measured_and_the_cheapest_pays(divided):
     assert {kind for kind, *_ in decision.others} == {"blocks", "heads"}
     assert not any(joined for *_, joined in decision.others)
     assert 0 < decision.passes < 10
+    assert decision.given_back == ()  # no repair follows
     # The tiny model's text needs its tokens, and its untrained channels do nothing.
     assert max(decision.shares, key=lambda share: share.size).kind == "channels"
     assert decision.held_back
@@ -58,6 +59,9 @@ def test_a_kind_that_is_measured_cheaper_joins_and_is_shown_before_anything_goes
     recipe = divided[0].replace(refit=True, refit_tokens=600, target=0.4, show_division=True)
     shown = list(run(recipe))
     (decision,) = only(shown, Divided)
+    # What it really gives back was looked at, and is said.
+    assert [kind for kind, share in decision.given_back if 0 <= share <= 1] == ["channels"]
+    assert "gives back" in decision.words()
     assert shown[-1] == ev.Paused(0)
     assert not only(shown, ev.Removed)
     assert [kind for kind, *_, joined in decision.others if joined] == ["blocks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import TypeVar
@@ -28,11 +29,14 @@ from ..context import Context
 from ..costs_of_kinds import Kind, drawn, most_of
 from ..stage import Cost, Stage
 from ..state import RunState
-from ..weighing import TOKEN_SIZES, UNIT_SIZES, Speed, Weighing
+from ..weighing import LOOKING_PASSES, SHOWN, TOKEN_SIZES, UNIT_SIZES, Speed, Weighing
 from .aim import Aimed, pause, worth
 from .prune_vocabulary import vocabulary_of
+from .refit import count_tokens, first_batches
 
 Found = TypeVar("Found")
+# Tokens per input of the widest projection on which it is looked at what a refit gives back.
+LOOKED = 2
 
 
 class DivideSettings(Settings):
@@ -75,7 +79,8 @@ class Divided(Decided):
     in nats per byte, the standard error of that, and whether it joined. `passes` is the work it took, in
     scoring passes, beside the scores that the first removal goes by as well; an older run has neither. Where
     the target is a speed-up, `speed` is what is to be faster, and how many times as fast a model of this
-    shape was measured to be.
+    shape was measured to be. `given_back` are (kind, share of what it costs that a refit gives back, as it
+    was found in a few blocks); the costs are what is left. An older run has none, and went by a constant.
     """
 
     shares: tuple[Share, ...]
@@ -86,6 +91,7 @@ class Divided(Decided):
     others: tuple[tuple[str, float, float, bool], ...] = ()
     passes: float | None = None
     speed: tuple[str, float] | None = None
+    given_back: tuple[tuple[str, float], ...] = ()
 
     def sentence(self) -> str:
         work = "" if self.passes is None else f", the work of {self.passes:.1f} scoring passes"
@@ -104,7 +110,8 @@ class Divided(Decided):
         ]
         chosen = f"{sum(share.cost for share in self.shares):.4f} nats per byte"
         text = "text that nothing was scored on" if self.held_back else "the calibration text itself"
-        why = f" No token goes: {self.without_tokens}" if self.without_tokens else ""
+        why = _given_back(self.given_back)
+        why += f" No token goes: {self.without_tokens}" if self.without_tokens else ""
         why += "".join(map(_joined_or_not, self.others))
         if self.speed:
             why += f" A model of this shape {DOES[self.speed[0]]} {self.speed[1]:.2f} times as fast here."
@@ -112,6 +119,14 @@ class Divided(Decided):
             f"Of {_millions(whole_)} parameters to remove: {' and '.join(parts)}. Measured on {self.bytes:,} "
             f"bytes of {text}, this costs about {chosen}; {', '.join(costs)}.{why}"
         )
+
+
+def _given_back(found: tuple[tuple[str, float], ...]) -> str:
+    if not found:
+        return ""
+    shares = [(f"about {percent(share, 0)}" if share else "nothing", title_of(kind)) for kind, share in found]
+    parts = " and ".join(f"{share} of what {kind} cost" for share, kind in shares)
+    return f" The repair gives back {parts}, which is counted in."
 
 
 def _joined_or_not(other: tuple[str, float, float, bool]) -> str:
@@ -163,7 +178,13 @@ class Divide(Stage):
         passes += len(TOKEN_SIZES) * context.scorer.scores_tokens
         measuring = recipe.division_windows * recipe.window_tokens * passes
         memory = sizes.resident + 2 * 4 * recipe.window_tokens * sizes.vocabulary
-        return Cost({"scoring": scoring * depth, "dividing": measuring * depth}, memory={"dividing": memory})
+        looking = 0.0
+        if recipe.refit:
+            looks = LOOKING_PASSES * len(SHOWN) * len(recipe.units)
+            looking = LOOKED * sizes.widest_inputs * (depth * max(SHOWN) + looks)
+        return Cost(
+            {"scoring": scoring * depth, "dividing": measuring * depth + looking}, memory={"dividing": memory}
+        )
 
     def run(self, state: RunState) -> Iterator[Event]:
         began = time.monotonic()
@@ -173,6 +194,8 @@ class Divide(Stage):
             yield Warned(f"The target is divided among {', '.join(self.recipe.units)} alone. {without}")
         kinds, scored = yield from self._scored(state, pairs, vocabulary)
         weighing = Weighing(state, texts, vocabulary, _speed(state))
+        if rows := first_batches(state.refit_rows, LOOKED * state.sizes.widest_inputs):
+            yield from weighing.look(kinds, rows, count_tokens(state.refit_rows))
         taking, others = yield from weighing.compared(kinds)
         if weighing.speed is not None:
             yield from weighing.checked(taking)
@@ -181,7 +204,9 @@ class Divide(Stage):
         yield from weighing.points(taking, parts)
         budget = state.budget_by(settled)
         scoring_pass = len(pairs) * state.scorer.cost(len(_sites(state, self.recipe.units)))
-        measured = weighing.passes * len(texts) / scoring_pass if scoring_pass else 0.0
+        measured = weighing.passes * len(texts)
+        measured += weighing.looked / (self.recipe.window_tokens * len(state.anatomy.blocks))
+        measured /= scoring_pass or math.inf
         yield Divided(
             0,
             tuple(settled.items()),
@@ -196,6 +221,7 @@ class Divide(Stage):
             others,
             scored + measured,
             (weighing.speed.what, weighing.reached) if weighing.speed else None,
+            tuple(weighing.given_back.items()),
         )
         if self.recipe.show_division:
             yield from pause()

@@ -149,6 +149,7 @@ class Refit(Stage):
         needed = self.recipe.refit_tokens or least
         reason = "as asked for" if self.recipe.refit_tokens else why
         self.rows = state.calibration.rows(wanted, needed, f"The refit needs {needed:,} tokens {reason}")
+        state.refit_rows = self.rows
         if self.hands_over:
             state.substitution_rows = first_batches(
                 self.rows, min(count_tokens(self.rows), LOOK // LEAST * least)
