@@ -122,7 +122,8 @@ def wires(page: Services) -> Sequence[Wire]:
 
     return [
         # All at once, not one after the other: the first ends as soon as the next begins.
-        Wire(("search.input",), search, ("memory", "search"), ("found", "found_note"), options=SEVERAL),
+        # Not `input`, see `tokens`.
+        Wire(("search.change",), search, ("memory", "search"), ("found", "found_note"), options=SEVERAL),
         Wire(("found.input",), _chosen, ("found",), ("model",), options=LAST),
         Wire(changes, act.preview_form, ("run", *names), PREVIEW, options=LAST),
         Wire(

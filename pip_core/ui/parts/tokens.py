@@ -68,7 +68,8 @@ def wires(page: Services) -> Sequence[Wire]:
 
     return [
         Wire(("look.click", "token_page.submit"), look, ("run", "wanted", "token_page"), shown),
-        Wire(("wanted.input", "wanted.submit"), search, ("run", "wanted"), shown, options=LAST),
+        # Not `input`, which a text field of gradio sends for keys that write a letter, and for no paste.
+        Wire(("wanted.change", "wanted.submit"), search, ("run", "wanted"), shown, options=LAST),
         Wire(("lengthen.click",), partial(measure_text, *services), ("run", "lengthened"), ("longer",)),
     ]
 
