@@ -214,6 +214,8 @@ def _no_json(folder: Path, name: str) -> UserError | None:
     """The error to raise where a file in `folder` is not the JSON that it is named for; None otherwise. The
     libraries say what they stumbled over, and not in which file."""
     for path in sorted(folder.glob("*.json")):
+        if not path.is_file():  # nobody may ever write to a pipe
+            continue
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError, RecursionError) as error:
