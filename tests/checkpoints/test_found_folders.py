@@ -70,7 +70,7 @@ def test_a_folder_without_a_tokenizer(checkpoints, tmp_path, family):
     (own / "tokenizer.json").unlink()
     assert "holds no tokenizer" in refusal(own)
     (own / "tokenizer.json").write_text("{")
-    assert "The tokenizer of 'own' could not be loaded" in refusal(own)
+    assert "In 'own' tokenizer.json is damaged or not whole" in refusal(own)
 
 
 def test_a_byte_order_mark_in_the_config(own):

@@ -140,9 +140,9 @@ def test_the_card_tells_both(whole):
     card = (out / "README.md").read_text()
     (found,) = tiny.only(events, Refitted)
     assert f"- Repair: {found.changed} of the 6 output projections" in card
-    assert f"| {with_it.perplexity:.2f} ± {with_it.perplexity_se:.2f} | |" in card
+    assert f"| {with_it.perplexity:,.2f} ± {with_it.perplexity_se:,.2f} | |" in card
     assert "before the final stages" in card
-    assert f"perplexity {without.perplexity:.2f} ± {without.perplexity_se:.2f} and mean accuracy" in card
+    assert f"perplexity {without.perplexity:,.2f} ± {without.perplexity_se:,.2f} and mean accuracy" in card
     assert json.loads((out / "pip_recipe.json").read_text())["recipe"]["refit"] is True
 
 
