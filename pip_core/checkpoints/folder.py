@@ -144,10 +144,7 @@ def refuse_unusable_files(folder: Path, name: str) -> None:
             with safe_open(path, "np"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"In '{name}' {path.name} is damaged or not whole ({shortened(str(error))}). Download or "
-                "copy it again."
-            ) from error
+            raise _damaged(path, name, error) from error
 
 
 def check_files(folder: Path, name: str) -> None:
@@ -219,11 +216,16 @@ def _no_json(folder: Path, name: str) -> UserError | None:
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError, RecursionError) as error:
-            return UserError(
-                f"In '{name}' {path.name} is damaged or not whole ({shortened(str(error))}). Download or "
-                "copy it again."
-            )
+            return _damaged(path, name, error)
     return None
+
+
+def _damaged(path: Path, name: str, error: Exception) -> UserError:
+    """The error to raise for a file of the checkpoint `name` that is not what it is named for."""
+    return UserError(
+        f"In '{name}' {path.name} is damaged or not whole ({shortened(str(error))}). Download or copy it "
+        "again."
+    )
 
 
 def raw_config(folder: Path) -> dict:

@@ -134,6 +134,11 @@ def describe_task(task: ev.TaskResult) -> str:
     return ", ".join(parts)
 
 
+def describe_perplexity(measured: ev.Evaluated) -> str:
+    """A perplexity with its standard error, as "2,793.01 ± 330.20"."""
+    return f"{measured.perplexity:,.2f} ± {measured.perplexity_se:,.2f}"
+
+
 def describe_difference(paired: Paired) -> str:
     """A difference in accuracy between two models on the same items, and whether it is measurable."""
     difference = in_points(paired)
@@ -175,7 +180,7 @@ def _evaluated(event: ev.Evaluated) -> str:
     )
     texts += "".join(f" {_writing(w)}." for w in event.writing)
     return (
-        f"{when}: perplexity {event.perplexity:,.2f} ± {event.perplexity_se:,.2f}, "
+        f"{when}: perplexity {describe_perplexity(event)}, "
         f"accuracy {plus_minus(event.accuracy, event.accuracy_se)}.{texts}"
     )
 

@@ -21,7 +21,7 @@ from ..data.private import shareable
 from ..evaluation.statistics import LEVEL, paired_comparison, retained
 from ..scoring import get_scorer
 from .description import Description
-from .messages import describe_difference, describe_units, millions, plus_minus
+from .messages import describe_difference, describe_perplexity, describe_units, millions, plus_minus
 
 TEMPLATE = "model_card.md.j2"
 TASK_TYPE = "text-generation"
@@ -112,7 +112,7 @@ def _template() -> jinja2.Template:
         "mean_accuracy": _mean_accuracy,
         "millions": millions,
         "percent": percent,
-        "perplexity": _perplexity,
+        "perplexity": describe_perplexity,
         "plus_minus": plus_minus,
         "title": title,
         "units": describe_units,
@@ -157,10 +157,6 @@ def _accuracy(task: TaskResult) -> str:
 
 def _mean_accuracy(measured: Evaluated) -> str:
     return plus_minus(measured.accuracy, measured.accuracy_se)
-
-
-def _perplexity(measured: Evaluated) -> str:
-    return f"{measured.perplexity:,.2f} ± {measured.perplexity_se:,.2f}"
 
 
 def _line(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..core.events import Evaluated
 from ..core.figures import percent
 from ..evaluation.statistics import Change, changes
+from ..reporting.messages import describe_perplexity
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import (
     ACCENT,
@@ -155,7 +156,7 @@ def _guessing(chart: Figure, dense: Evaluated, found: Sequence[Change]) -> None:
 
 def _perplexities(chart: Figure, dense: Evaluated, points: Sequence[Evaluated]) -> None:
     ratios = [round(p.perplexity / dense.perplexity, 4) for p in points]
-    facts = [[name_of(p), f"{p.perplexity:,.2f} ± {p.perplexity_se:,.2f}"] for p in points]
+    facts = [[name_of(p), describe_perplexity(p)] for p in points]
     line = {
         "type": "scatter",
         "x": [removed(dense, p) for p in points],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..core import events as ev
 from ..core.figures import percent
 from ..engine.stages import describe
-from ..reporting.messages import describe_removal
+from ..reporting.messages import describe_perplexity, describe_removal
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import GREY, Figure, add_level, add_trace, name_line, set_axes
 from .cost import name_of, removed
@@ -98,7 +98,7 @@ def measurement_table(summary: RunSummary) -> str:
                 millions(found.parameters),
                 percent(found.parameters / summary.dense.parameters),
                 f"{percent(found.accuracy)} ± {percent(found.accuracy_se)}",
-                f"{found.perplexity:,.2f} ± {found.perplexity_se:,.2f}",
+                describe_perplexity(found),
             ]
         )
     return table(
