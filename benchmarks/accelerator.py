@@ -47,8 +47,7 @@ from pip_core.evaluation.tasks import Task, load_task
 from pip_core.inspection.scoring_benchmark import naive_scores
 from pip_core.reconstruction.refit import refit
 from pip_core.recovery.distillation import learn
-from pip_core.recovery.optimiser import Optimiser, learning
-from pip_core.recovery.trainer import PASS_ROWS, STEP_ROWS
+from pip_core.recovery.optimiser import STEP_ROWS, Optimiser, learning, pass_rows
 from pip_core.scoring import METHODS, Scorer, get_scorer
 from pip_core.scoring.base import gradients_for
 from pip_core.structure.anatomy import anatomy_of
@@ -301,7 +300,7 @@ def recovering(bench: Bench, name: str, dense: PreTrainedModel, pruned: PreTrain
 
         def steps() -> int:
             for _ in range(2):
-                for part in rows.split(PASS_ROWS):
+                for part in rows.split(pass_rows(bench.place)):
                     learn(pruned, dense, part.to(bench.place), part, None, rows.numel())
                     optimiser.collect()
                 optimiser.step(1e-5)

@@ -14,8 +14,16 @@ from transformers import PreTrainedModel
 from pip_core.core.progress import drain
 from pip_core.recovery.attention import fast_attention
 from pip_core.recovery.distillation import learn
-from pip_core.recovery.optimiser import RISING, Optimiser, Schedule, learning_weights
-from pip_core.recovery.trainer import PASS_ROWS, STEP_ROWS, Outcome, Plan, Trainer
+from pip_core.recovery.optimiser import (
+    PASS_ROWS,
+    RISING,
+    STEP_ROWS,
+    Optimiser,
+    Schedule,
+    learning_weights,
+    pass_rows,
+)
+from pip_core.recovery.trainer import Outcome, Plan, Trainer
 from pip_core.recovery.watch import Watch
 from pip_core.scoring.base import backpropagate
 
@@ -134,7 +142,7 @@ def steps(
     order = list(range(len(rows.ids)))
     random.Random(f"{seed}/recovery-bench").shuffle(order)
     for step, chosen in enumerate(torch.tensor(order[: rows.steps * STEP_ROWS]).split(STEP_ROWS)):
-        for part in chosen.split(PASS_ROWS):
+        for part in chosen.split(pass_rows(next(iter(weights.values())).device)):
             gradient(part)
             optimiser.collect()
         optimiser.step(schedule.at(step))

@@ -20,6 +20,9 @@ from .memory import free_memory, total_memory
 # Environment variable: `cpu` leaves accelerators alone, a number takes that one alone.
 VARIABLE = "PIP_STUDIO_DEVICE"
 PROCESSOR = torch.device("cpu")
+# A little keeps no accelerator busy: it is given so many times as much at once as a processor, whose cache
+# holds little. One with less memory than so many times these bytes is given fewer.
+AT_ONCE, AT_ONCE_BYTES = 16, 4e9
 
 
 def device() -> torch.device:
@@ -44,6 +47,13 @@ def devices() -> list[torch.device]:
     if asked and (not asked.isdecimal() or int(asked) not in numbers):
         raise UserError(f"{VARIABLE} must be cpu or a number from 0 to {numbers[-1]}, not '{asked}'.")
     return [torch.device(found.type, n) for n in ([int(asked)] if asked else numbers)]
+
+
+def at_once(usual: int, place: torch.device) -> int:
+    """How many rows or positions are computed at a time, where `usual` suit a processor."""
+    if place.type == "cpu":
+        return usual
+    return usual * max(1, min(AT_ONCE, int(total_bytes(place) / AT_ONCE_BYTES)))
 
 
 def name_of(place: torch.device) -> str:

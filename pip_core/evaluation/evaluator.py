@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..core.accelerator import at_once
 from ..core.batching import rows_of
 from ..core.errors import UserError
 from ..core.events import Evaluated, Skipped, TaskResult, TextResult
@@ -92,7 +93,7 @@ def perplexity(
         UserError: a cross-entropy is not a finite number.
     """
     means: list[float] = []
-    per_batch, group = max(1, BATCH_TOKENS // windows.shape[1]), current()
+    per_batch, group = max(1, at_once(BATCH_TOKENS, model.device) // windows.shape[1]), current()
     for part in group.share(windows.split(per_batch)):
         for nats in in_portions(partial(_window_nats, model, retokenize), list(part)):
             means += [each / (windows.shape[1] - 1) for each in nats]

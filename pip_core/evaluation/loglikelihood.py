@@ -20,6 +20,7 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel
 
+from ..core.accelerator import at_once, device
 from ..core.batching import Tree, rows_of_trees, tree_of
 from ..core.device import is_out_of_memory
 from ..core.errors import UserError
@@ -28,11 +29,11 @@ from ..core.process_group import current
 from ..structure.hooks import Args, Hooks, Kwargs
 from .requests import Request
 
-# Tokens in one forward pass: enough to keep two cores busy.
+# Tokens in one forward pass on a processor: enough to keep two cores busy.
 BATCH_TOKENS = 1024
 # Fixed cost of a forward pass, in tokens (measured with SmolLM2-135M on two cores).
 BATCH_COST = 16
-# Positions whose logits are turned into float32 at a time: 64 x 50,000 words are 13 MB.
+# Positions whose logits a processor turns into float32 at a time: 64 x 50,000 words are 13 MB.
 POSITIONS = 64
 # Largest difference between the two ways that is rounding, in nats per scored token.
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
@@ -190,14 +191,15 @@ def make_batches(entries: Sequence[Entry]) -> list[list[Entry]]:
 
     Every row is padded to the longest of its batch, and a batch costs `BATCH_COST` tokens beside its rows.
     """
+    tokens, cost = (at_once(usual, device()) for usual in (BATCH_TOKENS, BATCH_COST))
     entries = sorted(entries, key=lambda e: -len(e.tree.ids))
     lengths = [len(e.tree.ids) for e in entries]
     # best[n]: the least cost of the entries from n on, and the end of the batch that begins at n.
     best = [(0, len(entries))] * (len(entries) + 1)
     for start in range(len(entries) - 1, -1, -1):
-        most = max(1, BATCH_TOKENS // lengths[start])
+        most = max(1, tokens // lengths[start])
         ends = range(start + 1, min(start + most, len(entries)) + 1)
-        best[start] = min((BATCH_COST + lengths[start] * (end - start) + best[end][0], end) for end in ends)
+        best[start] = min((cost + lengths[start] * (end - start) + best[end][0], end) for end in ends)
     batches, start = [], 0
     while start < len(entries):
         batches.append(entries[start : best[start][1]])
@@ -224,9 +226,10 @@ def _score(model: PreTrainedModel, greedy: bool, batch: Sequence[Entry]) -> dict
     slots, targets = slots.to(logits.device), targets.to(logits.device)
     likelihoods = logits.new_empty(len(targets), dtype=torch.float32)
     likeliest = torch.zeros_like(targets, dtype=torch.bool)
-    for start in range(0, len(logits), POSITIONS):
-        part = logits[start : start + POSITIONS].float()
-        mine = ((slots >= start) & (slots < start + POSITIONS)).nonzero()[:, 0]
+    each = at_once(POSITIONS, logits.device)
+    for start in range(0, len(logits), each):
+        part = logits[start : start + each].float()
+        mine = ((slots >= start) & (slots < start + each)).nonzero()[:, 0]
         rows, words = slots[mine] - start, targets[mine]
         likelihoods[mine] = part[rows, words] - part.logsumexp(-1)[rows]
         if greedy:

@@ -11,17 +11,18 @@ Knowledge distillation: Hinton et al. (arXiv 1503.02531); after pruning: Muralid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..core.accelerator import at_once
 from ..core.repeatable import repeatable_attention
 
-# Positions whose predictions are turned into float32 at a time: 16 x 50,000 words are 3 MB, which stay in a
-# processor's cache.
+# Positions whose predictions a processor turns into float32 at a time: 16 x 50,000 words are 3 MB, which stay
+# in its cache.
 POSITIONS = 16
 # Log-probability that what is held for impossible is taken for, so that it adds nothing and no infinity.
 IMPOSSIBLE = -1e4
@@ -73,14 +74,14 @@ def learn(
         logits = pruned(input_ids=ids, use_cache=False).logits
     found = logits.detach().flatten(0, 1)
     gradient = torch.empty_like(found)
-    total = 0.0
+    parts = []
     for part, log_p, log_q in _compared(wanted, found, kept):
         p = log_p.exp()
-        total += _divergence(p, log_p, log_q)
+        parts.append(_divergence(p, log_p, log_q))
         gradient[part] = log_q.exp_().sub_(p).div_(positions)
     del wanted
     logits.backward(gradient.view_as(logits))
-    return total
+    return _sum(parts)
 
 
 def divergence(
@@ -93,7 +94,7 @@ def divergence(
     """The sum of the loss over a batch's positions in nats, nothing learnt; arguments as for `learn`."""
     wanted, found = _logits(dense, same), _logits(pruned, ids)
     parts = _compared(wanted, found, kept)
-    return sum(_divergence(log_p.exp(), log_p, log_q) for _, log_p, log_q in parts)
+    return _sum([_divergence(log_p.exp(), log_p, log_q) for _, log_p, log_q in parts])
 
 
 @torch.no_grad()
@@ -108,8 +109,9 @@ def _compared(
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Some positions at a time: which, and the log-probabilities of the dense model and of the pruned one;
     both float32 `(P, K)`."""
-    for start in range(0, len(found), POSITIONS):
-        part = slice(start, min(start + POSITIONS, len(found)))
+    count = at_once(POSITIONS, found.device)
+    for start in range(0, len(found), count):
+        part = slice(start, min(start + count, len(found)))
         target = wanted[part] if kept is None else wanted[part].index_select(1, kept.to(wanted.device))
         yield part, _log_probabilities(target.to(found.device)), _log_probabilities(found[part])
 
@@ -118,5 +120,10 @@ def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
     return logits.float().log_softmax(-1).clamp_(min=IMPOSSIBLE)
 
 
-def _divergence(p: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor) -> float:
-    return float(log_p.sub(log_q).mul_(p).sum())
+def _divergence(p: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    return log_p.sub(log_q).mul_(p).sum()
+
+
+def _sum(parts: Sequence[torch.Tensor]) -> float:
+    """The sum of single numbers, for which a device is waited for once."""
+    return sum(torch.stack(list(parts)).tolist())

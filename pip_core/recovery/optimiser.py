@@ -16,9 +16,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..core.accelerator import at_once
 from ..core.errors import UserError
 from ..core.process_group import ProcessGroup
 
+# Rows in one step, and in one pass of it on a processor.
+STEP_ROWS, PASS_ROWS = 4, 2
 BETAS = (0.9, 0.95)
 # Longest gradient; a longer one is shortened to this.
 LONGEST = 1.0
@@ -26,6 +29,11 @@ LONGEST = 1.0
 RISING = 10
 
 Weights = Mapping[str, torch.Tensor]
+
+
+def pass_rows(place: torch.device) -> int:
+    """Rows in one pass of learning on a device."""
+    return min(STEP_ROWS, at_once(PASS_ROWS, place))
 
 
 class Diverged(UserError):

@@ -12,9 +12,8 @@ from transformers import PreTrainedModel
 from ..core.accelerator import synchronize
 from .attention import fast_attention
 from .distillation import divergence, learn, predicting_only
-from .optimiser import Optimiser, learning
+from .optimiser import Optimiser, learning, pass_rows
 from .text import WRITING_ROWS, write_batch
-from .trainer import PASS_ROWS
 
 # Tokens that are written of each row to see how long that takes.
 WRITTEN = 4
@@ -71,7 +70,8 @@ def measure(
         predicting_only(dense, kept) as left,
     ):
         optimiser, began = Optimiser(weights), 0.0
-        passes = list(zip(ids.split(PASS_ROWS), same.split(PASS_ROWS), strict=True))
+        rows = pass_rows(pruned.device)
+        passes = list(zip(ids.split(rows), same.split(rows), strict=True))
         # The first pass is not timed: it makes room that later ones find.
         for number, (part, as_dense) in enumerate((passes[0], *passes)):
             if number == 1:

@@ -44,14 +44,14 @@ def write_batch(
     Returns:
         Token ids on the CPU, int64 `(B, length)`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    written, cache, given = begun, None, begun
+    generator = torch.Generator(dense.device).manual_seed(seed)
+    written, cache, given = [begun], None, begun
     with fast_attention(dense):
-        while written.shape[1] < length:
+        for _ in range(length - begun.shape[1]):
             with torch.no_grad():
                 logits, cache = read_on(dense, given.to(dense.device), cache)
-                chances = logits[:, :known].float().softmax(-1).cpu()
+                chances = logits[:, :known].float().softmax(-1)
             given = torch.multinomial(chances, 1, generator=generator)
-            written = torch.cat([written, given], 1)
+            written.append(given)
             yield len(begun)
-    return written
+    return torch.cat([part.cpu() for part in written], 1)

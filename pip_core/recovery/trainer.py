@@ -17,11 +17,9 @@ from ..core.errors import UserError
 from ..core.process_group import current
 from .attention import fast_attention
 from .distillation import learn, predicting_only
-from .optimiser import RISING, Diverged, Optimiser, Schedule, learning
+from .optimiser import RISING, STEP_ROWS, Diverged, Optimiser, Schedule, learning, pass_rows
 from .watch import Look, Watch
 
-# Rows in one step, and in one pass of it.
-STEP_ROWS, PASS_ROWS = 4, 2
 # Looks without a better state after which learning has stopped helping.
 PATIENCE = 3
 # The share of the steps until then on which the rate then falls; what is learnt settles.
@@ -208,7 +206,7 @@ class Trainer:
             The sum of the loss; None where memory ran out, and the step is begun anew with fewer rows at a
             time.
         """
-        loss, count, group = 0.0, portions.size(PASS_ROWS), current()
+        loss, count, group = 0.0, portions.size(pass_rows(self.pruned.device)), current()
         own = group.share(chosen.tolist())
         try:
             for part in (own[begin : begin + count] for begin in range(0, len(own), count)):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..core.accelerator import at_once
 from ..core.batching import rows_of
 from ..core.float64 import total as sum_of
 from ..core.repeatable import repeatable_attention
@@ -33,7 +34,7 @@ Scores = list[torch.Tensor]
 EveryKind = tuple[Scores, Mapping[int, torch.Tensor]]
 Batch = Sequence[Pair]
 
-# Positions whose logits are in float32 at a time: 32 x 50,000 words are 6 MB.
+# Positions whose logits a processor has in float32 at a time: 32 x 50,000 words are 6 MB.
 POSITIONS = 32
 # The value of the recipe's `step` that removes everything in one iteration.
 AT_ONCE = 0.999
@@ -156,7 +157,8 @@ def predictions(model: PreTrainedModel, ids: torch.Tensor) -> Iterator[tuple[tor
     rows, _ = rows_of((ids,))
     count = len(ids) - 1
     logits = model(input_ids=rows, use_cache=False).logits[0, :count]
-    return zip(logits.split(POSITIONS), rows[0, 1 : count + 1].split(POSITIONS), strict=True)
+    each = at_once(POSITIONS, logits.device)
+    return zip(logits.split(each), rows[0, 1 : count + 1].split(each), strict=True)
 
 
 def backpropagate(
@@ -185,10 +187,10 @@ def backpropagate(
     ):
         logits = model(input_ids=rows, use_cache=False).logits
         with torch.no_grad():
-            gradient = torch.zeros_like(logits)
+            gradient, each = torch.zeros_like(logits), at_once(POSITIONS, logits.device)
             for row, (length, sign) in enumerate(zip(lengths.tolist(), signs, strict=True)):
-                for start in range(0, length - 1, POSITIONS):
-                    end = min(start + POSITIONS, length - 1)
+                for start in range(0, length - 1, each):
+                    end = min(start + each, length - 1)
                     part = gradient_at(logits[row, start:end], rows[row, start + 1 : end + 1])
                     gradient[row, start:end] = part.mul_(sign / (length - 1))
                     if at_logits is not None:

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..structure.families import embedding_weight, token_weights
-from .base import POSITIONS, Batch, backpropagate, gradient_at, gradient_of, gradients_for, predictions
+from .base import Batch, backpropagate, gradient_at, gradient_of, gradients_for, predictions
 
 
 @torch.no_grad()
@@ -31,9 +31,10 @@ def logit_gradients(
         words: `(T,)` word index of each token, below `count`.
     """
     total = torch.zeros(count, embedding_weight(model).shape[0], device=model.device)
-    parts = words[1:].split(POSITIONS)
-    for (logits, targets), where in zip(predictions(model, ids), parts, strict=True):
-        total.index_add_(0, where, gradient_at(logits, targets))
+    start = 1
+    for logits, targets in predictions(model, ids):
+        total.index_add_(0, words[start : start + len(targets)], gradient_at(logits, targets))
+        start += len(targets)
     return total / (len(ids) - 1)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from ...checkpoints.load import Loaded
+from ...core.accelerator import at_once, device
 from ...core.events import Evaluated, Event
 from ...core.recipe import DEMO, END, EVERY, HELDOUT, STORIES_HELDOUT, Recipe
 from ...core.settings import AUTO, Names, Settings, choice, setting, text, whole
@@ -132,7 +133,7 @@ class MeasureFinished(Stage):
 def _memory(context: Context) -> float:
     sizes = context.sizes
     each = sizes.itemsize * (max(sizes.block_activations) + sizes.vocabulary) + 4 * sizes.vocabulary / 8
-    return sizes.resident + BATCH_TOKENS * each
+    return sizes.resident + at_once(BATCH_TOKENS, device()) * each
 
 
 def evaluator_for(

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ...checkpoints.load import Loaded, load_folder
+from ...core.accelerator import device
 from ...core.curve import CurvePoint
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
@@ -28,8 +29,9 @@ from ...data.corpora import title
 from ...evaluation.tasks import STORY_TASKS, TASKS
 from ...recovery.kept import Kept, found_by_all
 from ...recovery.material import LEAST_TOKENS, WATCHED_TOKENS, Material, questions
+from ...recovery.optimiser import PASS_ROWS, STEP_ROWS, pass_rows
 from ...recovery.pace import measure
-from ...recovery.trainer import PASS_ROWS, STEP_ROWS, Outcome, Plan, Trainer, leaves_others, reached
+from ...recovery.trainer import Outcome, Plan, Trainer, leaves_others, reached
 from ...recovery.watch import Look, Watch
 from ...reporting.description import Description
 from ...structure.anatomy import Anatomy
@@ -409,7 +411,7 @@ def _memory(context: Context) -> float:
     share = context.depth(context.planned) / len(anatomy.blocks)
     learning = _learning(anatomy) * share
     each = STATE_BYTES + (4 + sizes.itemsize if sizes.itemsize < 4 else 0)
-    tokens = PASS_ROWS * ROW_TOKENS
+    tokens = pass_rows(device()) * ROW_TOKENS
     activations = tokens * sizes.itemsize * (share * sum(sizes.block_activations) + 3 * sizes.vocabulary)
     heads = sum(b.widths[HEADS].size * anatomy.queries for b in anatomy.blocks if HEADS in b.widths)
     if sizes.itemsize < 4:
