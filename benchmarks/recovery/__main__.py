@@ -21,6 +21,7 @@ import torch
 from benchmarks.recovery.learning import ATTENTION, MLP, Learning, Logits, Lora, Ours, Rows
 from benchmarks.recovery.rivals import RIVALS, Bench
 from pip_core.checkpoints.load import Loaded, load
+from pip_core.core.accelerator import device
 from pip_core.core.events import Evaluated, from_line, to_line
 from pip_core.core.progress import drain
 from pip_core.core.recipe import Recipe
@@ -77,7 +78,7 @@ class Place:
 
     def calibration(self, loaded: Loaded) -> Calibration:
         text = CalibrationText.read(self.recipe)
-        return Calibration(text, self.recipe, loaded.tokenizer, loaded.context, torch.device("cpu"))
+        return Calibration(text, self.recipe, loaded.tokenizer, loaded.context, device())
 
     def ours(self, tokens: bool) -> Loaded:
         """What our recipe has left, before it learns; it is made where it is not there."""
@@ -160,9 +161,8 @@ def _one(place: Place, label: str) -> tuple[Evaluated, str]:
         gone = (
             0 if subset is None else (loaded.config.vocab_size - len(subset.kept)) * loaded.config.hidden_size
         )
-        bench = Bench(
-            loaded, calibration, calibration.rows(SOLVED_ON, ROW_TOKENS, "The bench needs text"), subset
-        )
+        rows = [part.to(device()) for part in calibration.rows(SOLVED_ON, ROW_TOKENS, "The bench needs text")]
+        bench = Bench(loaded, calibration, rows, subset)
         RIVALS[name](bench, round(total * TARGET) - gone)
         if subset is not None:
             subset.apply(loaded.model)

@@ -81,7 +81,7 @@ class Lora:
         weights = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
 
         def gradient(part: torch.Tensor) -> None:
-            backpropagate(pruned, list(rows.ids[part]), [1 / STEP_ROWS] * len(part))
+            backpropagate(pruned, list(rows.ids[part].to(pruned.device)), [1 / STEP_ROWS] * len(part))
 
         with fast_attention(pruned):
             steps(weights, gradient, rows, self.rate, seed)
@@ -107,7 +107,8 @@ class Logits:
         positions = STEP_ROWS * rows.ids.shape[1]
 
         def gradient(part: torch.Tensor) -> None:
-            learn(pruned, dense, rows.ids[part], rows.same[part], rows.kept, positions)
+            ids = rows.ids[part].to(pruned.device)
+            learn(pruned, dense, ids, rows.same[part], rows.kept, positions)
 
         with fast_attention(pruned, dense):
             steps(weights, gradient, rows, self.rate, seed)

@@ -56,6 +56,10 @@ class Bench:
     def model(self) -> PreTrainedModel:
         return self.loaded.model
 
+    def zeros(self, *shape: int) -> torch.Tensor:
+        """Sums that begin, float64, where the model is."""
+        return torch.zeros(shape, dtype=torch.float64, device=self.model.device)
+
     def anatomy(self) -> Anatomy:
         return anatomy_of(self.loaded.config)
 
@@ -138,7 +142,7 @@ def flap(bench: Bench, parameters: int) -> None:
 def _biases(bench: Bench, sites: Sequence[Site], gone: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """What the removed units of each site add on the average, `(d,)`."""
     blocks = blocks_of(bench.model)
-    sums = [torch.zeros(site.features, dtype=torch.float64) for site in sites]
+    sums = [bench.zeros(site.features) for site in sites]
     tokens = 0
     for batch in bench.rows:
         with Hooks() as hooks, torch.inference_mode():
@@ -152,7 +156,7 @@ def _biases(bench: Bench, sites: Sequence[Site], gone: Sequence[Sequence[int]]) 
         tokens += batch.numel()
     found = []
     for total, site, units in zip(sums, sites, gone, strict=True):
-        removed = torch.zeros(site.size, dtype=torch.float64)
+        removed = bench.zeros(site.size)
         removed[list(units)] = 1
         mean = total / tokens * removed.repeat_interleave(site.features // site.size)
         found.append(site.output_weight(blocks[site.position]).detach().double() @ mean)
@@ -168,7 +172,7 @@ def _run(bench: Bench, count: int, first: int, last_token: bool) -> int:
             cosine.
     """
     starts = range(first, len(blocks_of(bench.model)) - count + 1)
-    far = torch.zeros(len(starts), dtype=torch.float64)
+    far = bench.zeros(len(starts))
     for streams in bench.streams():
         for n, start in enumerate(starts):
             one, other = streams[start].double(), streams[start + count].double()
@@ -203,7 +207,7 @@ def replace_me(bench: Bench, parameters: int) -> None:
     mlp = blocks[start - 1].mlp
     modules = {"mlp": mlp, "before": blocks[start - 1], "after": blocks[start + count - 1]}
     size = bench.model.config.hidden_size
-    xx, xy = (torch.zeros(size, size, dtype=torch.float64) for _ in range(2))
+    xx, xy = (bench.zeros(size, size) for _ in range(2))
     for found in bench.read(modules):
         added, before, after = (found[name].double().flatten(0, 1) for name in modules)
         xx += added.T @ added
@@ -225,9 +229,9 @@ def minitron(bench: Bench, parameters: int) -> None:
     fixed = config.vocab_size - gone + 1 + len(blocks) * attention
     left -= gone * config.hidden_size
     channels = int((left / kept - fixed) / (3 * len(blocks))) // MULTIPLE * MULTIPLE
-    stream = torch.zeros(config.hidden_size, dtype=torch.float64)
+    stream = bench.zeros(config.hidden_size)
     widths = sites_of(anatomy, Shape.dense(anatomy), (CHANNELS,))
-    inner = [torch.zeros(s.size, dtype=torch.float64) for s in widths]
+    inner = [bench.zeros(s.size) for s in widths]
     norms = [getattr(b, name) for b in blocks for name in ("input_layernorm", "post_attention_layernorm")]
 
     def count(total: torch.Tensor, values: torch.Tensor) -> None:
