@@ -3,10 +3,14 @@ Runs are worker processes that outlive the page. Start it with `python app.py`."
 
 from __future__ import annotations
 
+import sys
+
 from pip_core.core.environment import prepare_environment
 from pip_core.core.public_text import public
+from pip_core.core.variables import take_no_options
 
 if __name__ == "__main__":
+    take_no_options(sys.argv[1:])
     prepare_environment(
         keep=["OAUTH_CLIENT_SECRET"]
     )  # before torch is imported; gradio signs visitors in with it

@@ -1,8 +1,8 @@
 """Generate the pages that list what the code declares: run `python docs/generate.py`.
 
 `recipe.md` and its schema come from the recipe's settings, `cli.md` from the options of the command line, the
-limits in `page-and-api.md` from `core.limits`; the text around them is in `docs/templates`. `tests/docs`
-generates the pages anew and compares.
+variables and limits in `page-and-api.md` from `core.variables` and `core.limits`; the text around them is in
+`docs/templates`. `tests/docs` generates the pages anew and compares.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pip_core.cli.main import build  # noqa: E402
 from pip_core.core import limits  # noqa: E402
 from pip_core.core.recipe import DEMO, FORMAT, OURS, Recipe  # noqa: E402
 from pip_core.core.settings import AUTO, SettingInfo  # noqa: E402
+from pip_core.core.variables import VARIABLES  # noqa: E402
 from pip_core.engine import stages  # noqa: E402, F401  (they own the settings)
 from pip_core.engine.repeatable import COMMAND_OF_STAGE  # noqa: E402
 
@@ -81,7 +82,10 @@ def cli_page() -> str:
 def page_page() -> str:
     """`page-and-api.md`: the page, its limits and its API."""
     rows = ((f"`{name}`", *row) for name, *row in limits.rows())
-    return _page("page-and-api.md.j2", limits=_table(LIMIT_HEAD, rows))
+    others = ((f"`{name}`", *row) for name, *row in VARIABLES)
+    return _page(
+        "page-and-api.md.j2", variables=_table(LIMIT_HEAD[:3], others), limits=_table(LIMIT_HEAD, rows)
+    )
 
 
 def _page(template: str, **values: object) -> str:

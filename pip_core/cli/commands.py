@@ -300,7 +300,8 @@ def bench(
 
 
 def app() -> int:
-    """Start the page in the browser."""
+    """Start the page in the browser; `python app.py --help` lists the environment variables that it takes."""
+    sys.argv[1:] = []  # those of this command
     runpy.run_path(str(PAGE), run_name="__main__")
     return 0
 
@@ -390,16 +391,16 @@ def _json(value: object) -> str:
 
 
 def _table(model: str, result: ev.Evaluated) -> str:
-    from ..reporting.messages import describe_task, plus_minus
+    from ..reporting.messages import describe_perplexity, describe_task, plus_minus
 
     lines = [
         f"{model}: {result.parameters / 1e6:.1f}M parameters, {result.blocks} blocks",
-        f"perplexity {result.perplexity:.2f} ± {result.perplexity_se:.2f} "
+        f"perplexity {describe_perplexity(result)} "
         f"({result.windows} windows of {result.window_tokens} tokens, stride {result.window_tokens})",
     ]
     lines += [
-        f"{text.name}: word perplexity {text.word_perplexity:.2f}, byte perplexity "
-        f"{text.byte_perplexity:.4f}, {text.bits_per_byte:.3f} bits per byte ({text.documents} documents, "
+        f"{text.name}: word perplexity {text.word_perplexity:,.2f}, byte perplexity "
+        f"{text.byte_perplexity:,.4f}, {text.bits_per_byte:.3f} bits per byte ({text.documents} documents, "
         f"windows of {text.window} tokens, stride {text.window})"
         for text in result.texts
     ]

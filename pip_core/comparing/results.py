@@ -16,12 +16,14 @@ from ..budget.targets import kinds_of
 from ..core import events as ev
 from ..core.csv_cells import cell
 from ..core.errors import UserError
+from ..core.figures import percent
 from ..core.finite import to_json
 from ..core.recipe import EQUAL, Recipe
 from ..core.units import WIDTH
 from ..data.corpora import title
 from ..engine.stages import stages_for
 from ..evaluation.statistics import LEVEL, paired_comparison, retained
+from ..reporting.messages import plus_minus
 from ..runs.recorded import read_events
 from .chart import kept_chart
 from .sweep import Entry
@@ -234,19 +236,21 @@ def markdown(results: SweepResults) -> str:
     for row in results.rows:
         mark = "*" if row.label in results.off_budget else ""
         times = f" in {row.iterations} iteration{'s' * (row.iterations > 1)}" if row.iterations else ""
-        cells = [f"{row.label}{mark}", row.settings, row.removed_description + times, f"{row.removed:.2%}"]
-        cells.append(f"{row.perplexity:.2f} ± {row.perplexity_se:.2f}")
-        cells += ["{:.1%} ± {:.1%}".format(*row.tasks[t]) if t in row.tasks else "-" for t in tasks]
-        cells.append(f"{row.accuracy:.1%} ± {row.accuracy_se:.1%}")
+        cells = [f"{row.label}{mark}", row.settings, row.removed_description + times, percent(row.removed, 2)]
+        cells.append(f"{row.perplexity:,.2f} ± {row.perplexity_se:,.2f}")
+        cells += [plus_minus(*row.tasks[t]) if t in row.tasks else "-" for t in tasks]
+        cells.append(plus_minus(row.accuracy, row.accuracy_se))
         cells += [f"{row.bits[t]:.3f}" if t in row.bits else "-" for t in texts]
-        cells += ["{:.1%} ± {:.1%}".format(*row.repeated[w]) if w in row.repeated else "-" for w in written]
+        cells += [plus_minus(*row.repeated[w]) if w in row.repeated else "-" for w in written]
         shares = [(row.above_chance, row.above_chance_se), (row.kept, row.kept_se)]
         cells += ["100 %"] * 2 if row.label == DENSE else [_share(*share) for share in shares]
         if row.label == DENSE:
             cells += ["-"] * 4
         else:
             noise = " (noise)" if row.difference_p >= LEVEL else ""
-            cells.append(f"{row.difference:+.1%} ± {row.difference_se:.1%}{noise}")
+            cells.append(
+                f"{'+' * (row.difference >= 0)}{plus_minus(row.difference, row.difference_se)}{noise}"
+            )
             cells += [f"{row.scoring:.1f}", f"{row.seconds:.0f}", f"{row.peak_memory / 1e9:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     if texts or written:
@@ -260,14 +264,14 @@ def markdown(results: SweepResults) -> str:
     if results.off_budget:
         lines += [
             "",
-            f"\\* removes over {BUDGET_TOLERANCE:.1%} of the parameters more or less than the others.",
+            f"\\* removes over {percent(BUDGET_TOLERANCE)} of the parameters more or less than the others.",
         ]
     lines += ["", *(f"{label} has no result: {why}" for label, why in results.missing.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _share(share: float | None, se: float | None) -> str:
-    return "-" if share is None else f"{share:.0%} ± {se or 0.0:.1%}"
+    return "-" if share is None else f"{percent(share, 0)} ± {percent(se or 0.0)}"
 
 
 def _measured(dense: ev.Evaluated, now: ev.Evaluated) -> dict:

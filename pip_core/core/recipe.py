@@ -117,8 +117,8 @@ class Recipe:
         return self.replace(**changes)
 
     def automatic(self) -> dict[str, object]:
-        """The settings that are only the model's and method's usual ones, as `auto`; of a list that adds to
-        the usual ones, `auto` and what it adds."""
+        """The settings that are only the usual ones of model, method and other settings, as `auto`; of a list
+        that adds to the usual ones, `auto` and what it adds."""
         parts = recipe_parts()
         beside_auto = frozenset().union(*(part.settings.beside_auto for part in parts))
         found: dict[str, object] = {}
@@ -129,6 +129,13 @@ class Recipe:
                 found[name] = (AUTO,) if isinstance(value, tuple) else AUTO
             elif name in beside_auto and own[: len(value)] == value:
                 found[name] = (AUTO, *own[len(value) :])
+        # A stage may work one out from its others, such as which kinds compete from whether any is named.
+        for name, default in (
+            (n, field.default) for part in parts for n, field in part.settings.model_fields.items()
+        ):
+            if default == AUTO and name not in usual and self._values[name] != AUTO:
+                again = Recipe(**{**self._values, **found, name: AUTO})
+                found |= {name: AUTO} if again._values[name] == self._values[name] else {}
         return found
 
     def differences(self, other: Recipe) -> tuple[str, ...]:

@@ -183,10 +183,9 @@ def _pairs(first: Evaluated, second: Evaluated) -> list[tuple[TaskResult, TaskRe
     Raises:
         UserError: they were not measured on the same items.
     """
-    same = [(a.name, a.digest, a.metric, len(a.hits)) for a in first.tasks] == [
-        (b.name, b.digest, b.metric, len(b.hits)) for b in second.tasks
-    ]
-    if not same:
+    # Whatever a task is called; the oldest runs have no digest.
+    one, other = ([(t.digest or t.name, t.metric, len(t.hits)) for t in e.tasks] for e in (first, second))
+    if one != other:
         raise UserError(
             "The two models were not measured on the same items: give both runs the same tasks and the same "
             "number of items."

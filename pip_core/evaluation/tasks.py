@@ -97,6 +97,8 @@ class Pages:
 
 # What questions that were pasted are called in a refusal: the label of their field, which is marked by it.
 OWN_QUESTIONS = "Your own questions"
+# And in what was measured, which others read too. Earlier runs have them as "pasted".
+OWN = "own questions"
 Measured = Task | WritingTask | Pages | Beginnings
 
 
@@ -132,8 +134,8 @@ def load_task(reference: str, limit: int = 0) -> Measured:
         pasted = files.pasted_rows(reference.removeprefix(PASTED), OWN_QUESTIONS)
         rows = list(pasted)[: limit or None]
         if not rows:
-            raise UserError("The pasted task is empty.")
-        return _own("pasted", rows, OWN_QUESTIONS)
+            raise UserError(f"{OWN_QUESTIONS}: there is no question in them.")
+        return _own(OWN, rows, OWN_QUESTIONS)
     name, given, place = reference.partition("=")
     name = name.strip()
     if given and name in (BITS, CONTINUE):

@@ -60,6 +60,7 @@ class Plan:
         memory: bytes the run needs at its peak, roughly; `available` are free now.
         alone: what would go to meet the target by one kind of units or by tokens alone, of those that the
             run weighs against each other; none where it weighs nothing.
+        joining: kinds of units that may join where they are measured to cost less.
         placement: where the model's weights are meanwhile, see `core.recipe`.
         resident_blocks: how many blocks stay where they are computed with.
     """
@@ -71,6 +72,7 @@ class Plan:
     uneven: str
     stages: tuple[str, ...]
     alone: tuple[str, ...]
+    joining: tuple[str, ...]
     seconds: float
     memory: float
     available: int
@@ -137,6 +139,7 @@ def make_plan(recipe: Recipe) -> Plan:
         budget.uneven,
         tuple(stage.title for stage in context.stages if stage.changes_model),
         tuple(_alone(context)),
+        _joining(context),
         cost.seconds + sum(cost.work.values()) * per_block,
         max(cost.memory.values()),
         available_memory(),
@@ -149,13 +152,20 @@ def _alone(context: Context) -> Iterator[str]:
     """What each of the kinds that are weighed would give for the target, where it can meet it."""
     if context.recipe.vocabulary != MEASURED:
         return
-    kinds = [*context.recipe.units, *joining(context.recipe, context.anatomy, context.scorer)]
+    kinds = [*context.recipe.units, *_joining(context)]
     ways: list[dict[str, object]] = [{"units": (kind,), "vocabulary": 0.0} for kind in kinds]
     if context.scorer.scores_tokens:
         ways.insert(0, {"vocabulary": 1.0, "vocabulary_limit": MOST})
     for way in ways:
         with suppress(UserError):
             yield context.budget_by(way).description
+
+
+def _joining(context: Context) -> tuple[str, ...]:
+    """Kinds that the recipe does not name and weighs nevertheless."""
+    if context.recipe.vocabulary != MEASURED:
+        return ()
+    return joining(context.recipe, context.anatomy, context.scorer)
 
 
 def total_cost(context: Context) -> Cost:

@@ -20,6 +20,8 @@ from ..budget.budget import budget_of
 from ..budget.pruning_budget import PruningBudget
 from ..checkpoints.load import config_of
 from ..core import events as ev
+from ..core.decisions import Decided
+from ..core.decisions import settings_of as chosen_settings
 from ..core.errors import UserError
 from ..core.figures import percent
 from ..core.recipe import Recipe, handing_settings, measuring_settings
@@ -166,7 +168,7 @@ def repeated(folder: Path, stage: str, changes: Mapping[str, object]) -> Change:
     finished = any(isinstance(e, ev.Evaluated) and e.final for e in ev.effective_events(history))
     if not (ev.removals(history) or finished):  # a run may remove tokens alone
         raise UserError("Nothing has been removed yet: resume the run first.")
-    recipe = before.replace(**changes)
+    recipe = _as_chosen(before.replace(**changes), before, history, keeps_removals=True)
     if not kind(recipe).enabled:
         recipe = recipe.replace(**kind.switched_on)
     changed = before.differences(recipe)
@@ -186,7 +188,8 @@ def forked(
     was undone stay pinned, unless `keep` is changed.
 
     Args:
-        changes: settings of the recipe and their new values.
+        changes: settings of the recipe and their new values. What the run chose itself is no change where it
+            is asked for what the run was asked for, such as the number format "auto".
         upto: how many iterations are kept; None means all.
         name: the name of the other run.
 
@@ -201,11 +204,11 @@ def forked(
     stay = {name: getattr(before, name) for name in before.automatic()} if alike else {}
     if "target" in changes:  # in place of bytes or of a speed-up, unless these are named too
         changes = {"target_bytes": "", "target_speedup": "", **changes}
-    recipe = before.but(**stay | dict(changes))
     decided = len(ev.removals(history))
     upto = decided if upto is None else upto
     if not 0 <= upto <= decided:
         raise UserError(f"The run has {decided} iterations to keep: choose 0 to {decided}, not {upto}.")
+    recipe = _as_chosen(before.but(**stay | dict(changes)), before, history, upto > 0)
     kept = kept_events(before, recipe, history, upto, name)
     budget = check_without_downloads(recipe, kept).budget
     return recipe, [_restarted(e, recipe, budget, upto) if isinstance(e, ev.Started) else e for e in kept]
@@ -216,6 +219,29 @@ def begin(new: Path, recipe: Recipe, events: Sequence[ev.Event]) -> None:
     run_directory.create(new, recipe)
     now = time.time()
     write(new / EVENTS, "".join(ev.to_line(e, now) + "\n" for e in events))
+
+
+def _as_chosen(asked: Recipe, before: Recipe, history: Sequence[ev.Event], keeps_removals: bool) -> Recipe:
+    """A recipe that a run goes on with, with what the run chose itself where it is asked for what the run was
+    asked for: a number format, commits and checksums, and where removals are kept, what it decided by
+    measuring.
+
+    Args:
+        before: the run's recipe, into which its choices are written.
+    """
+    began = next((dict(e.settings) for e in history if isinstance(e, ev.Started)), {})
+    alike = {name for name, value in settings_of(asked) if began.get(name) == value}
+    if asked.model != before.model and "model" not in alike:
+        return asked
+    kept: set[str] = set()
+    for event in history:
+        found = set(chosen_settings(event))
+        if not isinstance(event, Decided):
+            kept |= found & alike
+        elif keeps_removals and found <= alike:  # all of a decision, or none
+            kept |= found
+    changed = {name for e in history if isinstance(e, ev.SettingsChanged) for name in e.changed}
+    return asked.replace(**{name: getattr(before, name) for name in kept - changed})
 
 
 def kept_events(
@@ -263,10 +289,14 @@ def _restarted(event: ev.Started, recipe: Recipe, budget: PruningBudget, upto: i
 
 def _without(event: ev.Started, recipe: Recipe, changed: Collection[str]) -> ev.Started:
     """What a run recorded of its recipe and of what it read, as a fork of another recipe records it."""
+    pinned = tuple((name, value) for name, value in event.pinned if name not in changed)
+    # What was chosen for it stays, and so does what it was asked for.
+    asked = {name: value for name, value in event.settings if name in dict(pinned)}
+    settings = tuple((name, asked.get(name, value)) for name, value in settings_of(recipe))
     return replace(
         event,
-        pinned=tuple((name, value) for name, value in event.pinned if name not in changed),
-        settings=settings_of(recipe) if event.settings else (),
+        pinned=pinned,
+        settings=settings if event.settings else (),
         contents=tuple((w, value) for w, value in event.contents if w.partition(":")[0] not in changed),
     )
 

@@ -183,8 +183,8 @@ def _shown(info: SettingInfo, value: object) -> str:
     if isinstance(value, int | float):
         return f"{100 * value if info.share else value:g}"
     if isinstance(value, tuple):
-        return shortened(", ".join(map(str, value))) or "none"
-    return shortened(dict(info.called).get(str(value), str(value)))
+        return shortened(", ".join(_own(str(one), info.name) or str(one) for one in value)) or "none"
+    return _own(str(value), info.name) or shortened(dict(info.called).get(str(value), str(value)))
 
 
 def unlike(found: Sequence[Compared]) -> str:
@@ -210,11 +210,14 @@ def _differ(found: Sequence[Compared]) -> list[str]:
 
 def _called(what: str, recipe: Recipe) -> str:
     """What one run was measured on, as the title of a chart."""
-    names = [
-        "your own text" if name.startswith(PASTED) else name.rstrip("/").rsplit("/", 1)[-1]
-        for name in _measured_on(recipe)[what]
-    ]
+    names = [_own(name, what) or name.rstrip("/").rsplit("/", 1)[-1] for name in _measured_on(recipe)[what]]
     return shortened(", ".join(names) or "no tasks")
+
+
+def _own(value: str, what: str) -> str:
+    """What is said in place of a text that was pasted; empty for anything else."""
+    words = "your own questions" if what == "tasks" else "your own text"
+    return words if value.startswith(PASTED) else ""
 
 
 def _removes(run: Compared) -> str:

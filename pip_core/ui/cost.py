@@ -32,6 +32,8 @@ WIDE = 4.0
 SPAN = 0.05
 # Guessing is drawn where an accuracy comes this near to it, in points.
 NEAR = 15.0
+# Of the span of the accuracies, the room that a line of text takes.
+ROOM = 0.1
 
 
 def cost_curves(summary: RunSummary) -> Figure:
@@ -60,7 +62,7 @@ def cost_curves(summary: RunSummary) -> Figure:
             _add(chart, points, of_task, dense, (f"{number}", task.name, color))
     _guessing(chart, dense, [mean for mean, _ in found])
     add_level(chart, 0, {"color": GREY, "dash": "dash", "width": 1})
-    name_line(chart, 0, "whole model", "bottom")
+    name_line(chart, 0, "whole model", "bottom" if _chance(dense) <= 0 else "top")
     add_level(chart, 1, {"color": GREY, "dash": "dash", "width": 1}, row=2)
     _perplexities(chart, dense, points)
     chart["layout"]["meta"] = {"groups": groups, "slides": True}
@@ -137,21 +139,34 @@ def _add(
 
 def _guessing(chart: Figure, dense: Evaluated, found: Sequence[Change]) -> None:
     """Where guessing would be, if the mean comes near to it."""
-    chance = 100 * (sum(t.chance for t in dense.tasks) / len(dense.tasks) - dense.accuracy)
-    if min(100 * (one.difference - one.se) for one in found) > chance + NEAR:
+    chance = _chance(dense)
+    low = min(100 * (one.difference - one.se) for one in found)
+    if low > chance + NEAR:
         return
+    # The name stands on the side of its line on which that of the whole model's, at 0, is not. Below the
+    # lowest line there is no room for it, unless something is drawn there.
+    side = -1 if chance <= 0 else 1
+    high = max(100 * (one.difference + one.se) for one in found)
+    room = ROOM * (max(high, chance, 0.0) - min(low, chance))
     level = {
         "type": "scatter",
         "x": [-1, 100],
         "y": [chance, chance],
         "mode": "lines+text",
         "text": ["guessing", ""],
-        "textposition": "top right",
+        "textposition": "bottom right" if side < 0 else "top right",
         "line": {"color": GREY, "dash": "dot", "width": 1},
         "hoverinfo": "skip",
         "legendgroup": MEAN,
     }
     add_trace(chart, level)
+    nothing = {"type": "scatter", "x": [0], "y": [chance + side * room], "mode": "markers", "opacity": 0}
+    add_trace(chart, {**nothing, "hoverinfo": "skip", "legendgroup": MEAN})
+
+
+def _chance(dense: Evaluated) -> float:
+    """Accuracy of guessing, in points from the whole model's."""
+    return 100 * (sum(t.chance for t in dense.tasks) / len(dense.tasks) - dense.accuracy)
 
 
 def _perplexities(chart: Figure, dense: Evaluated, points: Sequence[Evaluated]) -> None:

@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from ..core.figures import percent
 from ..core.recipe import DEMO, DISPATCHED, MIXED, STREAMED, Recipe
 from ..core.settings import AUTO
-from ..core.units import ATTENTION, BLOCKS, CHANNELS, EXPERTS, HEADS, KINDS, MLP
+from ..core.units import ATTENTION, BLOCKS, CHANNELS, EXPERTS, HEADS, KINDS, MLP, TITLES
 from ..data.corpora import KNOWN, SHIPPED
 from ..data.preview import preview
 from ..evaluation.tasks import NAMES, STORY_TASKS, TASKS, WRITING_TASKS
@@ -149,6 +149,12 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
         notes.append(
             f"How much goes is a guess: the run first measures what it takes to be {times:g} times as fast "
             f"at {'writing' if what == WRITING else 'reading'} on this machine."
+        )
+    if plan.joining:
+        others = " and ".join(TITLES[kind] for kind in plan.joining)
+        notes.append(
+            f"{others[:1].upper()}{others[1:]} may go too, where that is measured to cost clearly less "
+            "('Kinds that compete', Advanced)."
         )
     if plan.alone:
         notes.append(

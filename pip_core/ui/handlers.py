@@ -55,6 +55,10 @@ class PageHandlers:
         """What the form's values mean, in words and pictures; `run_id` is the run that is shown."""
         return self.looks.preview(values, self._ranks(run_id))
 
+    def importance(self, run_id: str, *values) -> Changes:
+        """What the form says of blocks to keep and to drop, once the run that is shown has found more out."""
+        return self.looks.importance(values, self._ranks(run_id))
+
     def _ranks(self, run_id: str) -> dict[tuple[str, str], dict[int, int] | None]:
         """(model, method) of a run -> the blocks' ranks in its first iteration."""
         try:
@@ -183,7 +187,8 @@ class PageHandlers:
         look = self.looks.at(self.queue.recipe(run_id), recipe)
         kept = None if upto is None else int(upto)
         made = self.queue.fork(run_id, recipe.to_dict(), kept, _owner(memory), look=look)
-        return self._show_new(memory, made)
+        # What it goes on with may have been decided by the run it branches from.
+        return {**self._show_new(memory, made), **to_form(self.queue.recipe(made))}
 
     @show_errors
     def sweep(self, memory: dict, methods: list[str], *values) -> Changes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ..core.figures import percent
+from ..core.timed import Timed, in_words
 from ..engine.stages import describe
 from ..inspection import latency
 from ..inspection.divergence import Place
@@ -135,10 +136,29 @@ def _nats(value: float) -> str:
     return f"{value:.2f}" if value >= 0.005 else "under 0.01"
 
 
-def speed(found: latency.LatencyComparison | None) -> str:
-    """Speed and memory of the two models, measured side by side."""
+def speed_of_run(found: Timed | None) -> str:
+    """What a run itself measured of the speed and memory of the two models, or what will be here."""
     if found is None:
         return empty("The speed and memory of both models on this machine appear here.")
+    if found.skipped:
+        return empty(found.sentence())
+    one, other = found.dense_bytes, found.pruned_bytes
+    rows = [
+        ["reading", f"{in_words(found.reading)} as fast"],
+        ["writing", f"{in_words(found.writing)} as fast"],
+        ["weights in memory", f"{other / 1e6:.0f} MB instead of {one / 1e6:.0f} MB"],
+    ]
+    caption = f"Measured at the end of the run: {found.rounds} rounds in turn, {_on(found)}; medians"
+    return table(["", "pruned model, beside the whole one"], rows, caption)
+
+
+def _on(found: Timed | latency.LatencyComparison) -> str:
+    threads = f", {found.threads} thread{'s' * (found.threads != 1)}" if found.threads else ""
+    return f"on {found.device}{threads}"
+
+
+def speed(found: latency.LatencyComparison) -> str:
+    """Speed and memory of the two models, measured side by side."""
     rows = [
         ["reading", *_rates(found.dense.prefill, found.pruned.prefill), _ratio(found.prefill_ratio)],
         ["writing", *_rates(found.dense.decode, found.pruned.decode), _ratio(found.decode_ratio)],
@@ -155,7 +175,7 @@ def speed(found: latency.LatencyComparison | None) -> str:
         ["", "whole model", "pruned", "pruned / whole"],
         rows,
         f"Batch 1, {found.prompt_tokens} tokens read and {found.new_tokens} written, {found.rounds} rounds, "
-        f"{found.dtype} on {found.device}, {found.threads} threads; medians",
+        f"{found.dtype} {_on(found)}; medians",
     )
 
 

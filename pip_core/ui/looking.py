@@ -60,6 +60,16 @@ class Looks:
         except UserError as error:
             return {"model_line": {"value": problem(str(error))}, "plan": {"value": ""}}
 
+    def importance(self, values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
+        """What is known of the importance of the blocks to keep and to drop, see `preview`; nothing where
+        there are none, or where the form says already what is wrong."""
+        try:
+            recipe = from_form(*values)
+            named = recipe.keep or recipe.drop
+            return self._looked(recipe, _importance, values, ranks) if named else {}
+        except UserError:
+            return {}
+
     def admitted(self, recipe: Recipe, resolve: bool = True) -> Recipe:
         """The recipe of a run that may begin, see `planning.admission.admitted`."""
         return self._looked(recipe, admitted, recipe, resolve)
@@ -110,6 +120,12 @@ def preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None
     """
     with without_downloads():
         return _preview(values, ranks)
+
+
+def _importance(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
+    recipe = from_form(*values)
+    with without_downloads():
+        return {"locks": {"value": form.locks_line(recipe, ranks.get((recipe.model, recipe.method)))}}
 
 
 def _preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:

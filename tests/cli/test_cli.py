@@ -112,7 +112,7 @@ def test_evaluate_json(llama_folder, tasks, capsys):
     assert found["window_tokens"] == 256
     assert command.main(arguments) == 0
     table = capsys.readouterr().out
-    assert f"perplexity {found['perplexity']:.2f} ± {found['perplexity_se']:.2f}" in table
+    assert f"perplexity {found['perplexity']:,.2f} ± {found['perplexity_se']:,.2f}" in table
     assert "choices" in table
 
 

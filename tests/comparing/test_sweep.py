@@ -274,7 +274,7 @@ def test_budgets_that_are_not_alike_are_marked(done, entries):
     odd = replace(found, rows=tuple(rows))
     assert odd.off_budget == ("random",)
     assert "| random* |" in results.markdown(odd)
-    assert "over 0.5% of the parameters more or less" in results.markdown(odd)
+    assert "over 0.5 % of the parameters more or less" in results.markdown(odd)
 
 
 def test_files_hold_the_same_as_the_rows(done, entries, tmp_path):

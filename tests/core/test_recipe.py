@@ -63,6 +63,13 @@ def test_usual_units_are_channels_where_that_was_measured_to_keep_most():
     assert Recipe(units=("mlp",)).but(model="a/b").units == ("mlp",)
 
 
+def test_which_kinds_compete_follows_from_whether_any_is_named():
+    for recipe in (Recipe(model="x"), Recipe(model="x", units=("heads",))):
+        assert recipe.automatic()["compete"] == "auto"
+    assert Recipe(model="x").but(units=("experts",), method="taylor").compete == "named"
+    assert "compete" not in Recipe(model="x", compete="named").automatic()
+
+
 def test_another_model_brings_its_usual_texts_unless_others_were_chosen():
     chosen = Recipe(heldout="mine.txt")
     assert chosen.but(model="a/b") == Recipe(model="a/b", heldout="mine.txt")

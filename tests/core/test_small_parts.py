@@ -12,7 +12,20 @@ from pip_core.core import accelerator, device
 from pip_core.core.batching import rows_of
 from pip_core.core.cached import cached_property
 from pip_core.core.disk_use import bytes_of, changed_at
+from pip_core.core.limits import rows
 from pip_core.core.progress import drain, map_progress, once_a_second
+from pip_core.core.variables import VARIABLES, take_no_options
+
+
+def test_the_page_says_what_it_takes_and_that_it_takes_no_options(capsys):
+    take_no_options([])
+    for arguments, code in ((["--help"], 0), (["--port", "80"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            take_no_options(arguments)
+        assert ended.value.code == code
+    said = capsys.readouterr()
+    assert [name for name, *_ in (*VARIABLES, *rows()) if f"\n  {name}\n" not in said.out] == []
+    assert "--port" in said.err
 
 
 def test_rows_are_filled_on_the_right():

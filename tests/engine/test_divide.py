@@ -10,6 +10,7 @@ from pip_core.core.decisions import is_open, settings_of, settled
 from pip_core.core.errors import UserError
 from pip_core.core.settings import MEASURED
 from pip_core.engine.run import check, run
+from pip_core.engine.stages import describe
 from pip_core.engine.stages.divide import Divided
 from pip_core.engine.weighing import Weighing
 from pip_core.reporting.run_summary import RunSummary
@@ -43,6 +44,7 @@ def test_every_kind_is_measured_and_the_cheapest_pays(divided):
     # Others are weighed too, and a recipe's own kinds stay where these save nothing that is sure.
     assert {kind for kind, *_ in decision.others} == {"blocks", "heads"}
     assert not any(joined for *_, joined in decision.others)
+    assert describe(decision).headline == ""
     assert 0 < decision.passes < 10
     assert decision.given_back == ()  # no repair follows
     # The tiny model's text needs its tokens, and its untrained channels do nothing.
@@ -65,6 +67,7 @@ def test_a_kind_that_is_measured_cheaper_joins_and_is_shown_before_anything_goes
     assert shown[-1] == ev.Paused(0)
     assert not only(shown, ev.Removed)
     assert [kind for kind, *_, joined in decision.others if joined] == ["blocks"]
+    assert "blocks went" in describe(decision).headline
     assert "blocks" in dict(decision.settled)["units"]
     resumed = list(run(recipe, history=shown))
     assert not only(resumed, Divided)
@@ -101,6 +104,20 @@ def test_a_run_that_has_begun_otherwise_is_not_divided(divided):
     history = [e for e in events[: first + 1] if not isinstance(e, Divided)]
     with pytest.raises(UserError, match="before the first removal"):
         check(recipe, history)
+
+
+def test_a_branch_that_asks_for_the_same_keeps_what_was_decided(divided, tmp_path):
+    recipe, events = divided
+    operations.begin(tmp_path, settled(recipe, events).replace(**settings_of(events[1])), events)
+    asked = recipe.replace(target=0.25).to_dict()
+    (decision,) = only(events, Divided)
+    made, kept = operations.forked(tmp_path, asked)
+    assert dict(settings_of(decision)).items() <= made.to_dict().items()
+    assert kept[0].changed == ("target",)
+    # Without its removals it is measured anew; with other units nothing was decided.
+    assert operations.forked(tmp_path, asked, 0)[0].vocabulary == MEASURED
+    with pytest.raises(UserError):
+        operations.forked(tmp_path, {**asked, "units": ("heads",)}, 1)
 
 
 def test_tokens_alone_are_a_whole_run(llama_folder, tmp_path):

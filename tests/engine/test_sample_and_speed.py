@@ -13,6 +13,7 @@ from pip_core.engine.stages import describe
 from pip_core.engine.stages.speed import Timed
 from pip_core.planning.estimate import anatomy_for
 from pip_core.reporting.run_summary import RunSummary
+from pip_core.ui.inspection import speed_of_run
 from pip_core.ui.slider import marked, slider
 
 from .. import tiny
@@ -56,12 +57,14 @@ def test_speed_is_a_ratio_with_its_spread_and_stands_in_the_headline(asked):
     for median, low, high in (timed.reading, timed.writing):
         assert 0 < low <= median <= high
     assert timed.pruned_bytes < timed.dense_bytes
+    assert f"{timed.writing[0]:.2f} times" in speed_of_run(timed)
     assert describe(Timed(1, writing=(1.2, 1.1, 1.3))).headline == "1.20x faster"
     assert describe(Timed(1, writing=(0.8, 0.7, 0.9))).headline == "1.25x slower"
     assert "faster" not in describe(Timed(1, writing=(1.2, 0.9, 1.3))).headline
     skipped = Timed(1, skipped="memory ran out.")
     assert describe(skipped).headline == ""
     assert "memory ran out" in describe(skipped).sentence
+    assert "memory ran out" in speed_of_run(skipped)
 
 
 def test_the_slider_has_a_place_for_every_answer(asked):

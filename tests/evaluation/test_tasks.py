@@ -95,10 +95,10 @@ def test_a_bad_line_is_named(tmp_path, line, message):
 def test_pasted_items():
     rows = tiny.choice_rows(3)
     task = load_task("text:" + "\n".join(map(json.dumps, rows)))
-    assert task.name == "pasted"
+    assert task.name == "own questions"
     assert [i.prompt for i in task.items] == [r["query"] for r in rows]
     assert len(load_task("text:" + "\n".join(map(json.dumps, rows)), 2).items) == 2
-    with pytest.raises(UserError, match="pasted task is empty"):
+    with pytest.raises(UserError, match="Your own questions: there is no"):
         load_task("text:  \n ")
     with pytest.raises(UserError, match="Your own questions, line 2: not valid JSON"):
         load_task("text:" + json.dumps(rows[0]) + "\n{")

@@ -36,7 +36,9 @@ def test_the_plan_says_what_each_kind_alone_would_give(llama_folder):
     recipe = tiny.recipe_for(
         llama_folder, units=("channels",), method="pip-gate", vocabulary="measured", compete="all", target=0.1
     )
-    tokens, channels, blocks, heads = make_plan(recipe).alone
+    plan = make_plan(recipe)
+    tokens, channels, blocks, heads = plan.alone
+    assert "Blocks and groups of heads may go too" in plan_line(plan, recipe)
     assert ["tokens" in tokens, "channels" in channels, "blocks" in blocks, "heads" in heads] == [True] * 4
     # A target in speed is guessed until it is measured, and the plan says so.
     faster = aimed(recipe.replace(target_speedup="decode:1.25"))

@@ -42,6 +42,17 @@ def test_a_fork_with_nothing_changed_ends_as_the_other(finished, tmp_path):
     assert ours == theirs
 
 
+def test_what_a_run_chose_itself_is_no_change_where_the_same_is_asked_for(finished, tmp_path, recipe):
+    assert recipe.weights == ""
+    made, kept = operations.forked(finished, recipe.to_dict(), 1)
+    assert made == run_directory.recipe_of(finished)
+    assert made.weights
+    assert kept[0].changed == ()
+    operations.begin(tmp_path / "fork", made, kept)
+    assert operations.forked(tmp_path / "fork", recipe.to_dict(), 1)[1][0].changed == ()
+    assert operations.forked(finished, {"dtype": "bfloat16"}, 1)[1][0].changed == ("dtype",)
+
+
 def test_a_fork_of_all_is_exported_as_it_is(finished, tmp_path):
     operations.fork(finished, tmp_path / "fork", {})
     found = list(run_directory.work(tmp_path / "fork"))

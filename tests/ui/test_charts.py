@@ -55,6 +55,20 @@ def test_a_branch_marks_where_its_method_changed():
     assert said["text"] == "from here on by pip"
 
 
+def test_names_of_levels_stand_on_two_sides_of_lines_that_are_close():
+    summary = summary_of_a_run()
+    (task,) = summary.dense.tasks
+    for chance, side, other in (
+        (task.accuracy - 0.01, "bottom right", "bottom"),
+        (task.accuracy + 0.01, "top right", "top"),
+    ):
+        near = replace(summary.dense, tasks=(replace(task, chance=chance),))
+        chart = cost.cost_curves(replace(summary, evaluated={**summary.evaluated, 0: near}))
+        (level,) = [trace for trace in chart["data"] if trace.get("text")]
+        (name,) = [one for one in chart["layout"]["annotations"] if one["text"] == "whole model"]
+        assert (level["textposition"], name["yanchor"]) == (side, other)
+
+
 def test_kinds_that_joined_a_division_are_drawn():
     """A recipe that names channels, where blocks were found to cost less."""
     summary = summary_of_a_run()

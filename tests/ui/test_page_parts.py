@@ -287,6 +287,15 @@ def test_comparison_tells_recipes_apart():
     assert "How much" in rows  # as the form calls it
     assert "are the same" in comparison.differences([one, one])
     assert "Not one scale" not in said
+    own = comparison.Compared(
+        "d", Recipe(tasks=('text:{"a": 1}',), calibration="text:secret"), summary_of_a_run()
+    )
+    rows = comparison.differences([one, own])
+    assert [words in rows for words in ("your own questions", "your own text", "secret")] == [
+        True,
+        True,
+        False,
+    ]
     other = comparison.Compared("c", Recipe(model="a/b"), summary_of_a_run())
     assert "Not one scale" in comparison.summary([one, other])
     (both,) = comparison.charts([one, two])

@@ -256,6 +256,17 @@ def test_a_foreign_models_files_are_read_by_another_process(one_block_less, queu
         assert tiny.only(run_directory.read_events(queue.folder(made)), ev.Removed) == [BLOCK]
 
 
+def test_what_a_run_finds_out_of_named_blocks_is_said_when_it_has_ended(one_block_less, queue, looks):
+    run_id, recipe = one_block_less
+    handlers = PageHandlers(queue, looks)
+    free = next(n for n in range(5) if n not in BLOCK.blocks)
+    values = [found["value"] for found in fields.to_form(recipe.replace(keep=(free,))).values()]
+    run_directory.record(queue.folder(run_id), [ev.Scored(1, "blocks", (0.1, 0.2, 0.3, 0.4, 0.5), 1.0)])
+    assert "of 5 in the run shown" in handlers.importance(run_id, *values)["locks"]["value"]
+    assert "shows how important" in handlers.importance("", *values)["locks"]["value"]
+    assert handlers.importance(run_id, *[found["value"] for found in fields.to_form(recipe).values()]) == {}
+
+
 def test_a_run_that_was_changed_while_it_was_looked_at_is_left_alone(one_block_less, queue):
     run_id, recipe = one_block_less
 

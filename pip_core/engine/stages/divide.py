@@ -140,6 +140,16 @@ def _joined_or_not(other: tuple[str, float, float, bool]) -> str:
     return f" {name} would have saved {figure}, which is too little or too uncertain to take them too."
 
 
+def _headline(divided: Divided) -> str:
+    """What went beside, or in place of, the units that the recipe names."""
+    going = [share.kind for share in divided.shares if share.size]
+    joined = [kind for kind, _, _, joins in divided.others if joins and kind in going]
+    if not joined:
+        return ""
+    instead = set(going) <= {TOKENS, *joined}
+    return f"{' and '.join(map(title_of, joined))} went {'instead' if instead else 'too'}, which costs less"
+
+
 def _named(kind: str) -> str:
     return "tokens that the text needs least" if kind == TOKENS else title_of(kind)
 
@@ -279,7 +289,7 @@ class Divide(Stage):
 
     @classmethod
     def describe(cls, result: Divided) -> Description:
-        return Description(result.sentence(), "", (result.words(),))
+        return Description(result.sentence(), "", (result.words(),), headline=_headline(result))
 
 
 def _speed(state: RunState) -> Speed | None:

@@ -9,10 +9,11 @@ from ...checkpoints.load import load, load_folder
 from ...core.accelerator import free_bytes
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
-from ...core.events import Event, StageResult, event
+from ...core.events import Event
 from ...core.figures import percent
 from ...core.progress import drain, map_progress
 from ...core.settings import AUTO, Settings, choice
+from ...core.timed import Timed
 from ...inspection.latency import WARM_UP, Spread, compare_latency
 from ...reporting.description import Description
 from ..context import Context
@@ -39,34 +40,6 @@ class SpeedSettings(Settings):
         "Speed and memory",
         "Measured at the end, beside the whole model; auto skips it where that takes long",
     )
-
-
-@event
-class Timed(StageResult):
-    """Speed and memory of the exported model and of the dense one, in turn on this machine.
-
-    `reading` and `writing` are (median, lower and upper quartile) of the exported model's speed over the
-    dense one's; `dense_bytes` and `pruned_bytes` of weights in memory. `skipped` says why nothing was
-    measured.
-    """
-
-    reading: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    writing: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    dense_bytes: int = 0
-    pruned_bytes: int = 0
-    rounds: int = 0
-    device: str = ""
-    threads: int = 0
-    skipped: str = ""
-
-    def sentence(self) -> str:
-        if self.skipped:
-            return f"Speed was not measured: {self.skipped}"
-        return (
-            f"Speed beside the whole model, in turn on this machine ({self.device}): it writes "
-            f"{_times(self.writing)} as fast and reads {_times(self.reading)} as fast, and its weights take "
-            f"{self.pruned_bytes / 1e6:.0f} instead of {self.dense_bytes / 1e6:.0f} MB of memory."
-        )
 
 
 class Speed(Stage):
@@ -139,10 +112,6 @@ class Speed(Stage):
 
 def _figures(found: Spread) -> tuple[float, float, float]:
     return round(found.median, 4), round(found.low, 4), round(found.high, 4)
-
-
-def _times(ratio: tuple[float, float, float]) -> str:
-    return f"{ratio[0]:.2f} times ({ratio[1]:.2f} to {ratio[2]:.2f})"
 
 
 def _headline(result: Timed) -> str:

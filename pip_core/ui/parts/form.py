@@ -126,6 +126,8 @@ def wires(page: Services) -> Sequence[Wire]:
         Wire(("search.change",), search, ("memory", "search"), ("found", "found_note"), options=SEVERAL),
         Wire(("found.input",), _chosen, ("found",), ("model",), options=LAST),
         Wire(changes, act.preview_form, ("run", *names), PREVIEW, options=LAST),
+        # The verdict comes when a run ends.
+        Wire(("banner.change",), act.importance, ("run", *names), ("locks",), options=LAST),
         Wire(
             *(("go.click", "again.click"), act.start, ("memory", *names), NEW_RUN),
             refreshes=True,

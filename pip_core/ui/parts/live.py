@@ -107,7 +107,7 @@ def wires(page: Services) -> Sequence[Wire]:
     return [
         Wire(("extend.click",), act.extend, (*mine, "target"), ("notice",), refreshes=True),
         *again,
-        Wire(("fork.click",), act.fork, (*mine, "upto", *names), NEW_RUN, refreshes=True),
+        Wire(("fork.click",), act.fork, (*mine, "upto", *names), (*NEW_RUN, *names), refreshes=True),
     ]
 
 
