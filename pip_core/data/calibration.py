@@ -1,17 +1,15 @@
 """Calibration: the text that a run scores and refits on, read once, tokenised once, drawn per iteration.
 
 `CalibrationText` is the text by itself, read before any model is here. `Calibration` is the text for
-one tokenizer: it draws pairs of views and rows of tokens, and feeds pairs to scoring methods. The loop
-over pairs, their batches and their device are here and nowhere else.
+one tokenizer: it draws pairs of views and rows of tokens, and has scoring methods read them.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -19,10 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.errors import UserError
 from ..core.figures import percent
-from ..core.process_group import added, current
 from ..core.special_tokens import count_at_end
 from ..structure.sites import Site
 from .corpora import POOL_CHARACTERS, Domain, calibration_texts, pinned, title
+from .feeding import ScoringPass, feed
 from .perturbation import Pair, Perturber, View, view_of, vocabulary_words
 from .windows import CHARACTERS_PER_TOKEN, Passages, in_turn, window_counts
 
@@ -34,8 +32,6 @@ FEW_EDITS = 1 / 3
 # Shape of a batch of rows.
 ROW_TOKENS = 256
 BATCH_ROWS = 8
-
-Found = TypeVar("Found", covariant=True)
 
 
 class Settings(Protocol):
@@ -49,24 +45,6 @@ class Settings(Protocol):
     seed: int
     refit: bool
     refit_tokens: int
-
-
-class ScoringPass(Protocol[Found]):
-    """A scoring method at work on one model: takes in batches of pairs, then says its scores.
-
-    Attributes:
-        sums: names of the attributes that pairs are added up in. Where several processes share the pairs,
-            these are added up over the processes, see `added`.
-    """
-
-    sums: ClassVar[tuple[str, ...]]
-
-    def add(self, batch: Sequence[Pair]) -> Iterable[None] | None:
-        """Take in a batch, on the model's device. A method that needs long for one returns a generator
-        that yields between its steps, where a run can be stopped; no gradient mode is held there."""
-
-    def scores(self) -> Found:
-        """What was found, once every batch is in."""
 
 
 class Scorer(Protocol):
@@ -274,7 +252,7 @@ class Calibration:
         Raises:
             UserError: calibration that the method cannot work with, or scores that are not finite.
         """
-        scores = yield from self.feed(scorer.begin(model, blocks, sites), pairs)
+        scores = yield from feed(scorer.begin(model, blocks, sites), pairs, self.device)
         check_finite(scores, scorer.inf_protects)
         return scores
 
@@ -286,24 +264,9 @@ class Calibration:
         Returns:
             float32 of shape `(V,)` on the CPU, finite; larger means keep.
         """
-        scores = yield from self.feed(scorer.begin_tokens(model), pairs)
+        scores = yield from feed(scorer.begin_tokens(model), pairs, self.device)
         check_finite([scores])
         return scores
-
-    def feed(self, work: ScoringPass[Any], pairs: Sequence[Pair]) -> Generator[int, None, Any]:
-        """Hand the pairs to a scoring method, one to a batch: pairs of unequal length side by side would
-        change the last digits of its scores. Several processes share them. Yields and returns as `score`,
-        unchecked."""
-        group = current()
-        for done, pair in enumerate(group.share(pairs)):
-            for _ in work.add([pair.to(self.device)]) or ():
-                yield done * group.size
-            yield min((done + 1) * group.size, len(pairs))
-        if group.size > 1:
-            found = reduce(added, group.gather({name: getattr(work, name) for name in work.sums}))
-            for name, value in found.items():
-                setattr(work, name, value)
-        return work.scores()
 
     def _holding(self, characters: int) -> tuple[Domain, ...]:
         if characters > self.text.characters:

@@ -21,7 +21,7 @@ from ..core.batching import rows_of
 from ..core.float64 import total as sum_of
 from ..core.repeatable import repeatable_attention
 from ..core.units import KINDS
-from ..data.calibration import ScoringPass
+from ..data.feeding import ScoringPass
 from ..data.perturbation import Pair
 from ..reconstruction.linear_substitute import Substitute
 from ..structure.families import blocks_of
@@ -165,7 +165,7 @@ def backpropagate(
     model: PreTrainedModel,
     ids: Sequence[torch.Tensor],
     signs: Sequence[float],
-    at_logits: Callable[[int, torch.Tensor], None] | None = None,
+    at_logits: Callable[[int, int, torch.Tensor], None] | None = None,
 ) -> None:
     """Backward pass of `sum_i signs[i] * L(ids[i])`, L the mean next-token cross-entropy in nats.
 
@@ -176,8 +176,8 @@ def backpropagate(
     Args:
         ids: rows of token ids, `(T_i,)` each.
         signs: a factor for each row.
-        at_logits: of a single row is given the gradient at the logits, some positions `(n, V)` at a time,
-            float32, and the first of these.
+        at_logits: is given, of one row after another, the row's number, a position, and the gradient at the
+            logits from there on, some positions `(n, V)` at a time, float32.
     """
     rows, lengths = rows_of(ids)
     # The weights of a streamed block are gone when the next is computed: no backward pass could hold them.
@@ -194,7 +194,7 @@ def backpropagate(
                     part = gradient_at(logits[row, start:end], rows[row, start + 1 : end + 1])
                     gradient[row, start:end] = part.mul_(sign / (length - 1))
                     if at_logits is not None:
-                        at_logits(start, part)
+                        at_logits(row, start, part)
         logits.backward(gradient)
 
 

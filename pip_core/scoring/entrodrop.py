@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from ..core.float64 import double
 from ..core.units import DEPTH, MLP
-from ..data.calibration import ScoringPass
+from ..data.feeding import ScoringPass
 from ..structure.sites import Site
 from .activation_hooks import capture_stream
 from .base import AT_ONCE, Batch, Scorer, Scores

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.units import CHANNELS, HEADS
-from ..data.calibration import ScoringPass
+from ..data.feeding import ScoringPass
 from ..structure.sites import Site
 from .activation_hooks import capture_inputs
 from .base import AT_ONCE, Batch, Scorer, Scores

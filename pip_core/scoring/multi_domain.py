@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from ..core.errors import UserError
 from ..core.units import CHANNELS, HEADS
-from ..data.calibration import ScoringPass
+from ..data.feeding import ScoringPass
 from ..structure.sites import Site
 from .activation_hooks import capture_inputs
 from .base import Batch, Scorer, Scores

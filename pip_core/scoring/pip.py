@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..data.calibration import ScoringPass
+from ..data.feeding import ScoringPass
 from ..data.perturbation import Pair
 from ..structure.sites import Site, Slices
 from .base import Batch, Scorer, Scores, gradient_of

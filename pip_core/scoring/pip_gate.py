@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.units import BLOCKS, DEPTH, EXPERTS
-from ..data.calibration import ScoringPass
+from ..data.feeding import ScoringPass
 from ..data.perturbation import Pair, View
 from ..reconstruction.linear_substitute import Substitute
 from ..structure.experts import given
@@ -30,6 +30,9 @@ from ..structure.hooks import Args, Hooks, Kwargs, first_of, hidden_states, resi
 from ..structure.sites import Site
 from .base import Batch, EveryKind, Scorer, Scores, backpropagate, gradients_for
 from .token_gradients import logit_gradients
+
+# Is given the number of a site, and what was found there.
+Fold = Callable[[int, torch.Tensor], None]
 
 
 class GateGradientDifference(Scorer):
@@ -96,19 +99,33 @@ class _Pass:
         self.pairs = 0
 
     def add(self, batch: Batch) -> None:
-        for pair in batch:
-            count = _words_in(pair)
-            clean, perturbed = (self._of_view(view, count) for view in (pair.clean, pair.perturbed))
-            for total, one, other in zip(self.totals, clean, perturbed, strict=True):
-                gap = one - other
-                gap = gap.sum(dim=2).abs() if self.mixed else gap.norm(dim=2)
-                total += gap.sum(dim=0).cpu()
-            self.pairs += 1
+        views = [view for pair in batch for view in (pair.clean, pair.perturbed)]
+        gaps: list[torch.Tensor | None] = [None] * len(self.sites)
+        first: dict[int, torch.Tensor] = {}
 
-    def _of_view(self, view: View, count: int) -> list[torch.Tensor]:
-        return gate_gradients(
-            self.model, self.blocks, self.sites, view.ids, view.words, count, self.substitutes
-        )
+        def compare(index: int, found: torch.Tensor) -> None:
+            if len(found) > 1:
+                one, other = found[::2], found[1::2]
+            elif index in first:
+                one, other = first.pop(index), found
+            else:
+                first[index] = found
+                return
+            gap = one - other
+            gap = gap.sum(dim=3).abs() if self.mixed else gap.norm(dim=3)
+            gaps[index] = gap.flatten(0, 1).sum(dim=0)
+
+        # Side by side where that keeps an accelerator busy; a processor reads the one after the other.
+        several = [views] if views[0].ids.device.type != "cpu" else [[view] for view in views]
+        for some in several:
+            self._read(some, max(map(_words_in, batch)), compare)
+        for total, gap in zip(self.totals, gaps, strict=True):
+            assert gap is not None
+            total += gap.cpu()
+        self.pairs += len(batch)
+
+    def _read(self, views: Sequence[View], count: int, compare: Fold) -> None:
+        gate_gradients(self.model, self.blocks, self.sites, views, count, compare, self.substitutes)
 
     def scores(self) -> Scores:
         return [total / self.pairs for total in self.totals]
@@ -124,26 +141,33 @@ class _PassOfEveryKind(_Pass):
         super().__init__(*given)
         self.mixed = False
         self.tokens: dict[int, torch.Tensor] = {}
+        # Gradients at the logits of the views of a pair, and the domains of the pairs that are to come.
         self._at_logits: list[torch.Tensor] = []
+        self._domains: list[int] = []
 
     def add(self, batch: Batch) -> None:
-        for pair in batch:
-            super().add([pair])
-            clean, perturbed = self._at_logits
-            gap = (clean - perturbed).abs_().sum(dim=0).cpu()
-            self.tokens[pair.domain] = self.tokens.get(pair.domain, 0) + gap
-            self._at_logits = []
+        self._at_logits, self._domains = [], [pair.domain for pair in batch]
+        super().add(batch)
+        self._compare()
 
-    def _of_view(self, view: View, count: int) -> list[torch.Tensor]:
-        total = torch.zeros(count, embedding_weight(self.model).shape[0], device=self.model.device)
-        self._at_logits.append(total)
+    def _read(self, views: Sequence[View], count: int, compare: Fold) -> None:
+        rows = embedding_weight(self.model).shape[0]
 
-        def add(start: int, gradient: torch.Tensor) -> None:
-            total.index_add_(0, view.words[start + 1 : start + 1 + len(gradient)], gradient)
+        def add(row: int, start: int, gradient: torch.Tensor) -> None:
+            if not start:
+                if len(self._at_logits) > 1:
+                    self._compare()
+                self._at_logits.append(torch.zeros(count, rows, device=gradient.device))
+            words = views[row].words.to(gradient.device)
+            self._at_logits[-1].index_add_(0, words[start + 1 : start + 1 + len(gradient)], gradient)
 
-        return gate_gradients(
-            self.model, self.blocks, self.sites, view.ids, view.words, count, self.substitutes, add
-        )
+        gate_gradients(self.model, self.blocks, self.sites, views, count, compare, self.substitutes, add)
+
+    def _compare(self) -> None:
+        clean, perturbed = self._at_logits
+        domain = self._domains.pop(0)
+        self.tokens[domain] = self.tokens.get(domain, 0) + (clean - perturbed).abs_().sum(dim=0).cpu()
+        self._at_logits = []
 
     def scores(self) -> EveryKind:  # type: ignore[override]
         return super().scores(), self.tokens
@@ -185,27 +209,30 @@ def gate_gradients(
     model: PreTrainedModel,
     blocks: Sequence[nn.Module],
     sites: Sequence[Site],
-    ids: torch.Tensor,
-    words: torch.Tensor,
+    views: Sequence[View],
     count: int,
+    fold: Fold,
     substitutes: Mapping[int, Substitute] = MappingProxyType({}),
-    at_logits: Callable[[int, torch.Tensor], None] | None = None,
-) -> list[torch.Tensor]:
-    """Gate gradients of one view, per site: shape `(count, units, features)`, float32.
+    at_logits: Callable[[int, int, torch.Tensor], None] | None = None,
+) -> None:
+    """Gate gradients of views, which are read side by side.
 
     Args:
-        ids: `(T,)` token ids.
-        words: `(T,)` word index of each token, below `count`.
+        count: how many words each view has at most.
+        fold: is given a site's number and its gate gradients as soon as they are known, `(views, count,
+            units, features)`, float32.
         substitutes: what does not count of whole blocks, by position.
         at_logits: see `backpropagate`.
     """
     given_back: dict[int, torch.Tensor] = {}
-    found: dict[int, torch.Tensor] = {}
+    lengths = [len(view.ids) for view in views]
+    # Of every token the place of its word among those of all views.
+    words = torch.cat([view.words + row * count for row, view in enumerate(views)])
 
     with torch.enable_grad(), gradients_for(model, ()), Hooks() as hooks:
 
         def multiply(index: int, stream: torch.Tensor, added: torch.Tensor) -> None:
-            """Keep the products of `added`, `(T, units, features)`, and the gradient at `stream`."""
+            """Keep the products of `added`, `(views * T, units, features)`, and the gradient at `stream`."""
             if not stream.requires_grad:
                 # The first of the sites: gradients need not flow back beyond it.
                 stream.requires_grad_()
@@ -216,10 +243,12 @@ def gate_gradients(
             hooks.on_gradient(stream, on_gradient)
 
         def pool(index: int, product: torch.Tensor) -> None:
-            """Keep the sum over each word of the products `(T, units, features)` of its tokens."""
-            product = product[: len(words)]
-            pooled = product.new_zeros(count, *product.shape[1:])
-            found[index] = pooled.index_add_(0, words.to(product.device), product)
+            """Add up the products `(views * T, units, features)` of each word's tokens."""
+            rows = product.view(len(views), -1, *product.shape[1:])
+            product = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+            pooled = product.new_zeros(len(views) * count, *product.shape[1:])
+            pooled.index_add_(0, words.to(product.device), product)
+            fold(index, pooled.view(len(views), count, *pooled.shape[1:]))
 
         def after_site(index: int, args: Args, kwargs: Kwargs, output: object) -> object:
             site, stream = sites[index], first_of(output)
@@ -267,5 +296,4 @@ def gate_gradients(
             else:
                 module = block.get_submodule(site.added) if site.added else block
                 hooks.after(module, partial(after_site, index))
-        backpropagate(model, (ids,), (1.0,), at_logits)
-    return [found[index] for index in range(len(sites))]
+        backpropagate(model, [view.ids for view in views], [1.0] * len(views), at_logits)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..data.calibration import ScoringPass
+from ..data.feeding import ScoringPass
 from ..structure.families import embedding_weight
 from ..structure.sites import Site
 from .base import Batch, Scorer, Scores

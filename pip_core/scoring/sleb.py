@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.units import BLOCKS
-from ..data.calibration import ScoringPass
+from ..data.feeding import ScoringPass
 from ..structure.families import blocks_of
 from ..structure.hooks import Args, Hooks, Kwargs, blocks_answering, hidden_states, with_first
 from ..structure.sites import Site

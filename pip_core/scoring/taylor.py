@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..core.units import CHANNELS, HEADS
-from ..data.calibration import ScoringPass
+from ..data.feeding import ScoringPass
 from ..structure.sites import Site, Slices
 from .base import AT_ONCE, Batch, Scorer, Scores, gradient_of
 from .token_gradients import RowGradients

@@ -247,9 +247,13 @@ def test_pip_gate_makes_no_weight_gradient(model, pairs):
 def test_gate_gradients_are_summed_per_word(model, pairs, kinds):
     view, sites = pairs[0].perturbed, sites_in(model, *kinds)
     count = int(view.words[-1]) + 1
-    found = gate_gradients(model, list(blocks_of(model)), sites, view.ids, view.words, count)
+    other = pairs[1].clean
+    count = max(count, int(other.words[-1]) + 1)
+    found: dict[int, torch.Tensor] = {}
+    gate_gradients(model, list(blocks_of(model)), sites, [other, view], count, found.__setitem__)
     expected = gate_gradient(model, view, [(s.kind, s.position, s.size) for s in sites])
-    for site, ours, theirs in zip(sites, found, expected, strict=True):
+    for number, (site, theirs) in enumerate(zip(sites, expected, strict=True)):
+        ours = found[number][1]
         assert ours.shape == (count, site.size, theirs.shape[2])
         for word in range(count):
             torch.testing.assert_close(ours[word], theirs[view.words == word].sum(0), rtol=1e-4, atol=1e-7)

@@ -9,6 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pip_core.core.units import BLOCKS, CHANNELS, Units
+from pip_core.data.perturbation import View
 from pip_core.reconstruction.residual_stream import ResidualStream
 from pip_core.scoring.pip_gate import gate_gradients
 from pip_core.scoring.weight_gradients import each_gradient
@@ -58,8 +59,13 @@ def test_a_model_over_two_devices_computes_loses_units_and_is_scored() -> None:
         for kind in (BLOCKS, CHANNELS):
             sites = sites_of(anatomy, left, (kind,))
             seen.clear()
-            found = gate_gradients(model, blocks, sites, ids, ids, 1)
-            assert [str(f.device) for f in found] == [FIRST, FIRST, *[SECOND] * (len(sites) - 2)]
+            found: dict[int, torch.Tensor] = {}
+            gate_gradients(model, blocks, sites, [View("", ids, ids)], 1, found.__setitem__)
+            assert [str(found[n].device) for n in range(len(sites))] == [
+                FIRST,
+                FIRST,
+                *[SECOND] * (len(sites) - 2),
+            ]
             each_gradient(
                 model, blocks, sites, [ids], [1.0], lambda _, part: seen.add(str(part.weight.grad.device))
             )

@@ -19,6 +19,7 @@ from ...core.events import Event, Warned, event, value
 from ...core.figures import percent
 from ...core.settings import MEASURED, Settings, switch, whole
 from ...data.calibration import check_finite
+from ...data.feeding import feed
 from ...data.perturbation import Pair
 from ...reporting.description import Description
 from ...structure.families import blocks_of
@@ -245,7 +246,7 @@ class Divide(Stage):
         sites = _sites(state, (*own, *others))
         begun = state.scorer.begin_every_kind(state.loaded.model, list(blocks_of(state.loaded.model)), sites)
         if begun is not None:
-            steps = state.calibration.feed(begun, pairs)
+            steps = feed(begun, pairs, state.calibration.device)
             scores, tokens = yield from _followed(state, steps, len(pairs), state.scorer.cost(len(sites)))
             check_finite([*scores, *tokens.values()])
             extra = 0.0
