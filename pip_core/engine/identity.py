@@ -122,6 +122,13 @@ def check_contents(recipe: Recipe, began: Started, now: Mapping[str, str], since
             )
 
 
+def weights_changed(name: str) -> UserError:
+    """The error to raise where a model's weights are not those that the run began with."""
+    return UserError(
+        f"The weights of {name} have changed since this run began. Put the old ones back, or start a new run."
+    )
+
+
 def _words(what: str, recipe: Recipe) -> str:
     setting, _, name = what.partition(":")
     if setting == "model":

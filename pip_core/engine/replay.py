@@ -199,11 +199,7 @@ class ReplayState:
                 )
             weights = dict(event.pinned).get("weights"), dict(now.pinned).get("weights")
             if all(weights) and weights[0] != weights[1]:
-                raise UserError(
-                    f"The weights of {event.model} have changed since this run began. Put the old ones "
-                    f"back, or "
-                    "start a new run."
-                )
+                raise identity.weights_changed(event.model)
 
 
 def _changed_since(found: Iterable[ev.Event]) -> frozenset[str]:

@@ -14,9 +14,11 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..budget.allocation import complete
 from ..budget.pruning_budget import current_sites
-from ..checkpoints.load import Loaded
+from ..checkpoints.checksum import weights_sha256
+from ..checkpoints.load import Loaded, load_folder
 from ..core import events as ev
 from ..core.decisions import Decided, settings_of
+from ..core.errors import UserError
 from ..core.process_group import current
 from ..core.progress import drain, map_progress
 from ..core.units import BLOCKS, Units
@@ -31,6 +33,7 @@ from ..structure.surgery import reshape, verify_config_matches
 from ..structure.vocabulary import VocabularySubset
 from .clock import Clock
 from .context import Context
+from .identity import weights_changed
 from .stage import Cost, Stage
 
 Result = TypeVar("Result")
@@ -176,6 +179,24 @@ class RunState(Context):
         for stage in later:
             if stage.enabled:
                 stage.prepare(self)
+
+    def load_dense(self) -> Loaded:
+        """The dense model, to be beside the one that is pruned, and in its number format.
+
+        Raises:
+            UserError: its files are gone, or hold other weights than the run began with.
+        """
+        source, number = self.loaded.source, str(self.loaded.model.dtype).removeprefix("torch.")
+        if not source.folder.is_dir():
+            raise UserError(
+                f"The files of {source.name} are not there any more, and this needs the whole model beside "
+                "what is left of it. Put them back and resume the run; nothing decided is lost."
+            )
+        if weights_sha256(source.folder) != source.weights_sha256:
+            raise weights_changed(source.name)
+        return load_folder(
+            source, self.recipe.dtype, number, self.placement, resident_blocks=self.resident_blocks
+        )
 
     def reshape(self, shape: Shape) -> None:
         """Bring the model into `shape`."""

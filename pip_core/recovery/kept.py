@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..core.device import is_out_of_memory
 from ..core.errors import UserError
 from ..core.process_group import current
 
 
-def found_by_all(found: object) -> bool:
-    """Whether there is something, which all processes that share the run must agree on.
+def found_by_all(found: bool) -> bool:
+    """Whether something was found, which all processes that share the run must agree on.
 
     Raises:
         UserError: only some of them found it.
     """
-    there = current().gather(found is not None)
+    there = current().gather(found)
     if len(set(there)) > 1:
         raise UserError(
             "Not every process of this run can read its folder, which recovery goes on from. Start them "
             "where they can, or go on in one process."
         )
     return there[0]
+
+
+@contextmanager
+def _without_checksums() -> Iterator[None]:
+    """Within this context torch saves without checksums, which take longer than all else and are not looked
+    at by `torch.load`."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 class Kept:
@@ -45,12 +58,28 @@ class Kept:
         """What was saved last under a name; None where there is nothing of this recipe and these removals."""
         if self.folder is None:
             return None
-        # Whatever torch raises for a file that is damaged: it is made again.
-        with suppress(Exception):
-            found = torch.load(self.folder / f"recover-{name}.pt", map_location="cpu", weights_only=True)
-            if found["key"] == self.key:
-                return found
-        return None
+        try:
+            found = torch.load(self._paths(name)[0], map_location="cpu", weights_only=True)
+            return found if found["key"] == self.key else None
+        except Exception as error:  # whatever torch raises for a file that is damaged: it is made again
+            if is_out_of_memory(error):
+                raise
+            return None
+
+    def size(self, name: str) -> int:
+        """Bytes that what was saved under a name takes, whatever it belongs to; what was not written to its
+        end, and is written over, included."""
+        found = 0
+        for path in self._paths(name):
+            with suppress(OSError):
+                found += path.stat().st_size
+        return found
+
+    def _paths(self, name: str) -> tuple[Path, Path]:
+        """The file of a name, and what it is called until it is whole."""
+        assert self.folder is not None
+        path = self.folder / f"recover-{name}.pt"
+        return path, path.with_suffix(".partial")
 
     def saver(self, name: str) -> Callable[[Mapping[str, Any]], None]:
         """A function that saves under a name, whole or not at all."""
@@ -58,11 +87,11 @@ class Kept:
         def save(values: Mapping[str, Any]) -> None:
             if self.folder is None:
                 return
-            path = self.folder / f"recover-{name}.pt"
-            partial = path.with_suffix(".partial")
+            path, partial = self._paths(name)
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                torch.save({"key": self.key, **values}, partial)
+                with _without_checksums():
+                    torch.save({"key": self.key, **values}, partial)
                 partial.replace(path)
             except (OSError, RuntimeError):
                 with suppress(OSError):

@@ -154,12 +154,12 @@ class Trainer:
         ):
             self._watch = replace(self.watch, kept=kept)
             self._optimiser = optimiser = Optimiser(weights)
-            if state is None:
-                self._best_weights = optimiser.copy()
-            else:
-                self._restore(state, optimiser)
-                state = None  # it is as large as what was restored from it
             try:
+                if state is None:
+                    self._best_weights = optimiser.copy()
+                else:
+                    self._restore(state, optimiser)
+                    state = None  # it is as large as what was restored from it
                 while not only_restore:
                     if self._look_is_due:
                         yield from self._look()
@@ -259,14 +259,10 @@ class Trainer:
         yield look
 
 
-def reached(state: Mapping[str, Any], fault: str) -> Outcome:
-    """What a saved state came to, where it cannot be gone on from.
-
-    Args:
-        fault: why not, as a sentence.
-    """
+def reached(state: Mapping[str, Any]) -> Outcome:
+    """What a saved state came to, where it cannot be gone on from."""
     looks = _looks(state)
-    return Outcome(looks[-1].tokens, looks[0], looks[state["best"]], fault)
+    return Outcome(looks[-1].tokens, looks[0], looks[state["best"]])
 
 
 def _looks(state: Mapping[str, Any]) -> list[Look]:

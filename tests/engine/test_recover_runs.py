@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,9 +22,10 @@ from pip_core.core import events as ev
 from pip_core.core.curve import CurvePoint
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
+from pip_core.engine import state as engine_state
 from pip_core.engine.run import check, run
 from pip_core.engine.stages import recover as module
-from pip_core.engine.stages.recover_result import Paced, Recovered
+from pip_core.engine.stages.recover_result import Paced, Recovered, begins_anew
 from pip_core.planning.estimate import make_plan, memory_for
 from pip_core.recovery import pace, trainer
 from pip_core.recovery.pace import Pace
@@ -185,12 +187,31 @@ def test_killed_on_the_way_and_resumed_alike(undisturbed, recovering, tmp_path):
     assert "Repair: " in (folder / "model" / "README.md").read_text()
 
 
-def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path):
+def no_memory(*given, **named):
+    raise torch.OutOfMemoryError("out of memory")
+
+
+def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     run_directory.create(folder, recovering)
     for event in run_directory.work(folder):
         if isinstance(event, ev.Progress) and event.stage == "recovering" and event.done >= 2048:
             run_directory.request_stop(folder)
+    for name in ("changed", "little"):
+        shutil.copytree(folder, tmp_path / name)
+    with monkeypatch.context() as patch:
+        # Somebody changed the dense model after it was loaded: nothing is learnt from that, and nothing lost.
+        patch.setattr(engine_state, "weights_sha256", lambda place: "other")
+        failed = list(run_directory.work(tmp_path / "changed"))[-1]
+        assert isinstance(failed, ev.Failed)
+        assert (failed.stage, "have changed" in failed.message) == ("recover", True)
+        assert (tmp_path / "changed" / SCRATCH / "recover-state.pt").exists()
+    with monkeypatch.context() as patch:
+        # No memory for it any more: what was learnt until then is kept.
+        patch.setattr(engine_state, "load_folder", no_memory)
+        (found,) = tiny.only(list(run_directory.work(tmp_path / "little")), Recovered)
+        assert found.kept > 0
+        assert "Memory ran out" in sentence(found)
     events = list(run_directory.work(folder, prune_on=False))
     (found,) = tiny.only(events, Recovered)
     assert isinstance(events[-1], ev.Finished)
@@ -234,6 +255,9 @@ def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path):
     assert tiny.only(events, CurvePoint)[-1].x == 2 * TOKENS
     assert any(not torch.equal(value, exported(folder)[name]) for name, value in learnt.items())
     assert "does not reproduce" in (folder / "model" / "README.md").read_text()
+    assert not begins_anew(run_directory.read_events(folder), 2 * TOKENS)
+    operations.repeat(folder, "recover", {"recover_rate": 2e-3})
+    assert "recover_rate" in begins_anew(run_directory.read_events(folder), 2 * TOKENS)
     with pytest.raises(UserError, match="depends on target"):
         operations.repeat(folder, "recover", {"target": 0.5})
     operations.undo(folder)
@@ -248,11 +272,8 @@ def test_the_option_is_the_stages_own(capsys):
 
 
 def test_a_recovery_that_fails_leaves_the_model_as_it_was(recovering, tmp_path, monkeypatch):
-    def no_memory(*given, **named):
-        raise torch.OutOfMemoryError("out of memory")
-
     faults = {
-        "dense": (module, "load_folder", no_memory, "memory ran out"),
+        "dense": (engine_state, "load_folder", no_memory, "memory ran out"),
         "memory": (trainer, "learn", no_memory, "memory ran out"),
         "divergence": (trainer, "learn", lambda *given: float("nan"), "not finite"),
     }
@@ -306,6 +327,11 @@ def test_what_is_wrong_is_said_first(recovering, tmp_path, monkeypatch):
     assert isinstance(events[-1], ev.Failed)
     assert "of the disk are free" in events[-1].message
     assert not tiny.only(events, ev.Progress)
+    # What is there of an earlier attempt is written over.
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "recover-state.pt").open("wb").truncate(2**30)
+    with closing(run(recovering, scratch=tmp_path / "scratch")) as going_on:
+        assert any(isinstance(event, ev.Started) for event in going_on)
 
 
 def test_recipes_without_it_are_read(recovering):

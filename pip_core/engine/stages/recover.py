@@ -8,12 +8,11 @@ import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from transformers import PreTrainedModel
 
-from ...checkpoints.load import Loaded, load_folder
+from ...checkpoints.load import Loaded
 from ...core.accelerator import device
 from ...core.curve import CurvePoint
 from ...core.device import is_out_of_memory
@@ -31,7 +30,7 @@ from ...recovery.kept import Kept, found_by_all
 from ...recovery.material import LEAST_TOKENS, WATCHED_TOKENS, Material, questions
 from ...recovery.optimiser import PASS_ROWS, STEP_ROWS, pass_rows
 from ...recovery.pace import measure
-from ...recovery.trainer import Outcome, Plan, Trainer, leaves_others, reached
+from ...recovery.trainer import Outcome, Plan, Trainer, leaves_others
 from ...recovery.watch import Look, Watch
 from ...reporting.description import Description
 from ...structure.anatomy import Anatomy
@@ -40,7 +39,8 @@ from ..sizes import FOOTPRINT_BYTES
 from ..stage import Cost, Stage
 from ..state import RunState
 from .read_texts import contents_of, overlaps, refuse_measured, warn
-from .recover_result import Paced, Recovered, learnt_before, tokens_in_time
+from .recover_left import Left
+from .recover_result import Paced, Recovered, begins_anew, learnt_before, tokens_in_time
 from .recover_settings import MOST, OFF, SHORT, UNTIL_LEVEL, USUAL, RecoverSettings
 
 # Looks at the state of the model: of a short recovery, and tokens between two of the other.
@@ -71,8 +71,8 @@ class Recover(Stage):
         self.material = Material(recipe.recover_text, recipe)
         # Tokens that the minutes of the recipe are, once that was measured.
         self._in_time = 0
-        # What an earlier attempt left, once it was looked for: its state, or the weights that were exported.
-        self._left: Mapping[str, Any] | None = None
+        # What an earlier attempt left, once it was looked for.
+        self._left: Left | None = None
 
     @property
     def enabled(self) -> bool:
@@ -119,7 +119,8 @@ class Recover(Stage):
         self.material.read(state.calibration, tokens, self._learnt_before(state))
         if state.scratch is None:
             return
-        needed = 2 * STATE_BYTES * _learning(state.anatomy)
+        # Written anew beside what is there already.
+        needed = 2 * STATE_BYTES * _learning(state.anatomy) - Kept(state.scratch, "").size("state")
         place = next(p for p in (state.scratch, *state.scratch.parents) if p.exists())
         if (free := shutil.disk_usage(place).free) < needed:
             raise UserError(
@@ -154,38 +155,37 @@ class Recover(Stage):
         began, loaded = time.monotonic(), state.loaded
         if own := self.material.own_text:
             yield from warn(state, overlaps(state, own, "text that recovery learns from"))
-        number = str(loaded.model.dtype).removeprefix("torch.")
-        ended, outcome, before = "", None, self._learnt_before(state)
+        ended, dense, before = "", None, self._learnt_before(state)
+        outcome: Outcome | None = None
         try:
-            if self.goes_on(state):
-                assert self._left is not None
-                _set_weights(loaded.model, self._left.get("best_weights", self._left))
-            elif before:
+            there = self.goes_on(state)
+            assert self._left is not None
+            self._left.put(loaded.model)
+            outcome = self._left.reached
+            if before and not there:
                 before = 0
                 yield Warned(
                     "The model that recovery would go on from is not there any more: it begins anew."
                 )
                 self.material.read(state.calibration, self.tokens)
-            dense = load_folder(
-                loaded.source,
-                self.recipe.dtype,
-                number,
-                state.placement,
-                resident_blocks=state.resident_blocks,
-            )
+            elif not there and (why := begins_anew(state.history, self.tokens)):
+                yield Warned(why)
+            dense = state.load_dense()
             if self._timed_later:
                 yield from self._time(state, dense, before)
             outcome = yield from self._learn(state, dense, before)
         except UserError as error:
-            if not leaves_others(error):
+            if dense is None or not leaves_others(error):
                 raise
             ended = str(error)
         except Exception as error:
             if not is_out_of_memory(error) or not leaves_others(error):
                 raise
             ended = "Memory ran out."
-        if ended and self._left is not None and "looks" in self._left:
-            outcome = reached(self._left, ended)
+        if ended and outcome is not None:
+            outcome = replace(outcome, fault=ended)
+        # Where an earlier one was gone on from, the weights are others than those that were pruned.
+        state.changed |= before > 0
         cut_short = state.cut_short
         # The recipe alone would learn from all of it in one go.
         state.cut_short |= before > 0
@@ -196,7 +196,7 @@ class Recover(Stage):
             seconds = time.monotonic() - began
             yield Recovered(len(state.removals), 0, 0, self._text, 0, 0, 0, 0, 0, seconds, ended, before)
             return
-        state.changed |= outcome.helped or before > 0
+        state.changed |= outcome.helped
         start, best = outcome.start, outcome.best
         yield Recovered(
             len(state.removals),
@@ -214,12 +214,10 @@ class Recover(Stage):
         )
 
     def goes_on(self, state: RunState) -> bool:
-        before = self._learnt_before(state)
         if self._left is None:
-            self._left = Kept(state.scratch, self._key(state, before)).load("state")
-        if self._left is None and before:
-            self._left = _exported(state)
-        return found_by_all(self._left)
+            before = self._learnt_before(state)
+            self._left = Left.find(state, Kept(state.scratch, self._key(state, before)), before > 0)
+        return found_by_all(self._left.there)
 
     @property
     def _text(self) -> str:
@@ -286,8 +284,8 @@ class Recover(Stage):
             questions(asked, state.tasks, state.loaded.tokenizer, state.loaded.model.config),
         )
         rows, dense_rows = (torch.cat(part) for part in state.as_read([self.material.rows]))
-        saved = self._left if self._left is not None and "looks" in self._left else None
-        self._left = None
+        saved = self._left.state if self._left is not None else None
+        self._left = Left()
         plan = Plan(
             tokens,
             recipe.recover_rate,
@@ -355,28 +353,6 @@ def _counted(work: Generator[int | Look, None, Outcome], looks: list[Look]) -> G
         return done
 
     return map_progress(work, count)
-
-
-def _exported(state: RunState) -> Mapping[str, torch.Tensor] | None:
-    """The weights of the model that the run exported last, which an earlier recovery led to; None where it
-    cannot be read, or is of another shape."""
-    if state.out is None:
-        return None
-    number = str(state.loaded.model.dtype).removeprefix("torch.")
-    try:
-        exported = load_folder(replace(state.loaded.source, folder=state.out), number).model.state_dict()
-    except UserError:
-        return None
-    weights = state.loaded.model.state_dict()
-    same = {n: w.shape for n, w in weights.items()} == {n: w.shape for n, w in exported.items()}
-    return exported if same else None
-
-
-@torch.no_grad()
-def _set_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
-    own = model.state_dict()
-    for name, weight in weights.items():
-        own[name].copy_(weight)
 
 
 def _point(iteration: int, look: Look, before: int, speed: float) -> CurvePoint:

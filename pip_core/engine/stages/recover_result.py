@@ -104,11 +104,35 @@ def learnt_before(history: Sequence[Event]) -> int:
     Args:
         history: all events of the run, oldest first.
     """
-    learnt = 0
+    return _earlier(history)[0]
+
+
+def begins_anew(history: Sequence[Event], tokens: int) -> str:
+    """Why a recovery does not go on from the one before it, as a sentence; empty where there is none.
+
+    Args:
+        history: all events of the run, oldest first.
+        tokens: that are to be learnt from, in all.
+    """
+    learnt, others = _earlier(history)
+    if not (learnt or others):
+        return ""
+    why = f"{tokens:,} tokens in all are not clearly more than the {learnt:,} of that one"
+    if others:
+        why = f"it is to learn otherwise ({', '.join(others)})"
+    return (
+        f"Recovery begins anew, with what was left before the earlier one: {why}. Only a longer one goes on "
+        "from there."
+    )
+
+
+def _earlier(history: Sequence[Event]) -> tuple[int, list[str]]:
+    """As `learnt_before`, and the settings that were changed so that it is not gone on from."""
+    learnt, others = 0, frozenset[str]()
     exported = asked = False
     for one in history:
         if isinstance(one, Recovered):
-            learnt = one.earlier + one.tokens if one.kept or one.earlier else 0
+            learnt, others = one.earlier + one.tokens if one.kept or one.earlier else 0, frozenset()
             exported = asked = False
         elif isinstance(one, Exported):
             # A second export, or one before what was asked for is done, is of a model without recovery.
@@ -116,6 +140,9 @@ def learnt_before(history: Sequence[Event]) -> int:
             exported = True
         elif isinstance(one, SettingsChanged) and set(one.changed) <= LONGER:
             asked = True
-        elif isinstance(one, Removed | RemovalUndone | SettingsChanged):
+        elif isinstance(one, SettingsChanged):
+            others |= set(one.changed) - LONGER if learnt or others else frozenset()
             learnt = 0
-    return learnt if exported and asked else 0
+        elif isinstance(one, Removed | RemovalUndone):
+            learnt, others = 0, frozenset()
+    return (learnt if exported and asked else 0), sorted(others)

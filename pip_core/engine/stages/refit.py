@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator, Mapping
 import torch
 from transformers import PreTrainedModel
 
-from ...checkpoints.load import load_folder
 from ...core.errors import UserError
 from ...core.events import Event, Progress, StageResult, event
 from ...core.figures import percent
@@ -197,14 +196,9 @@ class Refit(Stage):
         self, state: RunState, parts: list[torch.Tensor], same: list[torch.Tensor]
     ) -> Generator[int, None, Outcome]:
         """Refit the model in memory, with the dense one loaded beside it for as long as that takes."""
-        loaded = state.loaded
-        number = str(loaded.model.dtype).removeprefix("torch.")
-        dense = load_folder(
-            loaded.source, self.recipe.dtype, number, state.placement, resident_blocks=state.resident_blocks
-        )
-        place = loaded.model.device
-        here, there = [part.to(place) for part in parts], [part.to(place) for part in same]
-        return (yield from refit(dense.model, loaded.model, state.anatomy, state.shape, here, there))
+        pruned, dense = state.loaded.model, state.load_dense().model
+        here, there = ([part.to(pruned.device) for part in rows] for rows in (parts, same))
+        return (yield from refit(dense, pruned, state.anatomy, state.shape, here, there))
 
     @classmethod
     def describe(cls, result: Refitted) -> Description:
