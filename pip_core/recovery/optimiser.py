@@ -161,6 +161,12 @@ class Optimiser:
         return {name: master.detach().clone() for name, master in self.masters.items()}
 
     @torch.no_grad()
+    def copy_over(self, earlier: Weights) -> None:
+        """Write the masters as they are now over an earlier `copy`, so that there are never two."""
+        for name, master in self.masters.items():
+            earlier[name].copy_(master)
+
+    @torch.no_grad()
     def put(self, masters: Weights) -> None:
         """Set masters, and so the model's weights."""
         for name, master in self.masters.items():

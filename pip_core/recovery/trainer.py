@@ -251,7 +251,8 @@ class Trainer:
         self.losses = (0.0, 0)
         if look.better(self.looks[self.best], self.looks[0]):
             assert self._optimiser is not None
-            self.best, self._best_weights = len(self.looks) - 1, self._optimiser.copy()
+            self.best = len(self.looks) - 1
+            self._optimiser.copy_over(self._best_weights)
         since = len(self.looks) - 1 - self.best
         if self.plan.until_level and self.schedule.falls is None and since >= PATIENCE:
             self.last = min(self.last, self.step + max(1, round(SETTLING * self.step)))
