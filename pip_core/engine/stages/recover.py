@@ -6,8 +6,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -45,6 +46,8 @@ from .recover_settings import MOST, OFF, SHORT, UNTIL_LEVEL, USUAL, RecoverSetti
 
 # Looks at the state of the model: of a short recovery, and tokens between two of the other.
 LOOKS, LOOK_TOKENS = 6, 20_480
+# Tokens of the questions of a look, about, which what is left alone reads.
+QUESTION_TOKENS = 2200
 # Forward passes that learning takes of what is left: one, and the two of the backward pass.
 PASSES = 3
 # Writing a token takes as long as reading so many.
@@ -138,18 +141,18 @@ class Recover(Stage):
             return Cost(seconds=60 * self.recipe.recover_minutes, memory={"recovery": _memory(context)})
         passes = PASSES * context.depth(context.planned) + context.depth(0)
         tokens = self.tokens - self._learnt_before(context)
-        looking = self._looked_at(tokens) * (context.depth(context.planned) + context.depth(0))
         written = self.material.to_write(tokens) * WRITING * context.depth(0)
         work = {"writing": written * context.finishing}
-        work["recovering"] = (tokens * passes + looking) * context.finishing
+        work["recovering"] = tokens * passes * context.finishing
+        work["looking"] = self._looks(tokens) * _look(context) * context.finishing
         return Cost(work, memory={"recovery": _memory(context)})
 
     def _between_looks(self, tokens: int) -> int:
         return LOOK_TOKENS if self.recipe.recover == UNTIL_LEVEL else max(1, tokens // LOOKS)
 
-    def _looked_at(self, tokens: int) -> float:
-        """Tokens that all looks read where `tokens` are learnt from."""
-        return (1 + tokens / self._between_looks(tokens)) * WATCHED_TOKENS
+    def _looks(self, tokens: int) -> float:
+        """How often the state is looked at where `tokens` are learnt from."""
+        return 1 + tokens / self._between_looks(tokens)
 
     def run(self, state: RunState) -> Iterator[Event]:
         began, loaded = time.monotonic(), state.loaded
@@ -172,7 +175,7 @@ class Recover(Stage):
                 yield Warned(why)
             dense = state.load_dense()
             if self._timed_later:
-                yield from self._time(state, dense, before)
+                yield from self._time(state, dense, before, began)
             outcome = yield from self._learn(state, dense, before)
         except UserError as error:
             if dense is None or not leaves_others(error):
@@ -223,13 +226,14 @@ class Recover(Stage):
     def _text(self) -> str:
         return self.material.words
 
-    def _time(self, state: RunState, dense: Loaded, before: int) -> Iterator[Event]:
-        """Measure how many tokens the minutes of the recipe are, and read so many."""
+    def _time(self, state: RunState, dense: Loaded, before: int, began: float) -> Iterator[Event]:
+        """Measure how many tokens the minutes since recovery `began` are, and read so many."""
         (ids, *_), (same, *_) = state.as_read([self.material.watched[:STEP_ROWS]])
         subset = state.token_subset
         kept = None if subset is None else subset.kept
         seconds = 60 * self.recipe.recover_minutes
-        began = time.monotonic()
+        # Tokens that both models read in a time in which what is left alone reads the questions.
+        asked = QUESTION_TOKENS * state.depth_left / (state.depth_left + len(state.anatomy.blocks))
         writes = bool(self.material.to_write(STEP_ROWS))
         timing = measure(state.loaded.model, dense.model, ids, same, kept, writes)
         count = 0
@@ -243,7 +247,7 @@ class Recover(Stage):
         pace = yield from map_progress(timing, step)
 
         def beside(tokens: int) -> tuple[int, int]:
-            return self.material.to_write(tokens), round(self._looked_at(tokens))
+            return self.material.to_write(tokens), round(self._looks(tokens) * (WATCHED_TOKENS + asked))
 
         left = seconds - (time.monotonic() - began)
         tokens = pace.tokens(left, ids.numel(), MOST, beside)
@@ -299,12 +303,15 @@ class Recover(Stage):
         state.cut_short |= bool(not state.pruning and saved and saved["step"] < saved["last"])
         done = saved["step"] * trainer.step_tokens if saved else 0
         total = trainer.last * trainer.step_tokens
-        self._plan_clock(state, total, done)
+        whole = self.estimate(state).work["recovering"]
+        state.clock.planned["recovering"] = whole * (1 - done / total)
+        left = -(-(total - done) // (plan.looks * trainer.step_tokens))
+        state.clock.planned["looking"] = (left + (not saved)) * _look(state)
         looks: list[Look] = []
-        steps = _counted(trainer.train(saved, state.cut_short), looks)
+        looked = partial(state.clock.step, "looking", _look(state))
+        steps = _counted(trainer.train(saved, state.cut_short), looks, looked)
         del saved  # the trainer lets go of it once it is restored
         began, warned = time.monotonic(), False
-        whole = state.clock.planned["recovering"] / max(1, total - done) * total
         following = state.follow(steps, "recovering", total, whole, start=done)
         while True:
             try:
@@ -314,16 +321,12 @@ class Recover(Stage):
             yield event
             if kept.fault and not warned:
                 warned = True
-                yield Warned(f"{kept.fault} If the run is stopped, recovery begins anew.")
+                then = "goes on from the one before" if kept.size("state") else "begins anew"
+                yield Warned(f"{kept.fault} If the run is stopped, recovery {then}.")
             for look in looks:
                 speed = (look.tokens - done) / max(1e-9, time.monotonic() - began)
                 yield _point(len(state.removals), look, before, speed if look.tokens > done else 0.0)
             looks.clear()
-
-    def _plan_clock(self, state: RunState, total: int, done: int) -> None:
-        """Tell the clock what is left of an interrupted recovery."""
-        planned = self.estimate(state).work["recovering"]
-        state.clock.planned["recovering"] = planned * (1 - done / total)
 
     def _key(self, state: RunState, before: int) -> str:
         """What a saved state belongs to: this recipe, these removals, what was learnt before."""
@@ -339,14 +342,17 @@ class Recover(Stage):
         )
 
 
-def _counted(work: Generator[int | Look, None, Outcome], looks: list[Look]) -> Generator[int, None, Outcome]:
-    """The steps of learning as numbers of tokens; looks are put into the list."""
+def _counted(
+    work: Generator[int | Look, None, Outcome], looks: list[Look], looked: Callable[[], None]
+) -> Generator[int, None, Outcome]:
+    """The steps of learning as numbers of tokens; looks are put into the list, and `looked` is called."""
     done = 0
 
     def count(step: int | Look) -> int:
         nonlocal done
         if isinstance(step, Look):
             looks.append(step)
+            looked()
             done = max(done, step.tokens)
         else:
             done = step
@@ -372,6 +378,12 @@ def _why(outcome: Outcome, cut_short: bool) -> str:
     if cut_short:
         return "It was ended there to be exported."
     return "It ended because it did not help any more." if outcome.settled else ""
+
+
+def _look(context: Context) -> float:
+    """Token-blocks of a look at the state."""
+    left = context.depth(context.planned)
+    return WATCHED_TOKENS * (left + context.depth(0)) + QUESTION_TOKENS * left
 
 
 def _learning(anatomy: Anatomy) -> int:
