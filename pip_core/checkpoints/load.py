@@ -80,8 +80,23 @@ class Loaded:
     @property
     def context(self) -> int:
         """The longest input the model reads, in tokens."""
-        # Models with rotary positions and no stated limit read as far as they are asked to.
-        return getattr(self.model.config, "max_position_embeddings", None) or 2**30
+        return context_of(self.model.config)
+
+
+def context_of(config: PreTrainedConfig) -> int:
+    """The longest input that a model of this config reads, in tokens."""
+    # Models with rotary positions and no stated limit read as far as they are asked to.
+    return getattr(config, "max_position_embeddings", None) or 2**30
+
+
+def tokenizer_at_hand(reference: str) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model that is in a folder of this machine; None of any other.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    folder = None if gguf_file(reference) else local_folder(reference)
+    return None if folder is None else tokenizer_in(folder, reference)
 
 
 def load(

@@ -159,7 +159,7 @@ class Context:
             self.history,
             self.exporting,
             self.pruning,
-            self._anatomy,
+            self.anatomy,
             placement,
         )
         if resident_blocks is not None:

@@ -25,6 +25,7 @@ from ..core.progress import Halted, stoppable
 from ..core.recipe import STREAMED, Recipe
 from ..core.repeatable import repeatable
 from ..core.settings import AUTO
+from ..structure.anatomy import Anatomy
 from .aim import aimed
 from .context import Context
 from .identity import folder_contents
@@ -153,16 +154,21 @@ def check(
     return context
 
 
-def check_without_downloads(recipe: Recipe, history: Sequence[ev.Event] = ()) -> Context:
+def check_without_downloads(
+    recipe: Recipe, history: Sequence[ev.Event] = (), anatomy: Anatomy | None = None
+) -> Context:
     """As `check`, for a process that must not wait for downloads. What depends on data that is not on this
     machine is left for the run to check.
+
+    Args:
+        anatomy: of the recipe's model, where it is known.
 
     Raises:
         UserError: as `check`.
     """
     with without_downloads():
         recipe = aimed(recipe)
-        context = Context(recipe, stages_for(recipe), history)
+        context = Context(recipe, stages_for(recipe), history, anatomy=anatomy)
         for stage in context.stages:
             with suppress(NotDownloaded):
                 stage.check(context)

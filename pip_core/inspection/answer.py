@@ -7,6 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ..checkpoints.load import Loaded
 from ..core.finite import check_finite
@@ -23,14 +24,13 @@ class Reply:
     ended: bool
 
 
-def as_prompt(loaded: Loaded, prompt: str) -> torch.Tensor:
+def as_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> torch.Tensor:
     """Token ids of a prompt, `(1, T)`: as a turn of a conversation where the model has a chat template, and
     otherwise as a text to go on with.
 
     Raises:
         UserError: the template does not take it.
     """
-    tokenizer = loaded.tokenizer
     if tokenizer.chat_template:
         turn = chat_text(tokenizer, [prompt])
         return tokenizer(turn, return_tensors="pt", add_special_tokens=False)["input_ids"]

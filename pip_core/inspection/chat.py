@@ -79,11 +79,11 @@ class _Stream:
     def __init__(self, loaded: Loaded, prompt: str, tokens: int) -> None:
         model, tokenizer, self._loaded = loaded.model, loaded.tokenizer, loaded
         self.answer = Answer("", 0, 0.0, turn=bool(tokenizer.chat_template))
-        ids = as_prompt(loaded, prompt)
+        ids = as_prompt(tokenizer, prompt)
         read = ids.shape[1]
         if read >= loaded.context:
             raise UserError(
-                f"The prompt has {read} tokens, and the model reads at most {loaded.context}, its answer "
+                f"The prompt has {read:,} tokens, and the model reads at most {loaded.context:,}, its answer "
                 "among them. Write a shorter one."
             )
         self._pieces = _Pieces(tokenizer)

@@ -9,7 +9,7 @@ from ..core.network import asking_token, or_sign_in, visitors_limits, without_do
 from ..core.recipe import Recipe
 from ..engine.run import check_without_downloads
 from ..reporting.messages import format_duration
-from .estimate import make_plan, resolve_auto_units
+from .estimate import anatomy_for, plan_of, resolve_auto_units
 
 
 def admitted(recipe: Recipe, resolve: bool = True) -> Recipe:
@@ -23,9 +23,9 @@ def admitted(recipe: Recipe, resolve: bool = True) -> Recipe:
     """
     if resolve:
         recipe = resolve_auto_units(recipe)
-    check_without_downloads(recipe)
+    context = check_without_downloads(recipe, anatomy=anatomy_for(recipe.model))
     with without_downloads():
-        plan = make_plan(recipe)
+        plan = plan_of(context)
     most, larger = run_memory(), run_memory(signed_in=True)
     if plan.memory > most:
         signing = or_sign_in(f"{larger / GB:.1f} GB", plan.memory <= larger)

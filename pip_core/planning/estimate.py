@@ -123,8 +123,16 @@ def make_plan(recipe: Recipe) -> Plan:
         UserError: a model that cannot be pruned, or a target that cannot be met.
     """
     recipe = aimed(recipe)
-    context = Context(recipe, stages_for(recipe), anatomy=anatomy_for(recipe.model))
-    budget, cost = context.budget, total_cost(context)
+    return plan_of(Context(recipe, stages_for(recipe), anatomy=anatomy_for(recipe.model)))
+
+
+def plan_of(context: Context) -> Plan:
+    """Plan a run of which nothing is done yet.
+
+    Raises:
+        UserError: as `make_plan`.
+    """
+    recipe, budget, cost = context.recipe, context.budget, total_cost(context)
     blocks = len(context.anatomy.blocks)
     per_block = seconds_per_token(recipe.model, recipe.dtype) / blocks
     if read := blocks - context.resident_blocks:

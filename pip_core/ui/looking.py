@@ -21,9 +21,10 @@ from ..core.network import asked_with, asking, asking_token, without_downloads, 
 from ..core.recipe import DEMO, HELDOUT, MIXED, STORIES_HELDOUT, Recipe
 from ..core.settings import AUTO
 from ..data.corpora import SHIPPED
+from ..engine.run import check_without_downloads
 from ..evaluation.tasks import SHIPPED as TASKS_SHIPPED
 from ..planning.admission import admitted
-from ..planning.estimate import anatomy_for, make_plan, resolve_auto_units
+from ..planning.estimate import anatomy_for, plan_of, resolve_auto_units
 from ..planning.fitting import fitting
 from ..runs.operations import Look
 from ..structure.anatomy import Anatomy
@@ -158,8 +159,11 @@ def _preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | Non
         changes["map"] = {"value": empty("The model is drawn here as soon as it is found.")}
         return changes
     try:
-        # Nothing is promised of a text that a run will refuse.
-        changes["plan"] = {"value": problem(unfit) if unfit else form.plan_line(make_plan(recipe), recipe)}
+        # Nothing is promised of what a run will refuse.
+        if unfit:
+            raise UserError(unfit)
+        context = check_without_downloads(recipe, anatomy=anatomy_for(recipe.model))
+        changes["plan"] = {"value": form.plan_line(plan_of(context), recipe)}
     except UserError as error:
         changes["plan"] = {"value": problem(str(error))}
     return changes

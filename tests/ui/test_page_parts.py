@@ -118,6 +118,8 @@ def test_a_share_that_is_no_number():
         ("calibration", "y" * 500, "views_small", "yy … yy"),
         ("setting_windows", 2.5, "plan", "Windows: enter a whole number"),
         ("setting_seed", 1.5, "plan", "Seed: enter a whole number"),
+        ("setting_sample", "7 " * 900, "plan", "Sample prompt: the prompt has"),
+        ("measured_tasks", ["nonsense"], "plan", "Unknown task"),
     ],
 )
 def test_what_is_wrong_is_said_beside_its_field_before_a_run(queue, looks, field, value, place, said):

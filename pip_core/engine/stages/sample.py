@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import torch
 from pydantic import field_validator
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from ...checkpoints.load import config_of, context_of, tokenizer_at_hand
 from ...core import events as ev
 from ...core.errors import UserError
 from ...core.figures import percent
@@ -76,6 +78,18 @@ class Sample(Stage):
     def _asked_for(self) -> bool:
         return self.recipe.sample != AUTO
 
+    def check(self, context: Context) -> None:
+        if not self._asked_for:
+            return
+        config = config_of(self.recipe.model)
+        most = len(self.recipe.sample.encode()) + TEMPLATE_TOKENS + TOKENS  # a token is a byte or more
+        if most > context_of(config) and (tokenizer := tokenizer_at_hand(self.recipe.model)):
+            check_fits(tokenizer, config, self.recipe.sample)
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+        if self._asked_for:
+            check_fits(tokenizer, config, self.recipe.sample)
+
     def prepare(self, state: RunState) -> None:
         if self._asked_for:
             prompt = self.recipe.sample
@@ -86,18 +100,11 @@ class Sample(Stage):
         if not self._worth(state):
             return
         try:
-            read = as_prompt(state.loaded, prompt).shape[1]
+            check_fits(state.loaded.tokenizer, state.loaded.model.config, prompt)
         except UserError:
             if self._asked_for:
                 raise
             return  # chat says it, to whoever wants to talk with the model
-        if not 0 < read <= state.loaded.context - TOKENS:
-            if self._asked_for:
-                raise UserError(
-                    f"Sample prompt: the prompt has {read} tokens, and the model reads at most "
-                    f"{state.loaded.context}, {TOKENS} of its answer among them. Enter a shorter one."
-                )
-            return
         self.prompt = prompt
         past = [e for e in ev.effective_events(state.history) if isinstance(e, Sampled)]
         self.known = {(e.iteration, e.final) for e in past if e.prompt == prompt}
@@ -132,8 +139,23 @@ class Sample(Stage):
         if not self.prompt or at in self.known:
             return
         # A model that has lost tokens reads it otherwise.
-        ids: torch.Tensor = as_prompt(state.loaded, self.prompt)
+        ids: torch.Tensor = as_prompt(state.loaded.tokenizer, self.prompt)
         work = TOKENS * (ids.shape[1] + TOKENS / 2) * state.depth_left
         reply = yield from state.follow(write(state.loaded, ids, TOKENS), "answering", TOKENS, work)
         self.known.add(at)
         yield Sampled(at[0], self.prompt, reply.text, reply.tokens, final, reply.ended)
+
+
+def check_fits(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, prompt: str) -> None:
+    """Check that a model reads a prompt and has room for its answer.
+
+    Raises:
+        UserError: it has not, or nothing is left of the prompt, or the chat template does not take it.
+    """
+    read, most = as_prompt(tokenizer, prompt).shape[1], context_of(config)
+    if not 0 < read <= most - TOKENS:
+        raise UserError(
+            f"Sample prompt: the prompt has {read:,} tokens, and the model reads at most {most:,}, {TOKENS} "
+            f"of its answer among them. Enter {'a shorter' if read else 'another'} one.",
+            "sample",
+        )
