@@ -134,6 +134,13 @@ def name_line(chart: Figure, y: float, text: str, anchor: str = "bottom") -> Non
     chart["layout"]["annotations"].append({"text": text, "showarrow": False, "font": {"size": 11}, **place})
 
 
+def name_row(chart: Figure, row: int, text: str) -> None:
+    """Write above a row, at its left end, what its y axis shows."""
+    top = chart["layout"][axis("y", row, "axis")]["domain"][1]
+    place = {"x": 0, "xref": "paper", "xanchor": "left", "y": top, "yref": "paper", "yanchor": "bottom"}
+    chart["layout"]["annotations"].append({"text": text, "showarrow": False, "font": {"size": 12}, **place})
+
+
 def say(chart: Figure, text: str) -> None:
     """Write into an empty chart, whose axes then go, what will appear in it."""
     for letter in "xy":

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from ..reporting.run_summary import RunSummary
-from ..reporting.theme import FAINT, LINES, Figure, add_trace, axis, figure, lay_rows, say, set_axes
+from ..reporting.theme import FAINT, LINES, Figure, add_trace, axis, figure, lay_rows, name_row, say, set_axes
 from .html import table
+
+# Of the height, what lies between two rows: the title of the lower one. Pixels above the first, for its
+# title, which a legend pushes down by as many lines as it has; where it ends, in heights of all rows.
+ROW_GAP, TITLE, LEGEND = 0.15, 26, 1.08
 
 
 def stage_curves(summary: RunSummary) -> Figure:
@@ -16,32 +20,39 @@ def stage_curves(summary: RunSummary) -> Figure:
     title, points = list(summary.curves.items())[-1]
     names = list(dict.fromkeys(name for point in points for name, _ in point.values))
     quantities = list(dict.fromkeys(map(quantity, names)))
-    lay_rows(chart, [1 / len(quantities)] * len(quantities), gap=0.09)
+    alike = {what: [name for name in names if quantity(name) == what] for what in quantities}
+    rows = len(quantities)
+    lay_rows(chart, [1 / rows] * rows, gap=ROW_GAP)
     for name, color in zip(names, LINES * len(names), strict=False):
         found = [(p.x, dict(p.values)[name], p.note) for p in points if name in dict(p.values)]
+        what = quantity(name)
         line = {
             "type": "scatter",
             "x": [x for x, _, _ in found],
             "y": [round(y, 4) for _, y, _ in found],
             "customdata": [note for _, _, note in found],
-            "name": name,
+            # Above a row stands what its curves share.
+            "name": name.removeprefix(f"{what}, "),
+            "showlegend": len(alike[what]) > 1,
             "mode": "lines+markers",
             "line": {"color": color, "width": 2},
+            "cliponaxis": False,
             "hovertemplate": f"{title}: {name} %{{y:.3f}}<br>%{{x:,.0f}} {points[-1].x_name}<br>"
             "%{customdata}<extra></extra>",
         }
-        add_trace(chart, line, quantities.index(quantity(name)) + 1)
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    chart["layout"] |= {"showlegend": True, "legend": legend}
+        add_trace(chart, line, quantities.index(what) + 1)
+    legend = {"orientation": "h", "y": LEGEND, "yanchor": "bottom", "x": 0}
+    chart["layout"] |= {"showlegend": len(names) > rows, "legend": legend}
+    chart["layout"]["margin"] |= {"t": TITLE}
     look = {"gridcolor": FAINT, "zeroline": False}
     set_axes(chart, "x", rangemode="tozero", **look)
-    set_axes(chart, "y", nticks=5 if len(quantities) == 1 else 4, **look)
+    set_axes(chart, "y", nticks=5 if rows == 1 else 4, **look)
     for row, what in enumerate(quantities, start=1):
-        words = ", ".join(filter(None, (what, points[-1].y_name)))
-        set_axes(chart, "y", row, title={"text": words, "standoff": 8})
-        if row < len(quantities):
-            set_axes(chart, "x", row, matches=axis("x", len(quantities)), showticklabels=False)
-    set_axes(chart, "x", len(quantities), title={"text": points[-1].x_name, "standoff": 6})
+        shared = what if len(alike[what]) > 1 else alike[what][0]
+        name_row(chart, row, ", ".join(filter(None, (shared, points[-1].y_name))))
+        if row < rows:
+            set_axes(chart, "x", row, matches=axis("x", rows), showticklabels=False)
+    set_axes(chart, "x", rows, title={"text": points[-1].x_name, "standoff": 6})
     return chart
 
 

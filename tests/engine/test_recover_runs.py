@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,10 +112,15 @@ def test_a_run_learns_and_says_so(undisturbed, recovering):
     summary.apply((event, float(n)) for n, event in enumerate(events))
     drawn = stage_curves.stage_curves(summary)
     assert [(line["name"], line["yaxis"]) for line in drawn["data"]] == [
-        ("divergence, held-out text", "y"),
-        ("divergence, text learnt from", "y"),
+        ("held-out text", "y"),
+        ("text learnt from", "y"),
     ]
-    assert stage_curves.quantity("right answers, -log p") != stage_curves.quantity(drawn["data"][0]["name"])
+    assert [one["text"] for one in drawn["layout"]["annotations"]] == ["divergence, nats"]
+    # Another quantity has a row of its own, whose title says all of it.
+    points = [replace(p, values=(*p.values, ("right answers, -log p", 0.1))) for p in points]
+    drawn = stage_curves.stage_curves(replace(summary, curves={points[0].title: points}))
+    assert ("y2", False) in [(line["yaxis"], line["showlegend"]) for line in drawn["data"]]
+    assert drawn["layout"]["annotations"][-1]["text"].startswith("right answers, -log p")
     assert "tokens learnt from" in stage_curves.curve_table(summary)
 
 
