@@ -8,7 +8,7 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from ..core.errors import UserError
-from ..core.figures import percent
+from ..core.figures import percent, stated_percent
 from ..core.recipe import EQUAL, GLOBAL, Recipe
 from ..core.settings import AUTO
 from ..core.units import BLOCKS, CHANNELS, DEPTH, EXPERTS, HEADS, TITLES, WIDTH, format_count, in_blocks
@@ -67,14 +67,14 @@ def with_vocabulary(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId])
     try:
         units = unit_budget(recipe.replace(target=recipe.target * (1 - share)), anatomy, pinned_units)
     except UserError as error:
-        raise UserError(f"Beside the tokens, which are {share * 100:.0f} % of the target: {error}") from None
+        raise UserError(f"Beside the tokens, which are {percent(share, 0)} of the target: {error}") from None
     left = rows - (wanted - units.share * anatomy.parameters) / cost
     tokens = rows - max(math.ceil(left / MULTIPLE) * MULTIPLE, math.ceil(rows - most))
     if tokens <= 0:
         raise UserError(
-            f"The {units.description} make up {units.share * 100:.1f} % of the parameters, which leaves no "
-            f"token to remove for a target of {recipe.target * 100:g} %. Raise the share of rare tokens, or "
-            "set it to 0.",
+            f"The {units.description} make up {percent(units.share)} of the parameters, which leaves no "
+            f"token to remove for a target of {stated_percent(recipe.target)}. Raise the share of rare "
+            "tokens, or set it to 0.",
             "vocabulary",
         )
     token_share = tokens * cost / anatomy.parameters
@@ -123,7 +123,7 @@ def _blocks_then_width(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitI
         then = _equal_width_budget(rest, left, frozenset(u for u in pinned_units if u[0] != BLOCKS))
     except UserError as error:
         share = recipe.depth_share if part == "blocks" else 1 - recipe.depth_share
-        words = f"The {part} of this mix ({100 * share:g} % of the target): {error}"
+        words = f"The {part} of this mix ({stated_percent(share)} of the target): {error}"
         raise UserError(words, "depth_share") from None
     return PruningBudget(
         recipe.target * anatomy.parameters,
@@ -146,7 +146,7 @@ def _depth_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -
     cost = total / len(sites)
     count, most = round(wanted / cost), _most_depth_units(recipe, sites, every)
     one = {"blocks": "block"}.get(title, title.removesuffix("lves") + "lf")
-    held = f"{total / anatomy.parameters * 100:.0f} % of the parameters"
+    held = f"{percent(total / anatomy.parameters, 0)} of the parameters"
     if (wanted > total or count > most) and len(sites) < len(every):
         raise UserError(
             f"{target_text(recipe)} is out of reach: {len(every) - len(sites)} of {len(every)} {title} are "
@@ -159,16 +159,16 @@ def _depth_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[UnitId]) -
             f"stay. Choose at most {floor_percent(most * cost, anatomy)} %."
         )
     if count < 1:
-        least = cost / anatomy.parameters * 100
+        least = percent(cost / anatomy.parameters)
         raise UserError(
-            f"{target_text(recipe)} is less than half a {one}: one {one} is {least:.1f} % of the parameters. "
-            f"Choose at least {least:.1f} %."
+            f"{target_text(recipe)} is less than half a {one}: one {one} is {least} of the parameters. "
+            f"Choose at least {least}."
         )
     dropped = [s.cost for s in every if s.block in recipe.drop and (BLOCKS, s.block, 0) not in pinned_units]
     if dropped and sum(dropped) - min(dropped) / 2 > wanted:
         raise UserError(
             f"{format_count(len(dropped), BLOCKS)} to drop would exceed a target of "
-            f"{recipe.target * 100:g} %, which is {format_count(count, BLOCKS)}. Choose at least "
+            f"{stated_percent(recipe.target)}, which is {format_count(count, BLOCKS)}. Choose at least "
             f"{math.ceil(sum(dropped) / anatomy.parameters * 100)} %, or drop fewer."
         )
     forced, possible = len(dropped), prunable_sites(recipe, every, pinned_units)
@@ -239,8 +239,8 @@ def _equal_width_budget(recipe: Recipe, anatomy: Anatomy, pinned_units: Set[Unit
         rest -= counts[kind] * costs[kind]
     counts = {kind: n for kind, n in counts.items() if n}
     if not counts:
-        percent = least / anatomy.parameters * 100
-        raise UserError(f"{target_text(recipe)} is too little: choose at least {percent:.2f} %.")
+        enough = percent(least / anatomy.parameters, 2)
+        raise UserError(f"{target_text(recipe)} is too little: choose at least {enough}.")
     runs = {kind: sizes[kind] // portions[kind] for kind in sizes}
     for (kind, _, _), pinned in Counter((k, b, n // runs[k]) for k, b, n in pinned_units).items():
         possible = _possible_counts(anatomy, kind, sizes[kind])
@@ -329,17 +329,17 @@ def _check_target(recipe: Recipe, anatomy: Anatomy, wanted: float, most: int, le
         kept = " and without what is kept" if recipe.keep else ""
         raise UserError(
             f"{target_text(recipe)} is out of reach: the {titles(recipe)} of this model hold "
-            f"{most / anatomy.parameters * 100:.0f} % of its parameters beyond what "
+            f"{percent(most / anatomy.parameters, 0)} of its parameters beyond what "
             f"every block needs{kept}. Choose at most {floor_percent(most, anatomy)} %, or whole blocks."
         )
     if wanted < least / 2:
-        percent = math.ceil(least / anatomy.parameters * 1e4) / 1e2
-        raise UserError(f"{target_text(recipe)} is too little: choose at least {percent} %.")
+        enough = stated_percent(math.ceil(least / anatomy.parameters * 1e4) / 1e4)
+        raise UserError(f"{target_text(recipe)} is too little: choose at least {enough}.")
 
 
 def target_text(recipe: Recipe) -> str:
     """A recipe's target, as messages name it."""
-    return f"A target of {recipe.target * 100:g} %"
+    return f"A target of {stated_percent(recipe.target)}"
 
 
 def titles(recipe: Recipe) -> str:

@@ -31,6 +31,7 @@ from ..core.disk_use import bytes_of
 from ..core.environment import child_environment
 from ..core.errors import UserError, shortened
 from ..core.events import Loading
+from ..core.figures import percent
 from ..core.limits import limits
 from ..core.network import NotDownloaded, without_downloads
 from ..core.progress import drain
@@ -94,11 +95,11 @@ class Converted:
             f"{self.bytes / 1e6:.0f} MB, in {FORMATS[self.format]}. Loaded back, it splits texts as the "
             f"model does, and its logits are those of the rounded weights (largest difference "
             f"{self.largest_difference:.0e}); its most likely next token is the model's in "
-            f"{100 * self.same_choice:.1f} % of the places that were looked at."
+            f"{percent(self.same_choice)} of the places that were looked at."
         )
         if self.format == EIGHT_BITS and self.aside > AT_LEAST:
             said += (
-                f" {100 * self.aside:.0f} % of its weights are not in 8 bits: most of them have a width that "
+                f" {percent(self.aside, 0)} of its weights are not in 8 bits: most of them have a width that "
                 "is no multiple of 32."
             )
         return said

@@ -6,3 +6,8 @@ from __future__ import annotations
 def percent(share: float, digits: int = 1) -> str:
     """A share as "20.0 %"."""
     return f"{100 * share:.{digits}f} %"
+
+
+def stated_percent(share: float) -> str:
+    """A share that somebody asked for, in its own digits, of which four at most: "20 %", "12.5 %"."""
+    return f"{100 * share:.4g} %"

@@ -1,6 +1,8 @@
 """Which tokens belong to which script, so that it can be said which texts get longer, and which tokens stay.
 
 A script is the first word of a letter's Unicode name: LATIN, CYRILLIC, HANGUL, CJK, ARABIC, DEVANAGARI, ...
+A letter that is another's form, such as a full-width one, has that one's script (its compatibility
+decomposition, NFKC). What is written in several, such as an apostrophe that counts as a letter, has none.
 """
 
 from __future__ import annotations
@@ -17,9 +19,20 @@ from .vocabulary import Vocabulary, VocabularySubset
 SCRIPT, TEXT, FILE = "script:", "text:", "file:"
 
 
+# What names of letters begin with that belong to no script, or to several, once they are decomposed.
+OF_NO_SCRIPT = {
+    *("Caron", "Halfwidth", "Ideographic", "Katakana-hiragana", "Masu"),
+    *("Modifier", "Roman", "Turned", "Vedic", "Vertical"),
+}
+
+
 @cache
 def _script_of_letter(letter: str) -> str:
-    return unicodedata.name(letter, "").partition(" ")[0].capitalize() if letter.isalpha() else ""
+    if not letter.isalpha():
+        return ""
+    plain = next(filter(str.isalpha, unicodedata.normalize("NFKC", letter)), "")
+    script = unicodedata.name(plain, "").partition(" ")[0].capitalize() if plain else ""
+    return "" if script in OF_NO_SCRIPT else script
 
 
 def script_of(text: str) -> str:

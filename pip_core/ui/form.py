@@ -8,7 +8,7 @@ from html import escape
 from ..budget.aims import WRITING, speedup_of
 from ..checkpoints import bundled
 from ..core.errors import UserError
-from ..core.figures import percent
+from ..core.figures import percent, stated_percent
 from ..core.recipe import DEMO, DISPATCHED, MIXED, STREAMED, Recipe
 from ..core.settings import AUTO
 from ..core.units import ATTENTION, BLOCKS, CHANNELS, EXPERTS, HEADS, KINDS, MLP, TITLES
@@ -137,7 +137,8 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
     """What a run of this recipe will remove, and how long it takes."""
     total = plan.anatomy.parameters
     removed = total * plan.share
-    near = "" if abs(plan.share - recipe.target) < 0.0005 else f", the nearest to {100 * recipe.target:g} %"
+    exact = abs(plan.share - recipe.target) < 0.0005
+    near = "" if exact else f", the nearest to {stated_percent(recipe.target)}"
     locks = []
     if recipe.keep:
         locks.append(f"keeps {_numbers(recipe.keep)}")

@@ -18,7 +18,22 @@ from ..tiny import recipe_for
 
 @pytest.mark.parametrize(
     ("text", "script"),
-    [("The", "Latin"), (" мир", "Cyrillic"), ("東京", "Cjk"), ("1,024 한", "Hangul"), ("12 + 3", "")],
+    [
+        ("The", "Latin"),
+        (" мир", "Cyrillic"),
+        ("東京", "Cjk"),
+        ("1,024 한", "Hangul"),
+        ("12 + 3", ""),
+        # Forms of letters have these letters' script, and what is in several scripts has none.
+        ("µm", "Greek"),
+        ("ª", "Latin"),
+        ("ｘ", "Latin"),
+        ("𝐱", "Latin"),
+        ("ℵ", "Hebrew"),
+        ("ｶﾞ", "Katakana"),
+        ("ʼ", ""),
+        ("ーア", "Katakana"),
+    ],
 )
 def test_a_script_is_that_of_the_first_letter(text, script):
     assert script_of(text) == script
