@@ -7,8 +7,10 @@ can do that; the first removal takes these scores over.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from transformers import PreTrainedModel
@@ -25,7 +27,22 @@ from ..structure.vocabulary import Vocabulary, VocabularySubset
 from .state import RunState
 
 Losses = list[float]
-Steps = Generator[int, None, Losses]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of some windows.
+
+    Attributes:
+        losses: for each size that was asked for, the loss on each window in nats.
+        tokens: how many tokens the model read for that.
+    """
+
+    losses: list[Losses]
+    tokens: int
+
+
+Steps = Generator[int, None, Reading]
 
 
 @dataclass
@@ -38,7 +55,8 @@ class Kind:
         joins: whether it is not among the recipe's own kinds, and joins them only where it is cheaper.
         scores: of each site; or, by domain of the text they were scored on, of the rows of the vocabulary,
             added up over its windows.
-        losses: (parameters removed, increase of the loss on each window in nats), ascending.
+        losses: parameters removed -> increase of the loss in nats on each window that this was measured on;
+            these are all of them, or the first.
     """
 
     name: str
@@ -46,21 +64,37 @@ class Kind:
     joins: bool = False
     sites: Sequence[Site] = ()
     scores: Mapping[int, torch.Tensor] = field(default_factory=dict)
-    losses: list[tuple[float, Losses]] = field(default_factory=list)
+    losses: dict[float, Losses] = field(default_factory=dict)
 
-    def curve(self, size: int, given_back: float, window: int | None = None) -> CostCurve:
+    def curve(self, sizes: Sequence[int], given_back: float, windows: Sequence[int], whole: int) -> CostCurve:
         """Its costs, in nats per byte.
 
+        On a window that a size was not measured on, it costs what the size before does there, and as much
+        more for each byte as on the others.
+
         Args:
-            size: bytes of all windows.
+            sizes: bytes of each window.
             given_back: share of a cost that a refit gives back.
-            window: of this window alone, as a part of all.
+            windows: those whose costs are added up.
+            whole: bytes that they are divided by.
         """
-        points = [
-            (removed, (sum(found) if window is None else found[window]) / size * (1 - given_back))
-            for removed, found in self.losses
-        ]
+        before, points = [0.0] * len(sizes), []
+        for removed, found in sorted(self.losses.items()):
+            known = len(found)
+            more = (sum(found) - sum(before[:known])) / sum(sizes[:known])
+            guessed = (b + more * size for b, size in zip(before[known:], sizes[known:], strict=True))
+            before = [*found, *guessed]
+            points.append((removed, sum(before[n] for n in windows) / whole * (1 - given_back)))
         return CostCurve(self.name, tuple(points), self.most)
+
+    def known(self, windows: int) -> float:
+        """The largest size up to which every one was measured on all `windows`; infinite where all were."""
+        before = 0.0
+        for removed, found in sorted(self.losses.items()):
+            if len(found) < windows:
+                return before
+            before = removed
+        return math.inf
 
 
 def drawn(state: RunState) -> tuple[list[Pair], list[Pair], bool]:
@@ -82,22 +116,25 @@ def without_tokens(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
     scores: Mapping[int, torch.Tensor],
-    removed: int,
+    removed: Sequence[int],
     texts: Sequence[Pair],
 ) -> Steps:
-    """The loss on each window with `removed` tokens left out. A text of a domain is judged on tokens that
-    were chosen on the others, where there are others: tokens are needed or not by what a text is about, and
-    the model will read more than its calibration text."""
+    """The loss on each window with so many tokens left out, for each number of `removed`; with 0, that of the
+    dense model. A text of a domain is judged on tokens that were chosen on the others, where there are
+    others: tokens are needed or not by what a text is about, and the model will read more than its
+    calibration text."""
     whole = torch.stack(list(scores.values())).sum(dim=0)
-    subsets: dict[int, VocabularySubset] = {}
 
-    def losses() -> Iterator[float]:
+    @cache
+    def subset(domain: int, count: int) -> VocabularySubset | None:
+        known = whole - scores[domain] if len(scores) > 1 and domain in scores else whole
+        return (
+            VocabularySubset(vocabulary, vocabulary.keep(known, vocabulary.rows - count)) if count else None
+        )
+
+    def losses() -> Iterator[tuple[Losses, int]]:
         for pair in current().share(texts):
-            if pair.domain not in subsets:
-                known = whole - scores[pair.domain] if len(scores) > 1 and pair.domain in scores else whole
-                kept = vocabulary.keep(known, vocabulary.rows - removed)
-                subsets[pair.domain] = VocabularySubset(vocabulary, kept)
-            yield from nats_without(model, subsets[pair.domain], [pair.clean.ids])
+            yield nats_without(model, [subset(pair.domain, count) for count in removed], pair.clean.ids)
 
     return (yield from _gathered(losses(), len(texts)))
 
@@ -110,23 +147,26 @@ def without_units(
 ) -> Steps:
     """The loss on each window with units masked; with none of them, that of the dense model."""
 
-    def losses() -> Iterator[float]:
+    def losses() -> Iterator[tuple[Losses, int]]:
         for pair in current().share(texts):
             with masked(model, sites, units):
-                found = sum(nats(model, [pair.clean.ids]))
-            yield found
+                found = list(nats(model, [pair.clean.ids]))
+            yield found, len(pair.clean.ids)
 
     return (yield from _gathered(losses(), len(texts)))
 
 
-def _gathered(losses: Iterator[float], texts: int) -> Steps:
-    """The losses of all processes, each of which has those of its share of the texts, in an order that is
-    always the same; says after each how many are done."""
+def _gathered(losses: Iterator[tuple[Losses, int]], texts: int) -> Steps:
+    """The losses of all processes, each of which has those of its share of the texts, in the order of the
+    texts; says after each how many are done."""
     found, group = [], current()
-    for loss in losses:
-        found.append(loss)
+    for one in losses:
+        found.append(one)
         yield min(len(found) * group.size, texts)
-    return [loss for part in group.gather(found) for loss in part]
+    every = [one for part in group.gather(found) for one in part]
+    return Reading(
+        [list(each) for each in zip(*(one for one, _ in every), strict=True)], sum(n for _, n in every)
+    )
 
 
 def chosen_units(equal: bool, kind: Kind, parameters: float) -> tuple[dict[int, torch.Tensor], int]:

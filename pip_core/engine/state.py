@@ -23,6 +23,7 @@ from ..core.process_group import current
 from ..core.progress import drain, map_progress
 from ..core.units import BLOCKS, Units
 from ..data.calibration import Calibration
+from ..data.rows import first_batches
 from ..evaluation.evaluator import Evaluator
 from ..reconstruction.linear_substitute import Substitute, apply_substitute, substitutes
 from ..structure.anatomy import anatomy_of
@@ -53,9 +54,7 @@ class RunState(Context):
         final: what was measured of the finished model, by iteration.
         results: stage -> what it came to in this run.
         warnings: what makes the figures say less than they seem to.
-        substitution_rows: batches of token ids on which substitutes of blocks are found; none where nothing
-            is handed over.
-        refit_rows: those that a refit will read; none without one.
+        refit_rows: batches of token ids that a refit will read; none without one.
         changed: whether the model was changed after the last removal.
         also_removed: what was removed beside units, in words.
         partial: folder beside `out` in which the checkpoint is made; None before that.
@@ -81,7 +80,6 @@ class RunState(Context):
         self.final = {} if self.failed else {e.iteration: e for e in self.past.final}
         self.results: dict[str, ev.Event] = {e.result_of: e for e in self.past.decided}
         self.warnings: list[str] = []
-        self.substitution_rows: list[torch.Tensor] = []
         self.refit_rows: list[torch.Tensor] = []
         self.substitutes: dict[int, Substitute] = {}
         # Without a stage that it was pruned with, it is not what was measured then.
@@ -134,6 +132,12 @@ class RunState(Context):
         return len(self.anatomy.blocks) * (1 - self.removed_parameters / dense)
 
     @property
+    def substitution_rows(self) -> list[torch.Tensor]:
+        """Of the rows that a refit will read those on which substitutes of blocks are found; none where
+        nothing is handed over."""
+        return first_batches(self.refit_rows, self.substitution_tokens)
+
+    @property
     def complete(self) -> bool:
         """Whether no unit has to be removed any more."""
         return complete(self.recipe, self.budget, self.removed_parameters, self.sites, self.past.pinned_units)
@@ -175,7 +179,6 @@ class RunState(Context):
         for stage in self.stages:
             stage.recipe = self.recipe
         self.stages = [stage for stage in self.stages if stage.enabled or stage not in later]
-        self.substitution_rows = []
         for stage in later:
             if stage.enabled:
                 stage.prepare(self)

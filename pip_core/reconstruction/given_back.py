@@ -96,7 +96,7 @@ def shares_given_back(
 def _foretold(given: Stream, lacking: Stream, tokens: int) -> float:
     """The share of what is `lacking` that a regression on what is `given` explains once it is solved on so
     many tokens."""
-    x = torch.cat([part.reshape(-1, part.shape[-1]) for part in given]).float()
+    x = torch.cat([part.reshape(-1, part.shape[-1]) for part in given])
     y = torch.cat([part.reshape(-1, part.shape[-1]) for part in lacking]).to(x.device)
     few, many = explained(x, y)
     doublings = max(0.0, math.log2(tokens / (len(x) / 2)))

@@ -22,8 +22,6 @@ NOT_FINITE = (
     "The refit meets activations that are not finite numbers: they overflow in the chosen number format. "
     "Choose float32, or switch the refit off."
 )
-# `X'X`, `X'Y` and the sum of squares of Y.
-_Products = tuple[torch.Tensor, torch.Tensor, float]
 
 
 class Regression:
@@ -118,6 +116,12 @@ class _Sums:
         self.cross.addmm_(x.T, y)
         self.square += total(y.square())
 
+    def join(self, other: _Sums) -> None:
+        """Add what `other` took in."""
+        self.lower += other.lower
+        self.cross += other.cross
+        self.square += other.square
+
 
 @contextmanager
 def _products_of(dtype: torch.dtype) -> Iterator[None]:
@@ -150,27 +154,26 @@ def explained(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     quarter of the text, and on half of it; the means over such parts. 0 where no change is better.
 
     Args:
-        x: `(N, inputs)`; inputs that are zero throughout are left out.
-        y: `(N, outputs)`, float32 as `x`, on the same device.
+        x: `(N, inputs)`, in the format that it comes in; inputs that are zero throughout are left out.
+        y: `(N, outputs)`, on the same device.
     """
     x = x[:, x.abs().amax(dim=0) > 0]
-    parts = [(a.T @ a, a.T @ b, total(b.square())) for a, b in zip(x.chunk(4), y.chunk(4), strict=True)]
-    halves = [_both(*parts[:2]), _both(*parts[2:])] if len(parts) == 4 else []
-    if not halves or not x.shape[1]:
+    if len(x) < 4 or not x.shape[1]:
         return 0.0, 0.0
-    few = [_explained(parts[0], halves[1]), _explained(parts[2], halves[0])]
-    many = [_explained(half, halves[number == 0]) for number, half in enumerate(halves)]
-    return sum(few) / 2, sum(many) / 2
+    with _products_of(x.dtype):
+        first, half, third, other = (_Sums(x.shape[1], y.shape[1], x.device) for _ in range(4))
+        for sums, some, wanted in zip((first, half, third, other), x.chunk(4), y.chunk(4), strict=True):
+            sums.add(some.float(), wanted.float())
+        half.join(first)
+        other.join(third)
+        few = _explained(first, other) + _explained(third, half)
+        many = _explained(half, other) + _explained(other, half)
+    return few / 2, many / 2
 
 
-def _both(one: _Products, other: _Products) -> _Products:
-    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
-
-
-def _explained(here: _Products, there: _Products) -> float:
+def _explained(here: _Sums, there: _Sums) -> float:
     """The share explained `there` by what is solved `here`."""
-    gram, cross, square = there
-    w = solved(here[0].clone(), here[1], LOOSE)
-    if w is None or not square:
+    w = solved(here.lower.clone(), here.cross, LOOSE)
+    if w is None or not there.square:
         return 0.0
-    return max(0.0, total(w * (2 * cross - gram @ w)) / square)
+    return max(0.0, total(w * (2 * there.cross - there.gram() @ w)) / there.square)

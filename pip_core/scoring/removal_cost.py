@@ -96,27 +96,50 @@ def nats(model: PreTrainedModel, texts: Iterable[torch.Tensor]) -> Iterator[floa
         texts: token ids `(T,)` each.
     """
     for ids in texts:
-        yield _nats(model, ids, None, 1)
+        yield _nats(model, ids, [None], 1)[0]
 
 
 def nats_without(
-    model: PreTrainedModel, subset: VocabularySubset, texts: Iterable[torch.Tensor]
-) -> Iterator[float]:
-    """As `nats`, with the tokens outside `subset` removed: the texts are written without them, and nothing
-    is predicted of them. The tokens that stand for a text's first are not counted either."""
-    kept = subset.kept
-    for ids in texts:
-        first = len(subset.retokenize(ids[:1]))
-        yield _nats(model, kept[subset.retokenize(ids.cpu())].to(ids.device), kept.to(ids.device), first)
+    model: PreTrainedModel, subsets: Sequence[VocabularySubset | None], ids: torch.Tensor
+) -> tuple[list[float], int]:
+    """The loss on one text, for each of some vocabularies; None is the dense model's.
+
+    The text is written without the tokens outside a subset, and nothing is predicted of them. The tokens that
+    stand for the text's first are not counted either. What comes out alike is read once: few removed tokens
+    are in few texts.
+
+    Args:
+        ids: token ids `(T,)`.
+
+    Returns:
+        The losses in nats, and the tokens that were read for them.
+    """
+    found, alike = [0.0] * len(subsets), dict[tuple[int, ...], list[int]]()
+    for n, subset in enumerate(subsets):
+        written = ids.cpu() if subset is None else subset.kept[subset.retokenize(ids.cpu())]
+        alike.setdefault(tuple(written.tolist()), []).append(n)
+    for written_, group in alike.items():
+        kept = [None if (subset := subsets[n]) is None else subset.kept.to(ids.device) for n in group]
+        one = subsets[group[0]]
+        first = 1 if one is None else len(one.retokenize(ids[:1].cpu()))
+        losses = _nats(model, torch.tensor(written_, device=ids.device), kept, first)
+        for n, loss in zip(group, losses, strict=True):
+            found[n] = loss
+    return found, sum(map(len, alike))
 
 
 @torch.inference_mode()
-def _nats(model: PreTrainedModel, ids: torch.Tensor, kept: torch.Tensor | None, first: int) -> float:
-    total, place = 0.0, 1
-    for logits, targets in predictions(model, ids):
-        found = logits.float()
-        whole = (found if kept is None else found.index_select(1, kept)).logsumexp(dim=-1)
-        losses = whole - found.gather(1, targets[:, None])[:, 0]
-        total += sum_of(losses[max(first - place, 0) :])
-        place += len(losses)
-    return total
+def _nats(
+    model: PreTrainedModel, ids: torch.Tensor, subsets: Sequence[torch.Tensor | None], first: int
+) -> list[float]:
+    """The loss on a text whose first tokens are not counted, by each of the `subsets` of the vocabulary; None
+    is all of it."""
+    found, place = [0.0] * len(subsets), 1
+    for part, targets in predictions(model, ids):
+        logits = part.float()
+        wanted = logits.gather(1, targets[:, None])[:, 0]
+        for n, kept in enumerate(subsets):
+            whole = (logits if kept is None else logits.index_select(1, kept)).logsumexp(dim=-1)
+            found[n] += sum_of((whole - wanted)[max(first - place, 0) :])
+        place += len(targets)
+    return found

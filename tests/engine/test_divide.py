@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from pip_core.core import events as ev
@@ -9,6 +11,7 @@ from pip_core.core.curve import CurvePoint
 from pip_core.core.decisions import is_open, settings_of, settled
 from pip_core.core.errors import UserError
 from pip_core.core.settings import MEASURED
+from pip_core.engine.costs_of_kinds import Kind
 from pip_core.engine.run import check, run
 from pip_core.engine.stages import describe
 from pip_core.engine.stages.divide import Divided
@@ -21,7 +24,7 @@ from ..tiny import only, recipe_for
 
 @pytest.fixture(scope="module")
 def divided(llama_folder):
-    """A recipe that leaves the division open, and what its run said."""
+    """A recipe that leaves the division open, what its run said, and what weighed the kinds."""
     recipe = recipe_for(
         llama_folder,
         units=("channels",),
@@ -31,11 +34,14 @@ def divided(llama_folder):
         division_windows=2,
         measure="end",
     )
-    return recipe, list(run(recipe))
+    with pytest.MonkeyPatch.context() as patch:
+        compared, weighed = Weighing.compared, []
+        patch.setattr(Weighing, "compared", lambda *given: compared(*weighed.extend(given) or given))
+        return recipe, list(run(recipe)), weighed
 
 
 def test_every_kind_is_measured_and_the_cheapest_pays(divided):
-    recipe, events = divided
+    recipe, events, (_, kinds) = divided
     (decision,) = only(events, Divided)
     assert sum(share.size for share in decision.shares) == pytest.approx(
         recipe.target * events[1].parameters, rel=0.01
@@ -50,6 +56,11 @@ def test_every_kind_is_measured_and_the_cheapest_pays(divided):
     # The tiny model's text needs its tokens, and its untrained channels do nothing.
     assert max(decision.shares, key=lambda share: share.size).kind == "channels"
     assert decision.held_back
+    # The division takes no more of a kind than was measured on both windows; a size that it does not reach
+    # was measured on the first alone.
+    known = {kind.name: kind.known(2) for kind in kinds}
+    assert all(share.size <= known[share.kind] for share in decision.shares)
+    assert known["tokens"] < known["channels"] == inf
     names = {name for point in only(events, CurvePoint) for name, _ in point.values}
     assert {"tokens", "channels", "channels: chosen"} <= names
 
@@ -74,6 +85,26 @@ def test_a_kind_that_is_measured_cheaper_joins_and_is_shown_before_anything_goes
     assert "blocks" in resumed[-1].removed_description
 
 
+def test_a_kind_that_whole_units_cannot_come_near_to_is_left_out(divided, monkeypatch):
+    *_, (weighing, kinds) = divided
+    own = [kind for kind in kinds if not kind.joins]
+    found = weighing.divided(own)
+    assert found["channels"] > 0
+    monkeypatch.setattr(weighing, "_meets", lambda settled: settled["vocabulary"] == 1)
+    assert weighing.divided(own) == {"channels": 0, "tokens": pytest.approx(sum(found.values()), 0.01)}
+    # And where nothing else makes it up, the division stays, and the budget says what is wrong.
+    monkeypatch.setattr(weighing, "_meets", lambda settled: False)
+    assert sum(weighing.divided(own).values()) == pytest.approx(sum(found.values()), 0.01)
+
+
+def test_what_was_measured_on_some_windows_stands_for_the_others():
+    kind = Kind("channels", 9.0, losses={1.0: [1.0, 2.0, 3.0], 2.0: [4.0]})
+    assert (kind.known(3), kind.known(1)) == (1, inf)
+    # On the first window the second size costs 0.3 more for each of its ten bytes.
+    assert kind.curve([10, 10, 20], 0.0, range(3), 40).points == ((1, 6 / 40), (2, (4 + 5 + 9) / 40))
+    assert kind.curve([10, 10, 20], 0.5, (2,), 40).points == ((1, 1.5 / 40), (2, 4.5 / 40))
+
+
 def test_the_summary_follows_the_new_plan(divided):
     summary = RunSummary()
     summary.apply((event, 0.0) for event in divided[1])
@@ -84,7 +115,7 @@ def test_the_summary_follows_the_new_plan(divided):
 
 
 def test_what_was_decided_holds_for_a_resumed_and_a_repeated_run(divided):
-    recipe, events = divided
+    recipe, events, _ = divided
     removals = only(events, ev.Removed)
     (decision,) = only(events, Divided)
     history = [ev.from_line(ev.to_line(e, 0.0))[0] for e in events[: events.index(decision) + 1]]
@@ -99,7 +130,7 @@ def test_what_was_decided_holds_for_a_resumed_and_a_repeated_run(divided):
 
 
 def test_a_run_that_has_begun_otherwise_is_not_divided(divided):
-    recipe, events = divided
+    recipe, events, _ = divided
     first = next(n for n, e in enumerate(events) if isinstance(e, ev.Removed))
     history = [e for e in events[: first + 1] if not isinstance(e, Divided)]
     with pytest.raises(UserError, match="before the first removal"):
@@ -107,7 +138,7 @@ def test_a_run_that_has_begun_otherwise_is_not_divided(divided):
 
 
 def test_a_branch_that_asks_for_the_same_keeps_what_was_decided(divided, tmp_path):
-    recipe, events = divided
+    recipe, events, _ = divided
     operations.begin(tmp_path, settled(recipe, events).replace(**settings_of(events[1])), events)
     asked = recipe.replace(target=0.25).to_dict()
     (decision,) = only(events, Divided)

@@ -16,8 +16,9 @@ from pip_core.core.progress import drain
 from pip_core.core.recipe import Recipe
 from pip_core.core.units import BLOCKS, Units
 from pip_core.data.perturbation import View
+from pip_core.data.rows import first_batches
 from pip_core.engine.run import run
-from pip_core.engine.stages.refit import LEAST, LOOK, Refitted, first_batches
+from pip_core.engine.stages.refit import LEAST, LOOK, Refitted
 from pip_core.planning.estimate import make_plan
 from pip_core.reconstruction.linear_substitute import RIDGE, apply_substitute, substitutes
 from pip_core.reconstruction.ridge import RIDGES, Regression

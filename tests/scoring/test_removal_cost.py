@@ -56,7 +56,13 @@ def test_tokens_left_out_of_the_softmax_cost_what_removed_ones_do(opened):
     scores = torch.arange(vocabulary.rows, 0, -1).float()
     subset = VocabularySubset(vocabulary, vocabulary.keep(scores, len(vocabulary.fixed) + 20))
     assert len(subset.retokenize(ids)) > len(ids)
-    (found,) = nats_without(model, subset, [ids])
+    # A text that a vocabulary leaves as it is is read once for it and for the dense model.
+    own = ids.tolist()
+    other = VocabularySubset(vocabulary, vocabulary.keeping(own).keep(scores, vocabulary.rows - 1))
+    (found, dense, less), read = nats_without(model, (subset, None, other), ids)
+    assert read == len(subset.retokenize(ids)) + len(ids)
+    assert dense == pytest.approx(sum(nats(model, [ids])), rel=1e-6)
+    assert less < dense
     subset.apply(model)
     new, first = subset.retokenize(ids), len(subset.retokenize(ids[:1]))
     with torch.no_grad():

@@ -21,6 +21,7 @@ from ...core.settings import MEASURED, Settings, switch, whole
 from ...data.calibration import check_finite
 from ...data.feeding import feed
 from ...data.perturbation import Pair
+from ...data.rows import count_tokens, first_batches
 from ...reporting.description import Description
 from ...structure.families import blocks_of
 from ...structure.shape import Shape
@@ -30,10 +31,9 @@ from ..context import Context
 from ..costs_of_kinds import Kind, drawn, most_of
 from ..stage import Cost, Stage
 from ..state import RunState
-from ..weighing import LOOKING_PASSES, SHOWN, TOKEN_SIZES, UNIT_SIZES, Speed, Weighing
+from ..weighing import SHOWN, Speed, Weighing, looking_work, planned_passes
 from .aim import Aimed, pause, worth
 from .prune_vocabulary import vocabulary_of
-from .refit import count_tokens, first_batches
 
 Found = TypeVar("Found")
 # Tokens per input of the widest projection on which it is looked at what a refit gives back.
@@ -185,14 +185,13 @@ class Divide(Stage):
         others = joining(recipe, context.anatomy, context.scorer)
         each = recipe.windows * recipe.window_tokens
         scoring = each * context.scorer.cost(len(_sites(context, (*recipe.units, *others))))
-        passes = 1 + len(UNIT_SIZES) * len(recipe.units) + len(others)
-        passes += len(TOKEN_SIZES) * context.scorer.scores_tokens
+        passes = planned_passes(len(recipe.units), len(others), context.scorer.scores_tokens)
         measuring = recipe.division_windows * recipe.window_tokens * passes
         memory = sizes.resident + 2 * 4 * recipe.window_tokens * sizes.vocabulary
         looking = 0.0
         if recipe.refit:
-            looks = LOOKING_PASSES * len(SHOWN) * len(recipe.units)
-            looking = LOOKED * sizes.widest_inputs * (depth * max(SHOWN) + looks)
+            read, blocks = LOOKED * sizes.widest_inputs, 1 + int(depth * max(SHOWN))
+            looking = looking_work(read, blocks, len(SHOWN) * len(recipe.units))
         return Cost(
             {"scoring": scoring * depth, "dividing": measuring * depth + looking}, memory={"dividing": memory}
         )
@@ -215,9 +214,8 @@ class Divide(Stage):
         yield from weighing.points(taking, parts)
         budget = state.budget_by(settled)
         scoring_pass = len(pairs) * state.scorer.cost(len(_sites(state, self.recipe.units)))
-        measured = weighing.passes * len(texts)
-        measured += weighing.looked / (self.recipe.window_tokens * len(state.anatomy.blocks))
-        measured /= scoring_pass or math.inf
+        scoring_pass *= self.recipe.window_tokens * state.depth_left
+        measured = weighing.work / (scoring_pass or math.inf)
         yield Divided(
             0,
             tuple(settled.items()),
@@ -225,7 +223,7 @@ class Divide(Stage):
             budget.iterations,
             budget.share,
             tuple(Share(k.name, parts[k.name], *weighing.costs(k, parts[k.name])) for k in taking),
-            sum(len(pair.clean.text.encode()) for pair in texts),
+            sum(weighing.sizes),
             held_back,
             without,
             time.monotonic() - began,

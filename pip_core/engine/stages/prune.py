@@ -14,9 +14,11 @@ from ...budget.aims import bytes_of, speedup_of
 from ...budget.allocation import NOTHING_LEFT, choose, largest_relative_score
 from ...core.errors import UserError
 from ...core.events import Event, Progress, Removed, Scored
+from ...core.figures import stated_percent
 from ...core.recipe import DEMO, EQUAL, EVERY, EVERY_KIND, GLOBAL, NAMED_KINDS, OURS
 from ...core.settings import AUTO, MEASURED, Auto, Names, Numbers, Settings, choice, setting, switch, text
 from ...core.units import BLOCKS, CHANNELS, DEPTH, KINDS, WIDTH, group
+from ...data.rows import count_tokens
 from ...reconstruction.linear_substitute import substitutes
 from ...scoring import METHODS
 from ...structure.families import blocks_of
@@ -149,7 +151,7 @@ class PruneSettings(Settings):
     def _consistent(self) -> PruneSettings:
         if not 0 < self.target < 1:
             raise ValueError(
-                f"A target of {self.target * 100:g} % cannot be pruned: choose a share of the "
+                f"A target of {stated_percent(self.target)} cannot be pruned: choose a share of the "
                 "parameters above 0 % and below 100 %, for example 20 % (0.2)."
             )
         if self.target_bytes and self.target_speedup:
@@ -320,7 +322,7 @@ def _score(
     began, recipe, model = time.monotonic(), state.recipe, state.loaded.model
     pairs, scorer = state.calibration.pairs(iteration), state.scorer
     if state.substitution_rows and any(site.kind == BLOCKS for site in sites):
-        tokens, blocks = sum(part.numel() for part in state.substitution_rows), len(state.shape.layers)
+        tokens, blocks = count_tokens(state.substitution_rows), len(state.shape.layers)
         found = substitutes(model, state.anatomy, state.shape, state.substitution_rows)
         work = tokens * SUBSTITUTE_PASSES * state.depth_left
         state.substitutes = yield from state.follow(found, "scoring", blocks, work, iteration)

@@ -15,6 +15,7 @@ from ...core.recipe import DEMO, OURS
 from ...core.settings import AUTO, Auto, Settings, switch, whole
 from ...core.units import BLOCKS
 from ...data.calibration import BATCH_ROWS, ROW_TOKENS
+from ...data.rows import count_tokens
 from ...reconstruction.refit import Outcome, refit, widest
 from ...reporting.description import Description
 from ...scoring import get_scorer
@@ -127,7 +128,7 @@ class Refit(Stage):
     def _tokens(self, sizes: ModelSizes) -> int:
         """Tokens that are read: those of the text, once it is there."""
         wanted = self.recipe.refit_tokens or USUAL * sizes.widest_inputs
-        return sum(part.numel() for part in self.rows) or wanted
+        return count_tokens(self.rows) or wanted
 
     def prepare(self, state: RunState) -> None:
         least = least_tokens(state.loaded.model, state.anatomy)
@@ -149,10 +150,6 @@ class Refit(Stage):
         reason = "as asked for" if self.recipe.refit_tokens else why
         self.rows = state.calibration.rows(wanted, needed, f"The refit needs {needed:,} tokens {reason}")
         state.refit_rows = self.rows
-        if self.hands_over:
-            state.substitution_rows = first_batches(
-                self.rows, min(count_tokens(self.rows), LOOK // LEAST * least)
-            )
 
     def needed(self, state: RunState) -> bool:
         # Without a unit removed every projection is as the dense model has it.
@@ -210,25 +207,10 @@ def least_tokens(model: PreTrainedModel, anatomy: Anatomy) -> int:
     return LEAST * widest(model, anatomy)
 
 
-def count_tokens(parts: list[torch.Tensor]) -> int:
-    """Tokens in batches of token ids."""
-    return sum(part.numel() for part in parts)
-
-
 def _ready_tokens(tokens: int) -> int:
     """Tokens that the pruned model reads in full, to tell how far it is from the dense one, before the first
     block is solved."""
     return min(tokens, BATCH_ROWS * ROW_TOKENS)
-
-
-def first_batches(rows: list[torch.Tensor], wanted: int) -> list[torch.Tensor]:
-    """The first batches, as many as hold `wanted` tokens."""
-    found: list[torch.Tensor] = []
-    for part in rows:
-        if count_tokens(found) >= wanted:
-            break
-        found.append(part)
-    return found
 
 
 def _memory(sizes: ModelSizes, tokens: int) -> float:
