@@ -97,4 +97,4 @@ def load_nonuniform(folder: Path | str, dtype: torch.dtype | None = None) -> Pre
 
 
 if __name__ == "__main__":
-    check_reload(*sys.argv[1:5], load=load_nonuniform)
+    check_reload(*sys.argv[1:6], load=load_nonuniform)

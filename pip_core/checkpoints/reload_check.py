@@ -1,9 +1,9 @@
 """Script that `verify.verify` runs in a process of its own: loads a checkpoint and compares its logits.
 
 It imports nothing of this project, so that passing means that any program can do the same.
-Usage: reload_check.py FOLDER PROBE COUNT [DTYPE]. PROBE is a safetensors file with `ids` and the `logits`
-of the model in memory; COUNT tokens are generated; DTYPE is the number format to compute in, by default the
-stored one. Prints one line of JSON.
+Usage: reload_check.py FOLDER PROBE COUNT [DTYPE [DEVICE]]. PROBE is a safetensors file with `ids` and the
+`logits` of the model in memory; COUNT tokens are generated; DTYPE is the number format to compute in, by
+default the stored one; DEVICE is where, by default where it is loaded to. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ def main(
     probe_path: str,
     count: int | str,
     dtype: str = "",
+    place: str = "",
     *,
     load: Callable = AutoModelForCausalLM.from_pretrained,
 ) -> None:
     probe, count = load_file(probe_path), int(count)
     model = (load(folder, dtype=getattr(torch, dtype)) if dtype else load(folder)).eval()
+    if place:
+        model = model.to(place)
     AutoTokenizer.from_pretrained(folder)
-    ids = probe["ids"]
+    ids = probe["ids"].to(model.device)
     with torch.inference_mode():
-        difference = (model(input_ids=ids).logits.float() - probe["logits"]).abs().max()
+        difference = (model(input_ids=ids).logits.float().cpu() - probe["logits"]).abs().max()
         cached, plain = (
             model.generate(
                 ids,
@@ -54,4 +57,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:6])

@@ -223,4 +223,4 @@ def _reloaded(folder: str, dtype: torch.dtype) -> PreTrainedModel:
 
 
 if __name__ == "__main__":
-    check_reload(*sys.argv[1:5], load=_reloaded)
+    check_reload(*sys.argv[1:6], load=_reloaded)

@@ -154,8 +154,7 @@ def predictions(model: PreTrainedModel, ids: torch.Tensor) -> Iterator[tuple[tor
     Args:
         ids: `(T,)` token ids.
     """
-    rows, _ = rows_of((ids,))
-    count = len(ids) - 1
+    rows, count = rows_of((ids,))[0].to(model.device), len(ids) - 1
     logits = model(input_ids=rows, use_cache=False).logits[0, :count]
     each = at_once(POSITIONS, logits.device)
     return zip(logits.split(each), rows[0, 1 : count + 1].split(each), strict=True)
@@ -180,6 +179,7 @@ def backpropagate(
             logits from there on, some positions `(n, V)` at a time, float32.
     """
     rows, lengths = rows_of(ids)
+    rows = rows.to(model.device)
     # The weights of a streamed block are gone when the next is computed: no backward pass could hold them.
     with (
         recomputed(block for block in blocks_of(model) if is_streamed(block)),

@@ -119,10 +119,10 @@ def nats_without(
         written = ids.cpu() if subset is None else subset.kept[subset.retokenize(ids.cpu())]
         alike.setdefault(tuple(written.tolist()), []).append(n)
     for written_, group in alike.items():
-        kept = [None if (subset := subsets[n]) is None else subset.kept.to(ids.device) for n in group]
+        kept = [None if (subset := subsets[n]) is None else subset.kept.to(model.device) for n in group]
         one = subsets[group[0]]
         first = 1 if one is None else len(one.retokenize(ids[:1].cpu()))
-        losses = _nats(model, torch.tensor(written_, device=ids.device), kept, first)
+        losses = _nats(model, torch.tensor(written_), kept, first)
         for n, loss in zip(group, losses, strict=True):
             found[n] = loss
     return found, sum(map(len, alike))
