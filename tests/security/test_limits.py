@@ -163,6 +163,7 @@ def test_uploads_are_refused_when_there_are_too_many(tmp_path, monkeypatch):
     [
         ("/gradio_api/run/predict", b"gzip", True),
         ("/here/gradio_api/run/predict", b"gzip, br", True),  # behind a proxy
+        ("/", b"gzip", True),
         ("/gradio_api/run/predict", b"identity", False),
         ("/gradio_api/queue/data", b"gzip", False),  # a stream, whose events must not wait for one another
     ],
