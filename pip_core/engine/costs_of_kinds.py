@@ -126,15 +126,14 @@ def without_tokens(
     whole = torch.stack(list(scores.values())).sum(dim=0)
 
     @cache
-    def subset(domain: int, count: int) -> VocabularySubset | None:
+    def subsets(domain: int) -> list[VocabularySubset | None]:
         known = whole - scores[domain] if len(scores) > 1 and domain in scores else whole
-        return (
-            VocabularySubset(vocabulary, vocabulary.keep(known, vocabulary.rows - count)) if count else None
-        )
+        kept = iter(vocabulary.keep_each(known, [vocabulary.rows - count for count in removed if count]))
+        return [VocabularySubset(vocabulary, next(kept)) if count else None for count in removed]
 
     def losses() -> Iterator[tuple[Losses, int]]:
         for pair in current().share(texts):
-            yield nats_without(model, [subset(pair.domain, count) for count in removed], pair.clean.ids)
+            yield nats_without(model, subsets(pair.domain), pair.clean.ids)
 
     return (yield from _gathered(losses(), len(texts)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,11 @@ class Vocabulary:
             )
 
     def keep(self, scores: torch.Tensor, count: int) -> torch.Tensor:
-        """The ids to keep: `count` of them, ascending, int64.
+        """The ids to keep: `count` of them; see `keep_each`."""
+        return self.keep_each(scores, (count,))[0]
+
+    def keep_each(self, scores: torch.Tensor, counts: Sequence[int]) -> list[torch.Tensor]:
+        """For each of `counts` the ids to keep: so many of them, ascending, int64.
 
         A token is kept together with those that it is made of, because merges could not reach it
         otherwise. Of equal scores the lower id is kept, which is the more frequent token.
@@ -158,26 +162,25 @@ class Vocabulary:
             scores: importance per row, `(rows,)`; larger means keep.
 
         Raises:
-            UserError: more tokens than `count` must be kept.
+            UserError: more tokens than one of `counts` must be kept.
         """
-        self.check(self.rows - count)
-        kept = set(self.fixed)
+        self.check(self.rows - min(counts, default=self.rows))
+        kept, parts = set(self.fixed), self.parts
         # Rows without a token, which pad the embeddings of some models, are removed first.
         tokens = self.fixed | set(self.ids.values())
         order = sorted(scores.argsort(descending=True, stable=True).tolist(), key=lambda i: i not in tokens)
-        for chosen in order:
-            if len(kept) == count:
+        found: dict[int, torch.Tensor] = {}
+        waiting = sorted(set(counts), reverse=True)
+        for place, chosen in enumerate(order):
+            needed = _needed(chosen, parts, kept)
+            while waiting and len(kept) + len(needed) > waiting[-1]:
+                count = waiting.pop()
+                found[count] = _filled(kept, order[place:], parts, count)
+            if not waiting:
                 break
-            needed, open_ = set(), [chosen]
-            while open_:
-                token = open_.pop()
-                if token not in kept and token not in needed:
-                    needed.add(token)
-                    open_ += self.parts.get(token, ())
-            # A token that needs more others than there is room for is passed over.
-            if len(kept) + len(needed) <= count:
-                kept |= needed
-        return torch.tensor(sorted(kept))
+            kept |= needed
+        found |= {count: torch.tensor(sorted(kept)) for count in waiting}
+        return [found[count] for count in counts]
 
 
 @dataclass(frozen=True)
@@ -294,6 +297,31 @@ class VocabularySubset:
                     f"The vocabulary of this model ({model.config.model_type}) cannot be cut: its config "
                     f"does not describe {name} then. {INSTEAD}"
                 )
+
+
+def _needed(token: int, parts: Mapping[int, tuple[int, ...]], kept: Set[int]) -> set[int]:
+    """A token and those that it is made of (see `Vocabulary.parts`), without those that are kept."""
+    needed, open_ = set[int](), [token]
+    while open_:
+        if (one := open_.pop()) not in kept and one not in needed:
+            needed.add(one)
+            open_ += parts.get(one, ())
+    return needed
+
+
+def _filled(
+    kept: Set[int], order: Sequence[int], parts: Mapping[int, tuple[int, ...]], count: int
+) -> torch.Tensor:
+    """`count` ids: those that are `kept`, and the first in `order` that there is room for. A token that needs
+    more others than that is passed over."""
+    filled = set(kept)
+    for token in order:
+        if len(filled) == count:
+            break
+        needed = _needed(token, parts, filled)
+        if len(filled) + len(needed) <= count:
+            filled |= needed
+    return torch.tensor(sorted(filled))
 
 
 def check_kind(written: Mapping[str, Any]) -> None:

@@ -71,6 +71,11 @@ def test_the_lowest_go_as_far_as_others_do_not_need_them(vocabulary, scores, tri
     assert min(scores[i] for i in chosen) > sorted(scores[i] for i in gone)[len(gone) // 2]
     best = vocabulary.keep(scores, 900 + MULTIPLE)
     assert stays <= set(best.tolist())
+    # Several numbers at once come to what each comes to.
+    counts = (900, 700, 900 + MULTIPLE)
+    each = [vocabulary.keep(scores, count).tolist() for count in counts]
+    assert [kept.tolist() for kept in vocabulary.keep_each(scores, counts)] == each
+    assert vocabulary.keep_each(scores, ()) == []
 
 
 def test_of_equals_the_earlier_merge_stays(vocabulary):
