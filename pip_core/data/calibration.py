@@ -342,7 +342,7 @@ class Calibration:
             rows -= 1
         if rows * length < least:
             raise UserError(
-                f"{need}, and the calibration text '{title(self.text.name)}' holds {rows * length:,} (of a "
+                f"{need}, and the text '{title(self.text.name)}' holds {rows * length:,} (of a "
                 "mix, each part in its share). Use a longer text, or switch off what needs it."
             )
         following = [iter(h) for h in held]

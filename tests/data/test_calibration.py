@@ -79,7 +79,7 @@ def test_rows_are_batches_that_no_context_is_too_short_for(tokenizer):
     assert {r.shape[1] for r in short} == {100}
     other = tiny.calibration_for(recipe, tokenizer).rows(5000, 100, "x", stream="other")
     assert not torch.equal(torch.cat(rows), torch.cat(other))
-    with pytest.raises(UserError, match=r"^Training needs 9 tokens, and the calibration text .* holds 0 "):
+    with pytest.raises(UserError, match=r"^Training needs 9 tokens, and the text .* holds 0 "):
         tiny.calibration_for(recipe.replace(calibration="text:Few."), tokenizer).rows(
             50, 9, "Training needs 9 tokens"
         )
