@@ -37,13 +37,10 @@ def pass_rows(place: torch.device) -> int:
 
 
 class Diverged(UserError):
-    """Loss or gradient are no finite numbers any more."""
+    """Loss or gradient are no finite numbers any more, or what is learnt leads away from the dense model."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "It ended early because the numbers were not finite any more; a lower learning rate "
-            "(recover_rate) may help."
-        )
+    def __init__(self, why: str = "the numbers were not finite any more") -> None:
+        super().__init__(f"It ended early because {why}; a lower learning rate (recover_rate) may help.")
 
 
 @dataclass(frozen=True)

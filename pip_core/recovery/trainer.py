@@ -24,6 +24,8 @@ from .watch import Look, Watch
 PATIENCE = 3
 # The share of the steps until then on which the rate then falls; what is learnt settles.
 SETTLING = 0.25
+# Nats per token beyond twice the divergence at the start: learning that led so far away has diverged.
+AWAY = 0.5
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,8 @@ class Trainer:
             self.last = min(self.last, self.step + max(1, round(SETTLING * self.step)))
             self.schedule = Schedule(self.plan.rate, self.step, self.last)
         yield look
+        if look.heldout > 2 * self.looks[0].heldout + AWAY:
+            raise Diverged("its predictions had gone far away from the whole model's")
 
 
 def reached(state: Mapping[str, Any]) -> Outcome:
