@@ -143,7 +143,7 @@ def name_row(chart: Figure, row: int, text: str) -> None:
 
 def say(chart: Figure, text: str) -> None:
     """Write into an empty chart, whose axes then go, what will appear in it."""
-    for letter in "xy":
-        set_axes(chart, letter, visible=False)
+    for letter in "xy":  # Plotly leaves the titles of axes that it hides where they were drawn before
+        set_axes(chart, letter, visible=False, title={"text": ""})
     place = {"x": 0.5, "xref": "paper", "y": 0.5, "yref": "paper"}
     chart["layout"]["annotations"].append({"text": text, "showarrow": False, "font": {"size": 13}, **place})

@@ -149,7 +149,7 @@ def speed_of_run(found: Timed | None) -> str:
         ["weights in memory", f"{other / 1e6:.0f} MB instead of {one / 1e6:.0f} MB"],
     ]
     caption = f"Measured at the end of the run: {found.rounds} rounds in turn, {_on(found)}; medians"
-    return table(["", "pruned model, beside the whole one"], rows, caption)
+    return table(["", "pruned model"], rows, caption)
 
 
 def _on(found: Timed | latency.LatencyComparison) -> str:
