@@ -245,7 +245,8 @@ def gate_gradients(
         def pool(index: int, product: torch.Tensor) -> None:
             """Add up the products `(views * T, units, features)` of each word's tokens."""
             rows = product.view(len(views), -1, *product.shape[1:])
-            product = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+            parts = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+            product = torch.cat(parts) if len(parts) > 1 else parts[0]
             pooled = product.new_zeros(len(views) * count, *product.shape[1:])
             pooled.index_add_(0, words.to(product.device), product)
             fold(index, pooled.view(len(views), count, *pooled.shape[1:]))
