@@ -14,6 +14,10 @@ from .errors import UserError
 NUMBERS = 2**20
 
 
+class NotFinite(UserError):
+    """A result is NaN or infinity."""
+
+
 def check_finite(values: torch.Tensor, name: str) -> None:
     """Refuse NaN and infinity.
 
@@ -22,10 +26,10 @@ def check_finite(values: torch.Tensor, name: str) -> None:
         name: what the values are, in the plural, as the sentence names them ("the model's logits").
 
     Raises:
-        UserError: a value is not finite.
+        NotFinite: a value is.
     """
     if not bool(values.isfinite().all()):
-        raise UserError(
+        raise NotFinite(
             f"Not finite numbers (NaN or infinity): {name}. The model is damaged, or its numbers overflow: "
             "choose the number format float32, or remove less."
         )

@@ -13,13 +13,15 @@ from transformers import PreTrainedModel
 
 from ..core import portions
 from ..core.device import is_out_of_memory
-from ..core.errors import UserError
+from ..core.finite import NotFinite
 from ..core.process_group import current
 from .attention import fast_attention
 from .distillation import learn, predicting_only
 from .optimiser import RISING, STEP_ROWS, Diverged, Optimiser, Schedule, learning, pass_rows
 from .watch import Look, Watch
 
+# What ends learning and leaves the run whole.
+FAULTS = (Diverged, NotFinite)
 # Looks without a better state after which learning has stopped helping.
 PATIENCE = 3
 # The share of the steps until then on which the rate then falls; what is learnt settles.
@@ -146,7 +148,7 @@ class Trainer:
             Tokens learnt from so far, after every pass, and a `Look` whenever there was one.
 
         Raises:
-            UserError: a likelihood is not a finite number before anything was learnt.
+            NotFinite: a likelihood is not a finite number before anything was learnt.
         """
         fault = ""
         with (
@@ -283,6 +285,6 @@ def leaves_others(error: Exception) -> bool:
 
 def _fault(error: Exception) -> str:
     """Why learning ends, in a sentence; empty for a fault of this program."""
-    if isinstance(error, UserError):
+    if isinstance(error, FAULTS):
         return str(error)
     return "It ended early because memory ran out." if is_out_of_memory(error) else ""

@@ -31,7 +31,7 @@ from ...recovery.kept import Kept, found_by_all
 from ...recovery.material import LEAST_TOKENS, WATCHED_TOKENS, Material, questions
 from ...recovery.optimiser import PASS_ROWS, STEP_ROWS, pass_rows
 from ...recovery.pace import measure
-from ...recovery.trainer import Outcome, Plan, Trainer, leaves_others
+from ...recovery.trainer import FAULTS, Outcome, Plan, Trainer, leaves_others
 from ...recovery.watch import Look, Watch
 from ...reporting.description import Description
 from ...structure.anatomy import Anatomy
@@ -158,7 +158,7 @@ class Recover(Stage):
         began, loaded = time.monotonic(), state.loaded
         if own := self.material.own_text:
             yield from warn(state, overlaps(state, own, "text that recovery learns from"))
-        ended, dense, before = "", None, self._learnt_before(state)
+        ended, before = "", self._learnt_before(state)
         outcome: Outcome | None = None
         try:
             there = self.goes_on(state)
@@ -177,8 +177,8 @@ class Recover(Stage):
             if self._timed_later:
                 yield from self._time(state, dense, before, began)
             outcome = yield from self._learn(state, dense, before)
-        except UserError as error:
-            if dense is None or not leaves_others(error):
+        except FAULTS as error:
+            if not leaves_others(error):
                 raise
             ended = str(error)
         except Exception as error:
