@@ -102,14 +102,13 @@ class Recipe:
         return Recipe(**{**self._values, **changes})
 
     def but(self, **changes: object) -> Recipe:
-        """As `replace`; with another model or method, settings that were only the old one's usual ones become
-        the new one's.
+        """As `replace`; settings that were only the usual ones of this model, method and other settings become
+        those of the new ones.
 
         Raises:
             UserError: as for a new recipe.
         """
-        if any(changes.get(name, getattr(self, name)) != getattr(self, name) for name in ("model", "method")):
-            changes = self.automatic() | changes
+        changes = self.automatic() | changes
         if changes.get("model", self.model) != self.model:
             parts = [part.settings for part in recipe_parts()]
             own = {n: part.model_fields[n].default for part in parts for n in part.of_model}
@@ -119,6 +118,11 @@ class Recipe:
     def automatic(self) -> dict[str, object]:
         """The settings that are only the usual ones of model, method and other settings, as `auto`; of a list
         that adds to the usual ones, `auto` and what it adds."""
+        usual = self._usual()
+        return usual | self._worked_out(usual)
+
+    def _usual(self) -> dict[str, object]:
+        """The settings that are the usual ones of model and method, as `automatic`."""
         parts = recipe_parts()
         beside_auto = frozenset().union(*(part.settings.beside_auto for part in parts))
         found: dict[str, object] = {}
@@ -129,13 +133,21 @@ class Recipe:
                 found[name] = (AUTO,) if isinstance(value, tuple) else AUTO
             elif name in beside_auto and own[: len(value)] == value:
                 found[name] = (AUTO, *own[len(value) :])
-        # A stage may work one out from its others, such as which kinds compete from whether any is named.
-        for name, default in (
-            (n, field.default) for part in parts for n, field in part.settings.model_fields.items()
-        ):
-            if default == AUTO and name not in usual and self._values[name] != AUTO:
-                again = Recipe(**{**self._values, **found, name: AUTO})
-                found |= {name: AUTO} if again._values[name] == self._values[name] else {}
+        return found
+
+    def _worked_out(self, usual: Mapping[str, object]) -> dict[str, object]:
+        """The settings that a stage works out from its others, such as which kinds compete from whether any
+        is named, as `auto`.
+
+        Args:
+            usual: the settings that are usual, as `auto`.
+        """
+        found: dict[str, object] = {}
+        for part in recipe_parts():
+            for name, field in part.settings.model_fields.items():
+                if field.default == AUTO and name not in usual and self._values[name] != AUTO:
+                    again = Recipe(**{**self._values, **usual, name: AUTO})
+                    found |= {name: AUTO} if again._values[name] == self._values[name] else {}
         return found
 
     def differences(self, other: Recipe) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def test_plans_that_make_no_sense(plan, message):
 def test_methods_start_from_what_they_were_published_with():
     found = {e.label: e.recipe for e in entries_for(Recipe(), {}, [m.name for m in METHODS], [0.2])}
     for scorer in METHODS:
-        assert found[scorer.name] == Recipe().replace(method=scorer.name, **scorer.usual)
+        assert found[scorer.name] == Recipe(method=scorer.name, **scorer.usual)
     assert found["sleb"].units == found["block-influence"].units == (BLOCKS,)
     assert found["flap"].units == found["multi-domain"].units == (HEADS, CHANNELS)
     assert (found["flap"].allocation, found["flap"].per_parameter) == ("global", False)

@@ -67,6 +67,7 @@ def test_which_kinds_compete_follows_from_whether_any_is_named():
     for recipe in (Recipe(model="x"), Recipe(model="x", units=("heads",))):
         assert recipe.automatic()["compete"] == "auto"
     assert Recipe(model="x").but(units=("experts",), method="taylor").compete == "named"
+    assert Recipe().but(units=("channels",)).compete == "named"
     assert "compete" not in Recipe(model="x", compete="named").automatic()
 
 
