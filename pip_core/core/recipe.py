@@ -102,7 +102,7 @@ class Recipe:
         return Recipe(**{**self._values, **changes})
 
     def but(self, **changes: object) -> Recipe:
-        """As `replace`; settings that were only the usual ones of this model, method and other settings become
+        """As `replace`; settings that were only the usual ones of model, method and other settings become
         those of the new ones.
 
         Raises:
