@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from ...budget.aims import bytes_of, speedup_of
 from ...budget.allocation import NOTHING_LEFT, choose, largest_relative_score
+from ...core.accelerator import at_once, device
+from ...core.device import memory_at_hand
 from ...core.errors import UserError
 from ...core.events import Event, Progress, Removed, Scored
 from ...core.figures import stated_percent
@@ -254,15 +256,19 @@ def _measured(context: Context) -> list[int]:
 
 
 def _memory(context: Context) -> float:
-    """Bytes at the peak: `pip-gate` on one view, the most of the methods shipped. The weights, what every
-    matrix reads and writes, and the logits with their gradient."""
+    """Bytes at the peak: `pip-gate`, the most of the methods shipped, on one view, or on those of several
+    pairs where an accelerator has room for these. The weights, what every matrix reads and writes, and the
+    logits with their gradient."""
     sizes, tokens = context.sizes, int(context.recipe.window_tokens * LONGER)
     activations = sizes.kept_activations + 2 * sizes.vocabulary
     substitutes_bytes = 0
     if context.substitution_tokens:
         blocks = len(context.anatomy.blocks)
         substitutes_bytes = blocks * sizes.widest_inputs * sizes.width * sizes.itemsize
-    return sizes.resident + tokens * sizes.itemsize * activations + substitutes_bytes
+    held, view = sizes.resident + substitutes_bytes, tokens * sizes.itemsize * activations
+    several = 2 * min(context.recipe.windows, at_once(1, device()))
+    fits = device().type != "cpu" and held + several * view <= memory_at_hand()
+    return held + (several if fits else 1) * view
 
 
 def _repeat(state: RunState) -> Iterator[Event]:
