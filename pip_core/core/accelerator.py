@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,9 +52,13 @@ def devices() -> list[torch.device]:
 
 def at_once(usual: int, place: torch.device) -> int:
     """How many rows or positions are computed at a time, where `usual` suit a processor."""
-    if place.type == "cpu":
-        return usual
-    return usual * max(1, min(AT_ONCE, int(total_bytes(place) / AT_ONCE_BYTES)))
+    return usual if place.type == "cpu" else usual * _times_as_much(place)
+
+
+@lru_cache
+def _times_as_much(place: torch.device) -> int:
+    """How much more an accelerator is given; its driver is asked once, and not in every pass."""
+    return max(1, min(AT_ONCE, int(total_bytes(place) / AT_ONCE_BYTES)))
 
 
 def name_of(place: torch.device) -> str:

@@ -16,6 +16,7 @@ from ..core.recipe import Recipe
 from ..core.settings import AUTO
 from ..data.calibration import ROW_TOKENS, Calibration, CalibrationText
 from ..data.corpora import POOL_CHARACTERS, title
+from ..data.rows import count_tokens
 from ..data.windows import CHARACTERS_PER_TOKEN
 from ..evaluation.evaluator import TaskBatches
 from ..evaluation.requests import Encoder, context_length
@@ -144,7 +145,7 @@ class Material:
         own: list[torch.Tensor] = []
         save = kept.saver("written")
         if found:
-            yield sum(part.numel() for part in found)
+            yield count_tokens(found)
         for number, part in group.share(list(enumerate(begun.split(WRITING_ROWS)))[len(found) :]):
             yield part.numel() * group.size
             writing = write_batch(dense, part, length, known, seed + number)

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..core.process_group import current
+from ..data.rows import count_tokens
 from ..evaluation.evaluator import TaskBatches
 from .distillation import divergence
 
@@ -104,5 +105,5 @@ class Watch:
                 gold = nats[item.gold] if len(nats) > 1 else nats[0]
                 answers.append(float(gold - nats.logsumexp(0)) if len(nats) > 1 else float(gold))
         parts = tuple(total / part.numel() for total, part in zip(sums, self.rows, strict=True))
-        mean = sum(sums) / sum(part.numel() for part in self.rows)
+        mean = sum(sums) / count_tokens(self.rows)
         return Look(tokens, loss, mean, tuple(answers), parts)
