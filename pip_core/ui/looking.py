@@ -67,7 +67,7 @@ class Looks:
         try:
             recipe = from_form(*values)
             named = recipe.keep or recipe.drop
-            return self._looked(recipe, _importance, values, ranks) if named else {}
+            return self._looked(recipe, _importance, recipe, ranks) if named else {}
         except UserError:
             return {}
 
@@ -123,8 +123,7 @@ def preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None
         return _preview(values, ranks)
 
 
-def _importance(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
-    recipe = from_form(*values)
+def _importance(recipe: Recipe, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
     with without_downloads():
         return {"locks": {"value": form.locks_line(recipe, ranks.get((recipe.model, recipe.method)))}}
 
