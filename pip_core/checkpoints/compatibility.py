@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..core.device import number_name
 from ..core.finite import to_json
 
 # Names that one family alone has, or had, for a setting.
@@ -62,7 +63,7 @@ def write_older_names(folder: Path, tokenizer: PreTrainedTokenizerBase, stored: 
     """
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["dtype"] = config["torch_dtype"] = str(stored).removeprefix("torch.")
+    config["dtype"] = config["torch_dtype"] = number_name(stored)
     path.write_text(
         to_json(config | older_settings(config), indent=2, sort_keys=True) + "\n", encoding="utf-8"
     )

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from ..core.device import number_name
 from ..structure.families import skeleton
 from .checksum import weight_files
 
@@ -81,7 +82,7 @@ def follow_weights(config: PreTrainedConfig, folder: Path, name: str) -> tuple[s
     stored = _number_format(found)
     if stored is not None:
         if config.dtype not in (None, stored):
-            ours, theirs = (str(d).removeprefix("torch.") for d in (stored, config.dtype))
+            ours, theirs = (number_name(d) for d in (stored, config.dtype))
             notes.append(
                 f"The config of '{name}' says {theirs}, but its weights are stored as {ours}. They are taken "
                 f"as {ours}, and an export keeps that."

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ..core.device import is_out_of_memory
+from ..core.device import is_out_of_memory, number_name
 from ..core.errors import UserError, shortened
 from ..core.finite import to_json
 from ..structure.anatomy import anatomy_of
@@ -52,7 +52,7 @@ def save_nonuniform(
     facts = {
         "loader": LOADER,
         "model_type": dense.model_type,
-        "dtype": str(stored or model.dtype).removeprefix("torch."),
+        "dtype": number_name(stored or model.dtype),
         "config": dense.to_dict(),
         **shape.to_dict(),
     }

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.accelerator import free_bytes
+from ..core.device import number_name
 from ..core.errors import UserError
 from ..core.finite import check_finite
 from ..core.fork_server import Process
@@ -90,7 +91,7 @@ def verify(loaded: Loaded, folder: Path, probe: str) -> Generator[float, None, V
             str(folder.resolve()),
             str(probe_file.resolve()),
             str(STREAMED_TOKENS if streamed else GENERATED_TOKENS),
-            str(loaded.model.dtype).removeprefix("torch."),
+            number_name(loaded.model.dtype),
             device,
         ]
         answer = yield from _run(command, Path(place), started, limit)

@@ -23,7 +23,7 @@ from ..core.units import WIDTH
 from ..data.corpora import title
 from ..engine.stages import stages_for
 from ..evaluation.statistics import LEVEL, paired_comparison, retained
-from ..reporting.messages import plus_minus
+from ..reporting.messages import describe_perplexity, plus_minus
 from ..runs.recorded import read_events
 from .chart import kept_chart
 from .sweep import Entry
@@ -237,7 +237,7 @@ def markdown(results: SweepResults) -> str:
         mark = "*" if row.label in results.off_budget else ""
         times = f" in {row.iterations} iteration{'s' * (row.iterations > 1)}" if row.iterations else ""
         cells = [f"{row.label}{mark}", row.settings, row.removed_description + times, percent(row.removed, 2)]
-        cells.append(f"{row.perplexity:,.2f} ± {row.perplexity_se:,.2f}")
+        cells.append(describe_perplexity(row))
         cells += [plus_minus(*row.tasks[t]) if t in row.tasks else "-" for t in tasks]
         cells.append(plus_minus(row.accuracy, row.accuracy_se))
         cells += [f"{row.bits[t]:.3f}" if t in row.bits else "-" for t in texts]

@@ -30,6 +30,11 @@ OUT_OF_MEMORY = (
 DEVICE_ERRORS = ("cuda error", "hip error", "mps error", "command buffer", "device lost", "device_lost")
 
 
+def number_name(number: torch.dtype | str) -> str:
+    """The name of a number format, as configs write it: "bfloat16"."""
+    return str(number).removeprefix("torch.")
+
+
 @lru_cache(maxsize=1)
 def fast_bfloat16() -> bool:
     """Whether this machine computes in bfloat16 no slower than in float32: known of CUDA and XPU, otherwise

@@ -38,11 +38,11 @@ class Context:
     """What is known of a run before its model is loaded. Texts and tasks are read once, when first needed.
 
     Attributes:
-        stages: those that the recipe asks for, in their order.
+        stages: those that the recipe asks for, in their order, without `left_out`; `asked` are all of them.
         past: what the run continues from.
         failed: stages that change the model and failed when they were last run, and why.
         left_out: those of them that an export of what is pruned so far does without, so that the removals
-            can be exported whatever fails after them.
+            can be exported whatever fails after them; what one of them left, it may still give.
         exporting: whether a checkpoint will be written.
         pruning: whether more units may be removed.
         placement: where the weights are, see `core.recipe`; found out where it was not given.
@@ -66,6 +66,7 @@ class Context:
         asked = [stage for stage in stages if stage.enabled]
         self.failed = {s: failed[s.name] for s in asked if s.changes_model and s.name in failed}
         self.left_out = {} if pruning else self.failed
+        self.asked = asked
         self.stages = [stage for stage in asked if stage not in self.left_out]
         self.past = ReplayState.of(self.history)
         self.exporting = exporting

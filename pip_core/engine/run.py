@@ -185,15 +185,15 @@ def hands_over(recipe: Recipe) -> bool:
     return any(stage.enabled and stage.hands_over for stage in stages_for(recipe))
 
 
-def _left_out(state: RunState) -> Iterator[ev.Event]:
-    """Say which stages an export does without."""
-    for stage, reason in state.left_out.items():
-        warning = ev.Warned(
-            f"This export is made without '{stage.title}', which failed: {reason} Resume the run to try it "
-            "again."
-        )
-        state.warnings.append(warning.message)
-        yield warning
+def _without(state: RunState, stage: Stage) -> ev.Event:
+    """Say that an export does without a stage, or with what it had come to."""
+    why = f"failed: {state.left_out[stage]} Resume the run to try it again."
+    if stage.goes_on(state):
+        warning = ev.Warned(f"This export is made with what '{stage.title}' had come to before it {why}")
+    else:
+        warning = ev.Warned(f"This export is made without '{stage.title}', which {why}")
+    state.warnings.append(warning.message)
+    return warning
 
 
 def _earlier_result(state: RunState, stage: Stage, later: Sequence[Stage]) -> ev.Event | None:
@@ -202,7 +202,7 @@ def _earlier_result(state: RunState, stage: Stage, later: Sequence[Stage]) -> ev
     if not stage.weights_only:
         return None
     done = [e for e in state.history if e.result_of == stage.name and e.reached == len(state.removals)]
-    follow = (s for s in later if s in state.stages and s.needed(state))
+    follow = (s for s in later if s in state.left_out or (s in state.stages and s.needed(state)))
     return done[-1] if done and any(s.goes_on(state) for s in follow) else None
 
 
@@ -232,9 +232,13 @@ def _run(
         return ev.Stopped(state.decided)
 
     try:
-        stages = list(state.stages)
+        stages = list(state.asked)
         for place, stage in enumerate(stages):
-            if stage not in state.stages or not stage.needed(state):
+            if stage in state.left_out:
+                yield _without(state, stage)
+                if not stage.goes_on(state):
+                    continue
+            elif stage not in state.stages or not stage.needed(state):
                 continue
             if stage.by_one_process and not current().first:
                 continue
@@ -253,13 +257,11 @@ def _run(
                     yield from _noticed(state)
                     yield event
                     if isinstance(event, Decided):
-                        state.settle(event, stages[place + 1 :])
+                        state.settle(event, [s for s in stages[place + 1 :] if s not in state.left_out])
             except Halted:
                 raise
             except Exception as error:
                 raise _StageError(error, stage.name, _can_stream(state)) from error
-            if not place:
-                yield from _left_out(state)
     finally:
         state.discard_partial()
     yield ev.Finished(

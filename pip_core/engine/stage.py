@@ -143,7 +143,8 @@ class Stage(ABC):
 
     def goes_on(self, state: RunState) -> bool:
         """Whether it begins by setting the weights of all blocks to what an earlier attempt of it left, so
-        that no stage before it has to change them again. It is asked right before such a stage would."""
+        that no stage before it has to change them again. It is asked right before such a stage would. Where
+        it failed and is left out of an export, it then runs all the same, and comes to what was left."""
         return False
 
     @abstractmethod

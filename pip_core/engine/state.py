@@ -18,6 +18,7 @@ from ..checkpoints.checksum import weights_sha256
 from ..checkpoints.load import Loaded, load_folder
 from ..core import events as ev
 from ..core.decisions import Decided, settings_of
+from ..core.device import number_name
 from ..core.errors import UserError
 from ..core.process_group import current
 from ..core.progress import drain, map_progress
@@ -189,7 +190,7 @@ class RunState(Context):
         Raises:
             UserError: its files are gone, or hold other weights than the run began with.
         """
-        source, number = self.loaded.source, str(self.loaded.model.dtype).removeprefix("torch.")
+        source, number = self.loaded.source, number_name(self.loaded.model.dtype)
         if not source.folder.is_dir():
             raise UserError(
                 f"The files of {source.name} are not there any more, and this needs the whole model beside "

@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache
 from ..checkpoints.load import Loaded
 from ..core.accelerator import name_of, synchronize
 from ..core.decoding import read_on
+from ..core.device import number_name
 from ..core.errors import UserError
 from ..data.corpora import HELDOUT, documents
 
@@ -146,7 +147,7 @@ def compare_latency(
         )
         for i in (0, 1)
     )
-    formats = dict.fromkeys(str(m.model.dtype).removeprefix("torch.") for m in models)
+    formats = dict.fromkeys(number_name(m.model.dtype) for m in models)
     return LatencyComparison(
         dense=dense_cost,
         pruned=pruned_cost,

@@ -27,7 +27,7 @@ from transformers import (
 
 from ..checkpoints.load import load, resolve
 from ..core.accelerator import device
-from ..core.device import peak_memory
+from ..core.device import number_name, peak_memory
 from ..core.finite import to_json
 from ..core.paths import ROOT
 from ..core.progress import drain
@@ -109,7 +109,7 @@ def _measure(name: str, reference: str, windows: int) -> dict:
         "seconds": time.perf_counter() - started,
         "peak": peak_memory(),
         "weights": 2 * sum(p.numel() for p in model.parameters()),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": number_name(model.dtype),
     }
 
 

@@ -135,14 +135,11 @@ class Trainer:
         self._best_weights = {n: w.to(self.pruned.device) for n, w in state["best_weights"].items()}
         optimiser.restore(state)
 
-    def train(
-        self, state: Mapping[str, Any] | None = None, only_restore: bool = False
-    ) -> Generator[int | Look, None, Outcome]:
+    def train(self, state: Mapping[str, Any] | None = None) -> Generator[int | Look, None, Outcome]:
         """Learn, and leave the pruned model with the best weights that were seen.
 
         Args:
             state: what `save` was given last, to continue from there.
-            only_restore: learn nothing more than that.
 
         Yields:
             Tokens learnt from so far, after every pass, and a `Look` whenever there was one.
@@ -164,7 +161,7 @@ class Trainer:
                 else:
                     self._restore(state, optimiser)
                     state = None  # it is as large as what was restored from it
-                while not only_restore:
+                while True:
                     if self._look_is_due:
                         yield from self._look()
                         self.save(self.state())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from ..core import events as ev
 from ..core.figures import percent
@@ -134,7 +135,17 @@ def describe_task(task: ev.TaskResult) -> str:
     return ", ".join(parts)
 
 
-def describe_perplexity(measured: ev.Evaluated) -> str:
+class HasPerplexity(Protocol):
+    """What has a perplexity and its standard error."""
+
+    @property
+    def perplexity(self) -> float: ...
+
+    @property
+    def perplexity_se(self) -> float: ...
+
+
+def describe_perplexity(measured: HasPerplexity) -> str:
     """A perplexity with its standard error, as "2,793.01 ± 330.20"."""
     return f"{measured.perplexity:,.2f} ± {measured.perplexity_se:,.2f}"
 

@@ -93,19 +93,23 @@ class BytePairs(Subwords):
         pairs = (m.split(" ") if isinstance(m, str) else m for m in self.model["merges"])
         return [(left, right) for left, right in pairs]
 
+    def _joined(self, one: str, other: str) -> str:
+        """What two tokens are merged into: a mark of tokens inside a word stands in front alone."""
+        return one + other.removeprefix(self.model.get("continuing_subword_prefix") or "")
+
     @cached_property
     def parts(self) -> Mapping[int, tuple[int, ...]]:
         ids = self.ids
         found: dict[int, tuple[int, ...]] = {}
         for one, other in self.merges:
-            if one in ids and other in ids and one + other in ids:
-                found.setdefault(ids[one + other], (ids[one], ids[other]))
+            if one in ids and other in ids and (joined := self._joined(one, other)) in ids:
+                found.setdefault(ids[joined], (ids[one], ids[other]))
         return found
 
     def rewritten(self, new: Mapping[int, int]) -> dict[str, Any]:
         made = super().rewritten(new)
         vocab = made["vocab"]
-        merges = [[a, b] for a, b in self.merges if a in vocab and b in vocab and a + b in vocab]
+        merges = [[a, b] for a, b in self.merges if a in vocab and b in vocab and self._joined(a, b) in vocab]
         return {**made, "merges": merges}
 
     def resplit(self, ids: Sequence[int], new: Mapping[int, int]) -> list[int]:

@@ -73,8 +73,8 @@ class Vocabulary:
             generation: settings for generating text, which name tokens too.
 
         Raises:
-            UserError: tokens cannot be removed from the tokenizer, see `check_kind`, or it has some that the
-                model has no row for.
+            UserError: tokens cannot be removed from the tokenizer, see `check_kind`, it has some that the
+                model has no row for, or all must stay.
         """
         found = Vocabulary.read(tokenizer, config.vocab_size)
         found.check_rows()
@@ -82,6 +82,11 @@ class Vocabulary:
         unmade = set(found.ids.values()) - found.parts.keys()
         unknown = set() if found.words.unknown is None else {found.words.unknown}
         fixed = (named | unmade | ids_in_tokenizer(found.written) | unknown) & set(range(found.rows))
+        if len(fixed) == found.rows:
+            raise UserError(
+                "None of this model's tokens can be removed: all are letters, bytes or special ones, or its "
+                f"{FILE} lists no merges that make them of others. {INSTEAD}"
+            )
         return replace(found, fixed=frozenset(fixed))
 
     @staticmethod
@@ -134,6 +139,14 @@ class Vocabulary:
                 "vocabulary cannot be cut. Keep all tokens (0 % rare tokens removed), or save the model "
                 "with more rows first: model.resize_token_embeddings(len(tokenizer))."
             )
+
+    def check_written(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Refuse a tokenizer that cannot be written with the fewest tokens.
+
+        Raises:
+            UserError: see `VocabularySubset.tokenizer`.
+        """
+        VocabularySubset(self, torch.tensor(sorted(self.fixed))).tokenizer(tokenizer)
 
     def check(self, count: int) -> None:
         """Refuse a removal of `count` tokens that would remove fixed ones.

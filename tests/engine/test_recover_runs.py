@@ -212,6 +212,14 @@ def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path, monke
         assert isinstance(failed, ev.Failed)
         assert (failed.stage, "have changed" in failed.message) == ("recover", True)
         assert (tmp_path / "changed" / SCRATCH / "recover-state.pt").exists()
+        # Exported without that stage, it is the best state until then all the same.
+        left = list(run_directory.work(tmp_path / "changed", prune_on=False))
+        (found,) = tiny.only(left, Recovered)
+        assert (isinstance(left[-1], ev.Finished), found.kept > 0) == (True, True)
+        assert not refitting(left)
+        (warning,) = tiny.only(left, ev.Warned)
+        assert "had come to before it failed: The weights of" in warning.message
+        assert warning.message in (tmp_path / "changed" / "model" / "README.md").read_text()
     with monkeypatch.context() as patch:
         # No memory for it any more: what was learnt until then is kept.
         patch.setattr(engine_state, "load_folder", no_memory)
@@ -224,8 +232,37 @@ def test_exported_as_it_is_after_a_stop(undisturbed, recovering, tmp_path, monke
     assert 0 < found.tokens < TOKENS
     assert "ended there" in sentence(found)
     assert not same(folder, undisturbed[1])
+    assert same(folder, tmp_path / "changed")
     # The recipe alone would learn on.
     assert "does not reproduce" in (folder / "model" / "README.md").read_text()
+
+
+def gone(*given):
+    raise UserError("It is gone.")
+
+
+def test_exported_before_anything_was_learnt(recovering, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    run_directory.create(folder, recovering.replace(recover_text="written"))
+    for event in run_directory.work(folder):
+        if isinstance(event, ev.Progress) and event.stage == "writing":
+            run_directory.request_stop(folder)
+    assert isinstance(event, ev.Stopped)
+    for name in ("written", "fails"):
+        shutil.copytree(folder, tmp_path / name)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Material, "write", gone)
+        assert list(run_directory.work(tmp_path / "fails"))[-1] == ev.Failed("It is gone.", "recover")
+    for name in ("written", "fails"):
+        events = list(run_directory.work(tmp_path / name, prune_on=False))
+        assert isinstance(events[-1], ev.Finished)
+        assert not {e.stage for e in tiny.only(events, ev.Progress)} & {"writing", "recovering"}
+    assert same(tmp_path / "written", tmp_path / "fails")
+    (found,) = tiny.only(run_directory.read_events(tmp_path / "written"), Recovered)
+    assert "Nothing was learnt" in sentence(found)
+    assert "ended there" in sentence(found)
+    assert not tiny.only(events, Recovered)
+    assert "without 'Recover'" in tiny.only(events, ev.Warned)[0].message
 
 
 def test_any_run_can_be_recovered_later(undisturbed, recovering, tmp_path):

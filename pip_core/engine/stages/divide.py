@@ -316,6 +316,8 @@ def _vocabulary(state: RunState) -> tuple[Vocabulary | None, str]:
     if not state.scorer.scores_tokens:
         return None, f"The method '{state.scorer.name}' is not defined for tokens."
     try:
-        return vocabulary_of(state), ""
+        found = vocabulary_of(state)
+        found.check_written(state.loaded.tokenizer)
     except UserError as error:
         return None, str(error)
+    return found, ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from ...checkpoints.load import DTYPES, load, refuse_unusable
+from ...core.device import number_name
 from ...core.errors import UserError
 from ...core.events import Event, Loading, Started, Warned
 from ...core.process_group import current
@@ -126,7 +127,7 @@ def _started(state: RunState, resumed: int) -> Started:
         goal=budget.description,
         planned=budget.iterations,
         planned_share=budget.share,
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=number_name(model.dtype),
         device=str(model.device),
         resumed=resumed,
         pinned=tuple(_pinned(state).items()),
@@ -144,7 +145,7 @@ def _pinned(state: RunState) -> Mapping[str, str]:
         **of_stages,
         "model": source.reference or recipe.model,
         "weights": source.weights_sha256,
-        "dtype": str(state.loaded.model.dtype).removeprefix("torch."),
+        "dtype": number_name(state.loaded.model.dtype),
         "calibration": state.calibration_text.name,
         "heldout": pinned(recipe.heldout),
     }

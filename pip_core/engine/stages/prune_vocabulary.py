@@ -182,6 +182,8 @@ class PruneVocabulary(Stage):
             if self.recipe.vocabulary != MEASURED:
                 raise
             return  # the division then goes without tokens, and says why
+        if self.recipe.vocabulary != MEASURED:
+            found.check_written(tokenizer)
         tokens_to_keep(self.recipe.keep_tokens, found, tokenizer, kept_texts(self.recipe))
 
     def estimate(self, context: Context) -> Cost:

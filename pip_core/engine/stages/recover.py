@@ -15,7 +15,6 @@ import torch
 
 from ...checkpoints.load import Loaded
 from ...core.accelerator import device
-from ...core.curve import CurvePoint
 from ...core.device import is_out_of_memory
 from ...core.errors import UserError
 from ...core.events import Event, Progress, Warned
@@ -41,7 +40,16 @@ from ..stage import Cost, Stage
 from ..state import RunState
 from .read_texts import contents_of, overlaps, refuse_measured, warn
 from .recover_left import Left
-from .recover_result import Paced, Recovered, begins_anew, learnt_before, tokens_in_time
+from .recover_result import (
+    ENDED_THERE,
+    Paced,
+    Recovered,
+    begins_anew,
+    learnt_before,
+    point_of,
+    tokens_in_time,
+    why_ended,
+)
 from .recover_settings import MOST, OFF, SHORT, UNTIL_LEVEL, USUAL, RecoverSettings
 
 # Looks at the state of the model: of a short recovery, and tokens between two of the other.
@@ -155,28 +163,21 @@ class Recover(Stage):
         return 1 + tokens / self._between_looks(tokens)
 
     def run(self, state: RunState) -> Iterator[Event]:
-        began, loaded = time.monotonic(), state.loaded
-        if own := self.material.own_text:
-            yield from warn(state, overlaps(state, own, "text that recovery learns from"))
-        ended, before = "", self._learnt_before(state)
+        began, left_out = time.monotonic(), self in state.left_out
+        ended, earlier = "", self._learnt_before(state)
+        before = earlier
         outcome: Outcome | None = None
         try:
-            there = self.goes_on(state)
+            before = earlier if self.goes_on(state) else 0
             assert self._left is not None
-            self._left.put(loaded.model)
+            self._left.put(state.loaded.model)
             outcome = self._left.reached
-            if before and not there:
-                before = 0
-                yield Warned(
-                    "The model that recovery would go on from is not there any more: it begins anew."
-                )
-                self.material.read(state.calibration, self.tokens)
-            elif not there and (why := begins_anew(state.history, self.tokens)):
-                yield Warned(why)
-            dense = state.load_dense()
-            if self._timed_later:
-                yield from self._time(state, dense, before, began)
-            outcome = yield from self._learn(state, dense, before)
+            # Exported before it was done: with what was learnt until then.
+            if left_out or (not state.pruning and found_by_all(self._left.begun)):
+                state.cut_short |= left_out or not self._left.done
+                ended = "" if outcome else ENDED_THERE
+            else:
+                outcome = yield from self._further(state, earlier, before, began)
         except FAULTS as error:
             if not leaves_others(error):
                 raise
@@ -212,12 +213,32 @@ class Recover(Stage):
             start.right,
             best.right,
             time.monotonic() - began,
-            _why(outcome, cut_short),
+            why_ended(outcome, cut_short),
             before,
         )
 
+    def _further(
+        self, state: RunState, earlier: int, before: int, began: float
+    ) -> Generator[Event, None, Outcome]:
+        """Learn, from where an attempt ended where one did: `before` of the tokens `earlier`, of which it is
+        all or none."""
+        assert self._left is not None
+        if own := self.material.own_text:
+            yield from warn(state, overlaps(state, own, "text that recovery learns from"))
+        if earlier and not before:
+            yield Warned("The model that recovery would go on from is not there any more: it begins anew.")
+            self.material.read(state.calibration, self.tokens)
+        elif not self._left.there and (why := begins_anew(state.history, self.tokens)):
+            yield Warned(why)
+        dense = state.load_dense()
+        if self._timed_later:
+            yield from self._time(state, dense, before, began)
+        return (yield from self._learn(state, dense, before))
+
     def goes_on(self, state: RunState) -> bool:
         if self._left is None:
+            # Where it is left out of an export, nothing was checked.
+            self._in_time = tokens_in_time(state.history)
             before = self._learnt_before(state)
             self._left = Left.find(state, Kept(state.scratch, self._key(state, before)), before > 0)
         return found_by_all(self._left.there)
@@ -271,6 +292,7 @@ class Recover(Stage):
         # What is read further on is not what was read before.
         seed = recipe.seed + before
         kept = Kept(state.scratch if current().first else None, key)
+        kept.saver("begun")({})
         wanted = self.material.to_write(tokens)
         if wanted:
             work = wanted * WRITING * len(state.anatomy.blocks)
@@ -299,8 +321,6 @@ class Recover(Stage):
         trainer = Trainer(
             state.loaded.model, dense.model, rows, dense_rows, watch, plan, seed, kept.saver("state")
         )
-        # Exported before it was done: with what was learnt until then.
-        state.cut_short |= bool(not state.pruning and saved and saved["step"] < saved["last"])
         done = saved["step"] * trainer.step_tokens if saved else 0
         total = trainer.last * trainer.step_tokens
         whole = self.estimate(state).work["recovering"]
@@ -309,7 +329,7 @@ class Recover(Stage):
         state.clock.planned["looking"] = (left + (not saved)) * _look(state)
         looks: list[Look] = []
         looked = partial(state.clock.step, "looking", _look(state))
-        steps = _counted(trainer.train(saved, state.cut_short), looks, looked)
+        steps = _counted(trainer.train(saved), looks, looked)
         del saved  # the trainer lets go of it once it is restored
         began, warned = time.monotonic(), False
         following = state.follow(steps, "recovering", total, whole, start=done)
@@ -325,7 +345,7 @@ class Recover(Stage):
                 yield Warned(f"{kept.fault} If the run is stopped, recovery {then}.")
             for look in looks:
                 speed = (look.tokens - done) / max(1e-9, time.monotonic() - began)
-                yield _point(len(state.removals), look, before, speed if look.tokens > done else 0.0)
+                yield point_of(len(state.removals), look, before, speed if look.tokens > done else 0.0)
             looks.clear()
 
     def _key(self, state: RunState, before: int) -> str:
@@ -359,25 +379,6 @@ def _counted(
         return done
 
     return map_progress(work, count)
-
-
-def _point(iteration: int, look: Look, before: int, speed: float) -> CurvePoint:
-    values = [("divergence, held-out text", look.heldout)]
-    if look.loss is not None:
-        values.append(("divergence, text learnt from", look.loss))
-    if look.answers:
-        values.append(("right answers, -log p", -look.right))
-    note = f"{speed:.0f} tokens/s" if speed else ""
-    names = ("Recovery", "tokens learnt from", "nats")
-    return CurvePoint(iteration, *names, float(before + look.tokens), tuple(values), note)
-
-
-def _why(outcome: Outcome, cut_short: bool) -> str:
-    if outcome.fault:
-        return outcome.fault
-    if cut_short:
-        return "It was ended there to be exported."
-    return "It ended because it did not help any more." if outcome.settled else ""
 
 
 def _look(context: Context) -> float:

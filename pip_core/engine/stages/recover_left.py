@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ...checkpoints.load import load_folder
+from ...core.device import number_name
 from ...core.errors import UserError
 from ...recovery.kept import Kept
 from ...recovery.trainer import Outcome, reached
@@ -23,10 +24,12 @@ class Left:
     Attributes:
         state: of learning that was stopped or killed, as `Trainer.train` takes it.
         exported: the weights that the run exported last, which an earlier recovery led to.
+        begun: whether an attempt has begun, which may have left nothing.
     """
 
     state: Mapping[str, Any] | None = None
     exported: Mapping[str, torch.Tensor] | None = None
+    begun: bool = False
 
     @classmethod
     def find(cls, run: RunState, kept: Kept, longer: bool) -> Left:
@@ -36,13 +39,18 @@ class Left:
             longer: whether an earlier recovery is to be gone on from.
         """
         if (state := kept.load("state")) is not None:
-            return cls(state)
-        return cls(exported=_exported(run)) if longer else cls()
+            return cls(state, begun=True)
+        return cls(None, _exported(run) if longer else None, kept.load("begun") is not None)
 
     @property
     def there(self) -> bool:
         """Whether there is anything."""
         return self.state is not None or self.exported is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether the learning had come to its end."""
+        return self.state is not None and self.state["step"] >= self.state["last"]
 
     @property
     def reached(self) -> Outcome | None:
@@ -63,7 +71,7 @@ def _exported(run: RunState) -> Mapping[str, torch.Tensor] | None:
     shape."""
     if run.out is None:
         return None
-    number = str(run.loaded.model.dtype).removeprefix("torch.")
+    number = number_name(run.loaded.model.dtype)
     try:
         exported = load_folder(replace(run.loaded.source, folder=run.out), number).model.state_dict()
     except UserError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...core.curve import CurvePoint
 from ...core.events import (
     Event,
     Exported,
@@ -14,7 +15,10 @@ from ...core.events import (
     effective_events,
     event,
 )
+from ...recovery.trainer import Outcome
+from ...recovery.watch import Look
 
+ENDED_THERE = "It was ended there to be exported."
 # Settings that may change between a recovery and one that goes on from it.
 LONGER = frozenset(("recover", "recover_tokens", "recover_minutes"))
 
@@ -47,6 +51,9 @@ class Recovered(StageResult):
 
     def _words(self) -> str:
         early = f" {self.ended}" if self.ended else ""
+        if not self.tokens:
+            was = " after the earlier recovery" if self.earlier else ""
+            return f"Nothing was learnt: what was left is as it was{was}.{early}"
         if not self.kept and self.earlier:
             return (
                 f"Further recovery helped nothing: what was left is as it was after the earlier one.{early}"
@@ -146,3 +153,29 @@ def _earlier(history: Sequence[Event]) -> tuple[int, list[str]]:
         elif isinstance(one, Removed | RemovalUndone):
             learnt, others = 0, frozenset()
     return (learnt if exported and asked else 0), sorted(others)
+
+
+def point_of(iteration: int, look: Look, before: int, speed: float) -> CurvePoint:
+    """A look at the state as a point of the chart.
+
+    Args:
+        before: tokens of the recovery that this one goes on from.
+        speed: tokens per second; 0 where it is not known.
+    """
+    values = [("divergence, held-out text", look.heldout)]
+    if look.loss is not None:
+        values.append(("divergence, text learnt from", look.loss))
+    if look.answers:
+        values.append(("right answers, -log p", -look.right))
+    note = f"{speed:.0f} tokens/s" if speed else ""
+    names = ("Recovery", "tokens learnt from", "nats")
+    return CurvePoint(iteration, *names, float(before + look.tokens), tuple(values), note)
+
+
+def why_ended(outcome: Outcome, cut_short: bool) -> str:
+    """Why learning ended early, as a sentence; empty where it did not."""
+    if outcome.fault:
+        return outcome.fault
+    if cut_short:
+        return ENDED_THERE
+    return "It ended because it did not help any more." if outcome.settled else ""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ...checkpoints.load import load, load_folder
 from ...core.accelerator import free_bytes
-from ...core.device import is_out_of_memory
+from ...core.device import is_out_of_memory, number_name
 from ...core.errors import UserError
 from ...core.events import Event
 from ...core.figures import percent
@@ -77,7 +77,7 @@ class Speed(Stage):
             reason = f"both models together need {needed / 1e9:.1f} GB of memory, and less is free."
             yield Timed(count, skipped=reason)
             return
-        number = str(state.loaded.model.dtype).removeprefix("torch.")
+        number = number_name(state.loaded.model.dtype)
         try:
             dense = load_folder(state.loaded.source, self.recipe.dtype, number)
             # As others will load it, and not as it was cut in memory.
