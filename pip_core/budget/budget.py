@@ -97,6 +97,11 @@ def budget_for(
     return budget
 
 
+def divides(recipe: Recipe) -> bool:
+    """Whether it is measured before the first removal which kinds of units the target is made up of."""
+    return recipe.vocabulary == MEASURED or bool(recipe.target_speedup)
+
+
 def joining(recipe: Recipe, anatomy: Anatomy, scorer: Scorer) -> tuple[str, ...]:
     """Kinds of units that may take part in a division beside those of the recipe: what it allows, the method
     is defined for, and this model can lose together with these in an ordinary checkpoint."""

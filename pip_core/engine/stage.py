@@ -7,7 +7,7 @@ the model card, the log, the page and the command line, names none of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -89,6 +89,11 @@ class Stage(ABC):
     def enabled(self) -> bool:
         """Whether the recipe asks for it."""
         return True
+
+    @property
+    def idle(self) -> Collection[str]:
+        """Settings of its own that make no difference in this recipe: nothing reads them."""
+        return ()
 
     @property
     def hands_over(self) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 
 from ...budget.aims import DOES
-from ...budget.budget import joining
+from ...budget.budget import divides, joining
 from ...budget.division import TOKENS, most_tokens, title_of
 from ...budget.pruning_budget import prunable_sites
 from ...core.decisions import Decided
@@ -171,6 +171,10 @@ class Divide(Stage):
     @property
     def enabled(self) -> bool:
         return self.recipe.vocabulary == MEASURED
+
+    @property
+    def idle(self) -> Collection[str]:
+        return () if divides(self.recipe) else tuple(DivideSettings.model_fields)
 
     def check(self, context: Context) -> None:
         if context.decided:

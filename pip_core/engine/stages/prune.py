@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from ...budget.aims import bytes_of, speedup_of
 from ...budget.allocation import NOTHING_LEFT, choose, largest_relative_score
+from ...budget.budget import divides
 from ...core.accelerator import at_once, device
 from ...core.device import memory_at_hand
 from ...core.errors import UserError
@@ -217,6 +218,10 @@ class Prune(Stage):
     title = "Prune"
     Settings = PruneSettings
     Result = Removed
+
+    @property
+    def idle(self) -> Collection[str]:
+        return () if divides(self.recipe) else ("compete",)
 
     def check(self, context: Context) -> None:
         _ = context.budget

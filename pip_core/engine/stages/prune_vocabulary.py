@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -158,6 +158,10 @@ class PruneVocabulary(Stage):
     @property
     def enabled(self) -> bool:
         return bool(self.recipe.vocabulary)
+
+    @property
+    def idle(self) -> Collection[str]:
+        return () if self.enabled else {*VocabularySettings.model_fields} - {"vocabulary"}
 
     def prepare(self, state: RunState) -> None:
         if self.recipe.vocabulary == MEASURED:

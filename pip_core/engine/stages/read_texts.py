@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -18,6 +18,7 @@ from ...data.perturbation import PERTURBATION_KINDS
 from ...data.windows import check_holds
 from ...evaluation.tasks import Pages, Task
 from ...evaluation.writing import Beginnings, WritingTask
+from ...scoring import get_scorer
 from ..context import Context
 from ..identity import digest
 from ..stage import Stage
@@ -90,6 +91,10 @@ class ReadTexts(Stage):
     title = "Texts"
     Settings = TextSettings
     invalidated_by = ()
+
+    @property
+    def idle(self) -> Collection[str]:
+        return () if get_scorer(self.recipe.method).perturbs else ("kinds", "rate")
 
     def check(self, context: Context) -> None:
         recipe, domains = self.recipe, context.calibration_text.domains

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -88,6 +88,10 @@ class Recover(Stage):
     @property
     def enabled(self) -> bool:
         return self.recipe.recover != OFF
+
+    @property
+    def idle(self) -> Collection[str]:
+        return () if self.enabled else {*RecoverSettings.model_fields} - {"recover"}
 
     @property
     def tokens(self) -> int:

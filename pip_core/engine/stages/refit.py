@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 
 import torch
 from transformers import PreTrainedModel
@@ -115,6 +115,10 @@ class Refit(Stage):
     @property
     def enabled(self) -> bool:
         return bool(self.recipe.refit)
+
+    @property
+    def idle(self) -> Collection[str]:
+        return () if self.enabled else ("refit_tokens",)
 
     @property
     def hands_over(self) -> bool:
