@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 
+from ..core.figures import stated_percent
+from ..core.recipe import Recipe
+
 READING, WRITING = "prefill", "decode"
 # What people read.
 DOES = {READING: "reads", WRITING: "writes"}
+DOING = {READING: "reading", WRITING: "writing"}
 _SIZES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 MOST_TIMES = 20.0
 
@@ -37,6 +41,16 @@ def speedup_of(text: str) -> tuple[str, float]:
             f"above 1 and at most {MOST_TIMES:g}, such as {WRITING}:1.3, not '{text}'."
         )
     return what, float(found[0])
+
+
+def stated_target(recipe: Recipe) -> str:
+    """What a recipe asks for, in a few words: "20 %", "at most 200MB", "1.3x faster writing"."""
+    if recipe.target_bytes:
+        return f"at most {recipe.target_bytes.strip()}"
+    if recipe.target_speedup:
+        what, times = speedup_of(recipe.target_speedup)
+        return f"{times:g}x faster {DOING[what]}"
+    return stated_percent(recipe.target)
 
 
 def time_saved(times: float) -> float:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ..budget.aims import stated_target
 from ..core import events as ev
-from ..core.figures import percent
 from ..core.recipe import Recipe
 from ..evaluation.statistics import retained
 from ..reporting.run_summary import RunSummary
@@ -218,7 +218,7 @@ class RunIndex:
 def default_name(recipe: Recipe) -> str:
     """The name of a run that its owner did not name. It follows the recipe, which an extension changes."""
     model = recipe.model.rstrip("/").rsplit("/", 1)[-1]
-    return f"{model[:LONGEST_MODEL]}, {percent(recipe.target, 0)} by {recipe.method}"
+    return f"{model[:LONGEST_MODEL]}, {stated_target(recipe)} by {recipe.method}"
 
 
 def last_change(folder: Path, name: str = EVENTS) -> float:

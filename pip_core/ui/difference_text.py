@@ -21,8 +21,7 @@ def kept_words(dense: Evaluated, now: Evaluated) -> str:
 
 def above_guessing(kept: Retained) -> str:
     """Share and standard error of what is kept above guessing, as "97 % ± 1"; there must be one."""
-    share = percent(kept.above_chance or 0.0, 0).replace("-", "−")
-    return f"{share} ± {100 * (kept.above_chance_se or 0.0):.0f}"
+    return f"{percent(kept.above_chance or 0.0, 0)} ± {100 * (kept.above_chance_se or 0.0):.0f}"
 
 
 def kept_share(dense: Evaluated, now: Evaluated) -> str:

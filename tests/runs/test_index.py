@@ -13,6 +13,7 @@ from pip_core.core import events as ev
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
 from pip_core.runs import files, retention, run_directory, worker
+from pip_core.runs.index import default_name
 from pip_core.runs.queue import RunQueue
 from pip_core.runs.store import TABLES, UPLOADS
 
@@ -62,6 +63,16 @@ def test_a_list_is_newest_first_and_names_can_be_changed(queue, workers):
     queue.rename(first, "")
     assert queue.listed("me")[1].name == "y-1b, 30 % by pip-gate"
     assert queue.owns(first, "me")
+
+
+def test_a_name_says_what_the_recipe_asks_for():
+    """Not the share that stands beside bytes or a speed-up, and is not read then."""
+    asked = [{"target": 0.125}, {"target_bytes": "4MB"}, {"target_speedup": "decode:1.3"}]
+    assert [default_name(Recipe(**one)) for one in asked] == [
+        "demo, 12.5 % by pip-gate",
+        "demo, at most 4MB by pip-gate",
+        "demo, 1.3x faster writing by pip-gate",
+    ]
 
 
 def test_an_events_file_is_read_once(queue, workers, monkeypatch):
