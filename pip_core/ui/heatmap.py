@@ -170,7 +170,9 @@ def importance_heatmap(
     _hatch(chart, now, AMBER)
     _hatch(chart, before, GREY)
     for block in locked(summary, keep):
-        add_lock(chart, block, 1, (0.7, 0.6), "middle")
+        # Where it has no score any more: what was put back had some.
+        last = max((y for y, row in zip(scored, values, strict=True) if row[block] is not None), default=0)
+        add_lock(chart, block, min(last + 1, rows), (0.7, 0.6), "middle")
     for (kind, block), iteration in removed.items():
         _outline(chart, block, iteration * len(kinds) + place[kind], "solid")
     branch = summary.forked

@@ -23,7 +23,7 @@ from ..scoring import get_scorer
 from ..structure.anatomy import Anatomy
 from .heatmap import FLOOR
 from .importance import is_one
-from .looking import is_known
+from .looking import KNOWN_TEXTS
 from .shares import removed_shares
 
 # Iterations that are played; what follows them is shown at once.
@@ -137,8 +137,8 @@ def _gone(summary: RunSummary, anatomy: Anatomy | None, iteration: int) -> list[
 
 def _views(recipe: Recipe, count: int) -> list[Pieces]:
     """A passage of the calibration text, and its misspelt twin where the method compares the two; none of a
-    text that is not shipped, which only another process may read."""
-    if not count or not is_known(recipe):
+    text that is not shipped, which only another process may read. The model and the questions may be any."""
+    if not count or recipe.calibration not in KNOWN_TEXTS:
         return []
     try:
         found = _passage(recipe.calibration, recipe.kinds, recipe.rate, recipe.seed)

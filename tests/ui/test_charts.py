@@ -44,7 +44,9 @@ def test_what_is_kept_was_put_back_or_has_no_score_is_not_called_removed():
     assert states == ["kept", "kept", "not scored", "removed"]
     said = heatmap.score_table(summary, keep=(1,))
     assert [said.count(f">{state}<") for state in ("kept", "not scored", "removed")] == [2, 1, 1]
-    assert [i["x"] for i in heatmap.importance_heatmap(summary, keep=(1,))["layout"]["images"]] == [0, 1]
+    # A lock begins where a block has no score any more, and hides none.
+    locks = heatmap.importance_heatmap(summary, keep=(1,))["layout"]["images"]
+    assert [(lock["x"], lock["y"]) for lock in locks] == [(0, 2), (1, 2)]
 
 
 def test_a_branch_marks_where_its_method_changed():
@@ -144,6 +146,10 @@ def test_the_method_is_drawn_from_the_runs_own_texts_scores_and_removals():
         assert "two texts" not in other["alternative"]
         assert other["summary"] in other["alternative"]
     assert method_picture.method_picture(summary, Recipe(calibration="text:Our plans."), None)["views"] == []
+    # Whose model and whose questions they were makes no difference.
+    summary.started = replace(summary.started, method="pip")
+    own = recipe.replace(model="x/y", tasks=("text:{}",))
+    assert method_picture.method_picture(summary, own, None)["views"] == drawn["views"]
     assert method_picture.method_picture(RunSummary(), recipe, None) == {"steps": []}
 
 
