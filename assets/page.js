@@ -128,28 +128,34 @@ window.pip = {
     document.querySelector("#form > button.label-wrap.open")?.click();
   },
   // A refusal stands at the button that was pressed; it goes as soon as something else is entered or pressed.
-  // The field it begins with the name of is marked, and so is one that the plan objects to.
+  // The field it begins with the name of is marked, or the one that it says it is about; so is one that the plan, or
+  // an answer that stands below what was asked, objects to.
   refusals() {
     const notice = document.getElementById("notice");
     let pressed = null, copy = null, latest = null;
-    const clear = () => { copy?.remove(); copy = null; notice.classList.add("past"); };
+    const clear = () => { copy?.remove(); copy = null; notice.classList.add("past"); mark(); };
     document.addEventListener("click", event => {
       const button = event.target.closest("button");
       if (button) { pressed = button; clear(); }
     }, true);
     document.addEventListener("input", clear, true);
     const mark = () => {
-      const said = [...document.querySelectorAll("#notice:not(.past) .problem, #plan .problem")].map(p => p.textContent);
+      const said = [...document.querySelectorAll("#notice:not(.past) .problem, #plan .problem")], named = new Set();
       for (const label of document.querySelectorAll("#form [data-testid='block-info']")) {
-        const name = label.textContent.trim().replace(/, %$/, "");
-        const faulty = said.some(text => text.startsWith(name + ":") || text.startsWith(name + ","));
-        label.closest(".block")?.classList.toggle("faulty", faulty);
+        const name = label.textContent.trim().replace(/, %$/, ""), block = label.closest(".block");
+        const about = said.filter(({ textContent: text }) => text.startsWith(name + ":") || text.startsWith(name + ","));
+        about.forEach(problem => named.add(problem));
+        block?.classList.toggle("faulty", about.length > 0);
       }
+      const others = [...said.filter(problem => !named.has(problem)), ...document.querySelectorAll("#tabs .problem")];
+      const fields = others.map(p => p.dataset.field && document.querySelector(`#${p.dataset.field}, #setting_${p.dataset.field}`));
+      document.querySelectorAll("#tabs .faulty").forEach(field => field.classList.toggle("faulty", fields.includes(field)));
       // Other fields have a line of their own that says what is wrong with them.
       document.getElementById("model")?.classList.toggle("faulty", Boolean(document.querySelector("#model_line .problem")));
       const text = Boolean(document.querySelector("#views_small .problem")), own = document.querySelector("#pasted textarea");
       document.getElementById("pasted")?.classList.toggle("faulty", text && Boolean(own.value.trim()));
       document.getElementById("calibration")?.classList.toggle("faulty", text && !own?.value.trim());
+      fields.forEach(field => field?.classList.add("faulty"));
     };
     new MutationObserver(() => {
       const problem = notice.querySelector(".problem");
@@ -174,6 +180,15 @@ window.pip = {
     }).observe(notice, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["data-at"] });
     // The form's own lines: they come into the document as what they stand in is unfolded.
     new MutationObserver(mark).observe(document.getElementById("form"), { childList: true, subtree: true });
+    // Charts change there, too.
+    let before = "";
+    new MutationObserver(() => {
+      const all = [...document.querySelectorAll("#tabs .problem")], now = all.map(p => p.dataset.field + p.textContent).join();
+      if (now === before) return;
+      before = now;
+      mark();
+      all.find(problem => problem.offsetParent && problem !== copy)?.scrollIntoView({ block: "nearest" });
+    }).observe(document.getElementById("tabs"), { childList: true, subtree: true });
   },
   dark(on) {
     document.body.classList.toggle("dark", on);

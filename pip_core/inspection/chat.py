@@ -51,7 +51,7 @@ def answers(dense: Loaded, pruned: Loaded, prompt: str, tokens: int = 64) -> Ite
             model that cannot answer.
     """
     if not prompt.strip():
-        raise UserError("Write a prompt first.")
+        raise UserError("Write a prompt first.", "prompt")
     streams = [_Stream(m, prompt, tokens) for m in (dense, pruned)]
     while any(not s.done for s in streams):
         for stream in streams:
@@ -84,7 +84,8 @@ class _Stream:
         if read >= loaded.context:
             raise UserError(
                 f"The prompt has {read:,} tokens, and the model reads at most {loaded.context:,}, its answer "
-                "among them. Write a shorter one."
+                "among them. Write a shorter one.",
+                "prompt",
             )
         self._pieces = _Pieces(tokenizer)
         self._fault: Exception | None = None

@@ -57,7 +57,7 @@ def divergence(
     fewer = fewer or tokenizer
     ids = fewer(text, return_tensors="pt")["input_ids"][:, : min(LONGEST, context)]
     if ids.shape[1] < 2:
-        raise UserError("Write at least two words to compare what the models expect.")
+        raise UserError("Write at least two words to compare what the models expect.", "text")
     dense_ids, shared, shared_dense = ids, None, None
     numbers, fewer_numbers = tokenizer.get_vocab(), fewer.get_vocab()
     if fewer_numbers != numbers:

@@ -174,7 +174,7 @@ class ModelProcess:
                     continue
                 ended = True
                 if reply.kind == "error":
-                    raise UserError(reply.value)
+                    raise UserError(reply.value, reply.setting)
                 return
         finally:
             if not ended:

@@ -186,10 +186,11 @@ class RemovedTokens:
             UserError: it is empty, or too long to be read at once.
         """
         if not text.strip():
-            raise UserError("Enter a text first.")
+            raise UserError("Enter a text first.", "text")
         if len(text) > LONGEST:
             raise UserError(
-                f"This text has {len(text):,} characters, and {LONGEST:,} can be read at once: take a part."
+                f"This text has {len(text):,} characters, and {LONGEST:,} can be read at once: take a part.",
+                "text",
             )
         before = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         after = self.pruned(text, add_special_tokens=False)["input_ids"]

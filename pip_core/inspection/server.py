@@ -66,11 +66,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, or a part of one: `kind` is "step", "end" or "error" (`value` is then a sentence)."""
+    """An answer, or a part of one: `kind` is "step", "end" or "error" (`value` is then a sentence, and
+    `setting` what `UserError.setting` says)."""
 
     number: int
     kind: str
     value: Any = None
+    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class Server:
             if message is None:
                 traceback.print_exc()
                 message = f"Unexpected fault ({type(error).__name__}: {error}). Please report it."
-            self._send(Reply(request.number, "error", message))
+            self._send(Reply(request.number, "error", message, getattr(error, "setting", "")))
 
     def _work(self, request: Request) -> Iterator[object]:
         key = request.dense, request.pruned, request.stamp

@@ -207,7 +207,9 @@ def forked(
     decided = len(ev.removals(history))
     upto = decided if upto is None else upto
     if not 0 <= upto <= decided:
-        raise UserError(f"The run has {decided} iterations to keep: choose 0 to {decided}, not {upto}.")
+        raise UserError(
+            f"The run has {decided} iterations to keep: choose 0 to {decided}, not {upto}.", "upto"
+        )
     recipe = _as_chosen(before.but(**stay | dict(changes)), before, history, upto > 0)
     kept = kept_events(before, recipe, history, upto, name)
     budget = check_without_downloads(recipe, kept).budget

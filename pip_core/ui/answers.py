@@ -21,7 +21,7 @@ def show_errors(handler: Callable[..., Changes]) -> Callable[..., Changes]:
         try:
             return handler(*arguments, **named)
         except UserError as error:
-            return {"notice": {"value": problem(str(error), str(time.monotonic()))}}
+            return {"notice": {"value": problem(error, str(time.monotonic()))}}
 
     return safe
 

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ..budget.aims import stated_target
 from ..budget.targets import kinds_of
 from ..core.csv_cells import cell
 from ..core.figures import percent
 from ..core.recipe import Recipe
 from ..core.settings import SettingInfo
 from ..data.corpora import PASTED
+from ..engine.stages import stages_for
 from ..reporting.messages import describe_removal, format_duration
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import LINES, Figure, say
@@ -85,8 +87,8 @@ def summary(found: Sequence[Compared]) -> str:
         dense, now = run.summary.dense, run.summary.latest
         first = [
             _progress(run),
-            f"{escape(run.recipe.method)} <small>{escape(_removes(run))}</small>",
-            percent(run.recipe.target, 0),
+            f"<td class='prose'>{escape(run.recipe.method)} <small>{escape(_removes(run))}</small></td>",
+            escape(stated_target(run.recipe)),
         ]
         measured = ["–"] * 5
         if dense is not None and now is not None:
@@ -97,17 +99,10 @@ def summary(found: Sequence[Compared]) -> str:
                 f"{now.perplexity:,.1f} ± {now.perplexity_se:,.1f}",
                 format_duration(run.summary.worked),
             ]
-        cells = zip(FIGURES, [*first, *measured], strict=True)
         swatch = f"<i class='swatch' style='background:{LINES[number % len(LINES)]}'></i>"
-        rows.append([f"{swatch}{escape(run.name)}", *(_labelled(head, cell) for head, cell in cells)])
+        rows.append([f"{swatch}{escape(run.name)}", *first, *measured])
     chosen = table(["run", *FIGURES], rows, "The chosen runs, as of now", "cards")
     return unlike(found) + chosen + differences(found)
-
-
-def _labelled(head: str, cell: str) -> str:
-    """A cell that says what it is where the table has no room for a head."""
-    prose = " class='prose'" if head == "method" else ""
-    return f"<td data-label='{head}'{prose}>{cell}</td>"
 
 
 def _progress(run: Compared) -> str:
@@ -122,20 +117,25 @@ def _progress(run: Compared) -> str:
 
 
 def differences(found: Sequence[Compared]) -> str:
-    """The settings in which the recipes differ."""
-    rows = [
-        [
-            escape(label_of(s)),
-            *(f"<td class='prose'>{escape(_shown(s, getattr(c.recipe, s.name)))}</td>" for c in found),
-        ]
-        for s in Recipe.settings()
-        if s.name not in UNASKED and len({str(getattr(c.recipe, s.name)) for c in found}) > 1
-    ]
+    """The settings in which the recipes differ; a dash where one makes no difference to a run."""
     if len(found) < 2:
         return ""
+    idle = [{name for stage in stages_for(c.recipe) for name in stage.idle} for c in found]
+    rows = []
+    for info in Recipe.settings():
+        values = [
+            None if info.name in without else getattr(c.recipe, info.name)
+            for c, without in zip(found, idle, strict=True)
+        ]
+        # The usual value of one that plays no part elsewhere says nothing new.
+        told = {str(info.default if value is None else value) for value in values}
+        if info.name not in UNASKED and len(told) > 1:
+            cells = ["–" if value is None else escape(_shown(info, value)) for value in values]
+            rows.append([escape(label_of(info)), *(f"<td class='prose'>{cell}</td>" for cell in cells)])
     if not rows:
         return "<p class='line'>Their recipes are the same.</p>"
-    return table(["setting", *(c.name for c in found)], rows, "Settings in which the recipes differ")
+    head = ["setting", *(c.name for c in found)]
+    return table(head, rows, "Settings in which the recipes differ", "settings cards")
 
 
 def as_csv(found: Sequence[Compared]) -> str:

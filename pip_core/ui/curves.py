@@ -105,5 +105,5 @@ def measurement_table(summary: RunSummary) -> str:
         ["iteration", "removed", "score, of the largest", "parameters", "kept", "accuracy", "perplexity"],
         rows,
         "Measurements after every removal",
-        "removals",
+        "removals cards",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from ..budget.aims import WRITING, speedup_of
+from ..budget.aims import DOING, speedup_of
 from ..checkpoints import bundled
 from ..core.errors import UserError
 from ..core.figures import percent, stated_percent
@@ -149,7 +149,7 @@ def plan_line(plan: Plan, recipe: Recipe) -> str:
         what, times = speedup_of(recipe.target_speedup)
         notes.append(
             f"How much goes is a guess: the run first measures what it takes to be {times:g} times as fast "
-            f"at {'writing' if what == WRITING else 'reading'} on this machine."
+            f"at {DOING[what]} on this machine."
         )
     if plan.joining:
         others = " and ".join(TITLES[kind] for kind in plan.joining)
@@ -223,8 +223,8 @@ def two_views(recipe: Recipe) -> tuple[str, str]:
     note = f"<p class='line'>{escape(found.note)}</p>" if found.note else ""
     many = f"{len(edits)} word{'s' * (len(edits) != 1)}"
     html = (
-        f"<div class='views'><div><h3>Clean text</h3><p dir='auto'>{''.join(clean)} …</p></div>"
-        f"<div><h3>The same, {many} misspelt</h3><p dir='auto'>{''.join(other)} …</p></div></div>{note}"
+        f"<div class='views'><div><h2>Clean text</h2><p dir='auto'>{''.join(clean)} …</p></div>"
+        f"<div><h2>The same, {many} misspelt</h2><p dir='auto'>{''.join(other)} …</p></div></div>{note}"
     )
     return html, found.lack
 

@@ -182,7 +182,7 @@ class PageHandlers:
         if self.queue.folder(run_id) is None:
             raise UserError("There is no run to branch from.")
         if upto is not None and upto != int(upto):
-            raise UserError(f"{labels.CONTROLS['upto'][0]}: enter a whole number, not {upto:g}.")
+            raise UserError(f"{labels.CONTROLS['upto'][0]}: enter a whole number, not {upto:g}.", "upto")
         recipe = self.looks.admitted(from_form(*values))
         look = self.looks.at(self.queue.recipe(run_id), recipe)
         kept = None if upto is None else int(upto)

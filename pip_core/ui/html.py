@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from ..core.errors import UserError
 from ..core.public_text import public
 
 # A reference or a path that nobody reads to its end.
@@ -17,14 +18,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, name
 
     Args:
         head: plain texts.
-        rows: cells as HTML; a whole `<td ...>` is used unchanged.
+        rows: cells as HTML; a whole `<td ...>` may be given.
         caption: read to screen readers, and shown above the table.
+        name: classes. Rows of "cards" are cards where there is no room for the table: each cell then says
+            what it is.
     """
-    heads = "".join(f"<th scope='col'>{escape(text)}</th>" for text in head)
+    heads = "".join(f"<th scope='col'>{escape(text)}</th>" if text else "<td></td>" for text in head)
     body = "".join(
-        f"<tr><th scope='row'>{first}</th>"
-        + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in rest)
-        + "</tr>"
+        f"<tr><th scope='row'>{first}</th>{_cells(rest, head[1:] if 'cards' in name else ())}</tr>"
         for first, *rest in rows
     )
     return (
@@ -34,15 +35,23 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, name
     )
 
 
-def problem(message: str, at: str = "") -> str:
+def _cells(cells: Sequence[str], labels: Sequence[str]) -> str:
+    whole = [cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in cells]
+    named = [f" data-label='{escape(label, quote=True)}'" for label in labels] or [""] * len(whole)
+    return "".join(f"<td{name}{cell[3:]}" for name, cell in zip(named, whole, strict=True))
+
+
+def problem(error: UserError | str, at: str = "", field: str = "") -> str:
     """An error message, shown beside what caused it.
 
     Args:
         at: when it came, so that the page can tell it from the same message before.
+        field: the component that is to be put right, which the page marks; the one of the error's setting
+            where it is left out.
     """
-    return (
-        f"<p class='problem' role='alert' data-at='{escape(at, quote=True)}'>{escape(shortened(message))}</p>"
-    )
+    field = field or getattr(error, "setting", "")
+    about = f"data-at='{escape(at, quote=True)}' data-field='{escape(field, quote=True)}'"
+    return f"<p class='problem' role='alert' {about}>{escape(shortened(str(error)))}</p>"
 
 
 def shortened(message: str) -> str:

@@ -55,11 +55,11 @@ class Looks:
         try:
             recipe = from_form(*values)
         except UserError as error:
-            return {"plan": {"value": problem(str(error))}}
+            return {"plan": {"value": problem(error)}}
         try:
             return self._looked(recipe, preview, values, ranks)
         except UserError as error:
-            return {"model_line": {"value": problem(str(error))}, "plan": {"value": ""}}
+            return {"model_line": {"value": problem(error)}, "plan": {"value": ""}}
 
     def importance(self, values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | None]) -> Changes:
         """What is known of the importance of the blocks to keep and to drop, see `preview`; nothing where
@@ -153,7 +153,7 @@ def _preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | Non
         shown = ranks.get((recipe.model, recipe.method))
         changes["locks"] = {"value": form.locks_line(recipe, shown)}
     except UserError as error:
-        changes["model_line"] = {"value": problem(str(error))}
+        changes["model_line"] = {"value": problem(error)}
         changes["plan"] = {"value": "<div class='plan'>&nbsp;</div>"}
         changes["map"] = {"value": empty("The model is drawn here as soon as it is found.")}
         return changes
@@ -164,5 +164,5 @@ def _preview(values: tuple, ranks: Mapping[tuple[str, str], dict[int, int] | Non
         context = check_without_downloads(recipe, anatomy=anatomy_for(recipe.model))
         changes["plan"] = {"value": form.plan_line(plan_of(context), recipe)}
     except UserError as error:
-        changes["plan"] = {"value": problem(str(error))}
+        changes["plan"] = {"value": problem(error)}
     return changes

@@ -55,7 +55,7 @@ class ModelTools:
                 else:
                     yield chatting.drawn(prompt, *step)
         except UserError as error:
-            yield *chatting.nothing_said(), problem(str(error))
+            yield *chatting.nothing_said(), problem(error)
 
     def predictions(self, run_id: str, text: str) -> Iterator[str]:
         """Where the two models' predictions of a text differ."""
@@ -64,7 +64,7 @@ class ModelTools:
             for step in self.processes.ask("divergence", *self._models(run_id), text=text):
                 yield _line(step.text) if isinstance(step, Status) else disagreements(step)
         except UserError as error:
-            yield problem(str(error))
+            yield problem(error)
 
     def speeds(self, run_id: str) -> Iterator[str]:
         """Speed and memory of both models, measured now."""
@@ -79,7 +79,7 @@ class ModelTools:
                 else:
                     yield speed(step)
         except UserError as error:
-            yield problem(str(error))
+            yield problem(error)
 
 
 def _line(text: str) -> str:

@@ -47,7 +47,7 @@ def push(
                 token=_token(token.strip()),
             )
     except UserError as error:
-        yield problem(str(error), str(time.monotonic())), ""
+        yield problem(error, str(time.monotonic())), ""
         return
     said = ""
     while (state := queue.pushes.state(key)) is not None:

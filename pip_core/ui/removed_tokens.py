@@ -29,7 +29,7 @@ def list_tokens(queue: RunQueue, looks: Looks, run_id: str, wanted: str, number:
     try:
         page = _asked(queue, looks, run_id, RemovedTokens.page, wanted, 1 if number is None else number)
     except UserError as error:
-        return {"token_list": {"value": problem(str(error))}}
+        return {"token_list": {"value": problem(error)}}
     return {"token_list": {"value": listed(page)}, "token_page": {"value": page.number}}
 
 
@@ -38,7 +38,7 @@ def measure_text(queue: RunQueue, looks: Looks, run_id: str, text: str) -> Chang
     try:
         found = _asked(queue, looks, run_id, RemovedTokens.lengths, text)
     except UserError as error:
-        return {"longer": {"value": problem(str(error))}}
+        return {"longer": {"value": problem(error, field="lengthened" if error.setting == "text" else "")}}
     return {"longer": {"value": f"<p class='line' role='status'>{escape(found.sentence())}</p>"}}
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from html import escape
 
+from ..budget.aims import stated_target
 from ..core.figures import percent
 from ..runs.gallery import examples
 from ..runs.index import RunInfo
@@ -61,16 +62,15 @@ def _row(info: RunInfo, shown: str) -> list[str]:
         when(info.created),
         escape(recipe.model.rstrip("/").rsplit("/", 1)[-1]) if recipe else "–",
         escape(recipe.method) if recipe else "–",
-        percent(recipe.target, 0) if recipe else "–",
+        escape(stated_target(recipe)) if recipe else "–",
         escape(state_words(info)),
         "–" if info.kept is None else percent(info.kept, 0),
         size,
     ]
-    labelled = [f"<td data-label='{head}'>{cell}</td>" for head, cell in zip(COLUMNS[1:], cells, strict=True)]
     name = escape(info.name)
     return [
         f"<a href='?run={info.id}'{current}>{name}</a>{note}",
-        *labelled,
+        *cells,
         f"<td class='acts'>{_presses(info)}</td>",
     ]
 

@@ -75,5 +75,5 @@ def curve_table(summary: RunSummary) -> str:
             ]
             for p in points
         ]
-        tables.append(table([points[-1].x_name, *names, "note"], rows, title))
+        tables.append(table([points[-1].x_name, *names, "note"], rows, title, "cards"))
     return "".join(tables)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,20 @@ def shots(tmp_path_factory) -> Path:
 
 
 def faults(page) -> list[str]:
-    """Serious and critical findings of axe, of our own making."""
+    """What axe finds, of our own making."""
     found = Axe().run(page).response["violations"]
     return [
-        f"{v['id']}: {v['help']} ({v['nodes'][0]['html'][:120]})"
-        for v in found
-        if v["impact"] in ("serious", "critical") and v["id"] not in GRADIOS
+        f"{v['id']}: {v['help']} ({v['nodes'][0]['html'][:120]})" for v in found if v["id"] not in GRADIOS
     ]
+
+
+def sideways(page) -> list[str]:
+    """What is wider than its place; of tables only that of scores may be, which grows with the run."""
+    return page.evaluate(
+        "[...document.querySelectorAll('.scroll, #form *, main')].filter(e => e.offsetParent"
+        " && !e.closest('#scores') && /auto|scroll/.test(getComputedStyle(e).overflowX)"
+        " && e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML.slice(0, 120))"
+    )
 
 
 @pytest.mark.parametrize("width", [390, 1440])
@@ -56,6 +64,41 @@ def test_every_tab_is_accessible(pages, shots):
         settle(page)
         page.screenshot(path=shots / f"{name.lower()}.png", full_page=True)
         assert faults(page) == [], name
+        assert sideways(page) == [], name
+
+
+def test_tables_have_room_on_a_phone(pages):
+    page = pages("finished", 390)
+    page.get_by_role("tab", name="Live").click()
+    unfold(page, "Charts as numbers")
+    expect(page.locator("#measurements td[data-label='perplexity']").first).to_be_visible()
+    assert sideways(page) == []
+    page.get_by_role("tab", name="Inspect").click()
+    settle(page)
+    assert sideways(page) == []
+
+
+def test_what_is_refused_marks_its_field_wherever_that_is(pages):
+    """Below what was asked, and in a fold of its own; the mark goes with the refusal."""
+    page = pages("finished")
+    page.get_by_role("tab", name="Chat").click()
+    page.locator("#prompt textarea").fill("word " * 3000)
+    page.locator("#ask").click()
+    expect(page.locator("#chat-note .problem")).to_contain_text("Write a shorter one", timeout=MINUTE)
+    expect(page.locator("#chat-note .problem")).to_be_in_viewport()
+    expect(page.locator("#prompt")).to_have_class(re.compile("faulty"))
+    page.locator("#prompt textarea").fill("The sky")
+    page.locator("#ask").click()
+    expect(page.locator("#prompt")).not_to_have_class(re.compile("faulty"), timeout=MINUTE)
+    page.get_by_role("tab", name="Live").click()
+    unfold(page, "Continue or branch")
+    for wrong, said in (("1.5", "whole number"), ("99", "iterations to keep")):
+        page.locator("#upto input").fill(wrong)
+        page.locator("#fork").click()
+        expect(page.locator("#onward .problem")).to_contain_text(said)
+        expect(page.locator("#upto")).to_have_class(re.compile("faulty"))
+    page.locator("#upto input").fill("1")
+    expect(page.locator("#upto")).not_to_have_class(re.compile("faulty"))
 
 
 def test_looking_into_a_run(pages, api_run):

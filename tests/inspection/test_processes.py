@@ -64,8 +64,9 @@ def test_two_visitors_load_the_models_once(processes, models):
 
 
 def test_what_is_wrong_is_a_sentence_and_the_process_goes_on(processes, models):
-    with pytest.raises(UserError, match="Write a prompt"):
+    with pytest.raises(UserError, match="Write a prompt") as refused:
         list(processes.ask("chat", *models, prompt=" "))
+    assert refused.value.setting == "prompt"  # the field that the page marks
     with pytest.raises(UserError, match="does not exist"):
         list(processes.ask("chat", "./no/such/folder", models[1], 1.0, prompt="x"))
     assert list(processes.ask("chat", *models, prompt="The sky"))

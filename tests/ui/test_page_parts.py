@@ -289,6 +289,7 @@ def test_comparison_tells_recipes_apart():
     assert "How much" in rows  # as the form calls it
     assert "are the same" in comparison.differences([one, one])
     assert "Not one scale" not in said
+    assert said.count("data-label='method'") == 2  # where there is no room, rows are cards
     own = comparison.Compared(
         "d", Recipe(tasks=('text:{"a": 1}',), calibration="text:secret"), summary_of_a_run()
     )
@@ -308,6 +309,20 @@ def test_comparison_tells_recipes_apart():
     here, there = ([trace["line"]["color"] for trace in chart["data"]] for chart in (drawn, apart))
     assert here[2] != here[0] != there[0]
     assert there[0] not in here
+
+
+def test_settings_that_play_no_part_in_a_run_are_no_difference():
+    """Kinds compete only where it is measured how the target is divided, and no repair reads nothing."""
+
+    def rows(**settings) -> str:
+        pair = Recipe(), Recipe(**settings)
+        return comparison.differences([comparison.Compared("a", one, summary_of_a_run()) for one in pair])
+
+    named = {"units": ("blocks",), "compete": "named", "division_windows": 5, "refit_tokens": 9}
+    assert "are the same" in rows(**named)
+    said = rows(**named, vocabulary="measured", refit=True)
+    assert [said.count(f">{words}<") for words in ("Kinds that compete", "Repair tokens", "–")] == [1, 1, 3]
+    assert "Show the division" not in said  # what is usual says nothing beside a dash
 
 
 def test_csv_holds_every_measurement_and_score():

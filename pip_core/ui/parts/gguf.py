@@ -71,7 +71,7 @@ def make(form: str, queue: RunQueue, looks: Looks, run_id: str) -> Iterator[Chan
             f"gguf_{form}": {"visible": True, "value": str(made.file)},
         }
     except UserError as error:
-        yield {"gguf_state": {"value": problem(str(error))}}
+        yield {"gguf_state": {"value": problem(error)}}
     finally:
         _making.release()
 
