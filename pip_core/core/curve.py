@@ -17,7 +17,8 @@ class CurvePoint(Event):
 
     `title` names the chart, `x_name` and `y_name` its axes; `values` are (name of the curve, its value at
     `x`). Where quantities differ a name begins with its own and a comma ("divergence, held-out text"), and
-    each has an axis. `note` says more in words ("212 tokens/s"). `iteration` as in `StageResult`.
+    each has an axis; one that only marks points of another begins with that one's name and a colon
+    ("channels: chosen"). `note` says more in words ("212 tokens/s"). `iteration` as in `StageResult`.
     """
 
     superseded_by_undo, of_the_end = True, True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from ..reporting.run_summary import RunSummary
 from ..reporting.theme import FAINT, LINES, Figure, add_trace, axis, figure, lay_rows, name_row, say, set_axes
 from .html import table
@@ -23,7 +26,8 @@ def stage_curves(summary: RunSummary) -> Figure:
     alike = {what: [name for name in names if quantity(name) == what] for what in quantities}
     rows = len(quantities)
     lay_rows(chart, [1 / rows] * rows, gap=ROW_GAP)
-    for name, color in zip(names, LINES * len(names), strict=False):
+    colors = dict(zip(dict.fromkeys(map(marked, names)), LINES * len(names), strict=False))
+    for name in names:
         found = [(p.x, dict(p.values)[name], p.note) for p in points if name in dict(p.values)]
         what = quantity(name)
         line = {
@@ -34,8 +38,7 @@ def stage_curves(summary: RunSummary) -> Figure:
             # Above a row stands what its curves share.
             "name": name.removeprefix(f"{what}, "),
             "showlegend": len(alike[what]) > 1,
-            "mode": "lines+markers",
-            "line": {"color": color, "width": 2},
+            **_look(name, names, colors[marked(name)]),
             "cliponaxis": False,
             "hovertemplate": f"{title}: {name} %{{y:.3f}}<br>%{{x:,.0f}} {points[-1].x_name}<br>"
             "%{customdata}<extra></extra>",
@@ -60,6 +63,19 @@ def quantity(name: str) -> str:
     """What a curve is of, see `CurvePoint`: curves of one quantity share an axis."""
     what, comma, _ = name.partition(", ")
     return what if comma else ""
+
+
+def marked(name: str) -> str:
+    """The curve that a name is of: "channels: chosen" marks a point of "channels"."""
+    return name.partition(": ")[0]
+
+
+def _look(name: str, names: Sequence[str], color: str) -> dict[str, Any]:
+    """A line with its points; for what marks points of another line a ring around each, in its colour."""
+    if marked(name) == name or marked(name) not in names:
+        return {"mode": "lines+markers", "line": {"color": color, "width": 2}}
+    ring = {"symbol": "circle-open", "size": 15, "color": color, "line": {"width": 3}}
+    return {"mode": "markers", "marker": ring}
 
 
 def curve_table(summary: RunSummary) -> str:

@@ -60,7 +60,7 @@ def status(summary: RunSummary, state: str, reason: str | None = None, place: in
     elif state in ("failed", "damaged", "newer") and isinstance(summary.ending, ev.Failed):
         detail = public(summary.ending.message)
     elif state in ("stopped", "paused"):
-        detail = _halted(len(summary.removals), summary.planned)
+        detail = _halted(words, len(summary.removals), summary.planned)
     elif state == "finished" and isinstance(summary.ending, ev.Finished):
         tone = TONES[verdict.tone(summary)]
         detail = f"Removed {summary.ending.removed_description} in {format_duration(summary.worked)}. "
@@ -92,9 +92,9 @@ def status(summary: RunSummary, state: str, reason: str | None = None, place: in
     )
 
 
-def _halted(done: int, planned: int) -> str:
+def _halted(words: str, done: int, planned: int) -> str:
     if not done:
-        return "Stopped before the first removal. Resume to continue."
+        return f"{words} before the first removal. Resume to continue."
     return f"{done} of {planned} iterations are done and kept. Resume to continue."
 
 

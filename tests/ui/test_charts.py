@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pip_core.core import events as ev
+from pip_core.core.curve import CurvePoint
 from pip_core.core.recipe import Recipe
 from pip_core.core.units import Units
 from pip_core.engine.stages.divide import Divided, Share
 from pip_core.planning.estimate import anatomy_for
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.reporting.theme import AMBER, GREY
-from pip_core.ui import cost, curves, heatmap, importance, method_picture
+from pip_core.ui import cost, curves, heatmap, importance, method_picture, stage_curves
 
 from .test_page_parts import summary_of_a_run
 
@@ -151,6 +152,14 @@ def test_the_method_is_drawn_from_the_runs_own_texts_scores_and_removals():
     own = recipe.replace(model="x/y", tasks=("text:{}",))
     assert method_picture.method_picture(summary, own, None)["views"] == drawn["views"]
     assert method_picture.method_picture(RunSummary(), recipe, None) == {"steps": []}
+
+
+def test_a_point_that_is_marked_is_of_the_colour_of_its_curve():
+    drawn_at = ((1.0, "channels", 0.1), (2.0, "rare tokens", 0.2), (3.0, "channels: chosen", 0.3))
+    points = [CurvePoint(0, "Costs", "removed", "nats", x, ((name, y),)) for x, name, y in drawn_at]
+    channels, tokens, chosen = stage_curves.stage_curves(RunSummary(curves={"Costs": points}))["data"]
+    assert (chosen["mode"], chosen["marker"]["color"]) == ("markers", channels["line"]["color"])
+    assert tokens["line"]["color"] != channels["line"]["color"]
 
 
 def test_a_removal_without_scores_leaves_its_row_empty():
