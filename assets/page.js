@@ -143,12 +143,13 @@ window.pip = {
       const said = [...document.querySelectorAll("#notice:not(.past) .problem, #plan .problem")], named = new Set();
       for (const label of document.querySelectorAll("#form [data-testid='block-info']")) {
         const name = label.textContent.trim().replace(/, %$/, ""), block = label.closest(".block");
-        const about = said.filter(({ textContent: text }) => text.startsWith(name + ":") || text.startsWith(name + ","));
-        about.forEach(problem => named.add(problem));
-        block?.classList.toggle("faulty", about.length > 0);
+        const its = said.filter(({ textContent: text }) => text.startsWith(name + ":") || text.startsWith(name + ","));
+        its.forEach(problem => named.add(problem));
+        block?.classList.toggle("faulty", its.length > 0);
       }
       const others = [...said.filter(problem => !named.has(problem)), ...document.querySelectorAll("#tabs .problem")];
-      const fields = others.map(p => p.dataset.field && document.querySelector(`#${p.dataset.field}, #setting_${p.dataset.field}`));
+      const about = others.map(problem => problem.dataset.field).filter(Boolean);
+      const fields = about.map(name => document.querySelector(`#${name}, #setting_${name}`));
       document.querySelectorAll("#tabs .faulty").forEach(field => field.classList.toggle("faulty", fields.includes(field)));
       // Other fields have a line of their own that says what is wrong with them.
       document.getElementById("model")?.classList.toggle("faulty", Boolean(document.querySelector("#model_line .problem")));

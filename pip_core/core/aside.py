@@ -109,7 +109,7 @@ class Aside:
             raise self._too_much() from None
         kind, value = self._answer(answers, self._seconds)
         if kind == WRONG:
-            raise UserError(value)
+            raise UserError(*value)
         if kind == FAULT:
             raise RuntimeError(f"in the process for looking at models and texts: {value}")
         return cast(Value, value)
@@ -205,7 +205,7 @@ def _answer_calls(source: BinaryIO, output: BinaryIO) -> None:
             if is_out_of_memory(error):  # whoever asked is told what this process may take
                 return
             if message := user_message(error):
-                send(WRONG, message)
+                send(WRONG, (message, getattr(error, "setting", "")))
             else:
                 traceback.print_exc()
                 send(FAULT, f"{type(error).__name__}: {error}")
