@@ -148,8 +148,7 @@ window.pip = {
         block?.classList.toggle("faulty", its.length > 0);
       }
       const others = [...said.filter(problem => !named.has(problem)), ...document.querySelectorAll("#tabs .problem")];
-      const about = others.map(problem => problem.dataset.field).filter(Boolean);
-      const fields = about.map(name => document.querySelector(`#${name}, #setting_${name}`));
+      const fields = others.map(problem => document.getElementById(problem.dataset.field));
       document.querySelectorAll("#tabs .faulty").forEach(field => field.classList.toggle("faulty", fields.includes(field)));
       // Other fields have a line of their own that says what is wrong with them.
       document.getElementById("model")?.classList.toggle("faulty", Boolean(document.querySelector("#model_line .problem")));

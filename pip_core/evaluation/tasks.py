@@ -156,7 +156,8 @@ def load_task(reference: str, limit: int = 0) -> Measured:
     else:
         raise UserError(
             f"Unknown task '{reference}': choose {', '.join(SHIPPED)}; a standard task ("
-            f"{', '.join((*NAMES, WIKITEXT))}); or the path of a {files.TABLES_TEXT} file."
+            f"{', '.join((*NAMES, WIKITEXT))}); or the path of a {files.TABLES_TEXT} file.",
+            "tasks",
         )
     return _own(path.stem, _local_rows(path, limit), path.name)
 

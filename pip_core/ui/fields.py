@@ -137,6 +137,13 @@ def _kind(info: SettingInfo) -> str:
     return "text"
 
 
+def field_of(setting: str) -> str:
+    """The component that asks for a setting, or for what else an error says is to be put right."""
+    if setting in {info.name for info in advanced()}:
+        return f"setting_{setting}"
+    return "measured_tasks" if setting == "tasks" else setting
+
+
 def label_of(info: SettingInfo) -> str:
     """What the form calls a setting; whatever else names one calls it so too."""
     return info.label + (", %" if info.share else "")

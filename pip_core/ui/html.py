@@ -8,6 +8,7 @@ from html import escape
 
 from ..core.errors import UserError
 from ..core.public_text import public
+from .fields import field_of
 
 # A reference or a path that nobody reads to its end.
 LONG_WORD = re.compile(r"\S{161,}")
@@ -49,7 +50,7 @@ def problem(error: UserError | str, at: str = "", field: str = "") -> str:
         field: the component that is to be put right, which the page marks; the one of the error's setting
             where it is left out.
     """
-    field = field or getattr(error, "setting", "")
+    field = field or field_of(getattr(error, "setting", ""))
     about = f"data-at='{escape(at, quote=True)}' data-field='{escape(field, quote=True)}'"
     return f"<p class='problem' role='alert' {about}>{escape(shortened(str(error)))}</p>"
 

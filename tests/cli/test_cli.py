@@ -143,7 +143,7 @@ def test_mistakes_in_a_process_of_their_own(llama_folder, tmp_path, options):
         ("--calibration=gone.txt", "The calibration text 'gone.txt' does not exist"),
         ("--heldout=gone.txt", "The held-out text 'gone.txt' does not exist"),
         ("--tasks=gone.jsonl", "The task 'gone.jsonl' does not exist"),
-        ("--tasks=,", "Choose at least one task"),
+        ("--tasks=,", "Tasks: choose at least one"),
         ("--kinds=shout", "Misspellings: enter one or more of swap"),
         ("--dtype=int4", "Number format: enter one of auto, float32, bfloat16"),
         ("--windows=0", "Windows: enter a whole number"),

@@ -154,7 +154,7 @@ def test_accepts_the_edges(changes):
         ({"kinds": ("swap", "shout")}, "Misspellings: enter one or more of swap"),
         ({"tasks": "facts"}, "Tasks: enter a list of names"),
         ({"tasks": None}, "Tasks: enter a list of names"),
-        ({"tasks": ()}, "Choose at least one task"),
+        ({"tasks": ()}, "Tasks: choose at least one"),
     ],
 )
 def test_refuses(changes, message):

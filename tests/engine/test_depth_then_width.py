@@ -139,8 +139,8 @@ def test_the_plan_knows(mix):
         ({"units": ("blocks", "attention")}, "cannot be removed in one run"),
         ({"units": ("mlp", "channels")}, "cannot be removed in one run"),
         ({"units": ("blocks", "mlp", "heads")}, "cannot be removed in one run"),
-        ({"step": 2}, "the step per iteration is a share of the parameters"),
-        ({"depth_share": 1.0}, "above 0 and below 1"),
+        ({"step": 2}, "enter a share of the parameters below 1"),
+        ({"depth_share": 1.0}, "above 0 % and below 100 %"),
         ({"depth_share": "half"}, "Share taken as whole blocks: enter a number"),
     ],
 )

@@ -119,7 +119,10 @@ def test_a_share_that_is_no_number():
         ("setting_windows", 2.5, "plan", "Windows: enter a whole number"),
         ("setting_seed", 1.5, "plan", "Seed: enter a whole number"),
         ("setting_sample", "7 " * 900, "plan", "Sample prompt: the prompt has"),
-        ("measured_tasks", ["nonsense"], "plan", "Unknown task"),
+        ("setting_step", -3, "plan", "Removed per iteration: enter a whole number of units"),
+        ("setting_depth_share", 0, "plan", "Share taken as whole blocks: enter a share above 0 %"),
+        ("measured_tasks", [], "plan", "Tasks: choose at least one"),
+        ("measured_tasks", ["nonsense"], "plan", "data-field='measured_tasks'>Unknown task"),
     ],
 )
 def test_what_is_wrong_is_said_beside_its_field_before_a_run(queue, looks, field, value, place, said):

@@ -76,7 +76,7 @@ class MeasureSettings(Settings):
     @classmethod
     def _some_task(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         if not tasks:
-            raise ValueError(f"Choose at least one task, for example {TASKS[0]}.")
+            raise ValueError(f"Tasks: choose at least one, for example {TASKS[0]}.")
         return tasks
 
     @classmethod

@@ -158,23 +158,24 @@ class PruneSettings(Settings):
                 "parameters above 0 % and below 100 %, for example 20 % (0.2)."
             )
         if self.target_bytes and self.target_speedup:
-            raise ValueError(
-                "A target is bytes (target_bytes) or a speed-up (target_speedup): leave one of them empty."
-            )
+            raise ValueError("Speed-up: leave it or 'Weights at most' empty, because a run has one target.")
         if self.target_bytes:
             bytes_of(self.target_bytes)
         if self.target_speedup:
             speedup_of(self.target_speedup)
         if not 0 < self.depth_share < 1:
-            raise ValueError("The blocks' share of the target (depth_share) is above 0 and below 1.")
+            share = stated_percent(self.depth_share)
+            raise ValueError(
+                f"Share taken as whole blocks: enter a share above 0 % and below 100 %, not {share}."
+            )
         for name in ("keep", "drop"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 blocks = ", ".join(map(str, getattr(self, name)))
                 raise ValueError(f"{name.capitalize()}: enter every block once, not {blocks}.")
         if self.step < 0 or (self.step > 1 and self.step != int(self.step)):
             raise ValueError(
-                "The step per iteration is a whole number of units, or a share of the parameters between 0 "
-                "and 1."
+                "Removed per iteration: enter a whole number of units, or a share of the parameters "
+                f"between 0 and 1, not {self.step:g}."
             )
         named = self.units != (AUTO,)
         if named:
@@ -205,7 +206,7 @@ def _ordered(units: tuple[str, ...], step: float) -> tuple[str, ...]:
         )
     if depth and width and step >= 1:
         raise ValueError(
-            "Where blocks and heads or channels are removed, the step per iteration is a share of the "
+            "Removed per iteration: where blocks and heads or channels are removed enter a share of the "
             "parameters below 1, or 0 for the usual."
         )
     return (*depth, *width)
