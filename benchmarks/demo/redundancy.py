@@ -20,7 +20,10 @@ from pip_core.evaluation.statistics import paired_comparison, retained
 from .data import recipe
 
 CHANCE = "random"
-HEAD = "| removed by | blocks, in order | parameters | perplexity | accuracy | kept | by task |"
+HEAD = (
+    "| removed by | blocks, in order | parameters | perplexity | accuracy | kept above chance "
+    "| guessing included | by task |"
+)
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
 
     base = recipe().replace(target=args.target, seed=args.seed, measure=END)
-    print(f"{HEAD}\n|---|---|---|---|---|---|---|")
+    print(f"{HEAD}\n|---|---|---|---|---|---|---|---|")
     named = {name: outcome(name, base.replace(method=name)) for name in args.methods.split(",")}
     draws = [outcome(f"chance, seed {s}", base.replace(method=CHANCE, seed=s)) for s in range(args.draws)]
     if args.each:
@@ -65,9 +68,13 @@ def outcome(name: str, given: Recipe) -> ev.Evaluated:
     blocks = " ".join(str(b) for e in found if isinstance(e, ev.Removed) for b in e.blocks)
     each = " ".join(f"{t.accuracy * 100:.0f}" for t in now.tasks)
     kept = retained(dense, now)
+    included = f"{kept.share:.0%} ± {kept.se:.0%}"
+    above = "-"
+    if kept.above_chance is not None:
+        above = f"{kept.above_chance:.0%} ± {kept.above_chance_se or 0:.0%}"
     print(
         f"| {name} | {blocks} | -{1 - now.parameters / dense.parameters:.1%} | {now.perplexity:.2f} "
-        f"| {now.accuracy:.1%} ± {now.accuracy_se:.1%} | {kept.share:.0%} ± {kept.se:.0%} | {each} |",
+        f"| {now.accuracy:.1%} ± {now.accuracy_se:.1%} | {above} | {included} | {each} |",
         flush=True,
     )
     return now

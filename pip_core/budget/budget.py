@@ -63,6 +63,12 @@ def budget_for(
         UserError: as `budget_of`; or the method cannot score these units, the calibration text has too few
             domains for it, or the target cannot be met without the blocks it never changes.
     """
+    if recipe.vocabulary and not scorer.scores_tokens:
+        raise UserError(
+            f"Rare tokens removed: enter 0, or choose another method: '{scorer.name}' is not defined for "
+            "tokens.",
+            "vocabulary",
+        )
     if unscored := [kind for kind in recipe.units if kind not in scorer.kinds]:
         raise UserError(
             f"The method '{scorer.name}' is not defined for {', '.join(unscored)}: choose "
@@ -79,12 +85,6 @@ def budget_for(
     windows = window_counts([share for _, share in parts(recipe.calibration)], recipe.windows)
     if sum(count > 0 for count in windows) < scorer.domains:
         raise UserError(needs_domains(scorer))
-    if recipe.vocabulary and not scorer.scores_tokens:
-        raise UserError(
-            f"Rare tokens removed: enter 0, or choose another method: '{scorer.name}' is not defined for "
-            "tokens.",
-            "vocabulary",
-        )
     protected = scorer.protects(len(anatomy.blocks))
     sites = sites_of(anatomy, Shape.dense(anatomy), recipe.units)
     free = sum(s.cost * s.size for s in sites if s.block not in protected)

@@ -70,32 +70,34 @@ class CalibrationText:
         domains: the texts that the name stands for, with their shares.
         characters: of a file or a dataset on the Hub at least so many characters were read, where it
             holds them.
+        what: its purpose, for error messages.
     """
 
     name: str
     domains: tuple[Domain, ...]
     characters: int = POOL_CHARACTERS
+    what: str = "calibration text"
 
     @staticmethod
-    def read(recipe: Settings) -> CalibrationText:
+    def read(recipe: Settings, what: str = "calibration text") -> CalibrationText:
         """Read the recipe's calibration text, as much of it as windows and refit need.
 
         Raises:
             UserError: no such text, or one that cannot be read.
         """
         tokens = max(recipe.windows * recipe.window_tokens, recipe.refit_tokens if recipe.refit else 0)
-        return CalibrationText._read(pinned(recipe.calibration), _characters(tokens))
+        return CalibrationText._read(pinned(recipe.calibration), _characters(tokens), what)
 
     @staticmethod
-    def _read(name: str, characters: int) -> CalibrationText:
-        return CalibrationText(name, tuple(calibration_texts(name, characters)), characters)
+    def _read(name: str, characters: int, what: str) -> CalibrationText:
+        return CalibrationText(name, tuple(calibration_texts(name, characters, what)), characters, what)
 
     def warnings(self) -> Iterator[str]:
         """A sentence for each domain that holds documents more than once."""
         for domain in self.domains:
             if domain.duplicates:
                 yield (
-                    f"{domain.duplicates} documents of the calibration text '{title(domain.name)}' occur "
+                    f"{domain.duplicates} documents of the {self.what} '{title(domain.name)}' occur "
                     "more than once; windows are drawn from each document once."
                 )
 
@@ -105,7 +107,7 @@ class CalibrationText:
         if characters == self.characters:
             return self
         if characters > self.characters:
-            return CalibrationText._read(self.name, characters)
+            return CalibrationText._read(self.name, characters, self.what)
         domains = tuple(replace(d, documents=d.documents[: d.count(characters)]) for d in self.domains)
         return replace(self, domains=domains, characters=characters)
 

@@ -109,10 +109,13 @@ def parts(name: str) -> tuple[tuple[str, float], ...]:
     return tuple((text, share / total) for text, share in shares.items() if share)
 
 
-def calibration_texts(name: str, characters: int = POOL_CHARACTERS) -> list[Domain]:
+def calibration_texts(
+    name: str, characters: int = POOL_CHARACTERS, what: str = "calibration text"
+) -> list[Domain]:
     """Read the documents to calibrate on, one domain for each text that `name` stands for.
 
     Args:
+        what: the text's purpose, for error messages.
         characters: of each file and each dataset on the Hub, read documents until they hold so many
             characters.
 
@@ -121,7 +124,7 @@ def calibration_texts(name: str, characters: int = POOL_CHARACTERS) -> list[Doma
     """
     domains = []
     for text, share in parts(name):
-        found, duplicates, starts = _unique(_documents(text, "calibration text", characters, True))
+        found, duplicates, starts = _unique(_documents(text, what, characters, True))
         domains.append(Domain(text, share, tuple(found), duplicates, tuple(starts)))
     return domains
 

@@ -67,7 +67,7 @@ class Material:
         """The named text, where it is not the one that is calibrated on."""
         if not self.name or self.name == self.recipe.calibration:
             return None
-        return CalibrationText.read(self.recipe.replace(calibration=self.name))
+        return CalibrationText.read(self.recipe.replace(calibration=self.name), "recovery text")
 
     @property
     def pinned(self) -> str:

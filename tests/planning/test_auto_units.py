@@ -10,7 +10,7 @@ from pip_core.comparing.sweep import entries_from
 from pip_core.core.errors import UserError
 from pip_core.core.recipe import Recipe
 from pip_core.engine.run import check
-from pip_core.planning.estimate import anatomy_for, resolve_auto_units
+from pip_core.planning.estimate import anatomy_for, make_plan, resolve_auto_units
 from pip_core.planning.inspect_model import inspect_model
 from pip_core.runs.run_directory import recipe_of
 
@@ -52,6 +52,12 @@ def test_chosen_units_are_refused_and_not_replaced(checkpoints):
 def test_where_nothing_can_go_the_recipe_is_refused_as_it_is(llama_folder):
     recipe = Recipe(model=str(llama_folder), vocabulary=0.0, target=0.99)
     assert resolve_auto_units(recipe) == recipe
+
+
+def test_a_method_without_tokens_is_not_refused_for_its_units(llama_folder):
+    recipe = resolve_auto_units(Recipe().but(model=str(llama_folder), method="flap", vocabulary=0.3))
+    with pytest.raises(UserError, match="not defined for tokens"):
+        make_plan(recipe)
 
 
 def test_comparisons_settle_what_no_line_names(checkpoints):

@@ -46,6 +46,9 @@ def test_too_short_a_text_is_refused(tokenizer, tmp_path):
     path.write_text("\n\n\n".join(f"Day {n}: the dog ran home." for n in range(20)))
     with pytest.raises(UserError, match=r"Recovery needs [\d,]+ tokens"):
         made(tokenizer, str(path))
+    path.write_text("")
+    with pytest.raises(UserError, match=r"The recovery text 'short.txt' is empty"):
+        made(tokenizer, str(path))
 
 
 def test_what_was_written_is_not_written_again(tokenizer, tmp_path, monkeypatch):
