@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -109,6 +110,39 @@ def test_a_run_removes_pieces(made, tmp_path):
     assert removed.longer > 1
     text = "The fox is quick."
     assert left.decode(left(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_a_tokenizer_of_a_sentencepiece_file_alone(made, tmp_path):
+    """As older checkpoints have it: no `tokenizer.json`."""
+    model = tiny.save(tmp_path / "model", "llama", made["Unigram"])
+    for path in model.glob("*token*"):
+        path.unlink()
+    SentencePieceTrainer.train(
+        input=",".join(TRAINED_ON),
+        model_prefix=str(model / "tokenizer"),
+        model_type="bpe",
+        vocab_size=1200,
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    named = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    (model / "tokenizer_config.json").write_text(json.dumps(named))
+    asked = tiny.recipe_for(model, target=0.32, vocabulary=1.0, vocabulary_limit=0.7, measure="end")
+    events = list(run(asked, tmp_path / "out"))
+    assert isinstance(events[-1], ev.Finished), events[-1]
+    assert not (tmp_path / "out" / "tokenizer.model").exists()
+    before, after = (AutoTokenizer.from_pretrained(folder) for folder in (model, tmp_path / "out"))
+    assert len(after) < len(before)
+    code = (ASSETS / "text" / "code.txt").read_text(encoding="utf-8")[:500]
+    for text in ("Snowboarders, 東京 and  antidisestablishmentarianism!", code):
+        one, other = before(text)["input_ids"], after(text)["input_ids"]
+        assert after.decode(other) == before.decode(one)
+        assert len(other) >= len(one)
 
 
 def test_what_could_not_be_written_is_refused_before_any_weight(made, tmp_path, monkeypatch):
