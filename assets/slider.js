@@ -190,10 +190,15 @@ window.pip.sharePicture = async (data, at, words) => {
   const wrapped = (pieces, x, y, wide, lines) => {
     pen.font = `400 25px ${font}`;
     let [right, down] = [x, y];
-    for (const [piece, differs] of pieces) for (const word of piece.match(/\S+\s*/g) || []) {
-      const size = pen.measureText(word).width;
+    const words = pieces.flatMap(([piece, differs]) => (piece.match(/\S+\s*/g) || []).map(word => [word, differs]));
+    for (const [at, [word, differs]] of words.entries()) {
+      const size = pen.measureText(word).width, needs = at < words.length - 1 ? `${word.trim()} …` : word.trim();
+      // What has no room is left out, and said to be.
+      if (down >= y + 35 * (lines - 1) && right + pen.measureText(needs).width > x + wide) {
+        pen.fillStyle = "#1f2733"; pen.fillText("…", right, down);
+        return;
+      }
       if (right + pen.measureText(word.trim()).width > x + wide) { right = x; down += 35; }
-      if (down > y + 35 * (lines - 1)) return;
       if (differs) { pen.fillStyle = "#fbe3bd"; pen.fillRect(right - 3, down - 24, pen.measureText(word.trim()).width + 6, 32); }
       pen.fillStyle = "#1f2733"; pen.fillText(word, right, down);
       right += size;
@@ -203,8 +208,9 @@ window.pip.sharePicture = async (data, at, words) => {
     wrapped([[`“${data.prompt}”`, false]], 60, 378, 1080, 1);
     text("whole model", 60, 428, 21, "#586173", 600);
     text(words, 630, 428, 21, "#1d56c2", 600);
-    wrapped(data.points[0].answer, 60, 464, 510, 4);
-    wrapped(point.answer, 630, 464, 510, 4);
+    const said = ({ answer, more }) => more ? [...answer, [" …", false]] : answer;
+    wrapped(said(data.points[0]), 60, 464, 510, 4);
+    wrapped(said(point), 630, 464, 510, 4);
   }
   text("PIP Studio", 60, 606, 21, "#586173", 600);
   const blob = await new Promise(done => canvas.toBlob(done, "image/png"));

@@ -20,6 +20,8 @@ from .network_map import network_map
 
 # Steps of the scale on which predictions differ: the least divergence in nats, and what it means.
 DEGREES = ((0.0, "the same"), (0.05, "a little"), (0.25, "clearly"), (1.0, "another prediction"))
+# Characters before a token that are shown with it.
+CONTEXT = 40
 # What a metric is, for who does not know its name.
 METRICS = {
     "acc": "accuracy: the likeliest answer is chosen",
@@ -91,6 +93,14 @@ def tasks(summary: RunSummary) -> str:
     return table(head, rows, "Accuracy on every task, with one standard error", "tasks")
 
 
+def _end(text: str) -> str:
+    """The last words of a text; whole ones, where they are set apart by spaces."""
+    if len(text) <= CONTEXT:
+        return escape(text)
+    end = text[-CONTEXT:]
+    return "… " + escape(end.partition(" ")[2] or end)
+
+
 def disagreements(places: Sequence[Place]) -> str:
     """A text, each token marked by how much the two models' predictions of it differ."""
     if not places:
@@ -101,7 +111,7 @@ def disagreements(places: Sequence[Place]) -> str:
     )
     rows = [
         [
-            escape(p.before[-40:]) + " <b>" + escape(p.token) + "</b>",
+            _end(p.before) + " <b>" + escape(p.token) + "</b>",
             _nats(p.divergence),
             _likeliest(p.dense),
             _likeliest(p.pruned),

@@ -172,3 +172,28 @@ def test_an_answer_outlives_a_refresh_that_was_on_its_way(pages):
         ["<p at='a'>none yet</p>", "<p>two found</p>", "<p at='a'>none yet</p>", "<p at='b'>another</p>"],
     )
     assert shown == ["none yet", "two found", "two found", "another"]
+
+
+def test_the_picture_to_share_says_where_an_answer_goes_on(pages):
+    """An answer that was cut off, or has no room, ends in an ellipsis; one that is whole does not."""
+    ends = pages("empty").evaluate(
+        """async ([fits, long]) => {
+            const pen = CanvasRenderingContext2D.prototype, own = pen.fillText, ends = [];
+            for (const [text, more] of [[fits, false], [fits, true], [long, false]]) {
+                const written = [];
+                pen.fillText = function (words, ...place) {
+                    written.push(words);
+                    own.call(this, words, ...place);
+                };
+                const point = { answer: [[text, false]], more, blocks: [[1, 1]], left: 1, kept: "" };
+                const data = { model: "m", prompt: "Why?", sizes: [[1, 1]], points: [point] };
+                Object.assign(data, { notes: [], whole: 1 });
+                await pip.sharePicture(data, 0, "whole");
+                ends.push(written.slice(0, -1).at(-1).trim());
+            }
+            pen.fillText = own;
+            return ends;
+        }""",
+        ["It is so.", "It is so, and on it goes. " * 40],
+    )
+    assert ends == ["so.", "…", "…"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pip_core.inspection.chat import Answer
@@ -49,3 +51,8 @@ def test_the_same_difference_looks_the_same_beside_any_other():
     place = Place("a", " b", 0.3, (("b", 0.9),), (("c", 0.9),))
     assert "class='d2'" in inspection.disagreements([place])
     assert inspection.disagreements([place, Place("ab", " c", 5.0, (), ())]).count("<mark class='d2'") == 2
+    # What stands before a token begins with a whole word, and says that more did.
+    told = "Nora had three apples. Felix gave her four more. Now"
+    shown = inspection.disagreements([replace(place, before=told)])
+    assert "<th scope='row'>… apples. Felix gave her four more. Now <b>" in shown
+    assert f"… {'あ' * 40} <b>" in inspection.disagreements([replace(place, before="あ" * 50)])
