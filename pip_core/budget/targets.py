@@ -93,8 +93,8 @@ def _tokens_alone(recipe: Recipe, anatomy: Anatomy, tokens: int, most: float) ->
     if tokens > most:
         raise UserError(
             f"{target_text(recipe)} is out of reach of tokens alone: at most {most:,.0f} of {rows:,} are "
-            f"removed, {percent(most * each)} of the parameters. Choose a smaller target, raise 'Most of the "
-            "vocabulary', or lower 'Rare tokens removed', so that other parts make up the rest.",
+            f"removed, {percent(most * each)} of the parameters. Choose a smaller target, raise 'Vocabulary "
+            "limit', or lower 'Rare tokens removed', so that other parts make up the rest.",
             "vocabulary_limit",
         )
     if tokens <= 0:

@@ -87,7 +87,7 @@ def test_tokens_alone_meet_a_target_up_to_their_limit(llama_folder):
     budget = budget_of(recipe, anatomy)
     assert (budget.iterations, budget.width_units) == (0, {})
     assert budget.tokens * anatomy.row_parameters / anatomy.parameters == pytest.approx(0.1, abs=0.003)
-    with pytest.raises(UserError, match="Most of the vocabulary"):
+    with pytest.raises(UserError, match="Vocabulary limit"):
         budget_of(recipe.replace(vocabulary_limit=0.01), anatomy)
 
 

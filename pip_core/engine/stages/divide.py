@@ -57,7 +57,7 @@ class DivideSettings(Settings):
         "where the run measures how the target is divided, or what a speed-up takes: pause with what was "
         "found, before anything is removed; resuming goes on from there and measures nothing anew",
         "Show the division first",
-        "Pauses once it is measured what would go, before anything does",
+        "Pauses after weighing the kinds, before anything is removed",
     )
 
 

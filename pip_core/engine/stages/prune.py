@@ -84,7 +84,7 @@ class PruneSettings(Settings):
         "lets a kind that units does not name join where it is measured to make the target clearly cheaper, "
         "named weighs no other; auto is all where units is auto, and named where it is not",
         "Kinds that compete",
-        "Whether other parts may join where they are measured to cost less",
+        "Whether other kinds are removed too, where measuring shows that costs less",
         called={EVERY_KIND: "every kind", NAMED_KINDS: "only those chosen"},
     )
     allocation: Literal["equal", "global"] = choice(

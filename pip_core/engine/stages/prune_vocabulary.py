@@ -62,8 +62,8 @@ class VocabularySettings(Settings):
         "of the target, since tokens rarer than the median one count as rare, and as much as the division "
         "finds cheap where that is measured",
         "a number above 0 and below 1, or auto",
-        "Most of the vocabulary",
-        "No larger share of the tokens is removed",
+        "Vocabulary limit",
+        "At most this share of all tokens is removed",
     )
 
     keep_tokens: Names = setting(

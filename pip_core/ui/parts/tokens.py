@@ -45,7 +45,7 @@ def layout(_: Services) -> Sequence[Node]:
                 row(
                     wanted,
                     page,
-                    button("look", "List them", scale=1),
+                    button("look", "List tokens", scale=1),
                     equal_height=True,
                     elem_classes="asking",
                 ),
