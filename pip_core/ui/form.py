@@ -26,6 +26,11 @@ MODELS = (DEMO, bundled.NAME)
 TEXTS = (AUTO, MIXED, *SHIPPED, *KNOWN)
 MEASURED_TASKS = (AUTO, *TASKS, *STORY_TASKS, *WRITING_TASKS, *NAMES)
 EDITS = (("swap two letters", "swap"), ("replace a letter", "replace"), ("insert a letter", "insert"))
+# What those are that are offered first, in one line.
+ABOUT = {
+    DEMO: "A tiny storyteller, made to try this out",
+    bundled.NAME: "SmolLM2-135M-Instruct, a small chat model",
+}
 # What can be removed in one run: words, kinds of units.
 UNIT_SETS = (
     ("whole blocks", (BLOCKS,)),
@@ -82,9 +87,12 @@ def model_line(recipe: Recipe) -> str:
     plain = any(_possible(recipe.model, [k]) and _plain(recipe.model, [k]) for k in KINDS)
     known = "" if found.listed else " · recognised by its structure"
     loads = "loads in transformers" if plain else "loads with this project's loader only"
+    about = ABOUT.get(recipe.model.partition("@")[0])
+    size = f"{about}<br>" if about else ""
+    size += f"<b>{millions(found.parameters)}</b> parameters · {len(found.blocks)} blocks · "
     signs = [_sign(needed <= free, memory_words(needed, free), "memory"), _sign(plain, loads, "export")]
     return (
-        f"<div class='line'><b>{millions(found.parameters)}</b> parameters · {len(found.blocks)} blocks · "
+        f"<div class='line'>{size}"
         f"{escape(found.model_type)}{known}<span class='signs'>{''.join(signs)}</span></div>"
     )
 

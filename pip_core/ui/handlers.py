@@ -11,6 +11,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from ..checkpoints.hub_search import local_models
 from ..core.errors import UserError
 from ..core.limits import local_files
 from ..core.recipe import Recipe
@@ -94,11 +95,18 @@ class PageHandlers:
         """On opening the page: the run in the address, or the browser's last one, with its settings."""
         memory = dict(memory or {})
         memory.setdefault("owner", secrets.token_hex(16))
-        ready = {"go": {"interactive": True}}
+        ready: Changes = {"go": {"interactive": True}, "model": {"choices": self._models(memory["owner"])}}
         for run_id in (run_in_address, memory.get("run")):
             if self.queue.folder(run_id or ""):
-                return {**ready, "memory": {"value": {**memory, "run": run_id}}, **self._shown(run_id)}
+                found = self._shown(run_id)
+                found["model"] = {**ready["model"], **found.get("model", {})}
+                return {**ready, "memory": {"value": {**memory, "run": run_id}}, **found}
         return {**ready, "memory": {"value": {**memory, "run": ""}}, "run": {"value": ""}}
+
+    def _models(self, owner: str) -> list[tuple[str, str]]:
+        """What is offered to prune: what is shipped, a visitor's recent models, and those on this machine."""
+        recent = [info.recipe.model for info in self.queue.listed(owner) if info.recipe]
+        return [(found.repo, found.repo) for found in local_models("", recent)]
 
     def choose(self, memory: dict, run_id: str) -> Changes:
         """Show a run; an empty id is a new one."""

@@ -11,11 +11,12 @@ import pytest
 from pip_core.core import events as ev
 from pip_core.core.curve import CurvePoint
 from pip_core.core.paths import ASSETS, EVENTS
+from pip_core.core.recipe import Recipe
 from pip_core.planning.estimate import anatomy_for
 from pip_core.reporting.run_summary import RunSummary
 from pip_core.runs import gallery, run_directory
 from pip_core.runs.queue import RunQueue
-from pip_core.ui import comparison, examples, refresh
+from pip_core.ui import comparison, examples, form, refresh
 from pip_core.ui.handlers import PageHandlers
 from pip_core.ui.shown import Shown
 
@@ -71,6 +72,15 @@ def test_the_page_offers_them(shown):
     (run_id, *_) = gallery.examples()
     assert PageHandlers(shown).open_page(dict(ME), run_id)["model"]["value"].startswith("smollm2-135m")
     assert refresh.show_comparison(shown, list(gallery.examples()))["compare_csv"]["visible"]
+
+
+def test_what_is_there_to_prune_is_offered_and_said(shown):
+    """Shipped models first, each with what it is; then those that a visitor pruned last."""
+    handlers = PageHandlers(shown)
+    assert handlers.open_page({}, None)["model"]["choices"][:2] == [(name, name) for name in form.MODELS]
+    for model in form.MODELS:
+        assert form.ABOUT[model] in form.model_line(Recipe(model=model))
+    assert form.ABOUT["smollm2-135m"] in form.model_line(Recipe(model="smollm2-135m@pypi"))
 
 
 def test_what_was_changed_by_hand_is_put_back(tmp_path):
