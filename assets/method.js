@@ -7,7 +7,7 @@ window.pip.method = (element, props, watch) => {
     made.append(...inside);
     return made;
   };
-  const root = element.querySelector(".method"), still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const root = element.querySelector(".method"), still = props.still || matchMedia("(prefers-reduced-motion: reduce)").matches;
   const texts = make("div", "texts"), bars = make("div", "bars"), round = make("b"), said = make("span");
   const stage = make("div", "scene", [texts, make("div", "flow", [make("i"), make("i")]), bars]);
   const button = make("button", "ghost"), words = make("p", "line"), caption = make("p", "caption", [round, said]);

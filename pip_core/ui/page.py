@@ -13,7 +13,8 @@ REFRESH_INPUTS = ("memory", "run", "seen", "picked")
 # What the browser does after a refresh, with what it keeps as `m`.
 ADDRESS_JS = "m => pip.address(m.run)"
 # Before and after the page is opened.
-BEGIN_JS, OPENED_JS = "m => { pip.begin(); return m; }", "m => { if (m.run) pip.fold(); pip.back(); }"
+BEGIN_JS = "m => { pip.begin(); pip.arrived(false); return m; }"
+OPENED_JS = "m => { if (m.run) pip.fold(); pip.back(); pip.arrived(true); }"
 
 
 def usual(page: Services) -> dict[str, dict]:

@@ -24,6 +24,7 @@ from ..data.files import UPLOADS as UPLOADS_VARIABLE
 from ..planning.admission import run_memory
 from ..runs import retention
 from ..runs.store import ARRIVING, UPLOADS
+from .document import TITLE, Document
 from .gate import Gate, answer, hide_folder
 
 # Where gradio puts uploads, and what it copies.
@@ -31,9 +32,10 @@ TEMPORARY = "GRADIO_TEMP_DIR"
 # What the page is bound to; without it this machine alone reaches it.
 ADDRESS = "GRADIO_SERVER_NAME"
 # Gradio's own copies of uploads are looked through every hour, and kept for a day.
-PAGE = {"title": "PIP Studio", "fill_width": True, "delete_cache": (3600, 86400)}
-# What the page looks like and does in the browser: a style sheet and a script each.
+PAGE = {"title": TITLE, "fill_width": True, "delete_cache": (3600, 86400)}
+# What the page looks like and does in the browser: a style sheet and a script each; and a script alone.
 LOOKS = ("page", "slider", "method", "courtesies")
+SCRIPTS = (*LOOKS, "ahead")
 # Events that may wait for their turn; more are refused.
 MOST_EVENTS = 500
 # Events that are answered at once, beside those who follow runs.
@@ -129,12 +131,13 @@ def serving_options(root: Path, ready: threading.Event, scripts: Sequence[str] =
         ready: to be set when `launch` has returned, see `gate`.
     """
     set_ = limits()
-    own = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in LOOKS)
+    own = [(ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
     return {
         "server_name": os.environ.get(ADDRESS),
         "css_paths": [ASSETS / f"{name}.css" for name in LOOKS],
-        "head": f"<script>{own}</script>",
         "footer_links": ["api"],
+        # Another document, made by Node where there is one; this one is what the page is built and tested on.
+        "ssr_mode": False,
         "blocked_paths": [root / retention.LOG],
         "max_file_size": int(set_.upload_mb * MB),
         "state_session_capacity": set_.sessions,
@@ -146,6 +149,7 @@ def serving_options(root: Path, ready: threading.Event, scripts: Sequence[str] =
                 (BoundedUploads, (), {"root": root, "most": set_.uploads_gb * GB}),
                 (CompressedAnswers, (), {}),
                 (KeptFiles, (), {"addresses": (MODULES, *scripts)}),
+                (Document, (), {"scripts": own}),
             ]
         },
     }

@@ -13,7 +13,7 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from .acts import wait_for_state
+from .acts import MINUTE, wait_for_state
 from .server import FLAGS, Server, chromium
 
 # Server and browser end with the last test of this folder: Playwright holds an event loop while it lives, and
@@ -93,7 +93,7 @@ def visiting(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.goto(server.url + path)
-        page.wait_for_selector("#model")
+        page.wait_for_selector("#status .status", timeout=MINUTE)
         return page
 
     yield open_

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import plotly.graph_objects as go
 import pytest
@@ -74,10 +75,15 @@ def test_the_page_offers_them(shown):
     assert refresh.show_comparison(shown, list(gallery.examples()))["compare_csv"]["visible"]
 
 
-def test_what_is_there_to_prune_is_offered_and_said(shown):
+def test_what_is_there_to_prune_is_offered_and_said(shown, monkeypatch):
     """Shipped models first, each with what it is; then those that a visitor pruned last."""
-    handlers = PageHandlers(shown)
-    assert handlers.open_page({}, None)["model"]["choices"][:2] == [(name, name) for name in form.MODELS]
+    handlers, (run_id, *_) = PageHandlers(shown), gallery.examples()
+    mine = [SimpleNamespace(recipe=None), SimpleNamespace(recipe=Recipe(model="org/mine"))]
+    monkeypatch.setattr(shown, "listed", {"me": mine}.__getitem__)
+    for run, chosen in ((None, False), (run_id, True)):
+        model = handlers.open_page(dict(ME), run)["model"]
+        assert [name for _, name in model["choices"]][:3] == [*form.MODELS, "org/mine"]
+        assert ("value" in model) == chosen
     for model in form.MODELS:
         assert form.ABOUT[model] in form.model_line(Recipe(model=model))
     assert form.ABOUT["smollm2-135m"] in form.model_line(Recipe(model="smollm2-135m@pypi"))

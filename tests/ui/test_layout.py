@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from gradio.route_utils import oauth_token_from_body
 
 import app
 from pip_core.core.network import asking_token
+from pip_core.core.paths import ASSETS
 from pip_core.runs.queue import RunQueue
 
 
@@ -74,3 +76,13 @@ def test_on_a_space_handlers_are_told_the_token_of_who_signed_in(tmp_path, monke
         assert "hf_mine" not in str(resume.fn(*given))
     assert told == ["hf_mine", "", "", "", ""]
     assert asking_token() == ""
+
+
+@pytest.mark.parametrize("sheet", sorted(ASSETS.glob("*.css")), ids=lambda path: path.stem)
+def test_no_rule_overrides_a_part_of_what_it_sets_by_a_variable(sheet):
+    """Gradio writes every rule anew, and what the browser then says of such a property is empty."""
+    whole = re.compile(r"(?:^|;)\s*(border|background|padding|margin|font|flex)\s*:[^;]*var\(")
+    for rule in re.findall(r"\{([^{}]*)\}", sheet.read_text(encoding="utf-8")):
+        for found in whole.finditer(rule):
+            after = re.findall(r"(?:^|;)\s*([a-z-]+)\s*:", rule[found.end() :])
+            assert not [n for n in after if n.startswith(f"{found[1]}-") and n != "border-radius"], rule
