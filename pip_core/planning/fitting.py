@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..core.errors import UserError, shortened
 from ..core.network import asking
 from ..core.recipe import Recipe
-from ..core.units import BLOCKS, KINDS, TITLES
+from ..core.units import BLOCKS, KINDS, MLP
 from .admission import run_memory
 from .estimate import anatomy_for
 from .inspect_model import exports_plainly, memory_needed
@@ -32,7 +32,7 @@ def fitting(model: str) -> str:
         needed = max(memory_needed(Recipe(model=model)).values()) / 1e9
     except UserError as error:
         return f"not here: {shortened(str(error), LONGEST)}"
-    how = f"prunes by {', '.join(TITLES[kind] for kind in kinds)}"
+    how = f"prunes by {', '.join('MLP' if kind == MLP else kind for kind in kinds)}"
     here = run_memory() / 1e9
     if needed <= here:
         return f"{how}; needs {needed:.1f} GB, fits here"

@@ -109,6 +109,7 @@ def test_looking_into_a_run(pages, api_run):
         api_run.states[-1]["iterations"]
     )
     expect(page.locator("#tasks tbody tr")).to_have_count(5)
+    assert page.locator("#tasks .scroll").evaluate("e => e.scrollWidth - e.clientWidth") <= 0
     expect(page.locator("#scores tbody tr")).to_have_count(5)
     page.get_by_role("tab", name="Chat").click()
     page.locator("#ask").click()

@@ -84,6 +84,7 @@ def test_a_hub_that_hangs_is_not_waited_for(monkeypatch):
 def test_whether_it_fits_here_or_where_it_would(monkeypatch, checkpoints):
     assert "blocks" in fits("demo")
     assert "fits here" in fits("demo")
+    assert "prunes by blocks, attention, MLP" in fits("demo")
     for needed, words in ((20e9, "Nvidia L4 (24 GB)"), (40e9, "L40S"), (2e12, "any one machine")):
         monkeypatch.setattr(fitting, "run_memory", lambda: 1e9)
         monkeypatch.setattr(fitting, "memory_needed", lambda _, needed=needed: {"weights": needed})
