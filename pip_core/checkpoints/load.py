@@ -25,7 +25,7 @@ from transformers import (
 
 from ..core.accelerator import device
 from ..core.device import fast_bfloat16, is_out_of_memory
-from ..core.errors import UserError
+from ..core.errors import OtherWeights, UserError
 from ..core.events import Loading
 from ..core.finite import nonfinite_weight
 from ..core.network import NotDownloaded, is_unreachable
@@ -167,14 +167,14 @@ def check_expected(reference: str, source: Source, expected_sha256: str) -> None
     """Compare the checksum of a source's weights with the one that a recipe recorded.
 
     Raises:
-        UserError: they differ.
+        OtherWeights: they differ.
     """
     if not expected_sha256 or source.weights_sha256 == expected_sha256:
         return
     advice = "Give the model that the recipe was made with, or remove its checksum to use these weights."
     if reference.partition("@")[0] == bundled.NAME:
         advice = f"Name the weights: '{bundled.NAME}@{HUB}' or '{bundled.NAME}@{PYPI}'."
-    raise UserError(
+    raise OtherWeights(
         f"The weights of '{reference}' ({source.origin}) are not those that the recipe was made with: their "
         f"SHA-256 is {source.weights_sha256[:12]}..., the recipe records {expected_sha256[:12]}.... {advice}"
     )

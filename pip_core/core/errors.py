@@ -21,6 +21,10 @@ class UserError(Exception):
         self.setting = setting
 
 
+class OtherWeights(UserError):
+    """A model's weights are not those that a recipe was made with."""
+
+
 def shortened(text: str, most: int = 240) -> str:
     """A library's message in one line of at most `most` characters, cut between words and without its last
     full stop, to stand inside a sentence."""

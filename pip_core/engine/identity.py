@@ -16,7 +16,7 @@ from pathlib import Path
 from ..checkpoints.checksum import file_sha256, weights_sha256
 from ..checkpoints.load import check_expected, resolve
 from ..checkpoints.reference import local_folder
-from ..core.errors import UserError
+from ..core.errors import OtherWeights, UserError
 from ..core.events import Started
 from ..core.progress import drain
 from ..core.recipe import Recipe
@@ -74,7 +74,10 @@ def folder_contents(recipe: Recipe) -> dict[str, str]:
     if folder is None:
         return {}
     found = replace(drain(resolve(recipe.model)), weights_sha256=weights_sha256(folder))
-    check_expected(recipe.model, found, recipe.weights)
+    try:
+        check_expected(recipe.model, found, recipe.weights)
+    except OtherWeights:  # of a folder: it held the run's weights when that began
+        raise weights_changed(recipe.model) from None
     return {"model": model_digest(folder)}
 
 

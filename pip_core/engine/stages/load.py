@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from ...checkpoints.load import DTYPES, load, refuse_unusable
+from ...checkpoints.reference import local_folder
 from ...core.device import number_name
-from ...core.errors import UserError
+from ...core.errors import OtherWeights, UserError
 from ...core.events import Event, Loading, Started, Warned
 from ...core.process_group import current
 from ...core.recipe import DEMO, DISPATCHED, RESIDENT, STREAMED
@@ -15,7 +16,7 @@ from ...core.settings import AUTO, Settings, choice, setting, text
 from ...data.corpora import pinned
 from ...structure.shape import Shape
 from ..context import Context
-from ..identity import model_digest, settings_of
+from ..identity import model_digest, settings_of, weights_changed
 from ..stage import Cost, Stage
 from ..state import RunState
 
@@ -91,15 +92,21 @@ class Load(Stage):
         recipe, past = state.recipe, state.past
         if state.placement_words:
             yield Loading(state.placement_words)
-        state.loaded = yield from load(
-            recipe.model,
-            recipe.dtype,
-            past.dtype,
-            recipe.weights,
-            state.placement,
-            state.check_tokenizer,
-            state.resident_blocks,
-        )
+        try:
+            state.loaded = yield from load(
+                recipe.model,
+                recipe.dtype,
+                past.dtype,
+                recipe.weights,
+                state.placement,
+                state.check_tokenizer,
+                state.resident_blocks,
+            )
+        except OtherWeights:
+            # Of a run it is not the recipe that is wrong; a model found elsewhere is named otherwise.
+            if not past.started or local_folder(recipe.model) is None:
+                raise
+            raise weights_changed(recipe.model) from None
         state.settle_model()
         state.shape = Shape.dense(state.anatomy)
         for stage in state.stages:
