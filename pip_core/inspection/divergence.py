@@ -12,6 +12,8 @@ from ..core.finite import check_finite
 
 TOP = 3
 LONGEST = 512
+# What a decoder writes for a letter of which not all tokens are there yet.
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ def divergence(
     def text_of(token_ids: torch.Tensor | list[int]) -> str:
         return str(fewer.decode(token_ids))
 
-    tokens = [text_of([i]) for i in ids[0].tolist()]
+    tokens = _as_written(fewer, ids[0].tolist())
     return [
         Place(
             # As it was written: a token that only marks its beginning is no part of it.
-            str(fewer.decode(ids[0, : place + 1], skip_special_tokens=True)),
+            str(fewer.decode(ids[0, : place + 1], skip_special_tokens=True)).rstrip(UNFINISHED),
             tokens[place + 1],
             values[place],
             *(
@@ -92,6 +94,17 @@ def divergence(
         )
         for place in range(ids.shape[1] - 1)
     ]
+
+
+def _as_written(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
+    """What each token adds to the text. Letters that take several tokens come with the last of them."""
+    pieces, before = [], ""
+    for count in range(1, len(ids) + 1):
+        now = str(tokenizer.decode(ids[:count])).rstrip(UNFINISHED)
+        own = str(tokenizer.decode(ids[count - 1 : count]))
+        pieces.append(now[len(before) :] if now.startswith(before) else own)
+        before = now
+    return pieces
 
 
 @torch.inference_mode()

@@ -33,7 +33,7 @@ def stage_curves(summary: RunSummary) -> Figure:
         line = {
             "type": "scatter",
             "x": [x for x, _, _ in found],
-            "y": [round(y, 4) for _, y, _ in found],
+            "y": [float(f"{y:.4g}") for _, y, _ in found],
             "customdata": [note for _, _, note in found],
             # Above a row stands what its curves share.
             "name": name.removeprefix(f"{what}, "),

@@ -44,6 +44,14 @@ def test_divergence_is_the_formula(pair, tokenizer):
     assert places[-1].before + places[-1].token == TEXT
 
 
+def test_a_text_is_shown_as_it_was_written(pair, tokenizer):
+    """Also where a letter takes several tokens, each of which is no letter."""
+    text = "The sea: مرحبا, สวัสดี, 😀 and naïve."
+    places = divergence(*pair, tokenizer, text)
+    assert places[0].before + "".join(place.token for place in places) == text
+    assert any(not place.token for place in places)
+
+
 def test_a_model_agrees_with_itself(pair, tokenizer):
     places = divergence(pair[0], pair[0], tokenizer, TEXT)
     assert all(place.divergence == pytest.approx(0, abs=1e-5) for place in places)

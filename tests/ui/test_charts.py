@@ -155,11 +155,12 @@ def test_the_method_is_drawn_from_the_runs_own_texts_scores_and_removals():
 
 
 def test_a_point_that_is_marked_is_of_the_colour_of_its_curve():
-    drawn_at = ((1.0, "channels", 0.1), (2.0, "rare tokens", 0.2), (3.0, "channels: chosen", 0.3))
+    drawn_at = ((1.0, "channels", 0.000012345), (2.0, "rare tokens", 0.2), (3.0, "channels: chosen", 0.3))
     points = [CurvePoint(0, "Costs", "removed", "nats", x, ((name, y),)) for x, name, y in drawn_at]
     channels, tokens, chosen = stage_curves.stage_curves(RunSummary(curves={"Costs": points}))["data"]
     assert (chosen["mode"], chosen["marker"]["color"]) == ("markers", channels["line"]["color"])
     assert tokens["line"]["color"] != channels["line"]["color"]
+    assert channels["y"] == [0.00001234]  # what is small is no straight line at 0
 
 
 def test_a_removal_without_scores_leaves_its_row_empty():
