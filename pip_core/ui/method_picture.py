@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from ..core import events as ev
 from ..core.errors import UserError
 from ..core.figures import percent
 from ..core.recipe import Recipe
@@ -48,7 +49,7 @@ def method_picture(summary: RunSummary, recipe: Recipe | None, anatomy: Anatomy 
     scorer = get_scorer(summary.started.method)
     reads = 2 if scorer.perturbs else 1 if scorer.cost(1) else 0
     words = [_leaves(describe_units(r.units), scorer.perturbs) for r in played]
-    so_far = "So far" if summary.ending is None else "In the end"
+    so_far = "In the end" if isinstance(summary.ending, ev.Finished) else "So far"
     again = "" if is_one(summary) else "The rest is scored again, iteration after iteration. "
     end = f"{again}{so_far}: {summary.removed_description} removed."
     steps = [

@@ -138,6 +138,9 @@ def test_the_method_is_drawn_from_the_runs_own_texts_scores_and_removals():
     assert all(a != b for a, b in changed)
     assert all(a == b for (a, edited), (b, _) in zip(clean, other, strict=True) if not edited)
     assert "block 3" in drawn["alternative"]
+    # Of a run that was stopped it is not the end.
+    summary.ending = ev.Stopped(2)
+    assert "So far: " in method_picture.method_picture(summary, recipe, None)["end"]
     assert "tells the two texts apart least" in drawn["alternative"]
     # A method that compares no texts, or reads none, says so in its own words; a stranger's text is not read.
     for method, texts in (("block-influence", 1), ("magnitude", 0)):
