@@ -17,6 +17,7 @@ from ..core.errors import UserError
 from ..core.float64 import double
 from ..core.units import ATTENTION, MLP
 from ..structure.anatomy import Anatomy, Block
+from ..structure.attention import fast_attention
 from ..structure.families import blocks_of
 from ..structure.hooks import (
     Args,
@@ -49,7 +50,7 @@ class ResidualStream:
     """
 
     def __init__(self, model: PreTrainedModel, parts: Sequence[torch.Tensor]) -> None:
-        self.blocks = blocks_of(model)
+        self.model, self.blocks = model, blocks_of(model)
         # Masks and positions belong to a batch of one size.
         one_of_each = {len(part): part for part in parts}
         self._calls = {size: _calls(model, part) for size, part in one_of_each.items()}
@@ -57,24 +58,24 @@ class ResidualStream:
 
     def call(self, number: int, h: torch.Tensor) -> torch.Tensor:
         """Block `number` on a stream `(B, T, d)`."""
-        return self._calls[len(h)][number](h)
+        with fast_attention(self.model):
+            return self._calls[len(h)][number](h)
 
-    def until(self, number: int, module: nn.Module, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `module`, inside block `number`, is given and returns where the block is given `h`, of shape
-        `(B, T, d)`: `(B, T, inputs)` and `(B, T, outputs)`. Nothing after it is computed."""
+    def until(self, number: int, module: nn.Module, h: torch.Tensor) -> torch.Tensor:
+        """What `module`, inside block `number`, is given where the block is given `h`, of shape `(B, T, d)`:
+        `(B, T, inputs)`. Neither it nor what follows is computed."""
         found: list[torch.Tensor] = []
 
-        def stop(args: Args, kwargs: Kwargs, output: torch.Tensor) -> None:
-            found.extend((args[0], output))
+        def stop(args: Args, kwargs: Kwargs) -> None:
+            found.append(args[0])
             raise ForwardStopped
 
         with Hooks() as hooks, contextlib.suppress(ForwardStopped):
-            hooks.after(module, stop)
+            hooks.before(module, stop)
             self.call(number, h)
         if not found:
             raise RuntimeError("a block did not call the projection that it ends in")
-        given, returned = (value.reshape(*h.shape[:2], value.shape[-1]) for value in found)
-        return given, returned
+        return found[0].reshape(*h.shape[:2], found[0].shape[-1])
 
     def advance(self, start: int, end: int) -> None:
         """Replace `stream`, which enters block `start`, by what enters block `end`."""

@@ -40,13 +40,12 @@ class Regression:
         self._format = x.dtype
         with _products_of(x.dtype):
             for half, some, wanted in zip(self._halves, x.chunk(2), y.chunk(2), strict=False):
-                half.add(some.float(), wanted.float())
+                half.add(some, wanted.float())
 
     def add_up(self, group: ProcessGroup) -> None:
         """Add up what several processes took in; the sums are then the same in each."""
         for half in self._halves:
             half.lower, half.cross = group.add_up(half.lower), group.add_up(half.cross)
-            half.square = sum(group.gather(half.square))
 
     def check(self) -> None:
         """Refuse sums that no solution can be had from.
@@ -56,6 +55,12 @@ class Regression:
         """
         if not all(half.finite for half in self._halves):
             raise UserError(NOT_FINITE)
+
+    def leave_out(self, weight: torch.Tensor) -> None:
+        """Of the wanted outputs leave out what `weight`, `(outputs, inputs)`, makes of the inputs: a product
+        of sums in place of one for every token."""
+        for half in self._halves:
+            half.cross -= half.gram() @ weight.T.to(half.cross)
 
     @property
     def singular(self) -> bool:
@@ -72,6 +77,7 @@ class Regression:
     def best(self) -> torch.Tensor | None:
         """As `solve`, with the ridge of `RIDGES` that has the least error, each solved on one half of the
         text and tested on the other; None where no solution has less error than no change."""
+        # Of each the error less that of no change.
         found = dict.fromkeys(RIDGES, 0.0)
         for here, there in (self._halves, self._halves[::-1]):
             gram = there.gram()
@@ -82,14 +88,13 @@ class Regression:
                     continue
                 with _products_of(self._format):
                     product = gram @ w
-                found[ridge] += total(w * (product - 2 * there.cross)) + there.square
+                found[ridge] += total(w * (product - 2 * there.cross))
         chosen = min(found, key=lambda ridge: found[ridge], default=None)
-        missing = sum(half.square for half in self._halves)
-        return self.solve(chosen) if chosen and found[chosen] < missing else None
+        return self.solve(chosen) if chosen and found[chosen] < 0 else None
 
 
 class _Sums:
-    """`X'X`, `X'Y` and the sum of squares of Y.
+    """`X'X` and `X'Y`.
 
     Attributes:
         lower: of `X'X` what stands at and below the diagonal; above it, anything.
@@ -98,29 +103,39 @@ class _Sums:
     def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
         self.lower = torch.zeros(inputs, inputs, device=device)
         self.cross = torch.zeros(inputs, outputs, device=device)
-        self.square = 0.0
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.square) and math.isfinite(float(self.lower.diagonal().sum()))
+        return all(math.isfinite(float(of.sum())) for of in (self.cross, self.lower.diagonal()))
 
     def gram(self) -> torch.Tensor:
         """`X'X`, the same above the diagonal as below."""
         return self.lower.tril() + self.lower.tril(-1).T
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Take in inputs in their own format, and wanted outputs in float32."""
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            y = y.to(x.dtype)  # see `_products_of`
+        else:
+            x = x.float()
         width = -(-x.shape[1] // STRIPS)
         for begin in range(0, x.shape[1], width):
             end = begin + width
-            self.lower[begin:end, :end].addmm_(x[:, begin:end].T, x[:, :end])
-        self.cross.addmm_(x.T, y)
-        self.square += total(y.square())
+            _add_product(self.lower[begin:end, :end], x[:, begin:end].T, x[:, :end])
+        _add_product(self.cross, x.T, y)
 
     def join(self, other: _Sums) -> None:
         """Add what `other` took in."""
         self.lower += other.lower
         self.cross += other.cross
-        self.square += other.square
+
+
+def _add_product(to: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> None:
+    """Add a product to what is in float32."""
+    if one.dtype == to.dtype:
+        to.addmm_(one, other)
+    else:
+        to += one @ other
 
 
 @contextmanager
@@ -128,7 +143,11 @@ def _products_of(dtype: torch.dtype) -> Iterator[None]:
     """Where inputs come in bfloat16, let products in float32 round what they multiply to that format, and
     add up in float32. `X'X` is the same by it, and two to three times as fast where a processor or GPU has
     instructions for it; Y, the difference of two streams in that format, is known no better. Errors
-    on held-out text are taken so too: on blocks of SmolLM2 they changed by less than a millionth."""
+    on held-out text are taken so too: on blocks of SmolLM2 they changed by less than a millionth.
+
+    Most processors have such instructions for products of that format alone, whose result is rounded to it:
+    there inputs are multiplied as they come, batch by batch. What that rounds is far less than what the sums
+    differ by from those of other text."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else before)
     try:
@@ -160,20 +179,22 @@ def explained(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     x = x[:, x.abs().amax(dim=0) > 0]
     if len(x) < 4 or not x.shape[1]:
         return 0.0, 0.0
+    squares = [total(part.float().square()) for part in y.chunk(4)]
     with _products_of(x.dtype):
         first, half, third, other = (_Sums(x.shape[1], y.shape[1], x.device) for _ in range(4))
         for sums, some, wanted in zip((first, half, third, other), x.chunk(4), y.chunk(4), strict=True):
-            sums.add(some.float(), wanted.float())
+            sums.add(some, wanted.float())
         half.join(first)
         other.join(third)
-        few = _explained(first, other) + _explained(third, half)
-        many = _explained(half, other) + _explained(other, half)
+        before, after = sum(squares[:2]), sum(squares[2:])
+        few = _explained(first, other, after) + _explained(third, half, before)
+        many = _explained(half, other, after) + _explained(other, half, before)
     return few / 2, many / 2
 
 
-def _explained(here: _Sums, there: _Sums) -> float:
-    """The share explained `there` by what is solved `here`."""
+def _explained(here: _Sums, there: _Sums, square: float) -> float:
+    """The share explained `there`, of outputs of that sum of squares, by what is solved `here`."""
     w = solved(here.lower.clone(), here.cross, LOOSE)
-    if w is None or not there.square:
+    if w is None or not square:
         return 0.0
-    return max(0.0, total(w * (2 * there.cross - there.gram() @ w)) / there.square)
+    return max(0.0, total(w * (2 * there.cross - there.gram() @ w)) / square)
