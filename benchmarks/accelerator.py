@@ -41,10 +41,10 @@ from pip_core.core.recipe import DEMO, Recipe
 from pip_core.core.units import BLOCKS, CHANNELS, Units
 from pip_core.data.calibration import BATCH_ROWS, ROW_TOKENS, Calibration, CalibrationText
 from pip_core.data.perturbation import Pair
+from pip_core.engine.scoring_benchmark import naive_scores
 from pip_core.evaluation.evaluator import TaskBatches
 from pip_core.evaluation.requests import Encoder
 from pip_core.evaluation.tasks import Task, load_task
-from pip_core.inspection.scoring_benchmark import naive_scores
 from pip_core.reconstruction.refit import refit
 from pip_core.recovery.distillation import learn
 from pip_core.recovery.optimiser import STEP_ROWS, Optimiser, learning, pass_rows

@@ -293,7 +293,7 @@ def bench(
     windows: Annotated[int, typer.Option(min=1, help="calibration windows of 128 tokens")] = 16,
 ) -> int:
     """Measure time and memory of scoring, against the formula computed naively."""
-    from ..inspection.scoring_benchmark import report
+    from ..engine.scoring_benchmark import report
 
     print(report(model, windows))
     return 0

@@ -41,6 +41,7 @@ from ..structure.anatomy import anatomy_of
 from ..structure.families import blocks_of
 from ..structure.shape import Shape
 from ..structure.sites import sites_of
+from . import stages  # noqa: F401  they own the settings of a recipe, which a process of its own needs too
 
 NAIVE, FOOTPRINT = "naive", "footprint"
 BENCHED = tuple(m.name for m in METHODS if BLOCKS in m.kinds)
@@ -76,7 +77,7 @@ def report(model: str, windows: int) -> str:
 
 def _in_a_process(name: str, model: str, windows: int) -> dict:
     done = subprocess.run(
-        [sys.executable, "-m", "pip_core.inspection.scoring_benchmark", name, model, str(windows)],
+        [sys.executable, "-m", "pip_core.engine.scoring_benchmark", name, model, str(windows)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
