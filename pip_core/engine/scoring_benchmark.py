@@ -55,7 +55,7 @@ def report(model: str, windows: int) -> str:
         UserError: as `load.resolve`.
     """
     drain(resolve(model))  # a wrong reference fails here, not in every process
-    found = {name: _in_a_process(name, model, windows) for name in (FOOTPRINT, NAIVE, *BENCHED)}
+    found = {name: in_a_process(name, model, windows) for name in (FOOTPRINT, NAIVE, *BENCHED)}
     weights = found[BENCHED[0]]["weights"]
     base = found[FOOTPRINT]["peak"]
     lines = [
@@ -75,7 +75,7 @@ def report(model: str, windows: int) -> str:
     return "\n".join(lines)
 
 
-def _in_a_process(name: str, model: str, windows: int) -> dict:
+def in_a_process(name: str, model: str, windows: int) -> dict:
     done = subprocess.run(
         [sys.executable, "-m", "pip_core.engine.scoring_benchmark", name, model, str(windows)],
         stdout=subprocess.PIPE,

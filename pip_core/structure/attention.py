@@ -59,7 +59,7 @@ def fast_attention(*models: PreTrainedModel) -> Iterator[None]:
                 given["is_causal"] = is_causal
             return fused(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **given)
         scale = width**-0.5 if scaling is None else scaling
-        read = _Causal.apply if length > 1 else _one
+        read = Causal.apply if length > 1 else _one
         return read(query, key, value, scale).transpose(1, 2).contiguous(), None
 
     ALL_ATTENTION_FUNCTIONS[FUSED] = attend
@@ -70,14 +70,14 @@ def fast_attention(*models: PreTrainedModel) -> Iterator[None]:
 
 
 def _one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-    """Attention of one token to all that are there; shapes as in `_Causal`."""
+    """Attention of one token to all that are there; shapes as in `Causal`."""
     rows, heads, _, width = query.shape
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
     weights = torch.matmul(grouped, key.transpose(2, 3)).float().mul_(scale).softmax(-1).to(query.dtype)
     return torch.matmul(weights, value).view(rows, heads, 1, width)
 
 
-class _Causal(torch.autograd.Function):
+class Causal(torch.autograd.Function):
     """Attention of every token to those up to itself, the softmax in float32.
 
     With `S = scale Q K'`, `P = softmax(S)`, `O = P V` and the gradient `G` at O: `dV = P' G`,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pip_core.core.recipe import DEMO
-from pip_core.engine.scoring_benchmark import FOOTPRINT, _in_a_process
+from pip_core.engine.scoring_benchmark import FOOTPRINT, in_a_process
 
 
 def test_a_process_of_its_own_knows_the_settings_of_a_recipe():
-    found = _in_a_process(FOOTPRINT, DEMO, 1)
+    found = in_a_process(FOOTPRINT, DEMO, 1)
     assert found["dtype"] == "bfloat16"
     assert found["peak"] > found["weights"] > 0

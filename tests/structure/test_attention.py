@@ -26,7 +26,7 @@ def test_is_attention_in_parts_of_any_length(length):
     wanted = torch.nn.functional.scaled_dot_product_attention(
         query.double(), key.double(), value.double(), is_causal=True, enable_gqa=True
     )
-    found = attention._Causal.apply(query, key, value, 16**-0.5)
+    found = attention.Causal.apply(query, key, value, 16**-0.5)
     at_end = torch.randn(wanted.shape, generator=generator)
     for one, other in zip(
         (found, *torch.autograd.grad(found, (query, key, value), at_end.bfloat16())),
@@ -40,8 +40,8 @@ def test_is_attention_in_parts_of_any_length(length):
 @pytest.mark.parametrize("what", ["measuring", "scoring", "weighing", "refitting"])
 def test_is_taken_in_bfloat16_wherever_rows_are_read(what, dtype, monkeypatch):
     model, rows, taken = zoo.build("llama").to(dtype), tiny.token_rows(2, 40), []
-    usual = attention._Causal.apply
-    monkeypatch.setattr(attention._Causal, "apply", lambda *given: taken.append(1) or usual(*given))
+    usual = attention.Causal.apply
+    monkeypatch.setattr(attention.Causal, "apply", lambda *given: taken.append(1) or usual(*given))
 
     def read() -> torch.Tensor:
         if what == "measuring":
