@@ -76,14 +76,15 @@ window.pip.ahead = () => {
   page.inert = true;
   root.append(make("div", (chosen ? chosen === "1" : scheme === "dark" || system) ? "dark" : "", [page]));
   app.before(host);
-  app.style.visibility = "hidden";
+  // What says itself that it is visible, such as "Working it out", would be seen without the second.
+  Object.assign(app.style, { visibility: "hidden", opacity: 0 });
   // Gradio hands over once all is there; a run that the address names is shown once it has been read.
   pip.arrived = shows => {
     if (named && !shows) return;
     clearTimeout(late);
     removeEventListener("error", fails, true);
     host.remove();
-    app.style.visibility = "";
+    Object.assign(app.style, { visibility: "", opacity: "" });
   };
   const say = () => {
     if (!root.querySelector(".problem")) page.before(make("p", "problem", ["The page did not load. Reload it."], { role: "alert" }));

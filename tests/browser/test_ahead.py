@@ -26,6 +26,8 @@ WHERE = """([root, places]) => Object.fromEntries(places.map(place => {
 }))"""
 # Pixels between what was drawn and what takes its place.
 NEAR = 10
+# Also what is set to be visible itself.
+HIDES = "app => { const { visibility, opacity } = getComputedStyle(app); return [visibility, opacity]; }"
 THEME = "() => getComputedStyle((window.ahead || document).querySelector('.card')).backgroundColor"
 
 
@@ -51,10 +53,12 @@ def test_the_page_stands_where_it_was_drawn(browser, server, width, scheme):
     drawn, theme = page.evaluate(WHERE, ["ahead", PLACES[width]]), page.evaluate(THEME)
     assert page.evaluate("document.title") == "PIP Studio"
     assert page.evaluate("window.ahead.querySelectorAll('.method .bars .gone').length") > 0
+    assert page.locator("gradio-app").evaluate(HIDES) == ["hidden", "0"]
     waiting, held = held, None
     for route in waiting:
         route.continue_()
     page.wait_for_function("!window.ahead.host.isConnected", timeout=60_000)
+    assert page.locator("gradio-app").evaluate(HIDES) == ["visible", "1"]
     page.evaluate("delete window.ahead")
     expect(page.locator("#go")).to_be_enabled(timeout=60_000)
     for place, there in page.evaluate(WHERE, ["document", PLACES[width]]).items():
