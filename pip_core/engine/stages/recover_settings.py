@@ -42,8 +42,8 @@ class RecoverSettings(Settings):
         0,
         0,
         100_000,
-        "instead of tokens: minutes that recovery takes, at most; how many tokens that is on this machine is "
-        "measured when it begins",
+        "instead of tokens: about how many minutes recovery takes; how many tokens that is on this machine "
+        "is measured when it begins, and where other programs take more of it later, it takes longer",
         "Recovery minutes",
         "Instead of tokens; measured on this machine; 0 = by tokens",
     )
