@@ -26,7 +26,6 @@ from ..core.portions import in_portions
 from ..core.process_group import current
 from ..core.progress import map_progress
 from ..core.special_tokens import count_at_end
-from ..structure.attention import fast_attention
 from .loglikelihood import BATCH_TOKENS, Likelihood, Likelihoods
 from .requests import Encoder, context_length
 from .standard_tasks import wikitext_detokenized
@@ -117,8 +116,7 @@ def _window_nats(
     begins = [1 if retokenize is None else len(retokenize(row[:1])) for row in windows]
     rows, lengths = rows_of(read)
     rows = rows.to(model.device)
-    with fast_attention(model):
-        logits = model(input_ids=rows, use_cache=False).logits
+    logits = model(input_ids=rows, use_cache=False).logits
     return [
         float(F.cross_entropy(scores[begin - 1 : end - 1].float(), row[begin:end], reduction="sum"))
         for row, scores, begin, end in zip(rows, logits, begins, lengths.tolist(), strict=True)

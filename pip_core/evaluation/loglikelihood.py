@@ -26,7 +26,6 @@ from ..core.device import is_out_of_memory
 from ..core.errors import UserError
 from ..core.portions import in_portions
 from ..core.process_group import current
-from ..structure.attention import fast_attention
 from ..structure.hooks import Args, Hooks, Kwargs
 from .requests import Request
 
@@ -219,7 +218,7 @@ def _score(model: PreTrainedModel, greedy: bool, batch: Sequence[Entry]) -> dict
     targets = torch.cat([t for e in batch for _, _, t in e.requests])
     given = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
     given = {name: value.to(model.device) for name, value in given.items() if value is not None}
-    with _head_limited_to(model, wanted.to(model.device)), fast_attention(model):
+    with _head_limited_to(model, wanted.to(model.device)):
         logits = model(**given, use_cache=False).logits
     logits = logits.flatten(0, 1)
     if len(logits) != len(wanted):

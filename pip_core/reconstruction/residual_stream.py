@@ -17,7 +17,6 @@ from ..core.errors import UserError
 from ..core.float64 import double
 from ..core.units import ATTENTION, MLP
 from ..structure.anatomy import Anatomy, Block
-from ..structure.attention import fast_attention
 from ..structure.families import blocks_of
 from ..structure.hooks import (
     Args,
@@ -50,7 +49,7 @@ class ResidualStream:
     """
 
     def __init__(self, model: PreTrainedModel, parts: Sequence[torch.Tensor]) -> None:
-        self.model, self.blocks = model, blocks_of(model)
+        self.blocks = blocks_of(model)
         # Masks and positions belong to a batch of one size.
         one_of_each = {len(part): part for part in parts}
         self._calls = {size: _calls(model, part) for size, part in one_of_each.items()}
@@ -58,8 +57,7 @@ class ResidualStream:
 
     def call(self, number: int, h: torch.Tensor) -> torch.Tensor:
         """Block `number` on a stream `(B, T, d)`."""
-        with fast_attention(self.model):
-            return self._calls[len(h)][number](h)
+        return self._calls[len(h)][number](h)
 
     def until(self, number: int, module: nn.Module, h: torch.Tensor) -> torch.Tensor:
         """What `module`, inside block `number`, is given where the block is given `h`, of shape `(B, T, d)`:

@@ -24,7 +24,6 @@ from ..core.units import KINDS
 from ..data.feeding import ScoringPass
 from ..data.perturbation import Pair
 from ..reconstruction.linear_substitute import Substitute
-from ..structure.attention import fast_attention
 from ..structure.families import blocks_of
 from ..structure.recompute import recomputed
 from ..structure.sites import Site
@@ -156,8 +155,7 @@ def predictions(model: PreTrainedModel, ids: torch.Tensor) -> Iterator[tuple[tor
         ids: `(T,)` token ids.
     """
     rows, count = rows_of((ids,))[0].to(model.device), len(ids) - 1
-    with fast_attention(model):
-        logits = model(input_ids=rows, use_cache=False).logits[0, :count]
+    logits = model(input_ids=rows, use_cache=False).logits[0, :count]
     each = at_once(POSITIONS, logits.device)
     return zip(logits.split(each), rows[0, 1 : count + 1].split(each), strict=True)
 
@@ -186,7 +184,6 @@ def backpropagate(
     with (
         recomputed(block for block in blocks_of(model) if is_streamed(block)),
         repeatable_attention(rows.device),
-        fast_attention(model),
     ):
         logits = model(input_ids=rows, use_cache=False).logits
         with torch.no_grad():
