@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pip_core.core.progress import drain
+from pip_core.recovery.attention import fast_attention
 from pip_core.recovery.distillation import learn
 from pip_core.recovery.optimiser import (
     PASS_ROWS,
@@ -25,7 +26,6 @@ from pip_core.recovery.optimiser import (
 from pip_core.recovery.trainer import Outcome, Plan, Trainer
 from pip_core.recovery.watch import Watch
 from pip_core.scoring.base import backpropagate
-from pip_core.structure.attention import fast_attention
 
 MLP = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -225,7 +225,6 @@ class _Refit:
         block, adds = self.pruned.blocks[index], self.anatomy.family.adds_residual
         output = block.get_submodule(path)
         outputs, inputs = weight_of(output).shape
-        bias = getattr(output, "bias", None)
         regression = Regression(inputs, outputs, weight_of(output).device)
         attention, mlp = made.added
         # What the attention adds where it could not be solved, or is gone.
@@ -234,12 +233,9 @@ class _Refit:
         given = Stream()
         for number, (h, target) in enumerate(zip(self.pruned.stream, wanted, strict=True)):
             with answering(block, _answers(added, number, returned)), capture_outputs(watched) as found:
-                x = self.pruned.until(index, output, h)
+                x, y = self.pruned.until(index, output, h)
             h, target = h.to(x.device), target.to(x.device)  # blocks may be on several devices
-            # With what the projection gives of it as it is, which is left out below.
-            missing = (target.float() - h.float()) / self.scale
-            if bias is not None:
-                missing -= bias.float()
+            missing = (target.float() - h.float()) / self.scale - y.float()
             if half == MLP:
                 if unsolved:
                     kept.append(found[attention].reshape(h.shape))
@@ -249,7 +245,6 @@ class _Refit:
             given.append(x)
         regression.add_up(self.group)
         regression.check()
-        regression.leave_out(weight_of(output))
         change = regression.best()
         if change is not None:
             add_to_weight(output, change)

@@ -59,21 +59,22 @@ class ResidualStream:
         """Block `number` on a stream `(B, T, d)`."""
         return self._calls[len(h)][number](h)
 
-    def until(self, number: int, module: nn.Module, h: torch.Tensor) -> torch.Tensor:
-        """What `module`, inside block `number`, is given where the block is given `h`, of shape `(B, T, d)`:
-        `(B, T, inputs)`. Neither it nor what follows is computed."""
+    def until(self, number: int, module: nn.Module, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `module`, inside block `number`, is given and returns where the block is given `h`, of shape
+        `(B, T, d)`: `(B, T, inputs)` and `(B, T, outputs)`. Nothing after it is computed."""
         found: list[torch.Tensor] = []
 
-        def stop(args: Args, kwargs: Kwargs) -> None:
-            found.append(args[0])
+        def stop(args: Args, kwargs: Kwargs, output: torch.Tensor) -> None:
+            found.extend((args[0], output))
             raise ForwardStopped
 
         with Hooks() as hooks, contextlib.suppress(ForwardStopped):
-            hooks.before(module, stop)
+            hooks.after(module, stop)
             self.call(number, h)
         if not found:
             raise RuntimeError("a block did not call the projection that it ends in")
-        return found[0].reshape(*h.shape[:2], found[0].shape[-1])
+        given, returned = (value.reshape(*h.shape[:2], value.shape[-1]) for value in found)
+        return given, returned
 
     def advance(self, start: int, end: int) -> None:
         """Replace `stream`, which enters block `start`, by what enters block `end`."""

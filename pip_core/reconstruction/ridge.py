@@ -40,12 +40,13 @@ class Regression:
         self._format = x.dtype
         with _products_of(x.dtype):
             for half, some, wanted in zip(self._halves, x.chunk(2), y.chunk(2), strict=False):
-                half.add(some, wanted.float())
+                half.add(some.float(), wanted.float())
 
     def add_up(self, group: ProcessGroup) -> None:
         """Add up what several processes took in; the sums are then the same in each."""
         for half in self._halves:
             half.lower, half.cross = group.add_up(half.lower), group.add_up(half.cross)
+            half.square = sum(group.gather(half.square))
 
     def check(self) -> None:
         """Refuse sums that no solution can be had from.
@@ -55,12 +56,6 @@ class Regression:
         """
         if not all(half.finite for half in self._halves):
             raise UserError(NOT_FINITE)
-
-    def leave_out(self, weight: torch.Tensor) -> None:
-        """Of the wanted outputs leave out what `weight`, `(outputs, inputs)`, makes of the inputs: a product
-        of sums in place of one for every token."""
-        for half in self._halves:
-            half.cross -= half.gram() @ weight.T.to(half.cross)
 
     @property
     def singular(self) -> bool:
@@ -77,7 +72,6 @@ class Regression:
     def best(self) -> torch.Tensor | None:
         """As `solve`, with the ridge of `RIDGES` that has the least error, each solved on one half of the
         text and tested on the other; None where no solution has less error than no change."""
-        # Of each the error less that of no change.
         found = dict.fromkeys(RIDGES, 0.0)
         for here, there in (self._halves, self._halves[::-1]):
             gram = there.gram()
@@ -88,13 +82,14 @@ class Regression:
                     continue
                 with _products_of(self._format):
                     product = gram @ w
-                found[ridge] += total(w * (product - 2 * there.cross))
+                found[ridge] += total(w * (product - 2 * there.cross)) + there.square
         chosen = min(found, key=lambda ridge: found[ridge], default=None)
-        return self.solve(chosen) if chosen and found[chosen] < 0 else None
+        missing = sum(half.square for half in self._halves)
+        return self.solve(chosen) if chosen and found[chosen] < missing else None
 
 
 class _Sums:
-    """`X'X` and `X'Y`.
+    """`X'X`, `X'Y` and the sum of squares of Y.
 
     Attributes:
         lower: of `X'X` what stands at and below the diagonal; above it, anything.
@@ -103,39 +98,29 @@ class _Sums:
     def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
         self.lower = torch.zeros(inputs, inputs, device=device)
         self.cross = torch.zeros(inputs, outputs, device=device)
+        self.square = 0.0
 
     @property
     def finite(self) -> bool:
-        return all(math.isfinite(float(of.sum())) for of in (self.cross, self.lower.diagonal()))
+        return math.isfinite(self.square) and math.isfinite(float(self.lower.diagonal().sum()))
 
     def gram(self) -> torch.Tensor:
         """`X'X`, the same above the diagonal as below."""
         return self.lower.tril() + self.lower.tril(-1).T
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Take in inputs in their own format, and wanted outputs in float32."""
-        if x.dtype == torch.bfloat16 and x.device.type == "cpu":
-            y = y.to(x.dtype)  # see `_products_of`
-        else:
-            x = x.float()
         width = -(-x.shape[1] // STRIPS)
         for begin in range(0, x.shape[1], width):
             end = begin + width
-            _add_product(self.lower[begin:end, :end], x[:, begin:end].T, x[:, :end])
-        _add_product(self.cross, x.T, y)
+            self.lower[begin:end, :end].addmm_(x[:, begin:end].T, x[:, :end])
+        self.cross.addmm_(x.T, y)
+        self.square += total(y.square())
 
     def join(self, other: _Sums) -> None:
         """Add what `other` took in."""
         self.lower += other.lower
         self.cross += other.cross
-
-
-def _add_product(to: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> None:
-    """Add a product to what is in float32."""
-    if one.dtype == to.dtype:
-        to.addmm_(one, other)
-    else:
-        to += one @ other
+        self.square += other.square
 
 
 @contextmanager
@@ -143,11 +128,7 @@ def _products_of(dtype: torch.dtype) -> Iterator[None]:
     """Where inputs come in bfloat16, let products in float32 round what they multiply to that format, and
     add up in float32. `X'X` is the same by it, and two to three times as fast where a processor or GPU has
     instructions for it; Y, the difference of two streams in that format, is known no better. Errors
-    on held-out text are taken so too: on blocks of SmolLM2 they changed by less than a millionth.
-
-    Most processors have such instructions for products of that format alone, whose result is rounded to it:
-    there inputs are multiplied as they come, batch by batch. What that rounds is far less than what the sums
-    differ by from those of other text."""
+    on held-out text are taken so too: on blocks of SmolLM2 they changed by less than a millionth."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else before)
     try:
@@ -179,22 +160,20 @@ def explained(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     x = x[:, x.abs().amax(dim=0) > 0]
     if len(x) < 4 or not x.shape[1]:
         return 0.0, 0.0
-    squares = [total(part.float().square()) for part in y.chunk(4)]
     with _products_of(x.dtype):
         first, half, third, other = (_Sums(x.shape[1], y.shape[1], x.device) for _ in range(4))
         for sums, some, wanted in zip((first, half, third, other), x.chunk(4), y.chunk(4), strict=True):
-            sums.add(some, wanted.float())
+            sums.add(some.float(), wanted.float())
         half.join(first)
         other.join(third)
-        before, after = sum(squares[:2]), sum(squares[2:])
-        few = _explained(first, other, after) + _explained(third, half, before)
-        many = _explained(half, other, after) + _explained(other, half, before)
+        few = _explained(first, other) + _explained(third, half)
+        many = _explained(half, other) + _explained(other, half)
     return few / 2, many / 2
 
 
-def _explained(here: _Sums, there: _Sums, square: float) -> float:
-    """The share explained `there`, of outputs of that sum of squares, by what is solved `here`."""
+def _explained(here: _Sums, there: _Sums) -> float:
+    """The share explained `there` by what is solved `here`."""
     w = solved(here.lower.clone(), here.cross, LOOSE)
-    if w is None or not square:
+    if w is None or not there.square:
         return 0.0
-    return max(0.0, total(w * (2 * there.cross - there.gram() @ w)) / square)
+    return max(0.0, total(w * (2 * there.cross - there.gram() @ w)) / there.square)

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..core.accelerator import synchronize
-from ..structure.attention import fast_attention
+from .attention import fast_attention
 from .distillation import divergence, learn, predicting_only
 from .optimiser import Optimiser, learning, pass_rows
 from .text import WRITING_ROWS, write_batch

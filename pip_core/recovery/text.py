@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..core.decoding import read_on
-from ..structure.attention import fast_attention
+from .attention import fast_attention
 
 # Rows that are written at a time, and tokens that each begins with.
 WRITING_ROWS, BEGINNING = 32, 8

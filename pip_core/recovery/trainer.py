@@ -15,7 +15,7 @@ from ..core import portions
 from ..core.device import is_out_of_memory
 from ..core.finite import NotFinite
 from ..core.process_group import current
-from ..structure.attention import fast_attention
+from .attention import fast_attention
 from .distillation import learn, predicting_only
 from .optimiser import RISING, STEP_ROWS, Diverged, Optimiser, Schedule, learning, pass_rows
 from .watch import Look, Watch

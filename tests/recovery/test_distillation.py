@@ -11,7 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pip_core.core.decoding import read_on
 from pip_core.recovery import distillation
-from pip_core.structure.attention import fast_attention
+from pip_core.recovery.attention import fast_attention
 
 from .. import tiny, zoo
 

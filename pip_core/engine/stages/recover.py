@@ -62,7 +62,7 @@ PASSES = 3
 WRITING = 4
 # Bytes of the state for each weight that learns: float32 of the weight, two of AdamW, the best so far.
 STATE_BYTES = 16
-# Bytes that attention keeps of a head and a pair of positions, see `structure.attention`.
+# Bytes that attention keeps of a head and a pair of positions, see `recovery.attention`.
 PRODUCT_BYTES = 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pip_core.structure import attention
+from pip_core.recovery import attention
 
 
 @pytest.mark.parametrize("length", [2, 63, 64, 65, 200, 600])
