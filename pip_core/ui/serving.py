@@ -218,13 +218,15 @@ class KeptFiles:
             async def hold(message: dict) -> None:
                 messages.append(message)
 
-            await self.app(scope, receive, hold)
+            # Read for all to come, so to its end: whoever asks first may leave in the middle of it.
+            await self.app(scope, _stays, hold)
             start, *parts = messages
-            if start["status"] != 200:
+            body = b"".join(part.get("body", b"") for part in parts)
+            length = dict(start["headers"]).get(b"content-length", b"")
+            if start["status"] != 200 or length != str(len(body)).encode():
                 for message in messages:
                     await send(message)
                 return
-            body = b"".join(part.get("body", b"") for part in parts)
             packed = await asyncio.to_thread(gzip.compress, body, COMPRESSION_ONCE)
             headers = [(name, value) for name, value in start["headers"] if name not in OF_THE_PLAIN_FILE]
             length = (b"content-length", str(len(packed)).encode())
@@ -242,6 +244,11 @@ class KeptFiles:
             return False
         headers = dict(scope["headers"])
         return b"gzip" in headers.get(b"accept-encoding", b"") and b"range" not in headers
+
+
+async def _stays() -> dict:
+    """What is received of somebody who asks for a file and does not leave."""
+    return await asyncio.get_running_loop().create_future()
 
 
 def guarded(blocks: Any, error: Any, root: Path) -> Any:

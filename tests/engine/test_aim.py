@@ -54,7 +54,7 @@ def test_bytes_are_a_share_of_the_parameters(llama_folder):
         recipe.replace(target_bytes="a lot")
     with pytest.raises(UserError, match=r"decode:1\.3"):
         recipe.replace(target_bytes="", target_speedup="decode:0.9")
-    with pytest.raises(UserError, match="one of them"):
+    with pytest.raises(UserError, match="one target"):
         recipe.replace(target_speedup="decode:1.3")
 
 

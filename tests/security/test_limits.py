@@ -227,6 +227,42 @@ def test_what_a_browser_loads_first_is_read_and_compressed_once():
     assert len(asked) == 1 + 2 + 4
 
 
+@pytest.mark.parametrize("cut_short", [False, True], ids=["whoever asks leaves", "the file is cut short"])
+def test_what_is_kept_of_a_file_is_all_of_it(cut_short):
+    """A visitor who closed the page while it loaded left half of a module to all who came after."""
+    whole, ends = b"let block = 12;" * 100, [cut_short]
+
+    async def app(scope, receive, send):
+        headers = [(b"content-length", str(len(whole)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": whole[:700], "more_body": True})
+        leaving = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        # As Starlette ends what it was passing on.
+        rest = b"" if leaving.done() or ends.pop() else whole[700:]
+        leaving.cancel()
+        await send({"type": "http.response.body", "body": rest})
+
+    kept = serving.KeptFiles(app, [serving.MODULES])
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    def get():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/assets/a.js"}
+        asyncio.run(kept({**scope, "headers": [(b"accept-encoding", b"gzip")]}, gone, send))
+        return b"".join(message.get("body", b"") for message in sent)
+
+    get()
+    ends.append(False)
+    assert gzip.decompress(get()) == whole
+
+
 @pytest.mark.parametrize("server", [lambda: None, warm_server], ids=["fresh", "forked"])
 def test_another_process_does_what_may_take_any_memory_and_time(server):
     """And it is killed, and the next call has a new one."""
