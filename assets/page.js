@@ -1,4 +1,18 @@
 // What Gradio does not do by itself: charts that are redrawn in place, the address, light and dark.
+// Where a browser denies a page what it could keep, as in another site's frame, it is kept for as long as the page is open.
+for (const name of ["localStorage", "sessionStorage"]) {
+  try {
+    window[name].length;
+  } catch {
+    const kept = new Map();
+    const value = {
+      getItem: key => kept.get(key) ?? null,
+      setItem: (key, what) => void kept.set(key, String(what)),
+      removeItem: key => void kept.delete(key),
+    };
+    Object.defineProperty(window, name, { value });
+  }
+}
 window.pip = {
   // Draw the chart a gr.HTML holds as its value; redraw it in place when the value changes. Where its traces come
   // in groups (layout.meta.groups: name, words, colour) the reader chooses which of them are shown.

@@ -90,3 +90,19 @@ def test_a_run_that_the_address_names_is_never_preceded_by_an_empty_page(browser
     page.wait_for_function("window.seen.has('finished')")
     assert page.evaluate("[...window.seen]") == ["finished"]
     context.close()
+
+
+def test_the_page_opens_where_a_browser_lets_it_keep_nothing(browser, server):
+    """As in another site's frame: a Space is shown in one."""
+    context, complaints = browser.new_context(), []
+    page = context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.add_init_script(
+        """for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(window, name, {
+            configurable: true, get() { throw new DOMException("Access is denied.", "SecurityError"); } });"""
+    )
+    page.goto(server.url)
+    expect(page.locator("#go")).to_be_enabled(timeout=60_000)
+    page.evaluate("pip.dark(true)")
+    assert complaints == []
+    context.close()
