@@ -122,6 +122,20 @@ def test_looking_into_a_run(pages, api_run):
     expect(page.locator("#speed")).to_contain_text("tokens/s", timeout=MINUTE)
 
 
+def test_a_slider_is_cut_off_by_nothing(pages):
+    """Gradio's forms hide what reaches beyond them: half of the thumb."""
+    page = pages("empty")
+    cut = """[...document.querySelectorAll('#form input[type="range"]')].filter(slider => {
+        for (let e = slider.parentElement; e.id !== "form"; e = e.parentElement)
+            if (getComputedStyle(e).overflowY !== "visible"
+                && e.getBoundingClientRect().bottom < slider.getBoundingClientRect().bottom + 5) return true;
+        return false;
+    }).length"""
+    expect(page.locator("#go")).to_be_enabled()
+    assert page.locator('#form input[type="range"]').count() > 0
+    assert page.evaluate(cut) == 0
+
+
 def test_by_keyboard_alone(pages):
     """Help opens and closes, and Prune is reached, without a mouse."""
     page = pages("empty")
